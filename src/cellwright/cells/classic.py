@@ -9,7 +9,7 @@ from ..language.ops import relu, sigmoid, tanh
 
 @cell
 def rnn(W, x, h):
-    """Simple recurrent network, tanh (Elman 1990; Goodfellow et al. 2016, eq. 10.8–9)."""
+    """Simple recurrent network (Elman 1990; Goodfellow et al. 2016, eq. 10.8–9)."""
     return tanh(W.h(h, x))
 
 
@@ -31,7 +31,7 @@ def lstm(W, x, h, c):
 
 
 @cell
-def lstm_projected(W, x, h: "proj_size", c):  # noqa: F821
+def lstm_projected(W, x, h: "proj_size", c):  # noqa: F821  # type: ignore
     """LSTM with a recurrent projection (Sak, Senior & Beaufays 2014, eq. 1–6)."""
     f = sigmoid(W.f(h, x))
     i = sigmoid(W.i(h, x))

@@ -11,7 +11,7 @@ from ..language.ops import sigmoid, tanh
 
 @cell
 def vanilla(W, x, y, c):
-    """Vanilla LSTM, V: three gates, diagonal peepholes, full gradient (section II-A)."""
+    """Vanilla LSTM, V: three gates and diagonal peepholes (section II-A)."""
     z = tanh(W.z(y, x))
     i = sigmoid(W.i(y, x) + W.pi * c)
     f = sigmoid(W.f(y, x) + W.pf * c)

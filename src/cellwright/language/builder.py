@@ -28,7 +28,7 @@ class Builder:
         self.source: str | None = None  # overrides the caller's line, when replaying
         self._leaves: dict[tuple[str, str], int] = {}
 
-    # -- leaves -----------------------------------------------------------------
+    # -- leaves ----------------------------------------------------------------
 
     def add_input(self, name: str, size: Size) -> int:
         self.inputs.append(Input(name, size))
@@ -57,7 +57,7 @@ class Builder:
         self.nodes.append(node)
         return len(self.nodes) - 1
 
-    # -- weights ----------------------------------------------------------------
+    # -- weights ---------------------------------------------------------------
 
     def parameter(
         self, name: str, kind: str, size: Size = 1, init: float | None = None
@@ -127,7 +127,7 @@ class Builder:
                     "For two different weights, give two names"
                 )
 
-    # -- operations ---------------------------------------------------------------
+    # -- operations ------------------------------------------------------------
 
     def apply(self, op: Op, args: Iterable[int], **attrs: Any) -> int:
         """Record an operation of the table on nodes."""
@@ -168,7 +168,7 @@ class Builder:
         symbols = [s for s in sizes if isinstance(s, str)]
         return next(iter([*rigid, *numbers_, *symbols]), 1)
 
-    # -- where ----------------------------------------------------------------------
+    # -- where -----------------------------------------------------------------
 
     def line(self) -> str:
         return user_location() if self.source is None else self.source
@@ -176,7 +176,7 @@ class Builder:
     def where(self) -> str:
         return f"{self.line()}, cell {self.name!r}"
 
-    # -- the end ----------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------
 
     def finish(self, results: tuple[int, ...], doc: str = "") -> Graph:
         """Check the returned values, name what has a name, put into printed order."""

@@ -46,7 +46,7 @@ class Cell:
         if graph is None:
             self._trace()
 
-    # -- tracing ------------------------------------------------------------------
+    # -- tracing ---------------------------------------------------------------
 
     def _trace(self) -> None:
         """Trace now, so that a mistake shows where it was written.
@@ -100,7 +100,7 @@ class Cell:
             raise self._pending
         return self._graph
 
-    # -- looking -----------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -134,7 +134,7 @@ class Cell:
             return f"<cell {self.name}>"
         return f"<cell {self.name}: " + "; ".join(self.equations) + ">"
 
-    # -- running -------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------
 
     def __call__(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
         """One step on tensors: new states, as the function returns them.
@@ -155,7 +155,7 @@ class Cell:
             results.insert(0, values[graph.output])
         return results[0] if len(results) == 1 else tuple(results)
 
-    # -- other cells from this one -----------------------------------------------------
+    # -- other cells from this one ---------------------------------------------
 
     def partial(self, **hyperparameters: Any) -> Cell:
         """The same cell with other values for some hyperparameters.
@@ -165,7 +165,7 @@ class Cell:
         """
         if not hyperparameters:
             return self
-        known = self._keywords()
+        known = self.keywords
         for label in hyperparameters:
             if label not in known:
                 raise CellError(
@@ -180,7 +180,9 @@ class Cell:
             hyperparameters={**self.hyperparameters, **hyperparameters},
         )
 
-    def _keywords(self) -> list[str]:
+    @property
+    def keywords(self) -> list[str]:
+        """The names of the keyword-only arguments: hyperparameters, named inputs."""
         if self.function is None:
             return []
         parameters = inspect.signature(self.function).parameters.values()
@@ -243,7 +245,7 @@ class Cell:
         builder = Builder(self.name)
         return Cell.from_graph(replay(graph, builder, substitute=substitute))
 
-    # -- copying -----------------------------------------------------------------------
+    # -- copying ---------------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (self.to_text(), self.__doc__)

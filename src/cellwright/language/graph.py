@@ -13,6 +13,7 @@ Size = int | str  # a number, or the name of one: "input_size", "hidden_size", �
 # Node kinds that are no operation of the table.
 LEAVES = ("input", "state", "constant", "weight")
 AFFINE = "affine"  # W·[operands] + b
+COTANGENT = "cotangent"  # of a result; a leaf (in derivatives)
 TRANSPOSED = "transposed"  # one operand's cotangent, g·W's columns (in derivatives)
 
 

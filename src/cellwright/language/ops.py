@@ -110,7 +110,7 @@ def _op(name: str, arity: int, evaluate: Any, derivative: Any, latex: str, **mor
     return OPS[name]
 
 
-# -- arithmetic: what Python's operators record ---------------------------------
+# -- arithmetic: what Python's operators record --------------------------------
 
 _ARITHMETIC: dict[str, Any] = {"kind": "arithmetic"}
 
@@ -134,7 +134,7 @@ neg = _op(
     "neg", 1, operator.neg, lambda g, y, v: (-g,), "-{0}", symbol="-", **_ARITHMETIC
 )
 
-# -- comparisons: only inside `where`, no gradient -------------------------------
+# -- comparisons: only inside `where`, no gradient -----------------------------
 
 
 def _comparison(name: str, evaluate: Any, symbol: str, latex: str) -> Op:
@@ -151,7 +151,7 @@ less_equal = _comparison("less_equal", operator.le, "<=", r"\le")
 equal = _comparison("equal", operator.eq, "==", "=")
 not_equal = _comparison("not_equal", operator.ne, "!=", r"\ne")
 
-# -- activations: unary, element by element; they name gates --------------------
+# -- activations: unary, element by element; they name gates -------------------
 
 sigmoid = _op(
     "sigmoid", 1, torch.sigmoid,
@@ -229,7 +229,7 @@ identity = _op(
     doc="v itself: a gate, or an output, without an activation.",
 )  # fmt: skip
 
-# -- two values, three values ----------------------------------------------------
+# -- two values, three values --------------------------------------------------
 
 
 def _tie(g: Any, a: Any, b: Any) -> Any:
@@ -263,7 +263,7 @@ where = _op(
     doc="`where(a > b, u, v)`: u where the comparison holds, v elsewhere.",
 )  # fmt: skip
 
-# -- operations over all units -----------------------------------------------------
+# -- operations over all units -------------------------------------------------
 
 
 def _block_mean(v: Tensor, heads: int = 1) -> Tensor:
@@ -303,7 +303,7 @@ layer_norm = _op(
     "gain and shift are vectors of the cell. `heads=n` normalises n blocks apart.",
 )  # fmt: skip
 
-# -- internal: they appear in derivatives only ------------------------------------
+# -- internal: they appear in derivatives only ---------------------------------
 
 block_mean = _op(
     "block_mean", 1, _block_mean,

@@ -22,7 +22,7 @@ _HEADER = "# cellwright cell "
 _BINDING = {"comparison": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "atom": 4}
 
 
-# -- graph to text -------------------------------------------------------------------
+# -- graph to text -------------------------------------------------------------
 
 
 def print_graph(graph: Graph) -> str:
@@ -33,7 +33,7 @@ def print_graph(graph: Graph) -> str:
 def print_equations(graph: Graph) -> list[str]:
     """The graph's statements alone, `f = sigmoid(W.f(h, x))`, one each."""
     printer = _Printer(graph)
-    return printer.body() + [f"return {printer.results()}"]
+    return [*printer.body(), f"return {printer.results()}"]
 
 
 class _Printer:
@@ -184,7 +184,7 @@ def _number(value: float) -> str:
     return repr(value)
 
 
-# -- text to graph -------------------------------------------------------------------
+# -- text to graph -------------------------------------------------------------
 
 
 def parse_graph(text: str) -> Graph:

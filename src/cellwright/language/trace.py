@@ -283,7 +283,7 @@ def name(label: str, value: Any) -> Any:
     return value
 
 
-# -- functions and graphs into graphs ----------------------------------------------
+# -- functions and graphs into graphs ------------------------------------------
 
 
 def trace(
