@@ -4,9 +4,9 @@
 `"FILE.py:NAME"`; `cells.all()` lists them.
 """
 
-from . import classic, minimal, search_space
 from ..language import Cell, CellError, load_cell
 from ..language.errors import did_you_mean
+from . import classic, minimal, search_space
 from .classic import (
     coupled,
     gru,

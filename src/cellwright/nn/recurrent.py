@@ -44,8 +44,8 @@ class Recurrent(nn.Module):
         engine: "auto", "torch" (torch's own kernel, where the cell is the same),
             "reference" (the cell's function stepped in PyTorch), or "native".
         device, dtype: of the parameters.
-        **options: further sizes that the cell names (`proj_size=32`), and its
-            hyperparameters (`alpha=0.3`).
+        **options: further sizes that the cell names (`proj_size=32`; hidden_size
+            where it is not given), and its hyperparameters (`alpha=0.3`).
 
     Attributes:
         cells: the weights, one `CellWeights` a layer and direction; layer k forward is
@@ -79,6 +79,8 @@ class Recurrent(nn.Module):
         if not options.get("proj_size", 1):
             del options["proj_size"]  # torch's way of saying: no projection
         cell, sizes = _configure(cell, dict(inputs or {}), options)
+        if "proj_size" in cell.graph.size_names:
+            sizes.setdefault("proj_size", hidden_size)
         self.cell = cell
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.bidirectional = num_layers, bidirectional

@@ -115,11 +115,9 @@ class _DropIn(nn.RNNBase):
 
     def _zeros(self, x: Tensor) -> list[Tensor]:
         count = self.num_layers * self.directions
-        dtype = (
-            self.weight_ih_l0.dtype
-        )  # as torch.nn: the weights' where autocast is on
+        like: Any = self.weight_ih_l0
         return [
-            torch.zeros(count, x.shape[1], size, dtype=dtype, device=x.device)
+            like.new_zeros(count, x.shape[1], size)
             for size in self._state_sizes()
         ]
 
