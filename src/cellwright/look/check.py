@@ -173,7 +173,7 @@ class _Step:
                 pairs = zip(self.run(leaves), cotangents, strict=True)
                 losses.append(sum(float((r * c).sum()) for r, c in pairs))
             tensor.copy_(here)
-        slope = torch.tensor((losses[0] - losses[1]) / (2 * width))
+        slope = torch.tensor((losses[0] - losses[1]) / (2 * width), dtype=here.dtype)
         return _error(slope, (gradient * direction).sum())
 
     def flow(self, steps: int) -> tuple[list[float], dict[str, list[float]]]:
