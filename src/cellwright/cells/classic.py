@@ -72,11 +72,11 @@ def peephole(W, x, h, c):
 @cell
 def peephole_diagonal(W, x, h, c):
     """Peephole LSTM with diagonal weights (Gers, Schraudolph & Schmidhuber 2002)."""
-    f = sigmoid(W.f(h, x) + W.pf * c)
-    i = sigmoid(W.i(h, x) + W.pi * c)
+    f = sigmoid(W.f(h, x) + W.p_f * c)
+    i = sigmoid(W.i(h, x) + W.p_i * c)
     g = tanh(W.g(h, x))
     c = f * c + i * g
-    o = sigmoid(W.o(h, x) + W.po * c)
+    o = sigmoid(W.o(h, x) + W.p_o * c)
     return o * tanh(c), c
 
 

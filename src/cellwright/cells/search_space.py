@@ -13,10 +13,10 @@ from ..language.ops import sigmoid, tanh
 def vanilla(W, x, y, c):
     """Vanilla LSTM, V: three gates and diagonal peepholes (section II-A)."""
     z = tanh(W.z(y, x))
-    i = sigmoid(W.i(y, x) + W.pi * c)
-    f = sigmoid(W.f(y, x) + W.pf * c)
+    i = sigmoid(W.i(y, x) + W.p_i * c)
+    f = sigmoid(W.f(y, x) + W.p_f * c)
     c = z * i + c * f
-    o = sigmoid(W.o(y, x) + W.po * c)
+    o = sigmoid(W.o(y, x) + W.p_o * c)
     return tanh(c) * o, c
 
 
@@ -24,9 +24,9 @@ def vanilla(W, x, y, c):
 def nig(W, x, y, c):
     """No input gate, NIG: i_t = 1."""
     z = tanh(W.z(y, x))
-    f = sigmoid(W.f(y, x) + W.pf * c)
+    f = sigmoid(W.f(y, x) + W.p_f * c)
     c = z + c * f
-    o = sigmoid(W.o(y, x) + W.po * c)
+    o = sigmoid(W.o(y, x) + W.p_o * c)
     return tanh(c) * o, c
 
 
@@ -34,9 +34,9 @@ def nig(W, x, y, c):
 def nfg(W, x, y, c):
     """No forget gate, NFG: f_t = 1."""
     z = tanh(W.z(y, x))
-    i = sigmoid(W.i(y, x) + W.pi * c)
+    i = sigmoid(W.i(y, x) + W.p_i * c)
     c = z * i + c
-    o = sigmoid(W.o(y, x) + W.po * c)
+    o = sigmoid(W.o(y, x) + W.p_o * c)
     return tanh(c) * o, c
 
 
@@ -44,8 +44,8 @@ def nfg(W, x, y, c):
 def nog(W, x, y, c):
     """No output gate, NOG: o_t = 1."""
     z = tanh(W.z(y, x))
-    i = sigmoid(W.i(y, x) + W.pi * c)
-    f = sigmoid(W.f(y, x) + W.pf * c)
+    i = sigmoid(W.i(y, x) + W.p_i * c)
+    f = sigmoid(W.f(y, x) + W.p_f * c)
     c = z * i + c * f
     return tanh(c), c
 
@@ -54,10 +54,10 @@ def nog(W, x, y, c):
 def niaf(W, x, y, c):
     """No input activation function, NIAF: g(x) = x."""
     z = W.z(y, x)
-    i = sigmoid(W.i(y, x) + W.pi * c)
-    f = sigmoid(W.f(y, x) + W.pf * c)
+    i = sigmoid(W.i(y, x) + W.p_i * c)
+    f = sigmoid(W.f(y, x) + W.p_f * c)
     c = z * i + c * f
-    o = sigmoid(W.o(y, x) + W.po * c)
+    o = sigmoid(W.o(y, x) + W.p_o * c)
     return tanh(c) * o, c
 
 
@@ -65,10 +65,10 @@ def niaf(W, x, y, c):
 def noaf(W, x, y, c):
     """No output activation function, NOAF: h(x) = x."""
     z = tanh(W.z(y, x))
-    i = sigmoid(W.i(y, x) + W.pi * c)
-    f = sigmoid(W.f(y, x) + W.pf * c)
+    i = sigmoid(W.i(y, x) + W.p_i * c)
+    f = sigmoid(W.f(y, x) + W.p_f * c)
     c = z * i + c * f
-    o = sigmoid(W.o(y, x) + W.po * c)
+    o = sigmoid(W.o(y, x) + W.p_o * c)
     return c * o, c
 
 
@@ -76,9 +76,9 @@ def noaf(W, x, y, c):
 def cifg(W, x, y, c):
     """Coupled input and forget gate, CIFG: f_t = 1 − i_t."""
     z = tanh(W.z(y, x))
-    i = sigmoid(W.i(y, x) + W.pi * c)
+    i = sigmoid(W.i(y, x) + W.p_i * c)
     c = z * i + c * (1 - i)
-    o = sigmoid(W.o(y, x) + W.po * c)
+    o = sigmoid(W.o(y, x) + W.p_o * c)
     return tanh(c) * o, c
 
 
@@ -98,8 +98,8 @@ def fgr(W, x, y, c, i, f, o):
     """Full gate recurrence, FGR: every gate sees the three gates of the step before."""
     z = tanh(W.z(y, x))
     gates = (i, f, o)
-    i = sigmoid(W.i(y, x, *gates) + W.pi * c)
-    f = sigmoid(W.f(y, x, *gates) + W.pf * c)
+    i = sigmoid(W.i(y, x, *gates) + W.p_i * c)
+    f = sigmoid(W.f(y, x, *gates) + W.p_f * c)
     c = z * i + c * f
-    o = sigmoid(W.o(y, x, *gates) + W.po * c)
+    o = sigmoid(W.o(y, x, *gates) + W.p_o * c)
     return tanh(c) * o, c, i, f, o

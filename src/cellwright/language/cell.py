@@ -10,6 +10,7 @@ from typing import Any, overload
 from .errors import CellError, did_you_mean
 from .evaluate import evaluate
 from .graph import Graph, Size, State
+from .latex import latex
 from .ops import Op
 from .printer import parse_graph, print_equations, print_graph
 from .trace import MissingStateError, Traced, name, replay, trace
@@ -110,6 +111,13 @@ class Cell:
     def equations(self) -> list[str]:
         """The printed statements of the step."""
         return print_equations(self.graph)
+
+    def latex(self) -> str:
+        """The equations as a LaTeX `aligned` block, in the lectures' notation."""
+        return latex(self.graph)
+
+    def _repr_latex_(self) -> str:
+        return f"$${self.latex()}$$"
 
     def to_text(self) -> str:
         """The cell as versioned text; `Cell.from_text` reads it back."""
