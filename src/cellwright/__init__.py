@@ -1,3 +1,63 @@
-"""cellwright: write the step of a recurrent cell as its equations."""
+"""cellwright: write the step of a recurrent cell as its equations; get the layer.
+
+import cellwright as cw
+from cellwright import cell, sigmoid, tanh
+
+@cell
+def lstm(W, x, h, c):
+    f = sigmoid(W.f(h, x)); i = sigmoid(W.i(h, x)); g = tanh(W.g(h, x))
+    c = f * c + i * g
+    return sigmoid(W.o(h, x)) * tanh(c), c
+
+layer = cw.Recurrent(lstm, input_size=64, hidden_size=128)
+y, (h, c) = layer(x)  # x (T, B, 64) -> y (T, B, 128)
+"""
+
+from . import cells
+from .language import (
+    ArgumentError,
+    Cell,
+    CellError,
+    CellwrightError,
+    Graph,
+    SizeError,
+    TraceError,
+    cell,
+    load_cell,
+    name,
+)
+from .language.ops import abs_ as abs
+from .language.ops import (
+    cos,
+    exp,
+    hard_sigmoid,
+    hard_tanh,
+    identity,
+    layer_norm,
+    log,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    sin,
+    softmax,
+    softplus,
+    softsign,
+    sqrt,
+    step,
+    tanh,
+    where,
+)
+from .language.ops import sum_ as sum
+from .nn import GRU, LSTM, RNN, Recurrent
+from .nn import initialise as init
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
+    "Graph", "Recurrent", "SizeError", "TraceError", "abs", "cell", "cells", "cos",
+    "exp", "hard_sigmoid", "hard_tanh", "identity", "init", "layer_norm", "load_cell",
+    "log", "maximum", "minimum", "name", "relu", "sigmoid", "sin", "softmax",
+    "softplus", "softsign", "sqrt", "step", "sum", "tanh", "where",
+]  # fmt: skip

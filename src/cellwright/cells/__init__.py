@@ -1,0 +1,54 @@
+"""The zoo: cells as equations, each with its source. They know the language alone.
+
+`cells.lstm` is the cell itself; `cells.get("lstm")` finds one by name, or a user's by
+`"FILE.py:NAME"`; `cells.all()` lists them.
+"""
+
+from ..language import Cell, CellError, load_cell
+from ..language.errors import did_you_mean
+from . import classic, minimal, search_space
+from .classic import (
+    coupled,
+    gru,
+    gru_bias,
+    gru_reset_after,
+    lstm,
+    lstm_book,
+    lstm_projected,
+    peephole,
+    peephole_diagonal,
+    rnn,
+    rnn_relu,
+)
+from .minimal import indrnn, janet, leaky_rnn, mgu, ugrnn
+from .search_space import cifg, fgr, nfg, niaf, nig, noaf, nog, np, vanilla
+
+
+def all() -> dict[str, Cell]:
+    """Every cell of the zoo by name, in the order of the course."""
+    rooms = (classic, minimal, search_space)
+    return {n: v for r in rooms for n, v in vars(r).items() if isinstance(v, Cell)}
+
+
+def get(name: str) -> Cell:
+    """The cell of that name, or a user's cell from `"FILE.py:NAME"`.
+
+    Raises:
+        CellError: no such cell; the message names the nearest ones.
+    """
+    if ".py" in name:
+        return load_cell(name)
+    if name not in all():
+        raise CellError(
+            f"[cells] no cell is called {name!r}; expected a name of the zoo or "
+            f"FILE.py:NAME. {did_you_mean(name, list(all()))}"
+        )
+    return all()[name]
+
+
+__all__ = [
+    "all", "cifg", "coupled", "fgr", "get", "gru", "gru_bias", "gru_reset_after",
+    "indrnn", "janet", "leaky_rnn", "lstm", "lstm_book", "lstm_projected", "mgu",
+    "nfg", "niaf", "nig", "noaf", "nog", "np", "peephole", "peephole_diagonal",
+    "rnn", "rnn_relu", "ugrnn", "vanilla",
+]  # fmt: skip

@@ -1,0 +1,36 @@
+"""The cell language: operations, tracing, graphs. It knows no other part."""
+
+from .cell import Cell, cell
+from .errors import (
+    ArgumentError,
+    CellError,
+    CellwrightError,
+    SizeError,
+    TraceError,
+)
+from .graph import Graph, Input, Node, State, Weight
+from .load import load_cell
+from .ops import FUNCTIONS, OPS, Op
+from .trace import name
+from .verify import verify
+
+__all__ = [
+    "FUNCTIONS",
+    "OPS",
+    "ArgumentError",
+    "Cell",
+    "CellError",
+    "CellwrightError",
+    "Graph",
+    "Input",
+    "Node",
+    "Op",
+    "SizeError",
+    "State",
+    "TraceError",
+    "Weight",
+    "cell",
+    "load_cell",
+    "name",
+    "verify",
+]

@@ -1,0 +1,43 @@
+# Everything runs in a virtual environment of the project's own.
+#   make demo   sets up, trains a character model for a minute, evaluates, prints a sample
+#   make test   sets up, runs the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: demo test test-all lint types docs bench clean setup setup-dev
+
+demo: setup
+	rm -rf $(DEMO)
+	$(BIN)/cellwright train stdlib --minutes 1 --out $(DEMO)
+	$(BIN)/cellwright generate $(DEMO) --prompt "def " --length 400 --temperature 0.7 --seed 1
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup-dev
+	$(BIN)/pyright
+
+docs: setup-dev
+	$(BIN)/python -W error docs/build.py
+
+# What is installed follows from these two files: change one, and it is installed again.
+setup: $(VENV)/.ready
+setup-dev: $(VENV)/.ready-dev
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist runs _site

@@ -1,0 +1,128 @@
+"""The step's vector-Jacobian product, as nodes: reverse mode by the table's rules.
+
+What BPTT does at one step: from the cotangents of the new states (and of the output,
+where that is no state) to those of the old states, the inputs and every weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..language import OPS, Graph, Node
+from ..language.builder import Builder
+from ..language.graph import AFFINE, COTANGENT, TRANSPOSED
+from ..language.ops import sum_
+from ..language.trace import Traced
+
+OUTPUT = "output"  # the cotangent of an output that is no state
+
+
+@dataclass(frozen=True)
+class VectorJacobian:
+    """The step's vector-Jacobian product.
+
+    Attributes:
+        forward: the step itself; its nodes are the first of `nodes`, same positions.
+        nodes: the forward nodes, then the derivative's. Its leaves `cotangent` are
+            named `d.<state>`, and `d.output` where the output is no state.
+        leaves: (name, node): the cotangent of each input and old state, and of each
+            weight vector or scalar, a row's contribution. Absent is zero.
+        affines: (affine node, cotangent of its value); a weight's gradient is the sum
+            over rows of that cotangent times the operands.
+    """
+
+    forward: Graph
+    nodes: tuple[Node, ...]
+    leaves: tuple[tuple[str, int], ...]
+    affines: tuple[tuple[int, int], ...]
+
+
+def differentiate(graph: Graph) -> VectorJacobian:
+    """Differentiate a cell's step.
+
+    Args:
+        graph: of a cell; bound, if any size broadcasts by its number alone.
+
+    Returns:
+        The product, without the nodes that no result needs.
+    """
+    builder = Builder(graph.name)
+    builder.nodes = list(graph.nodes)
+    found: dict[int, int] = {}  # node -> its cotangent
+    for name, number in _seeds(graph):
+        size = graph.nodes[number].size
+        seed = builder._append(Node(COTANGENT, (), (("name", f"d.{name}"),), size))
+        _accumulate(builder, found, number, seed)
+    for number in reversed(range(len(graph.nodes))):
+        if number in found:
+            _pull_back(builder, found, number)
+    leaves = tuple(
+        (node.options.get("name") or node["weight"], found[number])
+        for number, node in enumerate(graph.nodes)
+        if node.op in ("input", "state", "weight") and number in found
+    )
+    affines = tuple(
+        (number, found[number])
+        for number, node in enumerate(graph.nodes)
+        if node.op == AFFINE and number in found
+    )
+    return _without_dead(VectorJacobian(graph, tuple(builder.nodes), leaves, affines))
+
+
+def _seeds(graph: Graph) -> list[tuple[str, int]]:
+    names = [s.name for s in graph.states]
+    seeds = list(zip(names, graph.updates, strict=True))
+    return seeds if graph.output_is_state else [*seeds, (OUTPUT, graph.output)]
+
+
+def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
+    """Hand a node's cotangent on to its arguments."""
+    node = builder.nodes[number]
+    builder.source = node.source
+    if node.op == AFFINE:
+        for operand, arg in enumerate(node.args):
+            attrs = (("operand", operand), ("weight", node["weight"]))
+            size = builder.nodes[arg].size
+            pulled = builder._append(Node(TRANSPOSED, (found[number],), attrs, size))
+            _accumulate(builder, found, arg, pulled)
+    elif node.op in OPS:
+        g, y, *args = [Traced(builder, n) for n in (found[number], number, *node.args)]
+        for arg, cotangent in zip(
+            node.args, OPS[node.op].derivative(g, y, *args, **node.options), strict=True
+        ):
+            if cotangent is not None and builder.nodes[arg].op != "constant":
+                _accumulate(builder, found, arg, cotangent.node)
+
+
+def _accumulate(
+    builder: Builder, found: dict[int, int], number: int, cotangent: int
+) -> None:
+    """Add to a node's cotangent, summed over the units it was broadcast to."""
+    if builder.nodes[number].size == 1 and builder.nodes[cotangent].size != 1:
+        cotangent = builder.apply(sum_, (cotangent,))
+    if number in found:
+        cotangent = builder.apply(OPS["add"], (found[number], cotangent))
+    found[number] = cotangent
+
+
+def _without_dead(vjp: VectorJacobian) -> VectorJacobian:
+    """Drop the derivative's nodes that no result needs; keep the forward ones."""
+    count = len(vjp.forward.nodes)
+    live = set(range(count))
+    stack = [node for _, node in (*vjp.leaves, *vjp.affines)]
+    while stack:
+        number = stack.pop()
+        if number not in live:
+            live.add(number)
+            stack.extend(vjp.nodes[number].args)
+    new = {old: position for position, old in enumerate(sorted(live))}
+    nodes = tuple(
+        Node(n.op, tuple(new[a] for a in n.args), n.attrs, n.size, n.source)
+        for n in (vjp.nodes[i] for i in sorted(live))
+    )
+    return VectorJacobian(
+        vjp.forward,
+        nodes,
+        tuple((name, new[node]) for name, node in vjp.leaves),
+        tuple((affine, new[node]) for affine, node in vjp.affines),
+    )

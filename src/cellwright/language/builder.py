@@ -1,0 +1,226 @@
+"""Builds graphs node by node, checking every size as it goes.
+
+Everything that makes a graph goes through here: tracing a function, reading a printed
+graph, binding sizes, replacing a gate. So each check exists once.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+from .errors import CellError, SizeError, user_location
+from .graph import AFFINE, Graph, Input, Node, Size, State, Weight
+from .ops import OPS, Op
+
+
+class Builder:
+    """Nodes, states, inputs and weights of one graph in the making."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[Node] = []
+        self.inputs: list[Input] = []
+        self.states: list[State] = []
+        self.weights: dict[str, Weight] = {}
+        self.explicit: dict[str, int] = {}
+        self.source: str | None = None  # overrides the caller's line, when replaying
+        self._leaves: dict[tuple[str, str], int] = {}
+
+    # -- leaves ----------------------------------------------------------------
+
+    def add_input(self, name: str, size: Size) -> int:
+        self.inputs.append(Input(name, size))
+        return self._leaf("input", "name", name, size)
+
+    def add_state(self, name: str, size: Size, init: float) -> int:
+        self.states.append(State(name, size, float(init)))
+        return self._leaf("state", "name", name, size)
+
+    def constant(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise CellError(
+                f"[{self.where()}] a cell computes with values and Python numbers; "
+                f"received {value!r} ({type(value).__name__})"
+            )
+        return self._leaf("constant", "value", float(value), 1)
+
+    def _leaf(self, op: str, key: str, value: Any, size: Size) -> int:
+        """One node for each leaf: a weight or a number may be written many times."""
+        if (op, repr(value)) not in self._leaves:
+            node = self._append(Node(op, (), ((key, value),), size, self.line()))
+            self._leaves[op, repr(value)] = node
+        return self._leaves[op, repr(value)]
+
+    def _append(self, node: Node) -> int:
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    # -- weights ---------------------------------------------------------------
+
+    def parameter(
+        self, name: str, kind: str, size: Size = 1, init: float | None = None
+    ) -> int:
+        """A weight vector or scalar, used element by element."""
+        init = None if init is None else float(init)
+        self._declare(Weight(name, kind, size, (), 1, False, init, self.line()))
+        return self._leaf("weight", "weight", name, size)
+
+    def affine(
+        self,
+        name: str,
+        args: tuple[int, ...],
+        *,
+        size: Size = "hidden_size",
+        bias: bool | float = True,
+        heads: int = 1,
+    ) -> int:
+        """`W.name(*args)`: a matrix on the concatenation, and a bias."""
+        if not args:
+            raise CellError(
+                f"[{self.where()}] W.{name}() maps nothing; received no operand, "
+                f"expected at least one, as in W.{name}(h, x)"
+            )
+        operands = tuple(self.nodes[a].size for a in args)
+        if not isinstance(bias, bool):
+            bias = float(bias)
+        self._check_heads(name, (size, *operands), heads)
+        self._declare(
+            Weight(name, "matrix", size, operands, heads, bias, None, self.line())
+        )
+        return self._append(Node(AFFINE, args, (("weight", name),), size, self.line()))
+
+    def _check_heads(self, name: str, sizes: tuple[Size, ...], heads: int) -> None:
+        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
+            raise CellError(
+                f"[{self.where()}] W.{name}: heads is a count of blocks; "
+                f"received {heads!r}, expected a positive integer"
+            )
+        for size in sizes:
+            if isinstance(size, int) and size % heads:
+                raise SizeError(
+                    f"[{self.where()}] W.{name} is cut into {heads} heads; "
+                    f"received a size of {size}, expected a multiple of {heads}"
+                )
+
+    def _declare(self, weight: Weight) -> None:
+        """One name is one weight: a second use must agree with the first."""
+        known = self.weights.setdefault(weight.name, weight)
+        if known == weight:
+            return
+        first = f"first used at {known.source}"
+        if "matrix" in (known.kind, weight.kind) and known.kind != weight.kind:
+            raise CellError(
+                f"[{self.where()}] W.{weight.name} is used in two ways; received a "
+                f"{weight.kind}, expected the {known.kind} it already is ({first}). "
+                f"Give the two uses two names, as in W.{weight.name} and "
+                f"W.{weight.name}2"
+            )
+        for what in ("kind", "operands", "size", "heads", "bias", "init"):
+            old, new = getattr(known, what), getattr(weight, what)
+            if old != new:
+                raise SizeError(
+                    f"[{self.where()}] W.{weight.name} is one shared weight, and its "
+                    f"{what} must be the same at every use; received {_show(new)}, "
+                    f"expected {_show(old)} ({first}). "
+                    "For two different weights, give two names"
+                )
+
+    # -- operations ------------------------------------------------------------
+
+    def apply(self, op: Op, args: Iterable[int], **attrs: Any) -> int:
+        """Record an operation of the table on nodes."""
+        args = tuple(args)
+        self._check_conditions(op, args)
+        if op.size == "broadcast":
+            size = self.broadcast(op, [self.nodes[a].size for a in args])
+        else:
+            size = 1 if op.size == "one" else self.nodes[args[0]].size
+        if "heads" in attrs:
+            self._check_heads(op.name, (size,), attrs["heads"])
+        node = Node(op.name, args, tuple(sorted(attrs.items())), size, self.line())
+        return self._append(node)
+
+    def _check_conditions(self, op: Op, args: tuple[int, ...]) -> None:
+        for position, arg in enumerate(args):
+            known = OPS.get(self.nodes[arg].op)
+            is_condition = known is not None and known.kind == "comparison"
+            if is_condition != (op.name == "where" and position == 0):
+                raise CellError(
+                    f"[{self.where()}] comparisons stand inside where(...) only; "
+                    f"received {self.nodes[arg].op} as argument {position + 1} of "
+                    f"{op.name}. Write where(a > b, u, v)"
+                )
+
+    def broadcast(self, op: Op, sizes: list[Size]) -> Size:
+        """The common size: equal sizes, or 1. Symbols are compared when bound."""
+        numbers_ = {s for s in sizes if isinstance(s, int) and s != 1}
+        if len(numbers_) > 1:
+            shown = " and ".join(str(s) for s in sizes)
+            raise SizeError(
+                f"[{self.where()}] {op.symbol or op.name} works element by element; "
+                f"received sizes {shown}, expected equal sizes, or 1. "
+                "To change a size use a matrix, as in W.p(v)"
+            )
+        flexible = {i.size for i in self.inputs}
+        rigid = [s for s in sizes if isinstance(s, str) and s not in flexible]
+        symbols = [s for s in sizes if isinstance(s, str)]
+        return next(iter([*rigid, *numbers_, *symbols]), 1)
+
+    # -- where -----------------------------------------------------------------
+
+    def line(self) -> str:
+        return user_location() if self.source is None else self.source
+
+    def where(self) -> str:
+        return f"{self.line()}, cell {self.name!r}"
+
+    # -- the end ---------------------------------------------------------------
+
+    def finish(self, results: tuple[int, ...], doc: str = "") -> Graph:
+        """Check the returned values, name what has a name, put into printed order."""
+        from .names import name_values
+        from .order import canonical
+        from .verify import verify
+
+        extra = len(results) - len(self.states)
+        updates = results[1:] if extra else results
+        for state, node in zip(self.states, updates, strict=True):
+            self._check_update(state, node)
+        graph = Graph(
+            nodes=tuple(self.nodes),
+            inputs=tuple(self.inputs),
+            states=tuple(self.states),
+            weights=tuple(self.weights.values()),
+            updates=updates,
+            output=results[0],
+            explicit=tuple(self.explicit),
+            name=self.name,
+            doc=doc,
+        )
+        graph = name_values(graph, self.explicit)
+        return verify(canonical(graph), after="build")
+
+    def _check_update(self, state: State, node: int) -> None:
+        new = self.nodes[node]
+        if new.op == "state" and new["name"] == state.name:
+            raise CellError(
+                f"[{self.where()}] state {state.name!r} is returned unchanged, so it "
+                f"never leaves its initial value; received the old {state.name!r}, "
+                f"expected its new value. Compute it, or make it a named input"
+            )
+        both = isinstance(new.size, int) and isinstance(state.size, int)
+        if both and new.size != state.size:
+            raise SizeError(
+                f"[{new.source or self.where()}, cell {self.name!r}] the new value of "
+                f"state {state.name!r} has another size than the state; received "
+                f"{new.size}, expected {state.size}. Annotate the state's size, as in "
+                f'`{state.name}: "proj_size"`, or map it with a matrix'
+            )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(str(v) for v in value) + ")"
+    return str(value)

@@ -1,0 +1,380 @@
+"""`@cell`: a function of one step becomes a cell."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, overload
+
+from .errors import CellError, did_you_mean
+from .evaluate import evaluate
+from .graph import Graph, Size, State
+from .latex import latex
+from .ops import Op
+from .printer import parse_graph, print_equations, print_graph
+from .trace import MissingStateError, Traced, name, replay, trace
+
+
+class Cell:
+    """The equations of a recurrent cell: a function to run, a graph to look at.
+
+    Made by the decorator `cell`. Immutable; pickled and copied as its printed graph.
+
+    Attributes:
+        name: the function's name.
+        hyperparameters: the keyword-only arguments and their values.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | None,
+        *,
+        label: str,
+        doc: str = "",
+        inputs: Mapping[str, Size] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        graph: Graph | None = None,
+    ) -> None:
+        self.name = label
+        self.__name__ = label
+        self.__doc__ = doc
+        self.function = function
+        self.hyperparameters = dict(hyperparameters or {})
+        self._inputs = dict(inputs or {})
+        self._graph = graph
+        self._pending: MissingStateError | None = None
+        if graph is None:
+            self._trace()
+
+    # -- tracing ---------------------------------------------------------------
+
+    def _trace(self) -> None:
+        """Trace now, so that a mistake shows where it was written.
+
+        A positional argument that is not returned may yet be a named input, which
+        the layer declares; only that error waits until the cell is used.
+        """
+        assert self.function is not None
+        signature = _Signature(self.function, self._inputs, self.hyperparameters)
+        hyperparameters = signature.hyperparameters
+
+        def run(W: Any, x: Any, *states: Any, **named: Any) -> Any:
+            return self._call_function(W, x, states, {**named, **hyperparameters})
+
+        self.hyperparameters = hyperparameters
+        try:
+            self._graph = trace(
+                run,
+                label=self.name,
+                states=signature.states,
+                inputs=signature.inputs,
+                where=signature.where,
+                doc=self.__doc__ or "",
+            )
+        except MissingStateError as error:
+            if self._inputs:
+                raise
+            self._pending = error
+
+    def _call_function(
+        self, W: Any, x: Any, states: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> Any:
+        """Call the function, whose named inputs may stand among its arguments."""
+        assert self.function is not None
+        remaining = iter(states)
+        args, keywords = [], {}
+        for parameter in list(inspect.signature(self.function).parameters.values())[2:]:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                keywords[parameter.name] = named[parameter.name]
+            elif parameter.name in named:
+                args.append(named[parameter.name])
+            else:
+                args.append(next(remaining))
+        return self.function(W, x, *args, **keywords)
+
+    @property
+    def graph(self) -> Graph:
+        """The cell's step as data, with symbolic sizes."""
+        if self._graph is None:
+            assert self._pending is not None
+            raise self._pending
+        return self._graph
+
+    # -- looking ---------------------------------------------------------------
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        return self.graph.states
+
+    @property
+    def equations(self) -> list[str]:
+        """The printed statements of the step."""
+        return print_equations(self.graph)
+
+    def latex(self) -> str:
+        """The equations as a LaTeX `aligned` block, in the lectures' notation."""
+        return latex(self.graph)
+
+    def _repr_latex_(self) -> str:
+        return f"$${self.latex()}$$"
+
+    def to_text(self) -> str:
+        """The cell as versioned text; `Cell.from_text` reads it back."""
+        return print_graph(self.graph)
+
+    @staticmethod
+    def from_text(text: str) -> Cell:
+        """The cell that `to_text` printed. Runs no code of the text.
+
+        Raises:
+            CellError: the text is no printed cell.
+        """
+        return Cell.from_graph(parse_graph(text))
+
+    @staticmethod
+    def from_graph(graph: Graph) -> Cell:
+        """A cell that is its graph alone: it runs by evaluating the graph."""
+        return Cell(None, label=graph.name, doc=graph.doc, graph=graph)
+
+    def __repr__(self) -> str:
+        if self._graph is None:
+            return f"<cell {self.name}>"
+        return f"<cell {self.name}: " + "; ".join(self.equations) + ">"
+
+    # -- running ---------------------------------------------------------------
+
+    def __call__(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
+        """One step on tensors: new states, as the function returns them.
+
+        Args:
+            W: the weights, such as `layer.cells[0]`.
+            x: (…, input_size).
+            *states: (…, size) each.
+            **inputs: the named inputs, (…, size) each.
+        """
+        if self.function is not None:
+            return self._call_function(W, x, states, {**self.hyperparameters, **inputs})
+        graph = self.graph
+        olds = dict(zip([s.name for s in graph.states], states, strict=True))
+        values = evaluate(graph, W, {"x": x, **inputs}, olds)
+        results = [values[n] for n in graph.updates]
+        if not graph.output_is_state:
+            results.insert(0, values[graph.output])
+        return results[0] if len(results) == 1 else tuple(results)
+
+    # -- other cells from this one ---------------------------------------------
+
+    def partial(self, **hyperparameters: Any) -> Cell:
+        """The same cell with other values for some hyperparameters.
+
+        Raises:
+            CellError: the cell has no hyperparameter of that name.
+        """
+        if not hyperparameters:
+            return self
+        known = self.keywords
+        for label in hyperparameters:
+            if label not in known:
+                raise CellError(
+                    f"[cell {self.name!r}] has no hyperparameter {label!r}. "
+                    + (did_you_mean(label, known) if known else "It has none.")
+                )
+        return Cell(
+            self.function,
+            label=self.name,
+            doc=self.__doc__ or "",
+            inputs=self._inputs,
+            hyperparameters={**self.hyperparameters, **hyperparameters},
+        )
+
+    @property
+    def keywords(self) -> list[str]:
+        """The names of the keyword-only arguments: hyperparameters, named inputs."""
+        if self.function is None:
+            return []
+        parameters = inspect.signature(self.function).parameters.values()
+        return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+    def with_inputs(self, inputs: Mapping[str, Size]) -> Cell:
+        """The same cell, whose arguments named in `inputs` are inputs of that size.
+
+        Raises:
+            CellError: the function has no such argument.
+        """
+        if self.function is None:
+            return self._resize_inputs(inputs)
+        if not inputs or dict(inputs) == self._inputs:
+            return self
+        return Cell(
+            self.function,
+            label=self.name,
+            doc=self.__doc__ or "",
+            inputs={**self._inputs, **inputs},
+            hyperparameters=self.hyperparameters,
+        )
+
+    def _resize_inputs(self, inputs: Mapping[str, Size]) -> Cell:
+        """A printed cell already knows its inputs; their sizes are bound later."""
+        known = [i.name for i in self.graph.inputs[1:]]
+        for label in inputs:
+            if label not in known:
+                raise CellError(
+                    f"[cell {self.name!r}] has no input {label!r}; "
+                    f"expected one of {known}"
+                )
+        return self
+
+    def replace(self, **activations: Callable[[Any], Any]) -> Cell:
+        """The same cell with another activation on some gates.
+
+        Args:
+            **activations: for a gate's name, an operation such as `hard_sigmoid`, or
+                any function of one value written in the cell language.
+
+        Example: `cells.lstm.replace(f=hard_sigmoid)`.
+
+        Raises:
+            CellError: no gate has that name, or it is no activation.
+        """
+        from .builder import Builder
+        from .names import activation_arguments
+
+        graph = self.graph
+        gates = [key.removesuffix(".pre") for key in activation_arguments(graph)]
+        substitute = {}
+        for gate, function in activations.items():
+            if gate not in gates:
+                raise CellError(
+                    f"[cell {self.name!r}] has no gate {gate!r} with an activation "
+                    f"to replace. {did_you_mean(gate, gates)}"
+                )
+            substitute[graph.values[gate]] = _renamed(function, gate)
+        builder = Builder(self.name)
+        return Cell.from_graph(replay(graph, builder, substitute=substitute))
+
+    # -- copying ---------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.to_text(), self.__doc__)
+
+    def __deepcopy__(self, memo: Any) -> Cell:
+        return self
+
+    def __copy__(self) -> Cell:
+        return self
+
+
+def _unpickle(text: str, doc: str) -> Cell:
+    restored = Cell.from_text(text)
+    restored.__doc__ = doc
+    return restored
+
+
+def _renamed(function: Callable[[Any], Any], gate: str) -> Callable[[Traced], Any]:
+    """A function that keeps the gate's name when it is no single activation."""
+    if isinstance(function, Op) and function.kind == "activation":
+        return function
+    return lambda value: name(gate, function(value))
+
+
+class _Signature:
+    """A cell function's arguments, sorted into states, inputs, hyperparameters."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Mapping[str, Size],
+        given: Mapping[str, Any],
+    ) -> None:
+        code = getattr(function, "__code__", None)
+        self.where = f"{code.co_filename}:{code.co_firstlineno}" if code else "?"
+        self.label = getattr(function, "__name__", "cell")
+        parameters = list(inspect.signature(function).parameters.values())
+        self._check(parameters)
+        self.states: dict[str, tuple[Size, float]] = {}
+        self.inputs: dict[str, Size] = {}
+        self.hyperparameters: dict[str, Any] = {}
+        for parameter in parameters[2:]:
+            self._sort(parameter, inputs, given)
+        for label in inputs:
+            if label not in self.inputs:
+                raise CellError(
+                    f"[{self.where}, cell {self.label!r}] has no argument for the "
+                    f"input {label!r}; write `def {self.label}(W, x, …, {label})`"
+                )
+
+    def _check(self, parameters: list[inspect.Parameter]) -> None:
+        starred = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if len(parameters) < 2 or starred:
+            raise CellError(
+                f"[{self.where}, cell {self.label!r}] a cell takes the weights, the "
+                f"input and its states by name; received "
+                f"({', '.join(str(p) for p in parameters)}), "
+                "expected (W, x, h) or (W, x, h, c, …)"
+            )
+
+    def _sort(
+        self,
+        parameter: inspect.Parameter,
+        inputs: Mapping[str, Size],
+        given: Mapping[str, Any],
+    ) -> None:
+        label, empty = parameter.name, parameter.empty
+        if label in inputs:
+            self.inputs[label] = inputs[label]
+        elif parameter.kind is not parameter.KEYWORD_ONLY:
+            init = 0.0 if parameter.default is empty else parameter.default
+            self.states[label] = (_size(parameter, "hidden_size"), init)
+        elif label in given:
+            self.hyperparameters[label] = given[label]
+        elif parameter.default is not empty:
+            self.hyperparameters[label] = parameter.default
+        else:  # a keyword without a value is an input, until it is given one
+            self.inputs[label] = _size(parameter, f"{label}_size")
+
+
+def _size(parameter: inspect.Parameter, default: str) -> Size:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return default
+    if isinstance(annotation, str):  # under `from __future__ import annotations`
+        try:
+            annotation = ast.literal_eval(annotation)
+        except (ValueError, SyntaxError):
+            return annotation
+    return annotation
+
+
+@overload
+def cell(function: Callable[..., Any], /) -> Cell: ...
+@overload
+def cell(*, inputs: Mapping[str, Size]) -> Callable[[Callable[..., Any]], Cell]: ...
+def cell(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    inputs: Mapping[str, Size] | None = None,
+) -> Cell | Callable[[Callable[..., Any]], Cell]:
+    """Make a recurrent cell of a function that writes its step.
+
+    The function takes the weights `W`, the input `x`, and its states; it returns the
+    new states in the same order (or the output first, where that is no state).
+    Keyword-only arguments are hyperparameters. See `docs/language.md`.
+
+    Args:
+        function: `def name(W, x, h, …)`.
+        inputs: sizes of arguments that are further inputs of every step, not states.
+
+    Returns:
+        The `Cell`, or a decorator when called with `inputs` alone.
+
+    Raises:
+        CellError: the equations cannot be recorded; names the line and the remedy.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Cell:
+        doc = inspect.getdoc(function) or ""
+        return Cell(function, label=function.__name__, doc=doc, inputs=inputs)
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,228 @@
+"""The graph of a cell's step: frozen data, comparable, with symbolic sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Size = int | str  # a number, or the name of one: "input_size", "hidden_size", …
+
+# Node kinds that are no operation of the table.
+LEAVES = ("input", "state", "constant", "weight")
+AFFINE = "affine"  # W·[operands] + b
+COTANGENT = "cotangent"  # of a result; a leaf (in derivatives)
+TRANSPOSED = "transposed"  # one operand's cotangent, g·W's columns (in derivatives)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value of the step.
+
+    Attributes:
+        op: `"input"`, `"state"`, `"constant"`, `"weight"` (a vector or scalar),
+            `"affine"`, `"transposed"`, or a name of the operation table.
+        args: the nodes it reads, by position in the graph.
+        attrs: its options, as sorted pairs: `name` of an input or state, `value` of a
+            constant, `weight` of an affine or weight, the operation's own options.
+        size: how many units a row of it has.
+        source: `file:line` of the user's code that wrote it (not compared).
+    """
+
+    op: str
+    args: tuple[int, ...] = ()
+    attrs: tuple[tuple[str, Any], ...] = ()
+    size: Size = 1
+    source: str = field(default="", compare=False)
+
+    def __getitem__(self, key: str) -> Any:
+        return dict(self.attrs)[key]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.attrs)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A trainable parameter group that the cell names.
+
+    Attributes:
+        name: as in `W.name`.
+        kind: `"matrix"` (called), `"vector"` or `"scalar"`.
+        size: units of the result.
+        operands: for a matrix, the operands' sizes in the order written.
+        heads: for a matrix, how many diagonal blocks.
+        bias: for a matrix: `True`, `False`, or its constant initial value.
+        init: for a vector or scalar: a constant initial value, or `None` (uniform).
+        source: `file:line` of its first use (not compared).
+    """
+
+    name: str
+    kind: str
+    size: Size
+    operands: tuple[Size, ...] = ()
+    heads: int = 1
+    bias: bool | float = True
+    init: float | None = None
+    source: str = field(default="", compare=False)
+
+    def shapes(self) -> dict[str, tuple[Any, ...]]:
+        """Shapes of its parameters: `{"weight": …, "bias": …}` or `{"": …}`."""
+        if self.kind == "scalar":
+            return {"": ()}
+        if self.kind == "vector":
+            return {"": (self.size,)}
+        columns = _total(self.operands)
+        shape: tuple[Any, ...] = (self.size, columns)
+        if self.heads > 1:
+            block = [_quotient(s, self.heads) for s in (self.size, columns)]
+            shape = (self.heads, *block)
+        bias = {} if self.bias is False else {"bias": (self.size,)}
+        return {"weight": shape, **bias}
+
+
+def _total(sizes: tuple[Size, ...]) -> Size:
+    if all(isinstance(s, int) for s in sizes):
+        return sum(sizes)  # type: ignore[arg-type]
+    return " + ".join(map(str, sizes))
+
+
+def _quotient(size: Size, heads: int) -> Size:
+    return size // heads if isinstance(size, int) else f"({size})/{heads}"
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of the cell: its size, and the number every unit starts from."""
+
+    name: str
+    size: Size
+    init: float = 0.0
+
+
+@dataclass(frozen=True)
+class Input:
+    """`x`, or a further named input of the step."""
+
+    name: str
+    size: Size
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A cell's step, as data.
+
+    Two graphs are equal when they compute the same thing in the same written order
+    under the same names; the cell's own name and source lines do not count.
+
+    Attributes:
+        nodes: in an order where arguments come first.
+        inputs: `x` first.
+        states: in the order of the cell's arguments.
+        weights: in the order of first use.
+        updates: the node of each state's new value.
+        output: the node that is the step's output (the first state's new value, or
+            the extra first value that the cell returns).
+        names: (name, node) of every value that has a name, states included.
+        explicit: the names that were given by `cellwright.name`.
+        name: the cell's.
+        doc: the cell's docstring.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Input, ...]
+    states: tuple[State, ...]
+    weights: tuple[Weight, ...]
+    updates: tuple[int, ...]
+    output: int
+    names: tuple[tuple[str, int], ...] = ()
+    explicit: tuple[str, ...] = ()
+    name: str = field(default="cell", compare=False)
+    doc: str = field(default="", compare=False)
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Every named value's node: gates, explicit names, and states' new values."""
+        return dict(self.names)
+
+    @property
+    def gates(self) -> dict[str, int]:
+        """The named values that are no state's."""
+        states = {s.name for s in self.states}
+        return {n: i for n, i in self.names if n not in states}
+
+    @property
+    def output_is_state(self) -> bool:
+        """Whether the cell's output is the new value of its first state."""
+        return bool(self.updates) and self.output == self.updates[0]
+
+    @property
+    def output_size(self) -> Size:
+        return self.nodes[self.output].size
+
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        """The symbolic sizes that `bind` wants, in order of appearance."""
+        sizes: list[Size] = [i.size for i in self.inputs]
+        sizes += [s.size for s in self.states]
+        sizes += [s for w in self.weights for s in (w.size, *w.operands)]
+        return tuple(dict.fromkeys(s for s in sizes if isinstance(s, str)))
+
+    def weight(self, name: str) -> Weight:
+        return next(w for w in self.weights if w.name == name)
+
+    def uses(self) -> list[int]:
+        """How often each node is read, the returned values included."""
+        counts = [0] * len(self.nodes)
+        for i in self._reads():
+            counts[i] += 1
+        return counts
+
+    def _reads(self) -> Iterator[int]:
+        for node in self.nodes:
+            yield from node.args
+        yield from self.updates
+        if not self.output_is_state:
+            yield self.output
+
+    def bind(self, **sizes: int) -> Graph:
+        """The same graph with numbers for its symbolic sizes, every size checked.
+
+        Raises:
+            SizeError: a size is missing, unknown, not positive, or two that must
+                agree do not; the message names the user's line.
+        """
+        from .trace import bind_sizes
+
+        return bind_sizes(self, sizes)
+
+    def parameters(self) -> dict[str, tuple[Any, ...]]:
+        """Shape of every parameter: `f.weight`, `f.bias`, `p`, …"""
+        return {
+            ".".join(filter(None, (w.name, part))): shape
+            for w in self.weights
+            for part, shape in w.shapes().items()
+        }
+
+    def to_text(self) -> str:
+        """The graph as versioned text in the cell language; `from_text` reads it."""
+        from .printer import print_graph
+
+        return print_graph(self)
+
+    @staticmethod
+    def from_text(text: str) -> Graph:
+        """Read what `to_text` printed, without running any of it as code.
+
+        Raises:
+            CellError: the text is not a printed cell, or of a newer version.
+        """
+        from .printer import parse_graph
+
+        return parse_graph(text)
+
+    def __str__(self) -> str:
+        return self.to_text()

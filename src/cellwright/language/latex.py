@@ -1,0 +1,107 @@
+"""A graph as LaTeX, in the notation of the lectures: one line a statement.
+
+f_t = σ(W_f · [h_{t−1}, x_t] + b_f); t and t−1 are placed by the graph.
+"""
+
+from __future__ import annotations
+
+from .graph import AFFINE, Graph, Node
+from .ops import OPS, Op
+from .order import statements
+
+_GREEK = {
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa",
+    "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "phi", "chi", "psi",
+    "omega",
+}  # fmt: skip
+_SUM, _PRODUCT, _ATOM = 1, 2, 3
+
+
+def latex(graph: Graph) -> str:
+    r"""The equations of a graph as a LaTeX `aligned` block.
+
+    Products element by element are \odot, matrix products \cdot.
+    """
+    writer = _Writer(graph)
+    body = [writer.statement(number) for number in statements(graph)]
+    return "\\begin{aligned}\n" + " \\\\\n".join(body) + "\n\\end{aligned}"
+
+
+class _Writer:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.symbols: dict[int, str] = {}
+
+    def statement(self, number: int) -> str:
+        text, _ = self.expression(number)
+        labels = [name for name, node in self.graph.names if node == number]
+        states = [s.name for s in self.graph.states]
+        label = next(iter([n for n in labels if n in states] + labels), None)
+        if label is None:
+            own = number == self.graph.output
+            label = "y" if own else f"u{len(self.symbols)}"
+        self.symbols[number] = f"{symbol(label)}_t"
+        return f"{self.symbols[number]} &= {text}"
+
+    def expression(self, number: int) -> tuple[str, int]:
+        """LaTeX of a node, and how strongly it binds."""
+        if number in self.symbols:
+            return self.symbols[number], _ATOM
+        node = self.graph.nodes[number]
+        if node.op == "input":
+            return f"{symbol(node['name'])}_t", _ATOM
+        if node.op == "state":
+            return f"{symbol(node['name'])}_{{t-1}}", _ATOM
+        if node.op == "constant":
+            value = node["value"]
+            return f"{value:g}".replace("inf", r"\infty"), _SUM if value < 0 else _ATOM
+        if node.op == "weight":
+            return symbol(node["weight"]), _ATOM
+        if node.op == AFFINE:
+            return self.affine(node)
+        return self.operation(node, OPS[node.op])
+
+    def affine(self, node: Node) -> tuple[str, int]:
+        weight = self.graph.weight(node["weight"])
+        operands = ", ".join(self.expression(a)[0] for a in node.args)
+        operand = rf"\left[{operands}\right]" if len(node.args) > 1 else operands
+        if len(node.args) == 1 and self.expression(node.args[0])[1] < _ATOM:
+            operand = rf"\left({operand}\right)"
+        subscript = symbol(weight.name)
+        product = rf"W_{{{subscript}}} \cdot {operand}"
+        if weight.bias is False:
+            return product, _PRODUCT
+        return f"{product} + b_{{{subscript}}}", _SUM
+
+    def operation(self, node: Node, op: Op) -> tuple[str, int]:
+        parts = [self.expression(a) for a in node.args]
+        if not op.symbol or op.name == "div":  # functions and fractions bracket
+            return op.latex.format(*(text for text, _ in parts)), _ATOM
+        if op.kind == "comparison":
+            return op.latex.format(*(text for text, _ in parts)), _SUM
+        own = _PRODUCT if op.name == "mul" else _SUM
+        needs = [own, own + 1 if op.name == "sub" else own]
+        if op.arity == 1:
+            own, needs = _SUM, [_PRODUCT]
+        elif op.name == "add":
+            needs[1] = _SUM if not parts[1][0].startswith("-") else _PRODUCT
+        texts = [
+            text if binding >= need else rf"\left({text}\right)"
+            for (text, binding), need in zip(parts, needs, strict=False)
+        ]
+        ops = [self.graph.nodes[a].op for a in node.args]
+        if op.name == "mul" and "constant" in ops:
+            return r"\, ".join(texts), own  # a number times a value
+        return op.latex.format(*texts), own
+
+
+def symbol(name: str) -> str:
+    """A name as a LaTeX symbol: Greek, one letter, a letter's subscript, or upright."""
+    if name in _GREEK:
+        return "\\" + name
+    if len(name) == 1:
+        return name
+    head, _, tail = name.partition("_")
+    if len(head) == 1 and tail:
+        return f"{head}_{{{symbol(tail)}}}"
+    return rf"\mathrm{{{name.replace('_', ' ').replace('.', ' ')}}}"

@@ -1,0 +1,322 @@
+"""The operations of the cell language: one record each, and nothing elsewhere.
+
+A record says how an operation's size follows from its arguments' sizes, how to
+evaluate it in torch, its derivative (written in these same operations, so that one
+rule serves traced values and tensors), its LaTeX, and whether it names gates.
+Values and gradients at ties and kinks are torch's.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Value:
+    """What a cell's function sees while it is traced; operations on it record."""
+
+    def _apply(self, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One operation. Call it on tensors to run it, on traced values to record it.
+
+    Attributes:
+        name: its name in printed equations.
+        arity: how many values it takes.
+        evaluate: its value in torch, units last: `(*tensors, **attrs) -> tensor`.
+        derivative: `(g, y, *args, **attrs) -> cotangents`, one per argument, `None`
+            where no gradient flows; `g` is the cotangent of the result `y`.
+        latex: a format string over the arguments' LaTeX.
+        size: how the result's size follows from the arguments': `"broadcast"` (one
+            size, or 1), `"first"` (the first argument's), `"one"` (a single number).
+        kind: `"activation"` names gates; `"arithmetic"`; `"comparison"` gives a
+            condition for `where`; `"normalisation"` is seen through when a gate is
+            named; `"reduction"`; `"internal"` appears in derivatives only.
+        reduces: it looks at all units of a row (so it ends a stage of the step).
+        attrs: the options it takes, with their defaults.
+        symbol: its infix spelling, for arithmetic and comparisons.
+    """
+
+    name: str
+    arity: int
+    evaluate: Callable[..., Tensor]
+    derivative: Callable[..., tuple[Any, ...]]
+    latex: str
+    size: str = "broadcast"
+    kind: str = "activation"
+    reduces: bool = False
+    attrs: dict[str, Any] = field(default_factory=dict)
+    symbol: str = ""
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.doc)
+        object.__setattr__(self, "__name__", self.name)
+
+    def __call__(self, *args: Any, **attrs: Any) -> Any:
+        if len(args) != self.arity or not attrs.keys() <= self.attrs.keys():
+            expected = f"{self.arity} value(s)" + "".join(f", {a}=" for a in self.attrs)
+            received = f"{len(args)} value(s)" + "".join(f", {a}=" for a in attrs)
+            raise TypeError(
+                f"[{self.name}] wrong arguments; received {received}, "
+                f"expected {expected}"
+            )
+        options = {**self.attrs, **attrs}
+        for arg in args:
+            if isinstance(arg, Value):
+                return arg._apply(self, args, options)
+        return self.evaluate(*_as_tensors(self.name, args), **options)
+
+    def __repr__(self) -> str:
+        return f"cellwright.{self.name}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OPS.__getitem__, (self.name,)
+
+    def __deepcopy__(self, memo: Any) -> Op:
+        return self
+
+
+def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    like = next((a for a in tensors if a.is_floating_point()), None)
+    if not tensors:
+        raise TypeError(
+            f"[{name}] needs a tensor or a traced value; received "
+            f"{', '.join(type(a).__name__ for a in args)}"
+        )
+    dtype = None if like is None else like.dtype
+    device = tensors[0].device
+    return [
+        a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=dtype, device=device)
+        for a in args
+    ]
+
+
+OPS: dict[str, Op] = {}
+
+
+def _op(name: str, arity: int, evaluate: Any, derivative: Any, latex: str, **more: Any):
+    OPS[name] = Op(name, arity, evaluate, derivative, latex, **more)
+    return OPS[name]
+
+
+# -- arithmetic: what Python's operators record --------------------------------
+
+_ARITHMETIC: dict[str, Any] = {"kind": "arithmetic"}
+
+add = _op(
+    "add", 2, operator.add, lambda g, y, a, b: (g, g), "{0} + {1}", symbol="+",
+    **_ARITHMETIC,
+)  # fmt: skip
+sub = _op(
+    "sub", 2, operator.sub, lambda g, y, a, b: (g, -g), "{0} - {1}", symbol="-",
+    **_ARITHMETIC,
+)  # fmt: skip
+mul = _op(
+    "mul", 2, operator.mul, lambda g, y, a, b: (g * b, g * a), r"{0} \odot {1}",
+    symbol="*", **_ARITHMETIC,
+)  # fmt: skip
+div = _op(
+    "div", 2, operator.truediv, lambda g, y, a, b: (g / b, -g * y / b),
+    r"\frac{{{0}}}{{{1}}}", symbol="/", **_ARITHMETIC,
+)  # fmt: skip
+neg = _op(
+    "neg", 1, operator.neg, lambda g, y, v: (-g,), "-{0}", symbol="-", **_ARITHMETIC
+)
+
+# -- comparisons: only inside `where`, no gradient -----------------------------
+
+
+def _comparison(name: str, evaluate: Any, symbol: str, latex: str) -> Op:
+    return _op(
+        name, 2, evaluate, lambda g, y, a, b: (None, None), f"{{0}} {latex} {{1}}",
+        kind="comparison", symbol=symbol,
+    )  # fmt: skip
+
+
+greater = _comparison("greater", operator.gt, ">", ">")
+greater_equal = _comparison("greater_equal", operator.ge, ">=", r"\ge")
+less = _comparison("less", operator.lt, "<", "<")
+less_equal = _comparison("less_equal", operator.le, "<=", r"\le")
+equal = _comparison("equal", operator.eq, "==", "=")
+not_equal = _comparison("not_equal", operator.ne, "!=", r"\ne")
+
+# -- activations: unary, element by element; they name gates -------------------
+
+sigmoid = _op(
+    "sigmoid", 1, torch.sigmoid,
+    lambda g, y, v: (g * y * (1 - y),), r"\sigma\left({0}\right)",
+    doc="Logistic function σ(v) = 1 / (1 + exp(−v)), in (0, 1).",
+)  # fmt: skip
+tanh = _op(
+    "tanh", 1, torch.tanh,
+    lambda g, y, v: (g * (1 - y * y),), r"\tanh\left({0}\right)",
+    doc="Hyperbolic tangent, in (−1, 1).",
+)  # fmt: skip
+relu = _op(
+    "relu", 1, torch.relu,
+    lambda g, y, v: (where(v > 0, g, 0),),
+    r"\operatorname{{ReLU}}\left({0}\right)",
+    doc="max(v, 0); its gradient at 0 is 0.",
+)  # fmt: skip
+softplus = _op(
+    "softplus", 1, F.softplus,
+    lambda g, y, v: (where(v > 20, g, g * sigmoid(v)),),
+    r"\operatorname{{softplus}}\left({0}\right)",
+    doc="log(1 + exp(v)); v itself above 20, as torch has it.",
+)  # fmt: skip
+exp = _op(
+    "exp", 1, torch.exp, lambda g, y, v: (g * y,), r"\exp\left({0}\right)",
+    doc="Exponential function.",
+)  # fmt: skip
+log = _op(
+    "log", 1, torch.log, lambda g, y, v: (g / v,), r"\ln\left({0}\right)",
+    doc="Natural logarithm; NaN below 0, −inf at 0.",
+)  # fmt: skip
+abs_ = _op(
+    "abs", 1, torch.abs,
+    lambda g, y, v: (where(v > 0, g, where(v < 0, -g, 0)),),
+    r"\left|{0}\right|",
+    doc="Absolute value; its gradient at 0 is 0.",
+)  # fmt: skip
+sqrt = _op(
+    "sqrt", 1, torch.sqrt, lambda g, y, v: (g / (2 * y),), r"\sqrt{{{0}}}",
+    doc="Square root; NaN below 0.",
+)  # fmt: skip
+sin = _op(
+    "sin", 1, torch.sin, lambda g, y, v: (g * cos(v),), r"\sin\left({0}\right)",
+    doc="Sine, v in radians.",
+)  # fmt: skip
+cos = _op(
+    "cos", 1, torch.cos, lambda g, y, v: (-g * sin(v),), r"\cos\left({0}\right)",
+    doc="Cosine, v in radians.",
+)  # fmt: skip
+softsign = _op(
+    "softsign", 1, F.softsign,
+    lambda g, y, v: (g / ((1 + abs_(v)) * (1 + abs_(v))),),
+    r"\operatorname{{softsign}}\left({0}\right)",
+    doc="v / (1 + |v|), in (−1, 1).",
+)  # fmt: skip
+hard_sigmoid = _op(
+    "hard_sigmoid", 1, F.hardsigmoid,
+    lambda g, y, v: (where(v > -3, where(v < 3, g / 6, 0), 0),),
+    r"\operatorname{{hard}}\sigma\left({0}\right)",
+    doc="min(max(v / 6 + 1/2, 0), 1): the piecewise linear sigmoid, torch's slope.",
+)  # fmt: skip
+hard_tanh = _op(
+    "hard_tanh", 1, F.hardtanh,
+    lambda g, y, v: (where(v > -1, where(v < 1, g, 0), 0),),
+    r"\operatorname{{hardtanh}}\left({0}\right)",
+    doc="min(max(v, −1), 1).",
+)  # fmt: skip
+step = _op(
+    "step", 1, lambda v: (v > 0).to(v.dtype),
+    lambda g, y, v: (None,), r"\operatorname{{step}}\left({0}\right)",
+    doc="1 where v > 0, else 0 (Heaviside's); its gradient is 0 everywhere.",
+)  # fmt: skip
+identity = _op(
+    "identity", 1, lambda v: v, lambda g, y, v: (g,), "{0}",
+    doc="v itself: a gate, or an output, without an activation.",
+)  # fmt: skip
+
+# -- two values, three values --------------------------------------------------
+
+
+def _tie(g: Any, a: Any, b: Any) -> Any:
+    """torch shares the gradient of a tie between both."""
+    return where(a == b, g / 2, g)
+
+
+maximum = _op(
+    "maximum", 2, torch.maximum,
+    lambda g, y, a, b: (where(a < b, 0, _tie(g, a, b)), where(a > b, 0, _tie(g, a, b))),
+    r"\max\left({0}, {1}\right)", kind="arithmetic",
+    doc="The larger, element by element; a tie shares the gradient.",
+)  # fmt: skip
+minimum = _op(
+    "minimum", 2, torch.minimum,
+    lambda g, y, a, b: (where(a > b, 0, _tie(g, a, b)), where(a < b, 0, _tie(g, a, b))),
+    r"\min\left({0}, {1}\right)", kind="arithmetic",
+    doc="The smaller, element by element; a tie shares the gradient.",
+)  # fmt: skip
+
+
+def _where(condition: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    return torch.where(condition.bool(), u, v)
+
+
+where = _op(
+    "where", 3, _where,
+    lambda g, y, c, u, v: (None, where(c, g, 0), where(c, 0, g)),
+    r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}",
+    kind="arithmetic",
+    doc="`where(a > b, u, v)`: u where the comparison holds, v elsewhere.",
+)  # fmt: skip
+
+# -- operations over all units -------------------------------------------------
+
+
+def _block_mean(v: Tensor, heads: int = 1) -> Tensor:
+    blocks = v.unflatten(-1, (heads, -1))
+    return blocks.mean(-1, keepdim=True).expand_as(blocks).flatten(-2)
+
+
+def _layer_norm(v: Tensor, eps: float, heads: int) -> Tensor:
+    blocks = v.unflatten(-1, (heads, -1))
+    return F.layer_norm(blocks, blocks.shape[-1:], eps=eps).flatten(-2)
+
+
+def _layer_norm_derivative(g: Any, y: Any, v: Any, eps: float, heads: int) -> Any:
+    centred = v - block_mean(v, heads=heads)
+    deviation = sqrt(block_mean(centred * centred, heads=heads) + eps)
+    projected = block_mean(g, heads=heads) + y * block_mean(g * y, heads=heads)
+    return ((g - projected) / deviation,)
+
+
+sum_ = _op(
+    "sum", 1, lambda v: v.sum(-1, keepdim=True),
+    lambda g, y, v: (spread(g, v),), r"\textstyle\sum {0}", size="one",
+    kind="reduction", reduces=True,
+    doc="Sum over the units: one number a row.",
+)  # fmt: skip
+softmax = _op(
+    "softmax", 1, lambda v: torch.softmax(v, -1),
+    lambda g, y, v: (y * (g - sum_(g * y)),),
+    r"\operatorname{{softmax}}\left({0}\right)", size="first", reduces=True,
+    doc="exp(v) / Σ exp(v) over the units; it names gates as an activation does.",
+)  # fmt: skip
+layer_norm = _op(
+    "layer_norm", 1, _layer_norm, _layer_norm_derivative,
+    r"\operatorname{{LN}}\left({0}\right)", size="first", reduces=True,
+    attrs={"eps": 1e-5, "heads": 1}, kind="normalisation",
+    doc="Layer normalisation over the units (Ba et al. 2016), without parameters:\n"
+    "gain and shift are vectors of the cell. `heads=n` normalises n blocks apart.",
+)  # fmt: skip
+
+# -- internal: they appear in derivatives only ---------------------------------
+
+block_mean = _op(
+    "block_mean", 1, _block_mean,
+    lambda g, y, v, heads: (block_mean(g, heads=heads),),
+    r"\operatorname{{mean}}\left({0}\right)", size="first", reduces=True,
+    attrs={"heads": 1}, kind="internal",
+    doc="Every unit replaced by the mean of its block.",
+)  # fmt: skip
+spread = _op(
+    "spread", 2, lambda g, like: g.expand_as(like),
+    lambda g, y, v, like: (sum_(g), None), "{0}", kind="internal",
+    doc="One number a row, repeated for every unit of its second argument.",
+)  # fmt: skip
+
+INFIX = {op.symbol: op for op in OPS.values() if op.arity == 2 and op.symbol}
+FUNCTIONS = {n: op for n, op in OPS.items() if op.doc and op.kind != "internal"}

@@ -1,0 +1,80 @@
+"""The written order of a graph: statements, each with its expression inlined.
+
+A graph is kept in the order in which its printed form would record it, so that
+print → parse gives an equal graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .graph import LEAVES, Graph, Node
+
+
+def statements(graph: Graph) -> list[int]:
+    """The nodes that get a line of their own: named, returned, or read twice."""
+    uses = graph.uses()
+    wanted = {number for _, number in graph.names} | {graph.output, *graph.updates}
+    return [
+        number
+        for number, node in enumerate(graph.nodes)
+        if node.op not in LEAVES and (number in wanted or uses[number] > 1)
+    ]
+
+
+def canonical(graph: Graph) -> Graph:
+    """`graph` in written order, without the values that nothing reads."""
+    graph = _without_dead(graph)
+    new: dict[int, int] = {}
+    nodes: list[Node] = []
+
+    def emit(number: int) -> None:
+        node = graph.nodes[number]
+        for arg in node.args:
+            if arg not in new:
+                emit(arg)
+        new[number] = len(nodes)
+        nodes.append(replace(node, args=tuple(new[a] for a in node.args)))
+
+    for number, node in enumerate(graph.nodes):
+        if node.op in ("input", "state"):
+            emit(number)
+    for number in [*statements(graph), *graph.updates, graph.output]:
+        if number not in new:
+            emit(number)
+    used = list(dict.fromkeys(n["weight"] for n in nodes if "weight" in n.options))
+    return replace(
+        graph,
+        nodes=tuple(nodes),
+        weights=tuple(graph.weight(name) for name in used),
+        updates=tuple(new[n] for n in graph.updates),
+        output=new[graph.output],
+        names=tuple(
+            sorted(((n, new[i]) for n, i in graph.names), key=lambda item: item[1])
+        ),
+    )
+
+
+def _without_dead(graph: Graph) -> Graph:
+    """Drop what no result and no name reaches (positions are kept by a remap)."""
+    live: set[int] = set()
+    stack = [graph.output, *graph.updates, *(i for _, i in graph.names)]
+    while stack:
+        number = stack.pop()
+        if number not in live:
+            live.add(number)
+            stack.extend(graph.nodes[number].args)
+    keep = [
+        i for i, n in enumerate(graph.nodes) if i in live or n.op in ("input", "state")
+    ]
+    new = {old: position for position, old in enumerate(keep)}
+    return replace(
+        graph,
+        nodes=tuple(
+            replace(graph.nodes[i], args=tuple(new[a] for a in graph.nodes[i].args))
+            for i in keep
+        ),
+        updates=tuple(new[n] for n in graph.updates),
+        output=new[graph.output],
+        names=tuple((name, new[i]) for name, i in graph.names),
+    )

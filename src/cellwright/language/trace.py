@@ -1,0 +1,431 @@
+"""Tracing: call the cell's function once on values that record what is done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from .builder import Builder
+from .errors import CellError, SizeError, TraceError, did_you_mean, user_location
+from .graph import AFFINE, LEAVES, Graph, Node, Size
+from .ops import FUNCTIONS, INFIX, OPS, Op, Value
+
+_REMEDIES = {
+    "bool": "Python cannot branch on it; write where(a > b, u, v), maximum or minimum",
+    "len": "its size is known to the layer only; use sum(v) or layer_norm(v)",
+    "iter": "a value is a whole row of units; write the equation for the row",
+    "index": "a value is a whole row of units; to select units use a matrix, W.p(v)",
+    "@": "write the matrix as a weight: W.a(v), or W.a(u, v) on a concatenation",
+    "**": "write v * v, or exp(a * log(v))",
+    "in-place": "write c = c + v instead of c += v",
+    "number": "a traced value has no number yet; keep to the operations of cellwright",
+}
+
+
+def _refuse(what: str, remedy: str) -> NoReturn:
+    raise TraceError(
+        f"[{user_location()}] {what} on a traced value; received a recurrent cell's "
+        f"equation, expected cellwright's operations. Remedy: {_REMEDIES[remedy]}"
+    )
+
+
+class Recorded(Value):
+    """What values and weights share: Python's operators, recorded or refused."""
+
+    builder: Builder
+    __hash__ = object.__hash__
+    __array_ufunc__ = None  # NumPy: use our reflected operators, then fail clearly
+
+    def _node(self, partner: Recorded | None) -> int:
+        """The node of this value; a weight takes the size of its `partner`."""
+        raise NotImplementedError
+
+    def _apply(self, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Traced:
+        traced = next((a for a in args if isinstance(a, Traced)), None)
+        nodes = [_as_node(self.builder, a, traced) for a in args]
+        return Traced(self.builder, self.builder.apply(op, nodes, **attrs))
+
+    def _infix(self, symbol: str, left: Any, right: Any) -> Traced:
+        return self._apply(INFIX[symbol], (left, right), {})
+
+    def __add__(self, other: Any) -> Traced:
+        return self._infix("+", self, other)
+
+    def __radd__(self, other: Any) -> Traced:
+        return self._infix("+", other, self)
+
+    def __sub__(self, other: Any) -> Traced:
+        return self._infix("-", self, other)
+
+    def __rsub__(self, other: Any) -> Traced:
+        return self._infix("-", other, self)
+
+    def __mul__(self, other: Any) -> Traced:
+        return self._infix("*", self, other)
+
+    def __rmul__(self, other: Any) -> Traced:
+        return self._infix("*", other, self)
+
+    def __truediv__(self, other: Any) -> Traced:
+        return self._infix("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> Traced:
+        return self._infix("/", other, self)
+
+    def __neg__(self) -> Traced:
+        return self._apply(OPS["neg"], (self,), {})
+
+    def __pos__(self) -> Recorded:
+        return self
+
+    def __abs__(self) -> Traced:
+        return self._apply(OPS["abs"], (self,), {})
+
+    def __gt__(self, other: Any) -> Traced:
+        return self._infix(">", self, other)
+
+    def __ge__(self, other: Any) -> Traced:
+        return self._infix(">=", self, other)
+
+    def __lt__(self, other: Any) -> Traced:
+        return self._infix("<", self, other)
+
+    def __le__(self, other: Any) -> Traced:
+        return self._infix("<=", self, other)
+
+    def __eq__(self, other: Any) -> Traced:  # type: ignore[override]
+        return self._infix("==", self, other)
+
+    def __ne__(self, other: Any) -> Traced:  # type: ignore[override]
+        return self._infix("!=", self, other)
+
+    def __bool__(self) -> NoReturn:
+        _refuse("if, and, or, not, max(), min() or bool()", "bool")
+
+    def __len__(self) -> NoReturn:
+        _refuse("len()", "len")
+
+    def __iter__(self) -> NoReturn:
+        _refuse("iteration or unpacking", "iter")
+
+    def __contains__(self, item: Any) -> NoReturn:
+        _refuse("`in`", "iter")
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        _refuse("indexing", "index")
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        _refuse("assignment to an index", "index")
+
+    def __matmul__(self, other: Any) -> NoReturn:
+        _refuse("@", "@")
+
+    __rmatmul__ = __matmul__
+
+    def __pow__(self, other: Any) -> NoReturn:
+        _refuse("**", "**")
+
+    __rpow__ = __pow__
+
+    def _in_place(self, other: Any) -> NoReturn:
+        _refuse("an in-place change", "in-place")
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __imatmul__ = __ipow__ = _in_place
+
+    def _number(self, *unused: Any) -> NoReturn:
+        _refuse("a conversion to a number or an array", "number")
+
+    __float__ = __int__ = __index__ = __complex__ = __array__ = __round__ = _number
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> NoReturn:
+        name = getattr(func, "__name__", str(func))
+        here = f"cellwright.{name}" if name in OPS else "cellwright's operations"
+        raise TraceError(
+            f"[{user_location()}] torch.{name} cannot be recorded; received a traced "
+            f"value, expected a tensor. Remedy: use {here}; the set is "
+            f"{', '.join(sorted(FUNCTIONS))}"
+        )
+
+
+class Traced(Recorded):
+    """A value of the step, being recorded."""
+
+    def __init__(self, builder: Builder, node: int) -> None:
+        self.builder = builder
+        self.node = node
+
+    def _node(self, partner: Recorded | None) -> int:
+        return self.node
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        function = f"{name}(v)" if name in OPS else "an operation of cellwright"
+        raise TraceError(
+            f"[{user_location()}] a traced value has no attribute {name!r}; received "
+            f".{name}, expected {function}"
+        )
+
+    def __repr__(self) -> str:
+        node = self.builder.nodes[self.node]
+        return f"<traced {node.op} of size {node.size}>"
+
+
+class WeightReference(Recorded):
+    """`W.name`, not yet known to be a matrix (called) or a vector (multiplied)."""
+
+    def __init__(self, builder: Builder, name: str) -> None:
+        self.builder = builder
+        self.name = name
+
+    def __call__(self, *operands: Any, **options: Any) -> Traced:
+        """`W.name(h, x, size=, bias=, heads=)`: an affine map of [h, x]."""
+        unknown = options.keys() - {"size", "bias", "heads"}
+        if unknown:
+            raise CellError(
+                f"[{user_location()}] W.{self.name} received the option "
+                f"{sorted(unknown)[0]!r}, expected size=, bias= or heads="
+            )
+        traced = next((o for o in operands if isinstance(o, Traced)), None)
+        nodes = tuple(_as_node(self.builder, o, traced) for o in operands)
+        return Traced(self.builder, self.builder.affine(self.name, nodes, **options))
+
+    def _node(self, partner: Recorded | None) -> int:
+        size: Size = "hidden_size"
+        if isinstance(partner, Traced):
+            size = self.builder.nodes[partner.node].size
+        known = self.builder.weights.get(self.name)
+        if known is not None and known.kind != "matrix":
+            size, kind, init = known.size, known.kind, known.init
+            return self.builder.parameter(self.name, kind, size, init)
+        return self.builder.parameter(self.name, "vector", size)
+
+
+class Weights:
+    """`W`: every attribute is a weight of that name."""
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+
+    def __getattr__(self, name: str) -> WeightReference:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        check_weight_name(name)
+        return WeightReference(self._builder, name)
+
+    def vector(
+        self, name: str, init: float | None = None, size: Size = "hidden_size"
+    ) -> Traced:
+        """A weight vector with an initial value and a size of its own."""
+        check_weight_name(name)
+        node = self._builder.parameter(name, "vector", size, init)
+        return Traced(self._builder, node)
+
+    def scalar(self, name: str, init: float | None = None) -> Traced:
+        """A single trainable number."""
+        check_weight_name(name)
+        return Traced(self._builder, self._builder.parameter(name, "scalar", 1, init))
+
+
+def check_weight_name(name: str) -> None:
+    """Refuse a name that `torch.nn.Module`, the holder of the weights, needs."""
+    import torch
+
+    taken = name in dir(torch.nn.Module) or name in ("vector", "scalar", "training")
+    if taken or not name.isidentifier() or name.startswith("_"):
+        raise CellError(
+            f"[{user_location()}] W.{name} cannot be a weight: torch.nn.Module, which "
+            f"holds the weights, needs that name; received {name!r}, expected another "
+            f"name, as in W.{name.strip('_') or 'w'}_gate"
+        )
+
+
+def _as_node(builder: Builder, value: Any, partner: Recorded | None) -> int:
+    if isinstance(value, Recorded):
+        if value.builder is not builder:
+            raise TraceError(
+                f"[{user_location()}] a traced value is used outside the call that "
+                "made it; received a value of another trace. Keep no values between "
+                "calls: what a cell remembers is a state"
+            )
+        return value._node(partner)
+    if hasattr(value, "__torch_function__"):
+        raise TraceError(
+            f"[{user_location()}] a tensor cannot be mixed with traced values; "
+            f"received {type(value).__name__}, expected a weight (W.vector), a named "
+            "input, or a Python number"
+        )
+    return builder.constant(value)
+
+
+def name(label: str, value: Any) -> Any:
+    """Name a value of a cell, so that it can be recorded, replaced and looked at.
+
+    Args:
+        label: an identifier that no other value of the cell bears.
+        value: a traced value (named), or a tensor (returned as it is).
+
+    Raises:
+        CellError: the label is taken or is no identifier.
+    """
+    if not isinstance(value, Traced):
+        return value
+    explicit = value.builder.explicit
+    if not label.isidentifier() or explicit.get(label, value.node) != value.node:
+        raise CellError(
+            f"[{user_location()}] name({label!r}, …): a name is an identifier that no "
+            f"other value bears; received {label!r}"
+        )
+    explicit[label] = value.node
+    return value
+
+
+# -- functions and graphs into graphs ------------------------------------------
+
+
+def trace(
+    run: Callable[..., Any],
+    *,
+    label: str,
+    states: Mapping[str, tuple[Size, float]],
+    inputs: Mapping[str, Size],
+    where: str,
+    doc: str = "",
+) -> Graph:
+    """Record `run(W, x, *states, **inputs)` as a graph.
+
+    Args:
+        run: the cell's function, its hyperparameters bound.
+        label: the cell's name.
+        states: size and initial value of each state, in order.
+        inputs: the size of each named input, without x.
+        where: `file:line` of the function, for messages.
+        doc: the cell's docstring.
+
+    Raises:
+        CellError: with the user's file and line, and the remedy.
+    """
+    builder = Builder(label)
+    x = Traced(builder, builder.add_input("x", "input_size"))
+    named = {n: Traced(builder, builder.add_input(n, s)) for n, s in inputs.items()}
+    olds = [
+        Traced(builder, builder.add_state(n, size, init))
+        for n, (size, init) in states.items()
+    ]
+    returned = run(Weights(builder), x, *olds, **named)
+    results = returned if isinstance(returned, tuple | list) else (returned,)
+    _check_results(results, list(states), f"{where}, cell {label!r}")
+    builder.source = where
+    nodes = tuple(_as_node(builder, r, None) for r in results)
+    return builder.finish(nodes, doc)
+
+
+class MissingStateError(CellError):
+    """A cell returned fewer values than it has arguments that look like states."""
+
+
+def _check_results(results: Any, states: list[str], where: str) -> None:
+    if len(results) not in (len(states), len(states) + 1):
+        missing = states[len(results) :]
+        tail = f"state {missing[0]!r} is never returned. " if missing else ""
+        raise (MissingStateError if missing else CellError)(
+            f"[{where}] a cell returns its new states in the order of its arguments, "
+            f"or one value more, the output first; {tail}Received {len(results)} "
+            f"value(s), expected {len(states)}: return {', '.join(states)}"
+        )
+    for result in results:
+        if not isinstance(result, Recorded | int | float):
+            raise TraceError(
+                f"[{where}] a cell returns values computed from its arguments; "
+                f"received {type(result).__name__}"
+            )
+
+
+def replay(
+    graph: Graph,
+    builder: Builder,
+    *,
+    size: Callable[[Size], Size] = lambda s: s,
+    substitute: Mapping[int, Callable[[Traced], Any]] | None = None,
+) -> Graph:
+    """Build `graph` again, with other sizes or with some operations substituted.
+
+    Args:
+        size: maps each size of the old graph to the new one's.
+        substitute: for a node's position, a function of its (first) argument that
+            takes the operation's place.
+    """
+    new: dict[int, int] = {}
+    for inp in graph.inputs:
+        builder.add_input(inp.name, size(inp.size))
+    for state in graph.states:
+        builder.add_state(state.name, size(state.size), state.init)
+    explicit = {node: label for label, node in graph.names if label in graph.explicit}
+    for number, node in enumerate(graph.nodes):
+        builder.source = node.source
+        args = tuple(new[a] for a in node.args)
+        if substitute and number in substitute:
+            value = substitute[number](Traced(builder, args[0]))
+            new[number] = _as_node(builder, value, None)
+        else:
+            new[number] = _replay_node(graph, builder, node, args, size)
+        if number in explicit:
+            builder.explicit[explicit[number]] = new[number]
+    results = [new[n] for n in graph.updates]
+    if not graph.output_is_state:
+        results.insert(0, new[graph.output])
+    return builder.finish(tuple(results), graph.doc)
+
+
+def _replay_node(
+    graph: Graph,
+    builder: Builder,
+    node: Node,
+    args: tuple[int, ...],
+    size: Callable[[Size], Size],
+) -> int:
+    if node.op == "constant":
+        return builder.constant(node["value"])
+    if node.op in ("input", "state"):
+        return builder._leaf(node.op, "name", node["name"], size(node.size))
+    if node.op in LEAVES or node.op == AFFINE:
+        weight = graph.weight(node["weight"])
+        if node.op == AFFINE:
+            return builder.affine(
+                weight.name,
+                args,
+                size=size(weight.size),
+                bias=weight.bias,
+                heads=weight.heads,
+            )
+        return builder.parameter(
+            weight.name, weight.kind, size(weight.size), weight.init
+        )
+    return builder.apply(OPS[node.op], args, **node.options)
+
+
+def bind_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """See `Graph.bind`."""
+    known = graph.size_names
+    for label, value in sizes.items():
+        if label not in known:
+            raise SizeError(
+                f"[cell {graph.name!r}] no size of this cell is called {label!r}. "
+                + did_you_mean(label, list(known))
+            )
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SizeError(
+                f"[cell {graph.name!r}] {label} counts units; received {value!r}, "
+                "expected a positive integer"
+            )
+    for label in known:
+        if label not in sizes:
+            raise SizeError(
+                f"[cell {graph.name!r}] needs {label}; received "
+                f"{', '.join(sizes) or 'no sizes'}, expected a number for {label}"
+            )
+    builder = Builder(graph.name)
+    return replay(graph, builder, size=lambda s: sizes[s] if isinstance(s, str) else s)

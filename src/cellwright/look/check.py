@@ -1,0 +1,270 @@
+"""`cellwright check`: is a cell sound? Its weights, gradients, and gradient flow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compiler.differentiate import OUTPUT, differentiate
+from ..language import Cell, Graph
+from ..language.evaluate import evaluate_nodes
+from ..nn import Recurrent
+
+_TOLERANCE = 1e-6  # relative, of central differences in float64
+_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `check_cell` found.
+
+    Attributes:
+        graph: the cell's step with the sizes it was checked for.
+        autograd_error: largest relative difference between the table's derivatives
+            and torch's autograd, over every gradient of one step.
+        difference_error: the same between autograd and central differences.
+        growth: the factor by which ‖∂L/∂(states)‖ changes per step back in time.
+        gradient_norms: ‖∂L/∂(states at T − k)‖ for k = 0…T, relative to k = 0.
+        state_norms: root mean square of each state after 1…T steps.
+        silent: parameters that get no gradient.
+        problems: what makes the cell unsound, in words; empty if nothing does.
+        remarks: what is worth knowing.
+    """
+
+    graph: Graph
+    autograd_error: float
+    difference_error: float
+    growth: float
+    gradient_norms: list[float]
+    state_norms: dict[str, list[float]]
+    silent: list[str]
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        return not self.problems
+
+
+def check_cell(
+    cell: Cell,
+    input_size: int = 8,
+    hidden_size: int = 16,
+    *,
+    steps: int = 100,
+    seed: int = 0,
+    **options: Any,
+) -> Check:
+    """Check a cell in float64 with default weights and standard normal inputs.
+
+    Args:
+        cell: the equations.
+        input_size, hidden_size, **options: the sizes to bind, as for `Recurrent`.
+        steps: T of the gradient-flow measurement.
+        seed: of the weights and inputs.
+
+    Returns:
+        A `Check`; it is sound when `problems` is empty.
+
+    Raises:
+        CellError: the sizes do not fit the cell.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        named = cell.graph.inputs[1:]
+        inputs = {i.name: 1 for i in named if isinstance(i.size, str)}
+        layer = Recurrent(
+            cell, input_size, hidden_size, inputs=inputs or None,
+            engine="reference", dtype=torch.float64, **options,
+        )  # fmt: skip
+    graph, W = layer.graphs[0], layer.cells[0]
+    step = _Step(layer.cell, graph, W, generator)
+    autograd_error, difference_error, silent = step.gradients()
+    gradient_norms, state_norms = step.flow(steps)
+    found = Check(
+        graph, autograd_error, difference_error, _growth(gradient_norms),
+        gradient_norms, state_norms, silent,
+    )  # fmt: skip
+    _judge(found)
+    return found
+
+
+class _Step:
+    """One layer's step, with everything needed to differentiate it."""
+
+    def __init__(
+        self, cell: Cell, graph: Graph, W: torch.nn.Module, generator: torch.Generator
+    ) -> None:
+        self.cell, self.graph, self.W, self.generator = cell, graph, W, generator
+        self.parameters = dict(W.named_parameters())
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=self.generator)
+
+    def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
+        named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
+        states = [leaves[s.name] for s in self.graph.states]
+        results = self.cell(self.W, leaves["x"], *states, **named)
+        return list(results) if isinstance(results, tuple | list) else [results]
+
+    def gradients(self) -> tuple[float, float, list[str]]:
+        """Every gradient of one step three ways, under a random cotangent.
+
+        Returns:
+            Autograd's difference to the table's derivatives, and to central
+            differences; and the parameters without a gradient.
+        """
+        rows = {i.name: int(i.size) for i in self.graph.inputs}
+        rows |= {s.name: int(s.size) for s in self.graph.states}
+        leaves = {n: self.normal(_ROWS, s).requires_grad_() for n, s in rows.items()}
+        results = self.run(leaves)
+        cotangents = [self.normal(*r.shape) for r in results]
+        wanted = {**leaves, **self.parameters}
+        found = torch.autograd.grad(
+            results, list(wanted.values()), cotangents, allow_unused=True
+        )
+        silent = [
+            name
+            for name, g in zip(wanted, found, strict=True)
+            if g is None and name in self.parameters
+        ]
+        exact = {
+            name: torch.zeros_like(tensor) if g is None else g
+            for (name, tensor), g in zip(wanted.items(), found, strict=True)
+        }
+        table = self._by_table(leaves, cotangents)
+        by_table = max(_error(table[n], exact[n]) for n in table)
+        by_difference = max(
+            self._difference_error(tensor, exact[name], leaves, cotangents)
+            for name, tensor in wanted.items()
+        )
+        return by_table, by_difference, silent
+
+    def _by_table(
+        self, leaves: dict[str, Tensor], cotangents: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """The gradients of inputs and states by the operation table's rules."""
+        vjp = differentiate(self.graph)
+        names = [s.name for s in self.graph.states]
+        labels = names if self.graph.output_is_state else [OUTPUT, *names]
+        given = dict(zip((f"d.{n}" for n in labels), cotangents, strict=True))
+        with torch.no_grad():
+            values = evaluate_nodes(vjp.nodes, self.W, {**leaves, **given})
+        return {n: torch.as_tensor(values[i]) for n, i in vjp.leaves if n in leaves}
+
+    def _difference_error(
+        self,
+        tensor: Tensor,
+        gradient: Tensor,
+        leaves: dict[str, Tensor],
+        cotangents: list[Tensor],
+    ) -> float:
+        """Autograd against the central difference along one random direction."""
+        direction, here, width = self.normal(*tensor.shape), tensor.clone(), 1e-5
+        losses = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                tensor.copy_(here + sign * width * direction)
+                pairs = zip(self.run(leaves), cotangents, strict=True)
+                losses.append(sum(float((r * c).sum()) for r, c in pairs))
+            tensor.copy_(here)
+        slope = torch.tensor((losses[0] - losses[1]) / (2 * width), dtype=here.dtype)
+        return _error(slope, (gradient * direction).sum())
+
+    def flow(self, steps: int) -> tuple[list[float], dict[str, list[float]]]:
+        """How a gradient and the states change over many steps.
+
+        Returns:
+            ‖∂L/∂(all states at T − k)‖ / that at k = 0, for L a random linear
+            function of the states at T; and each state's root mean square by step.
+        """
+        names = [s.name for s in self.graph.states]
+        states = [
+            torch.full((_ROWS, int(s.size)), s.init, dtype=torch.float64)
+            for s in self.graph.states
+        ]
+        history = []
+        for _ in range(steps + 1):
+            states = [s.detach().requires_grad_() if not history else s for s in states]
+            history.append(states)
+            if len(history) > steps:
+                break
+            leaves = {
+                i.name: self.normal(_ROWS, int(i.size)) for i in self.graph.inputs
+            }
+            results = self.run({**leaves, **dict(zip(names, states, strict=True))})
+            news = results if self.graph.output_is_state else results[1:]
+            states = [
+                new if new.shape == old.shape else new.expand_as(old)
+                for new, old in zip(news, states, strict=True)
+            ]
+        flat = [s for states in history for s in states]
+        cotangents = [self.normal(*s.shape) for s in history[-1]]
+        found = torch.autograd.grad(
+            history[-1], flat, cotangents, allow_unused=True, retain_graph=False
+        )
+        norms = []
+        for k in range(len(history)):
+            part = found[k * len(names) : (k + 1) * len(names)]
+            norms.append(math.hypot(*(float(g.norm()) for g in part if g is not None)))
+        norms.reverse()
+        sizes = {
+            name: [float(h[i].detach().square().mean().sqrt()) for h in history[1:]]
+            for i, name in enumerate(names)
+        }
+        return [n / norms[0] for n in norms], sizes
+
+
+def _error(value: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected value."""
+    scale = max(float(expected.abs().max()), 1e-8)
+    difference = float((value - expected).abs().max()) / scale
+    return difference if math.isfinite(difference) else math.inf
+
+
+def _growth(norms: list[float]) -> float:
+    """The geometric mean factor per step back, while the norm is a number."""
+    last = max(k for k, n in enumerate(norms) if 1e-280 < n < 1e280)
+    return norms[last] ** (1 / last) if last else norms[min(1, len(norms) - 1)]
+
+
+def _judge(found: Check) -> None:
+    """Say what is wrong with a cell, and what is worth knowing."""
+    if found.autograd_error > 1e-9:
+        found.problems.append(
+            "the operation table's derivatives differ from autograd's by "
+            f"{found.autograd_error:.1e} (relative)"
+        )
+    if found.difference_error > _TOLERANCE:
+        found.problems.append(
+            "finite differences differ from the gradient by "
+            f"{found.difference_error:.1e} (relative): a NaN, a kink, or a jump (step)"
+        )
+    for name, norms in found.state_norms.items():
+        if not math.isfinite(norms[-1]) or norms[-1] > 1e6:
+            found.problems.append(
+                f"state {name!r} explodes: root mean square {norms[-1]:.2g} after "
+                f"{len(norms)} steps"
+            )
+        elif len(norms) > 10 and norms[-1] > 3 * max(norms[len(norms) // 4], 1e-9):
+            found.remarks.append(
+                f"state {name!r} keeps growing: root mean square {norms[-1]:.2g} after "
+                f"{len(norms)} steps, {norms[len(norms) // 4]:.2g} after a quarter"
+            )
+    found.problems.extend(f"parameter {n!r} gets no gradient" for n in found.silent)
+    found.remarks.append(_describe_growth(found.growth))
+
+
+def _describe_growth(growth: float) -> str:
+    if not math.isfinite(growth) or growth <= 0:
+        return "no gradient reaches the states of earlier steps"
+    if abs(growth - 1) < 1e-4:
+        return "gradients neither vanish nor explode: × 1.000 per step back"
+    steps = math.log(2) / abs(math.log(growth))
+    how = "vanish, halving" if growth < 1 else "explode, doubling"
+    return f"gradients {how} every {steps:.1f} steps (× {growth:.4f} per step back)"

@@ -1,0 +1,149 @@
+"""Initialisers that the field uses, by gate name, for `Recurrent` and the drop-ins.
+
+Each works in place, under no gradient, and returns the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..language import ArgumentError, Graph
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+@torch.no_grad()
+def forget_bias_(layer: Layer, value: float = 1.0, gate: str = "f") -> Layer:
+    """Set the bias of the forget gate: 1 or 2 keeps the cell's memory at the start.
+
+    Source: Gers, Schmidhuber & Cummins (2000); Jozefowicz, Zaremba & Sutskever (2015).
+
+    Args:
+        layer: a `Recurrent` or a drop-in.
+        value: of the bias; in a drop-in, of the sum of torch's two.
+        gate: the gate's name; "z" is the one that keeps in torch's GRU.
+
+    Raises:
+        ArgumentError: the cell has no such gate, or the gate no bias.
+    """
+    for affine in _gates(layer, gate):
+        affine.fill_bias_(value)
+    return layer
+
+
+@torch.no_grad()
+def orthogonal_(layer: Layer, gain: float = 1.0) -> Layer:
+    """Make every recurrent matrix orthogonal, times `gain` (Saxe et al. 2014).
+
+    Recurrent are the columns that meet a state, or a value computed from one.
+    """
+    for recurrent, matrix in _matrices(layer):
+        if recurrent:
+            nn.init.orthogonal_(matrix, gain)
+    return layer
+
+
+@torch.no_grad()
+def identity_(layer: Layer, scale: float = 1.0) -> Layer:
+    """Make every recurrent matrix `scale` times the identity, its biases zero.
+
+    Source: Le, Jaitly & Hinton (2015), for `cells.rnn_relu` ("IRNN").
+    """
+    for recurrent, matrix in _matrices(layer):
+        if recurrent:
+            nn.init.eye_(matrix).mul_(scale)
+    for affine in _affines(layer):
+        affine.fill_bias_(0.0)
+    return layer
+
+
+@torch.no_grad()
+def glorot_(layer: Layer, gain: float = 1.0) -> Layer:
+    """Draw every matrix from U(±gain·√(6/(fan in + fan out))), an operand apart.
+
+    Source: Glorot & Bengio (2010), eq. 16.
+    """
+    for _, matrix in _matrices(layer):
+        nn.init.xavier_uniform_(matrix, gain)
+    return layer
+
+
+@torch.no_grad()
+def chrono_(
+    layer: Layer, longest: float, forget: str = "f", store: str | None = None
+) -> Layer:
+    """Chrono initialisation: biases for memories of 1 to `longest` steps.
+
+    b_forget = log U(1, longest − 1), b_store = −b_forget (Tallec & Ollivier 2018,
+    eq. 16).
+
+    Args:
+        layer: a `Recurrent` or a drop-in.
+        longest: the longest dependency expected, in steps; above 2.
+        forget: the gate that keeps the old state ("f"; "z" in torch's GRU).
+        store: the gate that lets the new in; without it "i" where the cell has one.
+    """
+    if longest <= 2:
+        raise ArgumentError(
+            f"[chrono_] longest counts steps; received {longest}, expected more than 2"
+        )
+    if store is None and "i" in _names(layer):
+        store = "i"
+    stores: list[Any] = _gates(layer, store) if store else []
+    for k, affine in enumerate(_gates(layer, forget)):
+        reference = affine.bias
+        bias = torch.empty_like(reference).uniform_(1, longest - 1).log_()
+        affine.fill_bias_(bias)
+        if stores:
+            stores[k].fill_bias_(-bias)
+    return layer
+
+
+# -- finding gates and matrices ------------------------------------------------
+
+
+def _names(layer: Any) -> list[str]:
+    return [w.name for w in layer.cell.graph.weights if w.kind == "matrix"]
+
+
+def _affines(layer: Any) -> Iterator[Any]:
+    for weights in layer.cells:
+        for name in _names(layer):
+            yield getattr(weights, name)
+
+
+def _gates(layer: Any, gate: str) -> list[Any]:
+    """The affine of that name in every layer and direction, its bias present."""
+    if gate not in _names(layer):
+        raise ArgumentError(
+            f"[initialise] cell {layer.cell.name!r} has no gate {gate!r}; expected one "
+            f"of {', '.join(_names(layer))}"
+        )
+    affines = [getattr(weights, gate) for weights in layer.cells]
+    if any(affine.bias is None for affine in affines):
+        raise ArgumentError(f"[initialise] gate {gate!r} has no bias to set")
+    return affines
+
+
+def _matrices(layer: Any) -> Iterator[tuple[bool, Tensor]]:
+    """(is recurrent, matrix to initialise) of every operand of every affine."""
+    graph: Graph = layer.cell.graph
+    for weights in layer.cells:
+        for weight in graph.weights:
+            if weight.kind == "matrix":
+                for operand, recurrent in enumerate(_recurrent(graph, weight.name)):
+                    for matrix in getattr(weights, weight.name).blocks(operand):
+                        yield recurrent, matrix
+
+
+def _recurrent(graph: Graph, name: str) -> list[bool]:
+    """Which operands of an affine depend on a state."""
+    depends: list[bool] = []
+    for node in graph.nodes:
+        depends.append(node.op == "state" or any(depends[a] for a in node.args))
+    affine = next(n for n in graph.nodes if n.op == "affine" and n["weight"] == name)
+    return [depends[a] for a in affine.args]

@@ -1,0 +1,416 @@
+"""`Recurrent`: any cell as a layer over sequences."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import cells as zoo
+from ..engine import reference
+from ..language import ArgumentError, Cell, Graph
+from ..language.errors import did_you_mean
+from . import torch_kernels
+from .weights import CellWeights
+
+ENGINES = ("auto", "native", "torch", "reference")
+
+State = Tensor | tuple[Tensor, ...]
+Run = Callable[..., tuple[Tensor, list[Tensor]]]
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, or several, of any cell.
+
+    Takes x (T, B, input_size), or (B, T, input_size) with `batch_first`, or
+    (T, input_size) unbatched; gives y (T, B, directions · output size) and the final
+    states, (num_layers · directions, B, size) each: bare where the cell has one
+    state, else a tuple in the order of the cell's arguments.
+
+    Args:
+        cell: a `Cell`, or the name of one of the zoo's.
+        input_size: units of x.
+        hidden_size: units of every state and weight that declares no other size.
+        num_layers: layers, each on the outputs of the one before.
+        bidirectional: a second walk from the end; the outputs are concatenated.
+        batch_first: x and y are (B, T, …); the states are not.
+        dropout: probability of zeroing an output between layers, while training.
+        inputs: sizes of the further named inputs, passed to `forward` by name,
+            shaped like x. Every layer sees them.
+        engine: "auto", "torch" (torch's own kernel, where the cell is the same),
+            "reference" (the cell's function stepped in PyTorch), or "native".
+        device, dtype: of the parameters.
+        **options: further sizes that the cell names (`proj_size=32`; hidden_size
+            where it is not given), and its hyperparameters (`alpha=0.3`).
+
+    Attributes:
+        cells: the weights, one `CellWeights` a layer and direction; layer k forward is
+            `cells[k * directions]`.
+        output_size: units of y.
+
+    Raises:
+        CellError: sizes that do not fit the cell, unknown options.
+        ArgumentError: wrong layer arguments.
+    """
+
+    def __init__(
+        self,
+        cell: Cell | str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        inputs: Mapping[str, int] | None = None,
+        engine: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        cell = zoo.get(cell) if isinstance(cell, str) else cell
+        _check_settings(cell, num_layers, dropout)
+        if not options.get("proj_size", 1):
+            del options["proj_size"]  # torch's way of saying: no projection
+        cell, sizes = _configure(cell, dict(inputs or {}), options)
+        if "proj_size" in cell.graph.size_names:
+            sizes.setdefault("proj_size", hidden_size)
+        self.cell = cell
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.num_layers, self.bidirectional = num_layers, bidirectional
+        self.batch_first, self.dropout = batch_first, dropout
+        self.sizes = sizes
+        self.graphs = self._bind_layers()
+        self.output_size = self.directions * int(self.graphs[-1].output_size)
+        self.cells = nn.ModuleList(
+            CellWeights(graph, hidden_size, device, dtype) for graph in self.graphs
+        )
+        self._layout = torch_kernels.find_layout(cell.graph)
+        self.engine, self.engine_reason = _choose_engine(engine, self._layout)
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _bind_layers(self) -> list[Graph]:
+        """One graph with concrete sizes a layer and direction."""
+        graphs: list[Graph] = []
+        width = self.input_size
+        known = {"input_size": width, "hidden_size": self.hidden_size, **self.sizes}
+        for _ in range(self.num_layers):
+            wanted = {n: v for n, v in known.items() if n in self.cell.graph.size_names}
+            graph = self.cell.graph.bind(**wanted)
+            graphs += [graph] * self.directions
+            width = self.directions * int(graph.output_size)
+            known["input_size"] = width
+        return graphs
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew, U(±1/√hidden_size) but for declared values."""
+        for weights in self.cells:
+            weights.reset_parameters()  # type: ignore[operator]
+
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        **inputs: Tensor,
+    ) -> tuple[Tensor, State]:
+        """Walk the sequence.
+
+        Args:
+            x: (T, B, input_size), (B, T, input_size) with batch_first, or
+                (T, input_size).
+            state: the initial states, (num_layers · directions, B, size) each;
+                without it the cell's own initial values.
+            **inputs: the named inputs, shaped like x.
+
+        Returns:
+            y and the final states, shaped as the class says.
+
+        Raises:
+            ArgumentError: shapes, dtypes or devices that do not fit.
+        """
+        _refuse_future(x, lengths=lengths, resets=resets)
+        named = self._check_inputs(x, inputs)
+        batched = x.dim() == 3
+        if not batched:
+            x = x.unsqueeze(1)
+            named = {n: v.unsqueeze(1) for n, v in named.items()}
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+            named = {n: v.transpose(0, 1) for n, v in named.items()}
+        states = self._initial_states(x, state, batched)
+
+        def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+            return self._run_direction(k, x, olds, named)
+
+        y, finals = run_layers(
+            run,
+            x,
+            states,
+            self.num_layers,
+            self.directions,
+            self.dropout,
+            self.training,
+        )
+        if not batched:
+            y, finals = y.squeeze(1), [f.squeeze(1) for f in finals]
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        return y, finals[0] if len(finals) == 1 else tuple(finals)
+
+    def _run_direction(
+        self, k: int, x: Tensor, olds: list[Tensor], named: Mapping[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Layer·direction k on the chosen engine."""
+        W, reverse = self.cells[k], bool(k % self.directions)
+        if self.engine == "torch":
+            assert self._layout is not None
+            flat = torch_kernels.pack(self._layout, self.graphs[k], W)
+            kernel = self._layout.kernel
+            return torch_kernels.run(kernel, flat, x, olds, reverse=reverse)
+        return reference.run(self.cell, W, x, olds, named, reverse=reverse)
+
+    # -- arguments -------------------------------------------------------------
+
+    def _check_inputs(
+        self, x: Tensor, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """x and the named inputs, checked; returns the named ones."""
+        graph = self.graphs[0]
+        expected = {i.name: i.size for i in graph.inputs[1:]}
+        for name in inputs:
+            if name not in expected:
+                raise ArgumentError(
+                    f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
+                    f"received {name}=, expected {', '.join(expected) or 'x alone'}"
+                )
+        _check_x(x, self.input_size, next(self.parameters(), None))
+        for name, size in expected.items():
+            if name not in inputs:
+                raise ArgumentError(
+                    f"[Recurrent] cell {self.cell.name!r} takes the input {name!r} at "
+                    f"every step; received none, expected {name}=tensor of "
+                    f"{(*x.shape[:-1], size)}"
+                )
+            if tuple(inputs[name].shape) != (*x.shape[:-1], size):
+                raise ArgumentError(
+                    f"[Recurrent] input {name!r} has the wrong shape; received "
+                    f"{tuple(inputs[name].shape)}, expected {(*x.shape[:-1], size)}"
+                )
+        return dict(inputs)
+
+    def _initial_states(
+        self, x: Tensor, state: State | None, batched: bool
+    ) -> list[Tensor]:
+        """One (layers·directions, B, size) tensor a state."""
+        count = self.num_layers * self.directions
+        declared = self.graphs[0].states
+        shapes = [(count, x.shape[1], int(s.size)) for s in declared]
+        if state is None:
+            dtype = next((p.dtype for p in self.parameters()), x.dtype)
+            return [
+                torch.full(shape, s.init, dtype=dtype, device=x.device)
+                for shape, s in zip(shapes, declared, strict=True)
+            ]
+        given = (state,) if isinstance(state, Tensor) else tuple(state)
+        names = ", ".join(s.name for s in declared)
+        if len(given) != len(declared):
+            raise ArgumentError(
+                f"[Recurrent] cell {self.cell.name!r} has the states ({names}); "
+                f"received {len(given)} tensor(s), expected {len(declared)}"
+            )
+        if not batched:
+            given = tuple(s.unsqueeze(1) if s.dim() == 2 else s for s in given)
+        for tensor, shape, s in zip(given, shapes, declared, strict=True):
+            if tuple(tensor.shape) != shape:
+                raise ArgumentError(
+                    f"[Recurrent] the initial state {s.name!r} has the wrong shape; "
+                    f"received {tuple(tensor.shape)}, expected {shape}: "
+                    "(layers·directions, batch, size), also with batch_first"
+                )
+            _check_like(f"the initial state {s.name!r}", tensor, x)
+        return list(given)
+
+    def extra_repr(self) -> str:
+        parts = [f"{self.cell.name}, {self.input_size}, {self.hidden_size}"]
+        defaults = {"num_layers": 1, "bidirectional": False, "batch_first": False,
+                    "dropout": 0.0}  # fmt: skip
+        parts += [
+            f"{name}={getattr(self, name)}"
+            for name, default in defaults.items()
+            if getattr(self, name) != default
+        ]
+        parts += [f"{n}={v}" for n, v in self.sizes.items()]
+        return ", ".join([*parts, f"engine={self.engine!r}"])
+
+
+def run_layers(
+    run: Run,
+    x: Tensor,
+    states: Sequence[Tensor],
+    num_layers: int,
+    directions: int,
+    dropout: float,
+    training: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """Stack layers and directions.
+
+    Args:
+        run: `(k, x, states of k) -> (outputs, final states)` of layer·direction k.
+        x: (T, B, input_size).
+        states: (num_layers · directions, B, size) each.
+
+    Returns:
+        The last layer's outputs, directions concatenated, and the final states.
+    """
+    finals: list[list[Tensor]] = []
+    for layer in range(num_layers):
+        if layer:
+            x = F.dropout(x, dropout, training)
+        outputs = []
+        for k in range(layer * directions, (layer + 1) * directions):
+            y, news = run(k, x, [s[k] for s in states])
+            outputs.append(y)
+            finals.append(news)
+        x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+    return x, [torch.stack(list(column)) for column in zip(*finals, strict=True)]
+
+
+# -- settings ------------------------------------------------------------------
+
+
+def _check_settings(cell: Any, num_layers: int, dropout: float) -> None:
+    if not isinstance(cell, Cell):
+        raise ArgumentError(
+            f"[Recurrent] needs a cell; received {type(cell).__name__}, expected a "
+            "function under @cellwright.cell, or a name such as 'lstm'"
+        )
+    if (
+        isinstance(num_layers, bool)
+        or not isinstance(num_layers, int)
+        or num_layers < 1
+    ):
+        raise ArgumentError(
+            f"[Recurrent] num_layers counts layers; received {num_layers!r}, "
+            "expected a positive integer"
+        )
+    if isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        raise ArgumentError(
+            f"[Recurrent] dropout is a probability; received {dropout!r}, "
+            "expected a number in [0, 1]"
+        )
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            f"[Recurrent] dropout acts between layers, and there is one layer; "
+            f"received dropout={dropout}, num_layers=1",
+            stacklevel=3,
+        )
+
+
+def _configure(
+    cell: Cell, inputs: dict[str, int], options: dict[str, Any]
+) -> tuple[Cell, dict[str, int]]:
+    """The cell with its inputs and hyperparameters, and the sizes among `options`."""
+    if inputs:
+        cell = cell.with_inputs(inputs)
+    hyperparameters = {n: v for n, v in options.items() if n in cell.keywords}
+    hyperparameters = {n: v for n, v in hyperparameters.items() if n not in inputs}
+    cell = cell.partial(**hyperparameters)
+    names = cell.graph.size_names
+    sizes = {f"{n}_size": s for n, s in inputs.items() if f"{n}_size" in names}
+    for name, value in options.items():
+        if name in hyperparameters:
+            continue
+        if name not in names:
+            known = [*cell.keywords, *names]
+            raise ArgumentError(
+                f"[Recurrent] cell {cell.name!r} has no size and no hyperparameter "
+                f"{name!r}; received {name}={value!r}. {did_you_mean(name, known)}"
+            )
+        sizes[name] = value
+    return cell, sizes
+
+
+def _choose_engine(
+    wanted: str, layout: torch_kernels.TorchLayout | None
+) -> tuple[str, str]:
+    """The engine that will run, and why."""
+    if wanted not in ENGINES:
+        raise ArgumentError(
+            f"[engine] received {wanted!r}, expected one of {', '.join(ENGINES)}"
+        )
+    if wanted == "native":
+        raise ArgumentError(
+            "[engine] this version has no native engine yet; received 'native', "
+            "expected 'auto', 'torch' or 'reference'"
+        )
+    if wanted == "torch" and layout is None:
+        raise ArgumentError(
+            "[engine] torch has no kernel for this cell; received 'torch', expected "
+            "'auto' or 'reference'"
+        )
+    if wanted == "reference":
+        return "reference", "asked for"
+    if layout is None:
+        return "reference", "torch has no kernel for these equations"
+    how = "asked for" if wanted == "torch" else "the equations are torch's"
+    return "torch", f"{how}: torch._VF.{layout.kernel}"
+
+
+# -- tensors -------------------------------------------------------------------
+
+
+def _refuse_future(x: Any, **arguments: Any) -> None:
+    """Arguments that a later version takes are refused, never ignored."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ArgumentError(
+                f"[Recurrent] {name}= is not there yet in this version; received "
+                f"{type(value).__name__}, expected None"
+            )
+    if isinstance(x, nn.utils.rnn.PackedSequence):
+        raise ArgumentError(
+            "[Recurrent] packed sequences are not there yet in this version; received "
+            "PackedSequence, expected a padded tensor (cellwright.LSTM, GRU and RNN "
+            "take them)"
+        )
+
+
+def _check_x(x: Any, input_size: int, parameter: Tensor | None) -> None:
+    if not isinstance(x, Tensor):
+        raise ArgumentError(
+            f"[Recurrent] x is a sequence; received {type(x).__name__}, expected a "
+            "tensor (T, B, input_size)"
+        )
+    if x.dim() not in (2, 3) or x.shape[-1] != input_size or not len(x):
+        raise ArgumentError(
+            f"[Recurrent] x has the wrong shape; received {tuple(x.shape)}, expected "
+            f"(T, B, {input_size}), or (T, {input_size}) unbatched"
+        )
+    if parameter is not None:
+        _check_like("x", x, parameter)
+
+
+def _check_like(what: str, tensor: Tensor, other: Tensor) -> None:
+    if tensor.device != other.device:
+        raise ArgumentError(
+            f"[Recurrent] {what} is on another device than the weights; received "
+            f"{tensor.device}, expected {other.device}. Move it with .to(...)"
+        )
+    autocast = torch.is_autocast_enabled(tensor.device.type)
+    if tensor.dtype != other.dtype and not autocast:
+        raise ArgumentError(
+            f"[Recurrent] {what} has another dtype than the weights; received "
+            f"{tensor.dtype}, expected {other.dtype}. Convert one with .to(dtype)"
+        )

@@ -1,0 +1,186 @@
+"""torch's own recurrent kernels, for the cells that torch has too.
+
+`TorchLayout` says how torch packs such a cell's weights; `find_layout` recognises a
+cell by its equations, whatever its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import cells
+from ..language import Cell, Graph
+
+
+@dataclass(frozen=True)
+class TorchLayout:
+    """How torch.nn packs a cell.
+
+    Attributes:
+        kernel: torch's function: "lstm", "gru", "rnn_tanh" or "rnn_relu".
+        cell: the same cell in the language.
+        input_gates: the affines whose x-columns are the rows of `weight_ih`, in order.
+        hidden_gates: the affines whose h-columns are the rows of `weight_hh`.
+        projection: the affine that is `weight_hr`, if any.
+    """
+
+    kernel: str
+    cell: Cell
+    input_gates: tuple[str, ...]
+    hidden_gates: tuple[str, ...]
+    projection: str | None = None
+
+    def renamed(self, names: dict[str, str]) -> TorchLayout:
+        """The same layout for a cell that gives its weights other names."""
+        return TorchLayout(
+            self.kernel,
+            self.cell,
+            tuple(names[g] for g in self.input_gates),
+            tuple(names[g] for g in self.hidden_gates),
+            self.projection and names[self.projection],
+        )
+
+
+_IFGO = ("i", "f", "g", "o")
+LSTM = TorchLayout("lstm", cells.lstm, _IFGO, _IFGO)
+LSTM_PROJECTED = TorchLayout("lstm", cells.lstm_projected, _IFGO, _IFGO, "p")
+GRU = TorchLayout("gru", cells.gru_reset_after, ("r", "z", "n"), ("r", "z", "m"))
+RNN_TANH = TorchLayout("rnn_tanh", cells.rnn, ("h",), ("h",))
+RNN_RELU = TorchLayout("rnn_relu", cells.rnn_relu, ("h",), ("h",))
+LAYOUTS = (LSTM, LSTM_PROJECTED, GRU, RNN_TANH, RNN_RELU)
+
+
+# -- recognising ---------------------------------------------------------------
+
+
+def find_layout(graph: Graph) -> TorchLayout | None:
+    """The torch layout of a cell with these equations, or `None`."""
+    for layout in LAYOUTS:
+        names = same_equations(layout.cell.graph, graph)
+        if names is not None:
+            return layout.renamed(names)
+    return None
+
+
+def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
+    """The template's weight names in the graph's, if both compute the same step.
+
+    Names, the order of + and *, the order of operands and of statements may differ.
+    """
+    sizes = [[s.size for s in g.states] + [s.init for s in g.states] for g in
+             (template, graph)]  # fmt: skip
+    if sizes[0] != sizes[1] or len(graph.inputs) != 1 or not graph.output_is_state:
+        return None
+    pairs = list(zip(template.updates, graph.updates, strict=True))
+    found = next(_unify(template, graph, pairs, {}), None)
+    if found is None or any(graph.weight(n).heads != 1 for n in found.values()):
+        return None
+    return found
+
+
+def _unify(
+    a: Graph, b: Graph, pairs: list[tuple[int, int]], names: dict[str, str]
+) -> Iterator[dict[str, str]]:
+    """Every renaming of weights under which all pairs of nodes are equal."""
+    if not pairs:
+        yield names
+        return
+    (left, right), *rest = pairs
+    node, other = a.nodes[left], b.nodes[right]
+    if node.op != other.op or len(node.args) != len(other.args):
+        return
+    if "weight" in node.options:
+        names = _bind(names, node["weight"], other["weight"])
+        if names is None:
+            return
+    elif node.op == "state":
+        order = [[s.name for s in g.states].index(n["name"]) for g, n in
+                 ((a, node), (b, other))]  # fmt: skip
+        if order[0] != order[1]:
+            return
+    elif node.attrs != other.attrs:
+        return
+    for arrangement in _arrangements(node.op, other.args):
+        yield from _unify(
+            a, b, [*zip(node.args, arrangement, strict=True), *rest], names
+        )
+
+
+def _bind(names: dict[str, str], key: str, value: str) -> Any:
+    if names.get(key, value) != value or (key not in names and value in names.values()):
+        return None
+    return {**names, key: value}
+
+
+def _arrangements(op: str, args: tuple[int, ...]) -> list[tuple[int, ...]]:
+    if op in ("add", "mul", "affine") and len(args) == 2:
+        return [args, args[::-1]]
+    return [args]
+
+
+# -- running -------------------------------------------------------------------
+
+
+def pack(layout: TorchLayout, graph: Graph, W: Any) -> list[Tensor]:
+    """torch's flat weights [w_ih, w_hh, b_ih, b_hh(, w_hr)] of a cell's own."""
+    x_columns = [_columns(graph, W, gate, of_x=True) for gate in layout.input_gates]
+    h_columns = [_columns(graph, W, gate, of_x=False) for gate in layout.hidden_gates]
+    zeros = torch.zeros_like(x_columns[0][:, 0])
+    b_ih = [_bias(W, gate, zeros) for gate in layout.input_gates]
+    b_hh = [
+        zeros if gate in layout.input_gates else _bias(W, gate, zeros)
+        for gate in layout.hidden_gates
+    ]
+    flat = [torch.cat(part) for part in (x_columns, h_columns, b_ih, b_hh)]
+    if layout.projection:
+        flat.append(getattr(W, layout.projection).weight)
+    return flat
+
+
+def _columns(graph: Graph, W: Any, gate: str, of_x: bool) -> Tensor:
+    """The columns of an affine's matrix that meet x, or those that meet h."""
+    node = next(n for n in graph.nodes if n.op == "affine" and n["weight"] == gate)
+    weight, start = getattr(W, gate).weight, 0
+    for arg in node.args:
+        stop = start + int(graph.nodes[arg].size)
+        if (graph.nodes[arg].op == "input") == of_x:
+            return weight[:, start:stop]
+        start = stop
+    raise AssertionError(f"{gate} has no such operand")
+
+
+def _bias(W: Any, gate: str, zeros: Tensor) -> Tensor:
+    bias = getattr(W, gate).bias
+    return zeros if bias is None else bias
+
+
+def run(
+    kernel: str,
+    flat: list[Tensor],
+    x: Tensor,
+    states: Sequence[Tensor],
+    *,
+    reverse: bool = False,
+) -> tuple[Tensor, list[Tensor]]:
+    """One layer in one direction through torch's kernel.
+
+    Args:
+        kernel: as in `TorchLayout`.
+        flat: torch's packed weights.
+        x: (T, B, input_size).
+        states: (B, size) each.
+        reverse: walk from the last step to the first.
+    """
+    x = x.flip(0) if reverse else x
+    olds = [s.unsqueeze(0) for s in states]
+    hidden = olds if kernel == "lstm" else olds[0]
+    # has_biases, num_layers, dropout, train, bidirectional, batch_first
+    options = (True, 1, 0.0, False, False, False)
+    function = getattr(torch._VF, kernel)  # type: ignore[attr-defined]
+    y, *news = function(x, hidden, flat, *options)
+    return y.flip(0) if reverse else y, [n.squeeze(0) for n in news]

@@ -1,0 +1,267 @@
+"""`LSTM`, `GRU`, `RNN`: drop-ins for torch.nn's, with engines and named gates.
+
+They are torch.nn's modules: same signature, parameters, names, draws, errors and
+state_dict. What they add is `engine=` and `cells`, the gates by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..engine import reference
+from ..language import ArgumentError, Cell
+from . import torch_kernels
+from .recurrent import ENGINES, run_layers
+from .torch_kernels import TorchLayout
+
+
+class _DropIn(nn.RNNBase):
+    """What the three drop-ins share; `_layout` says which cell they are."""
+
+    engine: str
+    engine_reason: str
+
+    def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if engine not in ENGINES or engine == "native":
+            detail = (
+                "there is no native engine yet" if engine == "native" else "unknown"
+            )
+            raise ArgumentError(
+                f"[engine] {detail}; received {engine!r}, expected 'auto', 'torch' or "
+                "'reference'"
+            )
+        self.engine = "reference" if engine == "reference" else "torch"
+        own = f"torch.nn.{type(self).__name__}"
+        self.engine_reason = "default: " + own if engine == "auto" else "asked for"
+
+    @property
+    def _layout(self) -> TorchLayout:
+        raise NotImplementedError
+
+    @property
+    def cell(self) -> Cell:
+        """The same cell in the language."""
+        return self._layout.cell
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Units of y."""
+        return self.directions * (self.proj_size or self.hidden_size)
+
+    @property
+    def cells(self) -> list[TorchCell]:
+        """The gates by name, one `TorchCell` a layer and direction.
+
+        `layer.cells[0].f.weight_ih` is a view of torch's parameter: what is written
+        there is written into the layer.
+        """
+        return [TorchCell(self, k) for k in range(self.num_layers * self.directions)]
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As torch.nn's forward, on the chosen engine."""
+        if self.engine == "torch":
+            return super().forward(input, hx)
+        return self._step(input, hx)
+
+    def _step(self, x: Any, state: Any) -> Any:
+        """The reference: the cell's function, stepped."""
+        if isinstance(x, nn.utils.rnn.PackedSequence):
+            raise ArgumentError(
+                "[engine] the reference engine takes no packed sequences yet; received "
+                "PackedSequence, expected a tensor, or engine='torch'"
+            )
+        if x.dim() not in (2, 3):
+            raise ValueError(
+                f"{self._get_name()}: Expected input to be 2D or 3D, got {x.dim()}D"
+            )
+        single = self.mode != "LSTM"
+        olds = None if state is None else [state] if single else list(state)
+        batched = x.dim() == 3
+        if not batched:
+            x = x.unsqueeze(1)
+            olds = olds and [s.unsqueeze(1) for s in olds]
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        if olds is None:
+            olds = self._zeros(x)
+        self._check(x, olds)
+        cells = self.cells
+
+        def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+            reverse = bool(k % self.directions)
+            return reference.run(self.cell, cells[k], x, olds, {}, reverse=reverse)
+
+        y, finals = run_layers(
+            run, x, olds, self.num_layers, self.directions, self.dropout, self.training
+        )
+        if not batched:
+            y, finals = y.squeeze(1), [f.squeeze(1) for f in finals]
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        return y, finals[0] if single else tuple(finals)
+
+    def _state_sizes(self) -> list[int]:
+        first = self.proj_size or self.hidden_size
+        return [first, self.hidden_size] if self.mode == "LSTM" else [first]
+
+    def _zeros(self, x: Tensor) -> list[Tensor]:
+        count = self.num_layers * self.directions
+        like: Any = self.weight_ih_l0
+        return [
+            like.new_zeros(count, x.shape[1], size)
+            for size in self._state_sizes()
+        ]
+
+    def _check(self, x: Tensor, olds: list[Tensor]) -> None:
+        """torch.nn's own checks and messages, x being (T, B, input_size)."""
+        self.check_input(x, None)
+        if x.shape[0] == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        count = self.num_layers * self.directions
+        for old, size in zip(olds, self._state_sizes(), strict=True):
+            self.check_hidden_size(old, (count, x.shape[1], size))
+
+
+class LSTM(_DropIn, nn.LSTM):
+    """torch.nn.LSTM, with `engine=` and named gates: `cells[k].f`, `.i`, `.g`, `.o`.
+
+    Args:
+        *args, **kwargs: as torch.nn.LSTM, `proj_size` included.
+        engine: "auto", "torch" or "reference".
+    """
+
+    @property
+    def _layout(self) -> TorchLayout:
+        return torch_kernels.LSTM_PROJECTED if self.proj_size else torch_kernels.LSTM
+
+
+class GRU(_DropIn, nn.GRU):
+    """torch.nn.GRU, with `engine=` and named gates: `cells[k].r`, `.z`, `.n`, `.m`.
+
+    n = tanh(W.n(x) + r * W.m(h)): the reset acts after the matrix.
+
+    Args:
+        *args, **kwargs: as torch.nn.GRU.
+        engine: "auto", "torch" or "reference".
+    """
+
+    @property
+    def _layout(self) -> TorchLayout:
+        return torch_kernels.GRU
+
+
+class RNN(_DropIn, nn.RNN):
+    """torch.nn.RNN, tanh or ReLU, with `engine=` and its affine as `cells[k].h`.
+
+    Args:
+        *args, **kwargs: as torch.nn.RNN.
+        engine: "auto", "torch" or "reference".
+    """
+
+    @property
+    def _layout(self) -> TorchLayout:
+        relu = self.mode == "RNN_RELU"
+        return torch_kernels.RNN_RELU if relu else torch_kernels.RNN_TANH
+
+
+class TorchCell:
+    """The gates of one layer·direction of a drop-in, by name: a `W` to step with."""
+
+    def __init__(self, layer: _DropIn, k: int) -> None:
+        self._parameters = layer._all_weights[k]
+        self._layer = layer
+        self._layout = layer._layout
+
+    def __getattr__(self, name: str) -> TorchGate:
+        layout = self._layout
+        if name.startswith("_") or name not in self.names:
+            raise AttributeError(f"no gate {name!r}; the gates are {self.names}")
+        if name == layout.projection:
+            return TorchGate(hidden=self._rows("weight_hr", 0, whole=True))
+        views: dict[str, Any] = {}
+        if name in layout.input_gates:
+            row = layout.input_gates.index(name)
+            views |= {"input": self._rows("weight_ih", row)}
+            views |= {"input_bias": self._rows("bias_ih", row)}
+        if name in layout.hidden_gates:
+            row = layout.hidden_gates.index(name)
+            views |= {"hidden": self._rows("weight_hh", row)}
+            views |= {"hidden_bias": self._rows("bias_hh", row)}
+        return TorchGate(**views)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The gates' names."""
+        layout = self._layout
+        extra = (layout.projection,) if layout.projection else ()
+        return (*dict.fromkeys((*layout.input_gates, *layout.hidden_gates)), *extra)
+
+    def _rows(self, kind: str, block: int, whole: bool = False) -> Tensor | None:
+        label = next((n for n in self._parameters if n.startswith(kind)), None)
+        if label is None:
+            return None
+        parameter = getattr(self._layer, label)
+        size = self._layer.hidden_size
+        return parameter if whole else parameter[block * size : (block + 1) * size]
+
+
+class TorchGate:
+    """One gate's rows of torch's parameters.
+
+    Attributes:
+        weight_ih, weight_hh, bias_ih, bias_hh: views of torch's parameters, or `None`.
+    """
+
+    def __init__(
+        self,
+        input: Tensor | None = None,
+        hidden: Tensor | None = None,
+        input_bias: Tensor | None = None,
+        hidden_bias: Tensor | None = None,
+    ) -> None:
+        self.weight_ih, self.weight_hh = input, hidden
+        self.bias_ih, self.bias_hh = input_bias, hidden_bias
+
+    def __call__(self, *operands: Tensor, **options: Any) -> Tensor:
+        """The gate's affine map of its operands, in the order h, x."""
+        pairs = [(self.weight_hh, self.bias_hh), (self.weight_ih, self.bias_ih)]
+        present = [(w, b) for w, b in pairs if w is not None]
+        terms = [
+            F.linear(operand, weight, bias)
+            for operand, (weight, bias) in zip(operands, present, strict=True)
+        ]
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+    @property
+    def weight(self) -> Tensor:
+        """(size, |h| + |x|), the columns in the order h, x: a copy, not a view."""
+        parts = [w for w in (self.weight_hh, self.weight_ih) if w is not None]
+        return torch.cat(parts, 1)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(size,), the sum of torch's two biases: a copy, not a view."""
+        parts = [b for b in (self.bias_hh, self.bias_ih) if b is not None]
+        return torch.stack(parts).sum(0) if parts else None
+
+    def blocks(self, operand: int) -> list[Tensor]:
+        """The matrix that one operand meets, as a view to initialise."""
+        present = [w for w in (self.weight_hh, self.weight_ih) if w is not None]
+        return [present[operand].data]
+
+    def fill_bias_(self, value: float | Tensor) -> None:
+        """Set the sum of the two biases, if there are any."""
+        present = [b for b in (self.bias_ih, self.bias_hh) if b is not None]
+        for bias in present:
+            bias.data.zero_()
+        if present:
+            present[0].data.copy_(torch.as_tensor(value))
