@@ -159,6 +159,13 @@ NB_MODULE(_core, m) {
              "previous"_a.none() = nb::none());
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
           "parameters"_a, "gradients"_a, "threads"_a, "isa"_a);
+    m.def("opcodes", [] {
+        return std::vector<std::string>{
+#define OPCODE(name, reads, kind) #name,
+#include "../opcodes.def"
+#undef OPCODE
+        };
+    });
     m.def("isas", [] {
         std::vector<std::string> names;
         for (const KernelSet* set : available_isas()) names.push_back(set->isa);
