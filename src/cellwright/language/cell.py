@@ -133,6 +133,9 @@ class Cell:
             return f"<cell {self.name}>"
         return f"<cell {self.name}: " + "; ".join(self.equations) + ">"
 
+    def __str__(self) -> str:
+        return self.name if self._graph is None else self.to_text()
+
     # -- running ---------------------------------------------------------------
 
     def __call__(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:

@@ -216,7 +216,8 @@ def train(
             if validate is not None and _due(progress.step, plan.validate_every, plan):
                 if _validated_best(validate, model, bare, progress, plan, accelerator):
                     pointers = {"last", "best"}
-                schedule.observe(progress.validation or math.inf)
+                assert progress.validation is not None
+                schedule.observe(progress.validation)
                 reporter.log(
                     {"step": progress.step, "validation_loss": progress.validation}
                 )
