@@ -1,0 +1,1 @@
+"""From the graph of a cell to what an engine runs. It knows the language alone."""

@@ -1,0 +1,1 @@
+"""What runs a cell over time. An engine knows the language, not the layers."""

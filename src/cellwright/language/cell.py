@@ -44,28 +44,24 @@ class Cell:
         self._inputs = dict(inputs or {})
         self._graph = graph
         self._pending: MissingStateError | None = None
-        if graph is None:
-            self._trace()
+        self._positional: tuple[str, ...] = ()
+        if function is not None:
+            self._trace(function)
 
-    # -- tracing ---------------------------------------------------------------
+    # -- tracing ------------------------------------------------------------
 
-    def _trace(self) -> None:
+    def _trace(self, function: Callable[..., Any]) -> None:
         """Trace now, so that a mistake shows where it was written.
 
         A positional argument that is not returned may yet be a named input, which
         the layer declares; only that error waits until the cell is used.
         """
-        assert self.function is not None
-        signature = _Signature(self.function, self._inputs, self.hyperparameters)
-        hyperparameters = signature.hyperparameters
-
-        def run(W: Any, x: Any, *states: Any, **named: Any) -> Any:
-            return self._call_function(W, x, states, {**named, **hyperparameters})
-
-        self.hyperparameters = hyperparameters
+        signature = _Signature(function, self._inputs, self.hyperparameters)
+        self.hyperparameters = signature.hyperparameters
+        self._positional = signature.positional
         try:
             self._graph = trace(
-                run,
+                self._run_function,
                 label=self.name,
                 states=signature.states,
                 inputs=signature.inputs,
@@ -77,21 +73,16 @@ class Cell:
                 raise
             self._pending = error
 
-    def _call_function(
-        self, W: Any, x: Any, states: tuple[Any, ...], named: Mapping[str, Any]
-    ) -> Any:
-        """Call the function, whose named inputs may stand among its arguments."""
+    def _run_function(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
+        """Call the function; a named input may stand among its positional arguments."""
         assert self.function is not None
-        remaining = iter(states)
-        args, keywords = [], {}
-        for parameter in list(inspect.signature(self.function).parameters.values())[2:]:
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                keywords[parameter.name] = named[parameter.name]
-            elif parameter.name in named:
-                args.append(named[parameter.name])
-            else:
-                args.append(next(remaining))
-        return self.function(W, x, *args, **keywords)
+        if inputs:
+            remaining = iter(states)
+            states = tuple(
+                inputs.pop(label) if label in inputs else next(remaining)
+                for label in self._positional
+            )
+        return self.function(W, x, *states, **self.hyperparameters, **inputs)
 
     @property
     def graph(self) -> Graph:
@@ -142,6 +133,9 @@ class Cell:
             return f"<cell {self.name}>"
         return f"<cell {self.name}: " + "; ".join(self.equations) + ">"
 
+    def __str__(self) -> str:
+        return self.name if self._graph is None else self.to_text()
+
     # -- running ---------------------------------------------------------------
 
     def __call__(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
@@ -154,7 +148,7 @@ class Cell:
             **inputs: the named inputs, (…, size) each.
         """
         if self.function is not None:
-            return self._call_function(W, x, states, {**self.hyperparameters, **inputs})
+            return self._run_function(W, x, *states, **inputs)
         graph = self.graph
         olds = dict(zip([s.name for s in graph.states], states, strict=True))
         values = evaluate(graph, W, {"x": x, **inputs}, olds)
@@ -292,6 +286,9 @@ class _Signature:
         self.label = getattr(function, "__name__", "cell")
         parameters = list(inspect.signature(function).parameters.values())
         self._check(parameters)
+        self.positional = tuple(
+            p.name for p in parameters[2:] if p.kind is not p.KEYWORD_ONLY
+        )
         self.states: dict[str, tuple[Size, float]] = {}
         self.inputs: dict[str, Size] = {}
         self.hyperparameters: dict[str, Any] = {}

@@ -80,7 +80,7 @@ class Op:
         return f"cellwright.{self.name}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OPS.__getitem__, (self.name,)
+        return _named, (self.name,)
 
     def __deepcopy__(self, memo: Any) -> Op:
         return self
@@ -103,6 +103,11 @@ def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
 
 
 OPS: dict[str, Op] = {}
+
+
+def _named(name: str) -> Op:
+    """Unpickles an operation: as itself."""
+    return OPS[name]
 
 
 def _op(name: str, arity: int, evaluate: Any, derivative: Any, latex: str, **more: Any):
@@ -208,7 +213,8 @@ softsign = _op(
     doc="v / (1 + |v|), in (−1, 1).",
 )  # fmt: skip
 hard_sigmoid = _op(
-    "hard_sigmoid", 1, F.hardsigmoid,
+    "hard_sigmoid", 1,
+    lambda v: F.hardtanh(v / 3) / 2 + 0.5,  # F.hardsigmoid's slope is a float32 1/6
     lambda g, y, v: (where(v > -3, where(v < 3, g / 6, 0), 0),),
     r"\operatorname{{hard}}\sigma\left({0}\right)",
     doc="min(max(v / 6 + 1/2, 0), 1): the piecewise linear sigmoid, torch's slope.",

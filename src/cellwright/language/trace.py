@@ -328,14 +328,19 @@ class MissingStateError(CellError):
 
 
 def _check_results(results: Any, states: list[str], where: str) -> None:
-    if len(results) not in (len(states), len(states) + 1):
-        missing = states[len(results) :]
-        tail = f"state {missing[0]!r} is never returned. " if missing else ""
-        raise (MissingStateError if missing else CellError)(
-            f"[{where}] a cell returns its new states in the order of its arguments, "
-            f"or one value more, the output first; {tail}Received {len(results)} "
-            f"value(s), expected {len(states)}: return {', '.join(states)}"
+    rule = (
+        f"[{where}] a cell returns its new states in the order of its arguments, or "
+        f"one value more, the output first; received {len(results)} value(s), "
+        f"expected {len(states)}: return {', '.join(states)}"
+    )
+    if len(results) < len(states):
+        missing = states[len(results)]
+        raise MissingStateError(
+            f"{rule}. State {missing!r} is never returned; if it is an input of every "
+            f"step, say inputs={{{missing!r}: 1}}"
         )
+    if len(results) > len(states) + 1:
+        raise CellError(rule)
     for result in results:
         if not isinstance(result, Recorded | int | float):
             raise TraceError(

@@ -1,0 +1,1 @@
+"""Looking inside: checks and views of cells."""

@@ -23,6 +23,7 @@ class Check:
     """What `check_cell` found.
 
     Attributes:
+        equations: the cell's statements, as printed.
         graph: the cell's step with the sizes it was checked for.
         autograd_error: largest relative difference between the table's derivatives
             and torch's autograd, over every gradient of one step.
@@ -35,6 +36,7 @@ class Check:
         remarks: what is worth knowing.
     """
 
+    equations: list[str]
     graph: Graph
     autograd_error: float
     difference_error: float
@@ -48,6 +50,43 @@ class Check:
     @property
     def sound(self) -> bool:
         return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything found, as plain data for JSON; what is no number is None."""
+        found = {k: v for k, v in vars(self).items() if k != "graph"}
+        shapes = {n: list(s) for n, s in self.graph.parameters().items()}
+        name = self.graph.name
+        whole = {"cell": name, "sound": self.sound, **found, "parameters": shapes}
+        return _plain(whole)
+
+    def __str__(self) -> str:
+        """What a person wants to read."""
+        shapes = self.graph.parameters()
+        width = max(map(len, shapes), default=0)
+        count = sum(math.prod(shape) for shape in shapes.values())
+        steps = len(self.gradient_norms) - 1
+        near = [k for k in (1, 10, 100, 1000) if k <= steps]
+        flow = ", ".join(f"{self.gradient_norms[k]:.1e} {k} back" for k in near)
+        return "\n".join(
+            [
+                f"Cell {self.graph.name}",
+                *(f"  {line}" for line in self.equations),
+                "",
+                f"Weights ({count:,} parameters)",
+                *(f"  {n:<{width}}  {tuple(s)}" for n, s in shapes.items()),
+                "",
+                "Gradients of one step, float64, largest relative difference",
+                f"  operation table − autograd      {self.autograd_error:.1e}",
+                f"  finite differences − autograd   {self.difference_error:.1e}",
+                "",
+                f"Through {steps} steps, default weights, standard normal input",
+                f"  gradient norm, relative: {flow}",
+                *(f"  {remark}" for remark in self.remarks),
+                "",
+                *(f"PROBLEM: {problem}" for problem in self.problems),
+                "The cell is sound." if self.sound else "The cell is not sound.",
+            ]
+        )
 
 
 def check_cell(
@@ -87,9 +126,15 @@ def check_cell(
     autograd_error, difference_error, silent = step.gradients()
     gradient_norms, state_norms = step.flow(steps)
     found = Check(
-        graph, autograd_error, difference_error, _growth(gradient_norms),
-        gradient_norms, state_norms, silent,
-    )  # fmt: skip
+        equations=layer.cell.equations,
+        graph=graph,
+        autograd_error=autograd_error,
+        difference_error=difference_error,
+        growth=_growth(gradient_norms),
+        gradient_norms=gradient_norms,
+        state_norms=state_norms,
+        silent=silent,
+    )
     _judge(found)
     return found
 
@@ -225,6 +270,17 @@ def _error(value: Tensor, expected: Tensor) -> float:
     scale = max(float(expected.abs().max()), 1e-8)
     difference = float((value - expected).abs().max()) / scale
     return difference if math.isfinite(difference) else math.inf
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither infinities nor NaN."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _growth(norms: list[float]) -> float:

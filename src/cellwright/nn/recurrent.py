@@ -329,6 +329,13 @@ def _configure(
     cell = cell.partial(**hyperparameters)
     names = cell.graph.size_names
     sizes = {f"{n}_size": s for n, s in inputs.items() if f"{n}_size" in names}
+    for named in cell.graph.inputs[1:]:
+        if isinstance(named.size, str) and named.name not in inputs:
+            raise ArgumentError(
+                f"[Recurrent] cell {cell.name!r} takes the further input "
+                f"{named.name!r}; received no size for it, expected "
+                f"inputs={{{named.name!r}: 1}}"
+            )
     for name, value in options.items():
         if name in hyperparameters:
             continue

@@ -116,10 +116,7 @@ class _DropIn(nn.RNNBase):
     def _zeros(self, x: Tensor) -> list[Tensor]:
         count = self.num_layers * self.directions
         like: Any = self.weight_ih_l0
-        return [
-            like.new_zeros(count, x.shape[1], size)
-            for size in self._state_sizes()
-        ]
+        return [like.new_zeros(count, x.shape[1], size) for size in self._state_sizes()]
 
     def _check(self, x: Tensor, olds: list[Tensor]) -> None:
         """torch.nn's own checks and messages, x being (T, B, input_size)."""

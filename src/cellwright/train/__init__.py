@@ -1,0 +1,1 @@
+"""Training recurrent networks: BPTT, teacher forcing, checkpoints, and the loop."""

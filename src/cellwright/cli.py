@@ -1,0 +1,582 @@
+"""The command line: one function a command, each thin over the library.
+
+Heavy imports stay inside the commands, so that `--help` is quick. Every error that
+cellwright raises on purpose becomes one message on standard error and status 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .language.errors import CellwrightError
+
+if TYPE_CHECKING:
+    from .text.run import Run, Settings
+    from .text.score import Score
+
+
+class Commands(TyperGroup):
+    """Turns expected errors into a message and a status, for every command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CellwrightError as error:
+            typer.echo(f"error: {error}", err=True)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader has enough: `… | head` is no error
+        except OSError as error:
+            where = f"[{error.filename}] " if error.filename else ""
+            typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Write the step of a recurrent cell as its equations; train it on text.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Tokenizers(str, Enum):
+    char = "char"
+    word = "word"
+    bpe = "bpe"
+
+
+class Optimisers(str, Enum):
+    adamw = "adamw"
+    adam = "adam"
+    sgd = "sgd"
+
+
+class Schedules(str, Enum):
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+    plateau = "plateau"
+
+
+class Precisions(str, Enum):
+    no = "no"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def _option(help: str, panel: str, **options: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel=panel, **options)
+
+
+MODEL, TEXT, LENGTH, OPTIMISING, RUNNING = (
+    "The model", "The text", "How long", "Optimising", "The run",
+)  # fmt: skip
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, '-' for standard input, or 'stdlib' for the source "
+            "of Python's standard library. Not needed with --resume."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        _option("Directory of the run. Default: a new one, runs/TEXT.", RUNNING),
+    ] = None,
+    resume: Annotated[
+        bool,
+        _option("Continue the run in --out from its last checkpoint.", RUNNING),
+    ] = False,
+    cell: Annotated[
+        str, _option("A cell of the zoo, or FILE.py:NAME.", MODEL)
+    ] = "lstm",
+    hidden: Annotated[int, _option("Units of a layer.", MODEL)] = 256,
+    layers: Annotated[int, _option("Stacked layers.", MODEL)] = 1,
+    embedding: Annotated[
+        int | None,
+        _option("Width of a token's vector. Default: 64; --hidden with --tie.", MODEL),
+    ] = None,
+    dropout: Annotated[
+        float, _option("Dropout of embedding, between layers, and output.", MODEL)
+    ] = 0.0,
+    tie: Annotated[
+        bool, _option("Use the embedding as the output matrix, too.", MODEL)
+    ] = False,
+    engine: Annotated[
+        str, _option("What runs the cell: auto, torch, reference, native.", MODEL)
+    ] = "auto",
+    tokenizer: Annotated[
+        Tokenizers, _option("What a token is.", TEXT)
+    ] = Tokenizers.char,
+    vocab: Annotated[
+        int | None,
+        _option("At most so many tokens. Default: all, 10000 words, 1024 bpe.", TEXT),
+    ] = None,
+    val_fraction: Annotated[
+        float,
+        _option("The last part of the text, held out and never trained on.", TEXT),
+    ] = 0.1,
+    window: Annotated[
+        int | None,
+        _option("Tokens per window of truncated BPTT. Default: 64.", TEXT),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        _option("Lanes read side by side, over all processes. Default: 32.", TEXT),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        _option("Plan the steps for so many minutes on this machine.", LENGTH),
+    ] = None,
+    epochs: Annotated[
+        float | None, _option("Passes over the text. Default: 10.", LENGTH)
+    ] = None,
+    steps: Annotated[int | None, _option("Optimiser steps.", LENGTH)] = None,
+    patience: Annotated[
+        int | None,
+        _option("Stop after so many validations without gain.", LENGTH),
+    ] = None,
+    optimiser: Annotated[
+        Optimisers, _option("The optimiser.", OPTIMISING)
+    ] = Optimisers.adamw,
+    lr: Annotated[float, _option("Peak learning rate.", OPTIMISING)] = 8e-3,
+    schedule: Annotated[
+        Schedules,
+        _option("How the rate falls. plateau needs --validate-every.", OPTIMISING),
+    ] = Schedules.cosine,
+    warm_up: Annotated[
+        int,
+        _option("Steps of rising rate, at most a tenth of all.", OPTIMISING),
+    ] = 50,
+    weight_decay: Annotated[
+        float, _option("Weight decay of matrices.", OPTIMISING)
+    ] = 0.1,
+    beta2: Annotated[float, _option("Second-moment decay of Adam.", OPTIMISING)] = 0.99,
+    momentum: Annotated[float, _option("Momentum of SGD.", OPTIMISING)] = 0.9,
+    clip: Annotated[
+        float, _option("Limit of the gradient's norm; 0 for none.", OPTIMISING)
+    ] = 1.0,
+    clip_value: Annotated[
+        float | None, _option("Limit of every gradient element.", OPTIMISING)
+    ] = None,
+    accumulate: Annotated[
+        int, _option("Batches whose gradients make one step.", OPTIMISING)
+    ] = 1,
+    forcing: Annotated[
+        str,
+        _option(
+            "Teacher forcing: a ratio, or linear[:END], exponential[:K], sigmoid[:K] "
+            "for scheduled sampling.",
+            OPTIMISING,
+        ),
+    ] = "1",
+    validate_every: Annotated[
+        int | None,
+        _option("Validate, and keep the best model, every so many steps.", RUNNING),
+    ] = None,
+    checkpoint_every: Annotated[
+        int, _option("Steps between two checkpoints.", RUNNING)
+    ] = 500,
+    log_every: Annotated[
+        int, _option("Steps between two lines of metrics.jsonl.", RUNNING)
+    ] = 10,
+    precision: Annotated[
+        Precisions, _option("Mixed precision, where the device has it.", RUNNING)
+    ] = Precisions.no,
+    seed: Annotated[int, _option("Of weights, dropout and samples.", RUNNING)] = 0,
+    tensorboard: Annotated[
+        bool, _option("Write TensorBoard events to OUT/tensorboard.", RUNNING)
+    ] = False,
+) -> None:
+    """Train a language model on text.
+
+    Start it with `torchrun --nproc_per_node N -m cellwright train …` for N processes.
+    """
+    from .text.job import evaluate_held_out, make_reporter, train_run
+    from .text.run import Run, Settings
+    from .train.devices import make_accelerator
+
+    values = {n: v for n, v in ctx.params.items() if n in Settings.__dataclass_fields__}
+    values = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
+    settings = Settings(**{**values, "clip": clip or None})
+    if resume and out is None:
+        raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
+    directory = out or _free_directory(text or [])
+
+    accelerator = make_accelerator(precision.value, directory if tensorboard else None)
+    with _quiet_unless(accelerator.is_main_process):
+        _on_main_first(
+            accelerator,
+            lambda: _open_or_create(directory, text or [], settings, resume),
+        )
+        run = Run(directory)
+        if resume:
+            _check_same(run, settings, text or [], _given(ctx))
+        say = typer.echo if accelerator.is_main_process else lambda line: None
+        say(f"run: {directory}")
+        say(_describe(run))
+        reporter = make_reporter(run, accelerator, tensorboard)
+        try:
+            _, progress = train_run(run, accelerator, resume=resume, reporter=reporter)
+        except KeyboardInterrupt:
+            kept = "Nothing was kept yet."
+            if run.store.has():
+                kept = f"Continue with: cellwright train --resume --out {directory}"
+            say(f"\nstopped. {kept}")
+            raise typer.Exit(130) from None
+        planning = (run.plan() or {}).get("planning_seconds", 0.0)
+        early = ", stopped early" if progress.stopped else ""
+        seconds = progress.seconds + planning
+        say(f"trained {progress.step} steps in {seconds:.1f} s{early}")
+        if accelerator.is_main_process:
+            figures = _with_bar(run.held_out.count, evaluate_held_out, run)
+            if figures is not None:
+                say(f"held-out text, {_sentence(figures)}")
+            say(f'next: cellwright generate {directory} --prompt "…"')
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+
+
+@app.command()
+def evaluate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, '-' or 'stdlib'. Default: the run's held-out text."
+        ),
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
+    ] = False,
+    free_running: Annotated[
+        bool,
+        typer.Option(help="Let the model read its own samples instead of the text."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the samples of --free-running.")] = 0,
+) -> None:
+    """Evaluate a run on a whole text, with the state carried from its start.
+
+    N tokens have N − 1 targets, and every figure is divided by those.
+    """
+    import tempfile
+
+    import torch
+
+    from .text.corpus import open_text, write_tokens
+    from .text.run import Run
+    from .text.score import score
+
+    run = Run(directory)
+    model = run.trained_model()
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = run.held_out
+        if text:
+            found = open_text(text, Path(folder) / "stdin.txt")
+            tokens = write_tokens(
+                found.pieces(), run.tokenizer, Path(folder) / "text.tokens"
+            )
+        figures = _with_bar(
+            tokens.count,
+            lambda advance: score(
+                model,
+                tokens,
+                run.tokenizer,
+                free_running=free_running,
+                advance=advance,
+            ),
+        )
+    if json_:
+        typer.echo(json.dumps(figures.to_json()))
+        return
+    typer.echo(_sentence(figures))
+    if figures.unknown:
+        share = figures.unknown / figures.tokens
+        typer.echo(
+            f"{figures.unknown:,} tokens ({share:.2%}) are not in the vocabulary; they "
+            "count as the one unknown token"
+        )
+
+
+@app.command()
+def generate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = "",
+    length: Annotated[int, typer.Option(help="Tokens to generate.")] = 500,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 safer, above 1 bolder; 0: the likeliest.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample among the K likeliest tokens only.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Sample among the likeliest tokens that sum to P."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the samples. Default: others every time.")
+    ] = None,
+) -> None:
+    """Continue a prompt, streaming to the terminal as it goes."""
+    from .text.generate import generate as pieces_of
+    from .text.run import Run
+
+    run = Run(directory)
+    pieces = pieces_of(
+        run.trained_model(),
+        run.tokenizer,
+        prompt,
+        length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    typer.echo(prompt, nl=False)
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+        sys.stdout.flush()
+    typer.echo()
+
+
+@app.command()
+def info(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="A run. Default: this system."),
+    ] = None,
+) -> None:
+    """Show what a run is and how far it has come, or what this system offers."""
+    if directory is None:
+        _show_system()
+        return
+    from .text.run import Run
+
+    run = Run(directory)
+    typer.echo(_describe(run))
+    for line in run.cell.equations:
+        typer.echo(f"    {line}")
+    plan, result = run.plan(), run.result()
+    done = run.store.load().step if run.store.has() else 0
+    typer.echo(
+        f"steps: {done} of {plan['steps']}" if plan else "steps: none planned yet"
+    )
+    if result:
+        typer.echo(
+            f"held-out text: {result['nats_per_char']:.4f} nats per character, "
+            f"{result['bits_per_char']:.4f} bits, perplexity {result['perplexity']:.3f}"
+        )
+
+
+@app.command()
+def cells(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A cell of the zoo, or FILE.py:NAME. Default: all."),
+    ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print LaTeX instead of equations.")
+    ] = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="Print the names alone, one a line.")
+    ] = False,
+) -> None:
+    """List the cells of the zoo with their equations and sources."""
+    from . import cells as zoo
+
+    for cell in [zoo.get(name)] if name else zoo.all().values():
+        if names:
+            typer.echo(cell.name)
+            continue
+        typer.secho(cell.name, bold=True)
+        doc = (cell.__doc__ or "").strip()
+        for line in doc.splitlines():
+            typer.secho(f"    {line}" if line else "", dim=True)
+        for line in cell.latex().splitlines() if latex else cell.equations:
+            typer.echo(f"    {line}")
+        typer.echo()
+
+
+@app.command()
+def check(
+    cell: Annotated[str, typer.Argument(help="FILE.py:NAME, or a cell of the zoo.")],
+    input_size: Annotated[int, typer.Option("--input", help="Units of x.")] = 8,
+    hidden_size: Annotated[int, typer.Option("--hidden", help="Units.")] = 16,
+    steps: Annotated[
+        int, typer.Option(help="Steps through time to follow the gradient.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="Of weights and inputs.")] = 0,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
+    ] = False,
+) -> None:
+    """Tell whether a cell is sound: its equations, weights, gradients, gradient flow.
+
+    Ends with status 1 if it is not.
+    """
+    from . import cells as zoo
+    from .look.check import check_cell
+
+    found = check_cell(zoo.get(cell), input_size, hidden_size, steps=steps, seed=seed)
+    typer.echo(json.dumps(found.to_dict()) if json_ else str(found))
+    if not found.sound:
+        raise typer.Exit(1)
+
+
+# ── helpers of the commands ───────────────────────────────────────────────────────────
+
+
+def _free_directory(text: list[str]) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on: the first that is free."""
+    stem = Path(text[0]).stem if text and text[0] != "-" else "text"
+    base = Path("runs") / (stem or "text")
+    candidate, number = base, 1
+    while candidate.exists():
+        number += 1
+        candidate = base.with_name(f"{base.name}-{number}")
+    return candidate
+
+
+def _open_or_create(
+    directory: Path, text: list[str], settings: Settings, resume: bool
+) -> None:
+    from . import cells
+    from .text.run import create_run
+
+    if resume and (directory / "config.json").exists():
+        return
+    if not text:
+        raise CellwrightError(
+            "[train] there is nothing to train on; expected TEXT: files, folders, "
+            "'-' or 'stdlib'"
+        )
+    create_run(directory, text, cells.get(settings.cell), settings, say=typer.echo)
+
+
+def _on_main_first(accelerator: Any, action: Any) -> None:
+    """Run `action` on the main process; if it fails, all processes end."""
+    from accelerate.utils import broadcast_object_list
+
+    failure: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            action()
+        except (CellwrightError, OSError) as error:
+            failure = error
+    outcome = [failure is None]
+    broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    if not outcome[0]:
+        raise typer.Exit(1)  # the main process says why
+
+
+class _quiet_unless:
+    """Errors that every process meets are told by the main one only."""
+
+    def __init__(self, main: bool):
+        self.main = main
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if not self.main and isinstance(error, CellwrightError):
+            raise typer.Exit(1) from None
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """The options that were written on the command line."""
+    names = ctx.params
+    sources = {name: ctx.get_parameter_source(name) for name in names}
+    return {n for n, s in sources.items() if s is not None and s.name == "COMMANDLINE"}
+
+
+def _check_same(run: Run, settings: Settings, text: list[str], given: set[str]) -> None:
+    """A resumed run keeps its settings: refuse to pretend otherwise."""
+    for name in sorted(given & set(vars(settings))):
+        kept, received = getattr(run.settings, name), getattr(settings, name)
+        if kept != received:
+            raise CellwrightError(
+                f"[--resume] the run in {run.directory} was started with {name} = "
+                f"{kept}; received {received}. A resumed run keeps its settings: leave "
+                "the option out, or start a new run"
+            )
+    if text and text != run.sources:
+        raise CellwrightError(
+            f"[--resume] the run in {run.directory} trains on {' '.join(run.sources)}; "
+            f"received {' '.join(text)}. Leave TEXT out, or start a new run"
+        )
+
+
+def _describe(run: Run) -> str:
+    """The run in a few lines."""
+    model = run.new_model()
+    count = sum(p.numel() for p in model.parameters())
+    sizes, settings = run.sizes, run.settings
+    layers = f"{sizes.layers} layers" if sizes.layers > 1 else "1 layer"
+    return (
+        f"model: {run.cell.name}, {layers} of {sizes.hidden} units, embedding "
+        f"{sizes.embedding}, {count:,} parameters\n"
+        f"engine: {model.rnn.engine} ({model.rnn.engine_reason})\n"
+        f"text: {run.text['characters']:,} characters in {run.text['files']} files; "
+        f"{run.train_tokens.count:,} {settings.tokenizer} tokens to train on, "
+        f"{run.held_out.count:,} held out; vocabulary {sizes.vocabulary:,}"
+    )
+
+
+def _sentence(figures: Score) -> str:
+    values = figures.to_json()
+    return (
+        f"{figures.characters:,} characters: {values['nats_per_char']:.4f} nats "
+        f"({values['bits_per_char']:.4f} bits) per character, "
+        f"{values['nats_per_token']:.4f} nats ({values['bits_per_token']:.4f} bits) "
+        f"per token, perplexity {values['perplexity']:.3f}"
+    )
+
+
+def _with_bar(total: int, work: Any, *arguments: Any) -> Any:
+    """Call `work(*arguments, advance)` under a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("evaluating", total=total)
+        return work(*arguments, lambda count: bar.update(task, advance=count))
+
+
+def _show_system() -> None:
+    import platform
+
+    import torch
+
+    from . import __version__
+
+    typer.echo(f"cellwright {__version__}, torch {torch.__version__}, ", nl=False)
+    typer.echo(f"Python {platform.python_version()}, {platform.machine()}")
+    typer.echo(f"threads: {torch.get_num_threads()}")
+    capability = torch.backends.cpu.get_cpu_capability()
+    typer.echo(f"vector instructions: {capability}")
+    gpus = torch.cuda.device_count()
+    typer.echo(f"GPUs: {gpus}")
+
+
+def main() -> None:
+    """The entry point of `cellwright` and of `python -m cellwright`."""
+    app()

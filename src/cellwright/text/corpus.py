@@ -1,0 +1,324 @@
+"""From files to token numbers on disk, in pieces: no text need fit into memory."""
+
+from __future__ import annotations
+
+import codecs
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..language.errors import ArgumentError, CellwrightError
+from .tokenizer import TextTokenizer
+
+STDIN = "-"
+STDLIB = "stdlib"
+PIECE = 1 << 20  # characters read at a time
+
+
+class CorpusError(CellwrightError, ValueError):
+    """The text cannot be used: it is missing, empty, not UTF-8 or too short."""
+
+
+# ── which files ───────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text spread over files, read in order.
+
+    Attributes:
+        files: what is read.
+        skipped: files of a folder that are not UTF-8 text, and so are left out.
+        characters: the length of the whole.
+    """
+
+    files: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+    characters: int
+
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
+        """The characters from `start` to `stop`, a million at a time.
+
+        A piece ends after white space where there is any, so that no word is cut.
+        """
+        stop = self.characters if stop is None else stop
+        position, held = 0, ""
+        for file in self.files:
+            for chunk in read_pieces(file):
+                first = max(0, start - position)
+                last = max(0, stop - position)
+                position += len(chunk)
+                held += chunk[first:last]
+                if len(held) >= PIECE:
+                    cut = _after_last_blank(held)
+                    yield held[:cut]
+                    held = held[cut:]
+                if position >= stop:
+                    break
+            if position >= stop:
+                break
+        if held:
+            yield held
+
+
+def open_text(sources: Sequence[str], spool: Path) -> Text:
+    """Find the files of a text, and read them once to count and to check them.
+
+    Args:
+        sources: files, folders (every file in them that is UTF-8 text, in the order of
+            their paths; names that begin with a dot are left out), `-` for standard
+            input, `stdlib` for the source of Python's own standard library.
+        spool: where standard input is kept, because a text is read more than once.
+
+    Raises:
+        CorpusError: nothing there, not UTF-8, or empty.
+    """
+    files: list[Path] = []
+    skipped: list[Path] = []
+    characters = 0
+    for source in sources:
+        found, optional = _files_of(source, spool)
+        for file in found:
+            try:
+                characters += sum(map(len, read_pieces(file)))
+                files.append(file)
+            except CorpusError:
+                if not optional:
+                    raise
+                skipped.append(file)
+    if characters == 0:
+        raise CorpusError(
+            f"[text] there is no text in {' '.join(map(str, sources))}; "
+            f"received {len(files)} files with 0 characters, expected some UTF-8 text"
+        )
+    return Text(tuple(files), tuple(skipped), characters)
+
+
+def read_pieces(file: Path) -> Iterator[str]:
+    """A file's characters, up to a million at a time, line ends as they are.
+
+    Raises:
+        CorpusError: it cannot be read, or is not UTF-8; the message says at which byte.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = kept = 0
+    try:
+        with open(file, "rb") as stream:
+            while data := stream.read(PIECE):
+                kept = len(decoder.getstate()[0])
+                piece = decoder.decode(data)
+                offset += len(data)
+                yield piece
+            kept = len(decoder.getstate()[0])
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        at = offset - kept + error.start
+        byte = error.object[error.start]
+        raise CorpusError(
+            f"[{file}] is not UTF-8 text; received byte 0x{byte:02x} "
+            f"at offset {at}. Convert it first, for example with iconv -t utf-8"
+        ) from error
+    except OSError as error:
+        raise CorpusError(f"[{file}] cannot be read: {error.strerror}") from error
+
+
+def _files_of(source: str, spool: Path) -> tuple[list[Path], bool]:
+    """The files of one source, and whether those that are not text may be left out."""
+    if source == STDIN:
+        return [_spool_stdin(spool, sys.stdin.buffer)], False
+    if source == STDLIB and not Path(source).exists():
+        return standard_library(), True
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file())
+        hidden = [
+            any(n.startswith(".") for n in p.relative_to(path).parts) for p in found
+        ]
+        return [p for p, h in zip(found, hidden, strict=True) if not h], True
+    if not path.is_file():
+        raise CorpusError(
+            f"[text] no such file or folder; received {source!r}, expected files, "
+            "folders, '-' (standard input) or 'stdlib'"
+        )
+    return [path], False
+
+
+def standard_library() -> list[Path]:
+    """The source files of Python's standard library: no tests, nothing installed."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
+    files = []
+    for path in root.rglob("*.py"):
+        folders = path.relative_to(root).parts[:-1]
+        if not left_out.intersection(folders):
+            files.append(path)
+    return sorted(files)
+
+
+def _spool_stdin(spool: Path, stream: BinaryIO) -> Path:
+    with open(spool, "wb") as file:
+        shutil.copyfileobj(stream, file)
+    return spool
+
+
+def _after_last_blank(text: str) -> int:
+    """Where to cut: after the last line end, else the last blank, else the end."""
+    for blank in ("\n", " "):
+        cut = text.rfind(blank) + 1
+        if cut:
+            return cut
+    return len(text)
+
+
+# ── token numbers on disk ─────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A memory-mapped array of token numbers, and how much text it stands for.
+
+    Attributes:
+        path: little-endian integers, nothing else.
+        dtype: "<u2" or "<u4".
+        count: number of tokens.
+        characters: number of characters.
+        unknown: how many of the tokens are the unknown one.
+    """
+
+    path: Path
+    dtype: str
+    count: int
+    characters: int
+    unknown: int
+
+    def open(self) -> np.ndarray:
+        """(count,), memory-mapped, read only.
+
+        Raises:
+            CorpusError: the file is missing or has another length.
+        """
+        expected = self.count * np.dtype(self.dtype).itemsize
+        found = self.path.stat().st_size if self.path.exists() else 0
+        if found != expected:
+            raise CorpusError(
+                f"[{self.path}] is not whole; received {found} bytes, "
+                f"expected {expected}"
+            )
+        if self.count == 0:
+            return np.zeros(0, self.dtype)
+        return np.memmap(self.path, self.dtype, "r", shape=(self.count,))
+
+    def to_json(self) -> dict[str, Any]:
+        content = dict(vars(self))
+        content["path"] = self.path.name
+        return content
+
+    @staticmethod
+    def from_json(content: dict[str, Any], folder: Path) -> Tokens:
+        return Tokens(**{**content, "path": folder / content["path"]})
+
+
+def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) -> Tokens:
+    """Encode a text piece by piece into a file of token numbers."""
+    dtype = "<u2" if tokenizer.vocabulary <= 1 << 16 else "<u4"
+    count = characters = unknown = 0
+    with open(path, "wb") as file:
+        for piece in pieces:
+            tokens = tokenizer.encode(piece)
+            tokens.astype(dtype).tofile(file)
+            count += len(tokens)
+            characters += len(piece)
+            if tokenizer.unknown is not None:
+                unknown += int((tokens == tokenizer.unknown).sum())
+    return Tokens(path, dtype, count, characters, unknown)
+
+
+# ── batches ───────────────────────────────────────────────────────────────────────────
+
+
+class Lanes:
+    """Contiguous lanes through a text, read window by window (a `train.loop.Stream`).
+
+    The tokens are cut into `batch` lanes of equal length, side by side. Batch row b
+    reads lane b from left to right, so the state it carries belongs to what it reads
+    next. After the last window every lane starts again, from a zero state, and a little
+    further on: where the windows do not fill the lane, their edges move from one epoch
+    to the next.
+
+    A batch is {"x": (T, B), "y": (T, B), "first": bool tensor}: y is x one token
+    later; `first` says that no state may be carried into it.
+
+    Args:
+        tokens: (N,) token numbers, memory-mapped or not.
+        batch: lanes over all processes.
+        window: T.
+        seed: of the moving edges.
+        process, processes: this process reads its share of the lanes.
+
+    Raises:
+        CorpusError: the text is too short for one window in every lane.
+        ArgumentError: the lanes cannot be shared equally.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        batch: int,
+        window: int,
+        seed: int = 0,
+        process: int = 0,
+        processes: int = 1,
+    ):
+        if batch % processes:
+            raise ArgumentError(
+                f"[batch] {batch} lanes cannot be shared by {processes} processes; "
+                f"expected a multiple of {processes}"
+            )
+        length = (len(tokens) - 1) // batch  # the last target is one token further
+        if length < window:
+            raise CorpusError(
+                f"[text] too short: {len(tokens)} tokens do not fill {batch} lanes of "
+                f"one window of {window}; expected at least {batch * window + 1} "
+                "tokens. Use a smaller batch or window"
+            )
+        self.size = batch * window
+        self.windows = length // window  # in every epoch
+        self._slack = length - self.windows * window
+        self._tokens, self._window, self._seed = tokens, window, seed
+        share = batch // processes
+        mine = np.arange(process * share, (process + 1) * share)
+        self._starts = mine[:, None] * length  # (B, 1)
+        self.epoch = self.position = 0
+
+    def next(self) -> dict[str, Tensor]:
+        offset = Random(f"{self._seed} {self.epoch}").randint(0, self._slack)
+        begin = offset + self.position * self._window
+        columns = np.arange(begin, begin + self._window + 1)  # (T + 1,)
+        rows = self._tokens[self._starts + columns].astype(np.int64)  # (B, T + 1)
+        both = torch.from_numpy(rows).t()  # (T + 1, B)
+        first = torch.tensor(self.position == 0)
+        self.position += 1
+        if self.position == self.windows:
+            self.epoch, self.position = self.epoch + 1, 0
+        return {"x": both[:-1].contiguous(), "y": both[1:].contiguous(), "first": first}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+def fit_batch(tokens: int, batch: int, window: int) -> tuple[int, int]:
+    """The largest batch and window, up to those wanted, that a short text can fill."""
+    window = max(1, min(window, tokens - 1))
+    return max(1, min(batch, (tokens - 1) // window)), window

@@ -1,0 +1,107 @@
+"""Text from a model, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..language.errors import ArgumentError
+from .model import LanguageModel
+from .tokenizer import TextTokenizer
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: TextTokenizer,
+    prompt: str = "",
+    length: int = 500,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> Iterator[str]:
+    """Continue a prompt, giving each piece of text as soon as it is certain.
+
+    Args:
+        prompt: read first, and not repeated; an empty one counts as a line end.
+        length: tokens to generate.
+        temperature: divides the logits; 0 always takes the most probable token.
+        top_k: sample among the k most probable tokens only.
+        top_p: sample among the fewest most probable tokens whose probabilities sum to
+            at least p (Holtzman et al. 2020, "nucleus sampling").
+        seed: of the samples; None for others every time.
+
+    Raises:
+        ArgumentError: a setting out of its range.
+    """
+    _check(length, temperature, top_k, top_p)
+    tokens = _sample_tokens(
+        model, tokenizer, prompt, length, temperature, top_k, top_p, seed
+    )
+    return tokenizer.stream(tokens)
+
+
+@torch.no_grad()
+def _sample_tokens(
+    model: LanguageModel,
+    tokenizer: TextTokenizer,
+    prompt: str,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+) -> Iterator[int]:
+    model.eval()
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    read = torch.from_numpy(tokenizer.encode(prompt or "\n"))[:, None]  # (T, 1)
+    state = None
+    for _ in range(length):
+        logits, state = model(read, state)  # (T, 1, V)
+        last = logits[-1, 0].float()  # (V,)
+        if tokenizer.unknown is not None:
+            last[tokenizer.unknown] = -torch.inf
+        if temperature == 0:
+            token = last.argmax()
+        else:
+            kept = keep_likely(last / temperature, top_k, top_p)
+            token = torch.multinomial(kept.softmax(-1), 1, generator=generator)
+        read = token.view(1, 1)
+        yield int(token)
+
+
+def keep_likely(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Logits (V,) with −∞ for every token that top-k and top-p leave out."""
+    if top_k is not None and top_k < len(logits):
+        smallest = logits.topk(top_k).values[-1]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if top_p is not None and top_p < 1:
+        sorted_logits, order = logits.sort(descending=True)
+        chances = sorted_logits.softmax(-1)
+        # A token stays if those before it have not reached p yet: at least one stays.
+        out = chances.cumsum(-1) - chances >= top_p
+        logits = logits.index_fill(0, order[out], -torch.inf)
+    return logits
+
+
+def _check(
+    length: int, temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    wrong = None
+    if length < 0:
+        wrong = f"[length] received {length}, expected 0 or more"
+    elif temperature < 0:
+        wrong = f"[temperature] received {temperature}, expected 0 or more"
+    elif top_k is not None and top_k < 1:
+        wrong = f"[top-k] received {top_k}, expected 1 or more"
+    elif top_p is not None and not 0 < top_p <= 1:
+        wrong = f"[top-p] received {top_p}, expected more than 0 and at most 1"
+    if wrong:
+        raise ArgumentError(wrong)

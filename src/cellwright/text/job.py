@@ -1,0 +1,171 @@
+"""The language-modelling job: from a run directory to a trained model and its figures.
+
+Everything is read from the directory, the first time as after any kill: that is why a
+resumed run is the same run.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..train.forcing import ConstantForcing, parse_forcing
+from ..train.loop import Plan, Progress, train
+from ..train.optimisers import make_optimiser
+from ..train.plan import steps_for
+from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
+from ..train.schedules import make_schedule
+from .corpus import Lanes
+from .model import LanguageModel, NextToken
+from .run import Run, Settings
+from .score import Score, score
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def train_run(
+    run: Run,
+    accelerator: Accelerator,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> tuple[LanguageModel, Progress]:
+    """Train a run to the end of its plan, which is made here if there is none yet.
+
+    Raises:
+        CheckpointError, Diverged: as `train`.
+        CorpusError, ArgumentError: the text is too short for batch and window, or the
+            lanes cannot be shared by the processes.
+    """
+    settings = run.settings
+    torch.manual_seed(settings.seed)  # every process draws the same weights …
+    model = run.new_model().to(accelerator.device)
+    torch.manual_seed(settings.seed + accelerator.process_index)  # … and other masks
+    assert settings.batch is not None
+    assert settings.window is not None
+    stream = Lanes(
+        run.train_tokens.open(),
+        settings.batch,
+        settings.window,
+        settings.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
+    plan = _plan(run, model, stream, accelerator)
+    forcing = parse_forcing(settings.forcing, plan.steps)
+    progress = train(
+        model,
+        stream,
+        NextToken(forcing),
+        optimiser,
+        make_schedule(settings.schedule, plan.steps, _warm_up(settings, plan)),
+        plan,
+        accelerator=accelerator,
+        store=run.store,
+        resume=resume,
+        validate=lambda m: _validate(m, run),
+        reporter=reporter,
+    )
+    return model, progress
+
+
+def make_reporter(run: Run, accelerator: Accelerator, tensorboard: bool) -> Reporter:
+    """A progress bar, metrics.jsonl and TensorBoard; silence on other processes."""
+    if tensorboard:
+        accelerator.init_trackers("tensorboard")  # on every process, says accelerate
+    if not accelerator.is_main_process:
+        return Reporter()
+    file = MetricsFile(run.directory / "metrics.jsonl")
+    trackers = [Trackers(accelerator)] if tensorboard else []
+    return Together(file, ProgressBar(), *trackers)
+
+
+def evaluate_held_out(run: Run, advance: Any = lambda count: None) -> Score | None:
+    """The figures of the held-out text by the run's trained model, kept in the run.
+
+    None where nothing, or too little, was held out.
+    """
+    if run.held_out.count < 2:
+        return None
+    figures = score(run.trained_model(), run.held_out, run.tokenizer, advance=advance)
+    run.keep("result.json", figures.to_json())
+    return figures
+
+
+def _validate(model: nn.Module, run: Run) -> float:
+    assert isinstance(model, LanguageModel)
+    return score(model, run.held_out, run.tokenizer).nats_per_token
+
+
+def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    return make_optimiser(
+        settings.optimiser,
+        model,
+        settings.lr,
+        weight_decay=settings.weight_decay,
+        betas=(0.9, settings.beta2),
+        momentum=settings.momentum,
+    )
+
+
+def _warm_up(settings: Settings, plan: Plan) -> int:
+    return min(settings.warm_up, plan.steps // 10)  # a short run warms up less
+
+
+def _plan(
+    run: Run, model: LanguageModel, stream: Lanes, accelerator: Accelerator
+) -> Plan:
+    """The run's plan: the stored one, or a new one, which is then stored."""
+    settings = run.settings
+    plan = Plan(
+        steps=0,
+        accumulate=settings.accumulate,
+        clip_norm=settings.clip,
+        clip_value=settings.clip_value,
+        log_every=settings.log_every,
+        checkpoint_every=settings.checkpoint_every,
+        validate_every=settings.validate_every,
+        patience=settings.patience,
+    )
+    stored = run.plan()
+    accelerator.wait_for_everyone()  # nobody may find a plan that another makes now
+    if stored is not None:
+        return replace(plan, steps=stored["steps"])
+    began = time.perf_counter()
+    steps = _steps(settings, plan, model, stream, accelerator)
+    took = time.perf_counter() - began
+    if accelerator.is_main_process:
+        run.keep("plan.json", {"version": 1, "steps": steps, "planning_seconds": took})
+    return replace(plan, steps=steps)
+
+
+def _steps(
+    settings: Settings,
+    plan: Plan,
+    model: LanguageModel,
+    stream: Lanes,
+    accelerator: Accelerator,
+) -> int:
+    if settings.steps is not None:
+        return settings.steps
+    if settings.minutes is None:
+        epochs = settings.epochs or Settings.DEFAULT_EPOCHS
+        return max(1, round(epochs * stream.windows / settings.accumulate))
+    # A scheduled forcing is measured where some steps read the model's own samples.
+    schedule = parse_forcing(settings.forcing, 2)
+    ratio = 1.0 if schedule == ConstantForcing(1.0) else 0.5
+    return steps_for(
+        settings.minutes * 60,
+        model,
+        stream,
+        NextToken(ConstantForcing(ratio)),
+        lambda copied: _optimiser(settings, copied),
+        plan,
+        accelerator,
+    )

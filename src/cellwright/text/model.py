@@ -1,0 +1,125 @@
+"""The language model: embedding → recurrent layer of any cell → linear."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..language import Cell
+from ..language.errors import ArgumentError
+from ..nn.recurrent import Recurrent
+from ..train.bptt import State
+from ..train.forcing import run_forced
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """The numbers that, with a cell, make a model."""
+
+    vocabulary: int
+    embedding: int
+    hidden: int
+    layers: int = 1
+    dropout: float = 0.0
+    tie: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class LanguageModel(nn.Module):
+    """Predicts the next token from all tokens before it.
+
+    Args:
+        cell: the recurrent cell.
+        sizes: the widths; with `tie` the embedding is also the output matrix (Press &
+            Wolf 2017), and must be as wide as the layer's output.
+        engine: as `cw.Recurrent` takes it.
+        unknown: number of the unknown token, which the model never feeds back to
+            itself; None where there is none.
+
+    Raises:
+        ArgumentError: `tie` with widths that differ.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        sizes: ModelSizes,
+        *,
+        engine: str = "auto",
+        unknown: int | None = None,
+    ):
+        super().__init__()
+        self.unknown = unknown
+        self.embed = nn.Embedding(sizes.vocabulary, sizes.embedding)
+        self.rnn = Recurrent(
+            cell,
+            sizes.embedding,
+            sizes.hidden,
+            sizes.layers,
+            dropout=sizes.dropout if sizes.layers > 1 else 0.0,
+            engine=engine,
+        )
+        self.drop = nn.Dropout(sizes.dropout)
+        width = self.rnn.output_size
+        self.head = nn.Linear(width, sizes.vocabulary)
+        if sizes.tie:
+            if sizes.embedding != width:
+                raise ArgumentError(
+                    "[tie] one matrix cannot be both the embedding and the output; "
+                    f"received an embedding of {sizes.embedding} and outputs of "
+                    f"{width}, expected equal widths. Give --embedding {width}"
+                )
+            # A unit-variance embedding would give logits of variance H at the output.
+            nn.init.normal_(self.embed.weight, std=width**-0.5)
+            self.head.weight = self.embed.weight
+
+    def forward(
+        self, tokens: Tensor, state: State = None, forcing: float = 1.0
+    ) -> tuple[Tensor, State]:
+        """Logits of the next token.
+
+        Args:
+            tokens: (T, B) token numbers.
+            state: the layer's state before the window; None is the initial one.
+            forcing: the probability of reading the truth (see `run_forced`).
+
+        Returns:
+            Logits (T, B, V) of the tokens that come after, and the state.
+        """
+        return run_forced(self._step, tokens, state, forcing, self.sample)
+
+    def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        x = self.drop(self.embed(tokens))  # (T, B, E)
+        y, state = self.rnn(x, state)  # (T, B, H)
+        return self.head(self.drop(y)), state  # (T, B, V)
+
+    def sample(self, logits: Tensor) -> Tensor:
+        """(1, B, V) -> (1, B): one token for each row, drawn from the prediction."""
+        if self.unknown is not None:
+            logits = logits.index_fill(-1, torch.tensor(self.unknown), -torch.inf)
+        return torch.multinomial(logits[0].softmax(-1), 1).t()
+
+
+class NextToken:
+    """The objective of a language model (a `train.loop.Objective`).
+
+    The mean cross entropy in nats over a window of tokens; the state is carried from
+    window to window, and starts anew where the batch says it is the first.
+    """
+
+    def __init__(self, forcing):
+        self.forcing = forcing
+
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], state: State, step: int
+    ) -> tuple[Tensor, State]:
+        if batch["first"]:
+            state = None
+        logits, state = model(batch["x"], state, self.forcing(step))  # (T, B, V)
+        return F.cross_entropy(logits.flatten(0, 1), batch["y"].flatten()), state

@@ -1,0 +1,172 @@
+"""Characters, words or byte pairs, by way of the `tokenizers` library.
+
+All three lose nothing: decoding gives the text back, white space included, but for
+characters and words that are not in the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from ..language.errors import ArgumentError, CellwrightError
+from ..train.checkpoint import write_and_sync
+
+KINDS = ("char", "word", "bpe")
+UNKNOWN = "<unk>"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how the unknown token is written
+
+#: A word with the blank before it, a run of punctuation, or a run of white space.
+_WORDS = Regex(r" ?\w+| ?[^\s\w]+|\s+(?!\S)|\s+")
+
+_DEFAULT_VOCABULARY = {"word": 10_000, "bpe": 1_024}
+_RUN = 4096  # characters
+_BYTES = 256  # a byte-pair vocabulary starts from every byte
+
+
+class TextTokenizer:
+    """Text to token numbers and back.
+
+    Attributes:
+        kind: "char", "word" or "bpe".
+        vocabulary: number of tokens.
+        unknown: the number of the unknown token; None for byte pairs, which know all.
+    """
+
+    def __init__(self, kind: str, inner: Tokenizer):
+        self.kind = kind
+        self._inner = inner
+        self.vocabulary = inner.get_vocab_size()
+        self.unknown: int | None = inner.token_to_id(UNKNOWN)
+
+    @staticmethod
+    def learn(
+        kind: str, pieces: Iterable[str], vocabulary: int | None = None
+    ) -> TextTokenizer:
+        """Learn a vocabulary from text that comes in pieces.
+
+        Args:
+            kind: one of `KINDS`.
+            pieces: the training text.
+            vocabulary: at most so many tokens; None: every character, 10,000 words or
+                1,024 byte pairs.
+
+        Raises:
+            ArgumentError: no such kind, or a vocabulary too small for it.
+        """
+        if kind not in KINDS:
+            raise ArgumentError(
+                f"[tokenizer] received {kind!r}, expected one of {', '.join(KINDS)}"
+            )
+        size = vocabulary or _DEFAULT_VOCABULARY.get(kind)
+        smallest = _BYTES if kind == "bpe" else 2
+        if size is not None and size < smallest:
+            raise ArgumentError(
+                f"[tokenizer] a vocabulary of {kind} has at least {smallest} tokens; "
+                f"received {size}"
+            )
+        build = {"char": _characters, "word": _words, "bpe": _byte_pairs}[kind]
+        return TextTokenizer(kind, build(pieces, size))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token numbers of a text: (N,), int64."""
+        if self.kind != "char":
+            return np.array(self._inner.encode(text).ids, dtype=np.int64)
+        # Characters do not see their neighbours: short runs are encoded in parallel.
+        runs = [text[i : i + _RUN] for i in range(0, len(text), _RUN)]
+        encoded = self._inner.encode_batch_fast(runs)
+        numbers = [np.array(run.ids, dtype=np.int64) for run in encoded]
+        return np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of token numbers; an unknown one is written U+FFFD."""
+        return "".join(self.stream(tokens))
+
+    def stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """The text of tokens, as they come: each piece once its characters are whole.
+
+        A character may take several byte-pair tokens; what is incomplete at the end is
+        written U+FFFD.
+        """
+        pending: list[int] = []
+        for token in tokens:
+            if token == self.unknown:
+                yield REPLACEMENT
+                continue
+            pending.append(token)
+            text = self._inner.decode(pending)
+            # The decoder writes U+FFFD for a character that is not whole yet. More than
+            # a few of those are no beginning of a character, but nonsense.
+            if text.endswith(REPLACEMENT) and len(pending) < 4:
+                continue
+            yield text
+            pending = []
+        if pending:
+            yield self._inner.decode(pending)
+
+    def save(self, path: Path) -> None:
+        """Write the `tokenizers` library's own JSON, which names the kind as well."""
+        write_and_sync(path, self._inner.to_str().encode())
+
+    @staticmethod
+    def load(kind: str, path: Path) -> TextTokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            CellwrightError: missing, or not a tokenizer.
+        """
+        try:
+            return TextTokenizer(kind, Tokenizer.from_str(path.read_text("utf-8")))
+        except Exception as error:  # the library raises bare Exception
+            raise CellwrightError(f"[{path}] is not a tokenizer: {error}") from error
+
+
+def _most_frequent(counts: Counter[str], size: int | None) -> dict[str, int]:
+    """The unknown token, then the most frequent ones; ties in order of the token."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = sorted(token for token, _ in ranked[: None if size is None else size - 1])
+    return {token: number for number, token in enumerate([UNKNOWN, *kept])}
+
+
+def _characters(pieces: Iterable[str], size: int | None) -> Tokenizer:
+    counts: Counter[str] = Counter()
+    for piece in pieces:
+        counts.update(piece)
+    # Byte-pair encoding with no pair to merge leaves characters; it is ten times
+    # faster than splitting at every character.
+    vocabulary = _most_frequent(counts, size)
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
+    inner.decoder = decoders.Fuse()  # type: ignore[assignment]
+    return inner
+
+
+def _words(pieces: Iterable[str], size: int | None) -> Tokenizer:
+    splitter = pre_tokenizers.Split(_WORDS, "isolated")
+    counts: Counter[str] = Counter()
+    for piece in pieces:
+        counts.update(word for word, _ in splitter.pre_tokenize_str(piece))
+    vocabulary = _most_frequent(counts, size)
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    inner.pre_tokenizer = splitter  # type: ignore[assignment]
+    inner.decoder = decoders.Fuse()  # type: ignore[assignment]
+    return inner
+
+
+def _byte_pairs(pieces: Iterable[str], size: int | None) -> Tokenizer:
+    assert size is not None
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(  # type: ignore[assignment]
+        add_prefix_space=False
+    )
+    inner.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(pieces, trainer)
+    return inner

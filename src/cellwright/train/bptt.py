@@ -1,0 +1,75 @@
+"""Back-propagation through time, full and truncated.
+
+Full BPTT differentiates through a whole sequence. Truncated BPTT (Williams & Peng 1990)
+cuts it into windows: the state is carried over from one window to the next, but its
+gradient is not, so memory is bounded by the window and no gradient is longer than it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+#: A recurrent state: a tensor, None, or a tuple, list or dict of states.
+State = Any
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply `function` to every tensor of a nested state, keeping its structure."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return {key: map_state(function, value) for key, value in state.items()}
+    if isinstance(state, (tuple, list)):
+        parts = [map_state(function, value) for value in state]
+        if hasattr(state, "_fields"):  # a named tuple takes its fields one by one
+            return type(state)(*parts)
+        return type(state)(parts)
+    return state
+
+
+def detach(state: State) -> State:
+    """The same values with no past: the cut of truncated BPTT."""
+    return map_state(Tensor.detach, state)
+
+
+def windows(length: int, window: int | None) -> Iterator[slice]:
+    """Slices of `window` steps over `length`; the last may be shorter. None: one."""
+    step = window or length
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def backpropagate(
+    loss: Callable[[Tensor, Tensor, State], tuple[Tensor, State]],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    window: int | None = None,
+    state: State = None,
+    backward: Callable[[Tensor], Any] = Tensor.backward,
+) -> tuple[Tensor, State]:
+    """Accumulate the gradient of one batch of sequences, full or truncated.
+
+    Args:
+        loss: `loss(inputs, targets, state) -> (sum over the window's steps, state)`.
+        inputs: (T, B, …), time first.
+        targets: (T, B, …).
+        window: steps per window; None is full BPTT.
+        state: what the sequence starts from (None: the model's own).
+        backward: called with each window's loss.
+
+    Returns:
+        The loss summed over all steps, detached, and the detached final state.
+    """
+    total = None
+    for piece in windows(len(inputs), window):
+        value, state = loss(inputs[piece], targets[piece], state)
+        backward(value)
+        state = detach(state)
+        total = value.detach() if total is None else total + value.detach()
+    if total is None:
+        raise ValueError("[backpropagate] received a sequence of no steps")
+    return total, state

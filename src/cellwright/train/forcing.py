@@ -1,0 +1,152 @@
+"""Teacher forcing, scheduled sampling and free running.
+
+A model that predicts a sequence reads at each step either the true last element
+(teacher forcing) or what it predicted itself (free running). Scheduled sampling
+(Bengio, Vinyals, Jaitly & Shazeer 2015) tosses a coin for each step and row, true with
+probability ε_i, and lets ε_i fall with the training step i (their section 2.4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..language.errors import ArgumentError
+from .bptt import State
+
+
+class Forcing(Protocol):
+    """The probability ε_i of reading the truth at training step i."""
+
+    def __call__(self, step: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class ConstantForcing:
+    """ε_i = ratio: 1 is teacher forcing, 0 free running."""
+
+    ratio: float = 1.0
+
+    def __call__(self, step: int) -> float:
+        return self.ratio
+
+
+@dataclass(frozen=True)
+class LinearForcing:
+    """ε_i = max(ε, k − c·i)."""
+
+    k: float
+    c: float
+    floor: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        return max(self.floor, self.k - self.c * step)
+
+
+@dataclass(frozen=True)
+class ExponentialForcing:
+    """ε_i = k^i, with k < 1."""
+
+    k: float
+
+    def __call__(self, step: int) -> float:
+        return self.k**step
+
+
+@dataclass(frozen=True)
+class InverseSigmoidForcing:
+    """ε_i = k / (k + exp(i / k)), with k ≥ 1."""
+
+    k: float
+
+    def __call__(self, step: int) -> float:
+        exponent = step / self.k
+        return self.k / (self.k + math.exp(exponent)) if exponent < 700 else 0.0
+
+
+def parse_forcing(text: str, steps: int) -> Forcing:
+    """A forcing from its short form.
+
+    `0.8` is a constant ratio. `linear:E` falls from 1 to E (default 0.5) over the
+    run's `steps`; `exponential:K` is K^i; `sigmoid:K` is K / (K + exp(i / K)). K left
+    out puts ε near one half in the middle of the run.
+
+    Raises:
+        ArgumentError: another word, or a number out of its range.
+    """
+    name, _, number = text.partition(":")
+    try:
+        value = float(number) if number else None
+        if name == "linear":
+            end = _within(0.5 if value is None else value, 0, 1)
+            return LinearForcing(1.0, (1.0 - end) / max(1, steps), end)
+        if name == "exponential":
+            half = 0.5 ** (2 / max(2, steps))
+            return ExponentialForcing(_within(half if value is None else value, 0, 1))
+        if name == "sigmoid":
+            middle = _inverse_sigmoid_with_middle(steps / 2)
+            k = middle if value is None else value
+            return InverseSigmoidForcing(_within(k, 1, math.inf))
+        return ConstantForcing(_within(float(text), 0, 1))
+    except ValueError:
+        raise ArgumentError(
+            f"[forcing] received {text!r}, expected a ratio between 0 and 1, "
+            "'linear[:END]', 'exponential[:K]' with K up to 1 or 'sigmoid[:K]' "
+            "with K of at least 1"
+        ) from None
+
+
+def _within(value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise ValueError
+    return value
+
+
+def _inverse_sigmoid_with_middle(middle: float) -> float:
+    """The k with k / (k + exp(middle / k)) = ½, that is k·ln k = middle."""
+    k = max(math.e, middle)
+    for _ in range(50):  # Newton's method on k·ln k − middle
+        k -= (k * math.log(k) - middle) / (math.log(k) + 1)
+        k = max(k, 1.0)
+    return k
+
+
+def run_forced(
+    step: Callable[[Tensor, State], tuple[Tensor, State]],
+    inputs: Tensor,
+    state: State,
+    ratio: float,
+    feedback: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, State]:
+    """Run a model over a window, feeding some of its own predictions back to it.
+
+    Args:
+        step: `step(inputs (t, B, …), state) -> (outputs (t, B, …), state)`.
+        inputs: (T, B, …) the truth. Its first step is always read as it is.
+        state: the state before the window.
+        ratio: ε, the probability of reading the truth at a step. 1 runs the window in
+            one call; 0 is free running. The coins are torch's global generator's.
+        feedback: `feedback(outputs (1, B, …)) -> inputs (1, B, …)`, a sample or a mode
+            of the prediction. No gradient flows through it.
+
+    Returns:
+        The outputs (T, B, …) and the state after the window.
+    """
+    if ratio >= 1:
+        return step(inputs, state)
+    outputs = []
+    read = inputs[:1]  # (1, B, …)
+    for t in range(len(inputs)):
+        output, state = step(read, state)
+        outputs.append(output)
+        if t + 1 < len(inputs):
+            truth, own = inputs[t + 1 : t + 2], feedback(output.detach())
+            coins = torch.rand(truth.shape[:2], device=truth.device) < ratio  # (1, B)
+            shape = coins.shape + (1,) * (truth.ndim - 2)
+            read = torch.where(coins.view(shape), truth, own)
+    return torch.cat(outputs), state

@@ -1,0 +1,72 @@
+"""Optimisers by name, with weight decay on matrices only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..language.errors import ArgumentError
+
+NAMES = ("adamw", "adam", "sgd")
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: matrices decay, biases and other vectors do not.
+
+    A bias, a diagonal peephole or a scalar has no product to keep small; pulling it
+    towards zero only moves a gate from where it was put.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimiser(
+    name: str,
+    model: nn.Module,
+    lr: float,
+    *,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    momentum: float = 0.9,
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015) or SGD by name.
+
+    Args:
+        name: one of `NAMES`.
+        model: its parameters are grouped by `decay_groups`.
+        lr: the peak learning rate; a schedule scales it.
+        weight_decay: decoupled for AdamW, added to the gradient for Adam and SGD.
+        betas: decay of the two moments (Adam and AdamW).
+        momentum: of SGD, in Nesterov's form unless 0.
+
+    Raises:
+        ArgumentError: the name is none of `NAMES`.
+    """
+    groups = decay_groups(model, weight_decay)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=betas)
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr, betas=betas)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+    raise ArgumentError(
+        f"[optimiser] no such optimiser; received {name!r}, "
+        f"expected one of {', '.join(NAMES)}"
+    )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:
+    """Set every group's rate to `factor` times its peak; returns the first's."""
+    for group in optimiser.param_groups:
+        # The peak travels with the optimiser's state, so a resumed run knows it.
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = factor * group["initial_lr"]
+    return optimiser.param_groups[0]["lr"]

@@ -1,0 +1,141 @@
+"""What a run tells: a progress bar, `metrics.jsonl`, and accelerate's trackers."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import write_atomically
+
+
+class Reporter:
+    """Says nothing; the base of those that do. Only the main process has another."""
+
+    def start(self, step: int, steps: int) -> None:
+        """The run begins, or resumes, at `step` of `steps`."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Numbers of one step, or of one validation."""
+
+    def finish(self) -> None:
+        """No more numbers will come, for whatever reason."""
+
+
+class MetricsFile(Reporter):
+    """Appends every row to a file of JSON lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = None
+
+    def start(self, step: int, steps: int) -> None:
+        # Rows after the checkpoint will be written once more: drop the first writing.
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.path, lines.encode())
+        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115
+
+    def log(self, row: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(row) + "\n")
+
+    def finish(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole rows of a metrics file; a line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+class ProgressBar(Reporter):
+    """Loss, tokens per second and time left, on standard error.
+
+    A terminal gets a moving bar; a file or a pipe gets a line every ten seconds.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[speed]} tokens/s"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._last_line = time.monotonic()
+
+    def start(self, step: int, steps: int) -> None:
+        self._task = self._bar.add_task(
+            "train", completed=step, total=steps, loss="–", speed="–"
+        )
+        self._steps = steps
+        self._bar.start()
+
+    def log(self, row: dict[str, Any]) -> None:
+        if "loss" not in row:
+            return
+        speed = f"{row['tokens_per_second']:,.0f}"
+        loss = f"{row['loss']:.3f}"
+        self._bar.update(self._task, completed=row["step"], loss=loss, speed=speed)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line > 10:
+            self._last_line = now
+            left = (self._steps - row["step"]) * row["seconds_per_step"]
+            self._console.print(
+                f"step {row['step']}/{self._steps}  loss {loss}  {speed} tokens/s  "
+                f"{left:.0f} s left",
+                highlight=False,
+            )
+
+    def finish(self) -> None:
+        self._bar.stop()
+
+
+class Trackers(Reporter):
+    """Hands the numbers to accelerate's trackers (TensorBoard)."""
+
+    def __init__(self, accelerator: Any):
+        self._accelerator = accelerator
+
+    def log(self, row: dict[str, Any]) -> None:
+        values = {key: value for key, value in row.items() if key != "step"}
+        self._accelerator.log(values, step=row["step"])
+
+    def finish(self) -> None:
+        self._accelerator.end_training()
+
+
+class Together(Reporter):
+    """Several reporters as one."""
+
+    def __init__(self, *reporters: Reporter):
+        self._reporters = reporters
+
+    def start(self, step: int, steps: int) -> None:
+        for reporter in self._reporters:
+            reporter.start(step, steps)
+
+    def log(self, row: dict[str, Any]) -> None:
+        for reporter in self._reporters:
+            reporter.log(row)
+
+    def finish(self) -> None:
+        for reporter in self._reporters:
+            reporter.finish()

@@ -1,0 +1,135 @@
+"""Learning-rate schedules: a factor for every step, times the optimiser's own rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..language.errors import ArgumentError
+
+
+class Schedule(Protocol):
+    """What the loop asks of a schedule."""
+
+    def factor(self, step: int) -> float:
+        """The learning rate of `step` (from 0), as a fraction of the peak rate."""
+        ...
+
+    def observe(self, validation_loss: float) -> None:
+        """Hear of a validation; only a plateau schedule cares."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class _WarmUp:
+    """A linear rise over `warm_up` steps, then whatever `after` says."""
+
+    warm_up: int = 0
+
+    def factor(self, step: int) -> float:
+        # (step + 1): the very first step must move the weights, too.
+        rise = (step + 1) / self.warm_up if step < self.warm_up else 1.0
+        return rise * self.after(step)
+
+    def after(self, step: int) -> float:
+        return 1.0
+
+    def observe(self, validation_loss: float) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@dataclass
+class Constant(_WarmUp):
+    """Warm-up, then the peak rate to the end."""
+
+
+@dataclass
+class Cosine(_WarmUp):
+    """Warm-up, then half a cosine down to `floor` at step `steps`.
+
+    Loshchilov & Hutter 2017, "SGDR", equation 5, with one period and no restart.
+    """
+
+    steps: int = 1
+    floor: float = 0.0
+
+    def after(self, step: int) -> float:
+        length = max(1, self.steps - self.warm_up)
+        done = min(1.0, max(0, step - self.warm_up) / length)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass
+class Linear(_WarmUp):
+    """Warm-up, then a straight line down to `floor` at step `steps`."""
+
+    steps: int = 1
+    floor: float = 0.0
+
+    def after(self, step: int) -> float:
+        length = max(1, self.steps - self.warm_up)
+        done = min(1.0, max(0, step - self.warm_up) / length)
+        return 1 - (1 - self.floor) * done
+
+
+@dataclass
+class Plateau(_WarmUp):
+    """Warm-up, then `cut` times the rate after `patience` validations without gain."""
+
+    cut: float = 0.5
+    patience: int = 2
+    _scale: float = field(default=1.0, init=False)
+    _best: float | None = field(default=None, init=False)
+    _waited: int = field(default=0, init=False)
+
+    def after(self, step: int) -> float:
+        return self._scale
+
+    def observe(self, validation_loss: float) -> None:
+        if self._best is None or validation_loss < self._best:
+            self._best, self._waited = validation_loss, 0
+            return
+        self._waited += 1
+        if self._waited >= self.patience:
+            self._scale, self._waited = self._scale * self.cut, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scale": self._scale, "best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._scale, self._best = state["scale"], state["best"]
+        self._waited = state["waited"]
+
+
+NAMES = ("cosine", "linear", "constant", "plateau")
+
+
+def make_schedule(name: str, steps: int, warm_up: int = 0) -> Schedule:
+    """A schedule by its name.
+
+    Raises:
+        ArgumentError: the name is none of `NAMES`.
+    """
+    if name == "cosine":
+        return Cosine(warm_up, steps)
+    if name == "linear":
+        return Linear(warm_up, steps)
+    if name == "constant":
+        return Constant(warm_up)
+    if name == "plateau":
+        return Plateau(warm_up)
+    raise ArgumentError(
+        f"[schedule] no such schedule; received {name!r}, "
+        f"expected one of {', '.join(NAMES)}"
+    )
