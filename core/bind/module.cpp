@@ -150,6 +150,7 @@ void run_program(const Program& program, const OwnedSchedule& schedule, int elem
 }  // namespace
 
 NB_MODULE(_core, m) {
+    nb::set_leak_warnings(false);  // Python's caches of schedules live to the end
     m.doc() = "The native core: runs programs (see core/program.h) over schedules.";
     nb::class_<Program>(m, "Program")
         .def("__init__", &init_program, "backward"_a, "arrays"_a, "parameters"_a, "stages"_a,

@@ -19,7 +19,7 @@ from ..compiler.plan import Plan, unsupported
 from ..compiler.stages import Binding
 from ..language import Graph
 from ..language.evaluate import evaluate
-from . import schedule
+from .schedule import Schedule, dense, packed
 
 try:
     from .. import _core
@@ -115,88 +115,46 @@ class NativeCell:
         inputs: Sequence[Tensor],
         states: Sequence[Tensor],
         parameters: Sequence[Tensor],
-        reverse: bool,
+        walk: Schedule,
         training: bool,
     ) -> list[Tensor]:
         """The outputs, the final states, and what the backward walk will read.
 
         Args:
-            inputs: x (T, B, size), then the named inputs alike.
+            inputs: x and the named inputs, one row (…, size) for each of the walk.
             states: the initial states, (B, size) each.
             parameters: as the binding lists them.
-            reverse: walk from the last step to the first.
-            training: keep what the backward walk reads; the last tensor, else empty.
+            walk: the order of the rows.
+            training: keep what the backward walk reads: the last tensor, else empty.
         """
-        x = inputs[0]
-        steps, batch = x.shape[0], x.shape[1]
-        rows = steps * batch
         keep = [t.contiguous() for t in (*inputs, *states, *parameters)]
-        element = x.element_size()
-        y = x.new_empty(steps, batch, self.output_size)
+        x, rows = keep[0], walk.rows
+        y = x.new_empty(*x.shape[:-1], self.output_size)
         saved = x.new_empty(rows * sum(self.planes) if training else 0)
-        arrays = [_matrix(t, rows) for t in keep[: len(inputs)]]
-        planes = self._planes(saved, rows)
-        kept: list[Tensor] = [y] if self.output_is_state else []
-        for state, size in enumerate(self.sizes):
-            if state == 0 and self.output_is_state:
-                arrays.append((y.data_ptr(), rows, size, size))
-            elif training:
-                arrays.append(planes.pop(0))
-            else:
-                rolling = x.new_empty(2 * batch, size)
-                kept.append(rolling)
-                arrays.append((rolling.data_ptr(), 2 * batch, size, size))
-            arrays.append(_matrix(keep[len(inputs) + state], batch))
-        if not self.output_is_state:
-            arrays.append((y.data_ptr(), rows, self.output_size, self.output_size))
-        arrays += planes
-        _core.run(
-            self.program("training" if training else "inference"),
-            schedule.dense(steps, batch, reverse),
-            element,
-            arrays,
-            [_vector(p) for p in keep[len(inputs) + len(states) :]],
-            (),
-            torch.get_num_threads(),
-            self.isa,
+        sequences = [y.view(rows, -1)] if self.output_is_state else []
+        if training:
+            sequences += self._split(saved, rows)
+        else:
+            sequences += [
+                x.new_empty(2 * walk.batch, size)
+                for size in self.sizes[len(sequences) :]
+            ]
+        self._run(
+            "training" if training else "inference", (), keep, y, sequences, [], [], walk
         )
-        return [y, *self._finals(y, saved, kept, steps, batch, reverse, training), saved]
+        finals = []
+        for state, plane in enumerate(sequences[: len(self.sizes)]):
+            whole = training or (state == 0 and self.output_is_state)
+            last = plane[walk.last if whole else walk.last_rolling]
+            finals.append(last.clone() if isinstance(walk.last, slice) else last)
+        return [y, *finals, saved]
 
-    def _planes(self, saved: Tensor, rows: int) -> list[Buffer]:
-        """The parts of `saved`: a matrix of `rows` rows for each of `planes`."""
-        if not saved.numel():
-            return [] if rows else [(0, 0, size, size) for size in self.planes]
-        at, planes = saved.data_ptr(), []
-        for size in self.planes:
-            planes.append((at, rows, size, size))
-            at += rows * size * saved.element_size()
-        return planes
-
-    def _finals(
-        self,
-        y: Tensor,
-        saved: Tensor,
-        kept: list[Tensor],
-        steps: int,
-        batch: int,
-        reverse: bool,
-        training: bool,
-    ) -> list[Tensor]:
-        """Copies of each state's last rows."""
-        last = 0 if reverse else steps - 1
-        finals, rolling, start = [], list(kept), 0
-        for state, size in enumerate(self.sizes):
-            if state == 0 and self.output_is_state:
-                finals.append(y[last].clone())
-                rolling.pop(0)
-            elif training:
-                plane = saved.narrow(0, start, steps * batch * size)
-                finals.append(plane.view(steps, batch, size)[last].clone())
-                start += steps * batch * size
-            else:
-                block = (steps - 1) % 2
-                finals.append(rolling.pop(0)[block * batch : (block + 1) * batch].clone())
-        return finals
+    def _split(self, saved: Tensor, rows: int) -> list[Tensor]:
+        """The parts of `saved`: a matrix (rows, columns) for each of `planes`."""
+        parts = saved.split([rows * size for size in self.planes])
+        return [
+            part.view(rows, size) for part, size in zip(parts, self.planes, strict=True)
+        ]
 
     def backward(
         self,
@@ -207,77 +165,96 @@ class NativeCell:
         saved: Tensor,
         grad_y: Tensor | None,
         grad_finals: Sequence[Tensor | None],
-        reverse: bool,
+        walk: Schedule,
         wanted: tuple[str, ...],
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Gradients of the wanted inputs, of the initial states, of the parameters."""
-        x = inputs[0]
-        steps, batch = x.shape[0], x.shape[1]
-        rows = steps * batch
         keep = [t.contiguous() for t in (*inputs, *states, *parameters)]
+        sequences = [y.view(walk.rows, -1)] if self.output_is_state else []
+        sequences += self._split(saved, walk.rows)
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
-        arrays = [_matrix(t, rows) for t in keep[: len(inputs)]]
-        planes = self._planes(saved, rows)
-        for state, size in enumerate(self.sizes):
-            own = state == 0 and self.output_is_state
-            arrays.append((y.data_ptr(), rows, size, size) if own else planes.pop(0))
-            arrays.append(_matrix(keep[len(inputs) + state], batch))
-        if not self.output_is_state:
-            arrays.append((y.data_ptr(), rows, self.output_size, self.output_size))
-        arrays += planes
-        arrays.append(_matrix(grad_y, rows))
+        # Each state's cotangent is carried in place, from the final to the initial one.
         grad_states = [
-            x.new_zeros(batch, size) if grad is None else grad.clone().contiguous()
-            for grad, size in zip(grad_finals, self.sizes, strict=True)
+            torch.zeros_like(state) if grad is None else grad.clone().contiguous()
+            for grad, state in zip(grad_finals, keep[len(inputs) :], strict=False)
         ]
-        arrays += [_matrix(g, batch) for g in grad_states]
         grad_inputs = [
-            torch.empty(t.shape, dtype=t.dtype)
-            for name, t in zip(self.inputs, inputs, strict=True)
+            torch.empty_like(t)
+            for name, t in zip(self.inputs, keep, strict=False)
             if name in wanted
         ]
-        arrays += [_matrix(g, rows) for g in grad_inputs]
-        shapes = [p.shape for p in parameters]
-        gradients = [torch.zeros(shape, dtype=x.dtype) for shape in shapes]
+        gradients = [torch.zeros_like(p) for p in keep[len(inputs) + len(states) :]]
+        own = [grad_y, *grad_states, *grad_inputs]
+        self._run("backward", wanted, keep, y, sequences, own, gradients, walk)
+        return grad_inputs, grad_states, gradients
+
+    def _run(
+        self,
+        kind: str,
+        wanted: tuple[str, ...],
+        keep: list[Tensor],
+        y: Tensor,
+        sequences: list[Tensor],
+        gradient_arrays: list[Tensor],
+        gradients: list[Tensor],
+        walk: Schedule,
+    ) -> None:
+        """Hand everything to the core, in the order of the program's arrays."""
+        count, states = len(self.inputs), len(self.sizes)
+        arrays = keep[:count]
+        for sequence, initial in zip(sequences, keep[count : count + states], strict=False):
+            arrays += (sequence, initial)
+        if not self.output_is_state:
+            arrays.append(y)
+        arrays += sequences[states:]
+        arrays += gradient_arrays
         _core.run(
-            self.program("backward", wanted),
-            schedule.dense(steps, batch, reverse),
-            x.element_size(),
-            arrays,
-            [_vector(p) for p in keep[len(inputs) + len(states) :]],
+            self.program(kind, wanted),
+            walk.core,
+            y.element_size(),
+            [_matrix(t) for t in arrays],
+            [_vector(p) for p in keep[count + states :]],
             [_vector(g) for g in gradients],
             torch.get_num_threads(),
             self.isa,
         )
-        return grad_inputs, grad_states, gradients
 
     def reference(
         self,
         inputs: Sequence[Tensor],
         states: Sequence[Tensor],
         parameters: Sequence[Tensor],
+        order: Schedule,
         reverse: bool,
     ) -> list[Tensor]:
         """The same walk stepped in torch: the outputs and the final states."""
         W = BoundWeights(self.graph, self.binding, parameters)
+        shape = (*inputs[0].shape[:-1], self.output_size)
+        rows = [v.reshape(order.rows, -1) for v in inputs]
         current, outputs = list(states), []
-        steps = range(len(inputs[0]))
-        for t in reversed(steps) if reverse else steps:
-            now = {name: v[t] for name, v in zip(self.inputs, inputs, strict=True)}
-            olds = {s.name: v for s, v in zip(self.graph.states, current, strict=True)}
+        for offset, count in order.steps:
+            now = {
+                name: v[offset : offset + count]
+                for name, v in zip(self.inputs, rows, strict=True)
+            }
+            olds = {
+                s.name: v[:count]
+                for s, v in zip(self.graph.states, current, strict=True)
+            }
             values = evaluate(self.graph, W, now, olds)
             current = [
-                values[u].expand_as(old)
+                torch.cat([values[u].expand(count, old.shape[1]), old[count:]])
                 for u, old in zip(self.graph.updates, current, strict=True)
             ]
             output = values[self.graph.output]
-            outputs.append(output.expand(*current[0].shape[:-1], self.output_size))
-        return [torch.stack(outputs[::-1] if reverse else outputs), *current]
+            outputs.append(output.expand(count, self.output_size))
+        y = torch.cat(outputs[::-1] if reverse else outputs)
+        return [y.view(shape), *current]
 
 
-def _matrix(t: Tensor, rows: int) -> Buffer:
+def _matrix(t: Tensor) -> Buffer:
     columns = t.shape[-1]
-    return t.data_ptr(), rows, columns, columns
+    return t.data_ptr(), t.numel() // columns, columns, columns
 
 
 def _vector(t: Tensor) -> Buffer:
@@ -338,6 +315,7 @@ def walk(
     parameters: Sequence[Tensor],
     *,
     reverse: bool = False,
+    batch_sizes: Sequence[int] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Walk a cell over a sequence.
 
@@ -348,6 +326,8 @@ def walk(
         inputs: the named inputs, (T, B, size) each.
         parameters: as the cell's binding lists them.
         reverse: walk from the last step to the first.
+        batch_sizes: the rows of each step, never more than of the step before; x and
+            the named inputs are then (Σ batch_sizes, size).
 
     Returns:
         The outputs (T, B, output_size), in the order of x, and the final states.
@@ -356,19 +336,29 @@ def walk(
     dtype = parameters[0].dtype if parameters else x.dtype
     sources = [t if t.dtype == dtype else t.to(dtype) for t in sources]  # autocast
     states = [t if t.dtype == dtype else t.to(dtype) for t in states]
+    sizes = list(batch_sizes or ())
     if torch.compiler.is_compiling():
+        tensors = sources, states, list(parameters)
         training = torch.is_grad_enabled()
-        y, *rest = _walk_op(sources, states, list(parameters), cell.key, reverse, training)
+        y, *rest = _walk_op(*tensors, cell.key, sizes, reverse, training)
         return y, rest[:-1]
+    order = _order(x, sizes, reverse)
     if _transformed():
-        y, *finals = cell.reference(sources, states, parameters, reverse)
+        y, *finals = cell.reference(sources, states, parameters, order, reverse)
         return y, finals
     tensors = (*sources, *states, *parameters)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        y, *finals = _Walk.apply(cell, reverse, len(sources), *tensors)  # type: ignore[misc]
+        count = len(sources)
+        y, *finals = _Walk.apply(cell, order, reverse, count, *tensors)  # type: ignore[misc]
         return y, finals
-    y, *rest = cell.forward(sources, states, parameters, reverse, training=False)
+    y, *rest = cell.forward(sources, states, parameters, order, training=False)
     return y, rest[:-1]
+
+
+def _order(x: Tensor, batch_sizes: Sequence[int], reverse: bool) -> Schedule:
+    if batch_sizes:
+        return packed(tuple(batch_sizes), reverse)
+    return dense(x.shape[0], x.shape[1], reverse)
 
 
 def _transformed() -> bool:
@@ -381,6 +371,7 @@ def _transformed() -> bool:
 
 def _gradients(
     cell: NativeCell,
+    order: Schedule,
     reverse: bool,
     count: int,
     tensors: Sequence[Tensor],
@@ -393,12 +384,10 @@ def _gradients(
     inputs, states = tensors[:count], tensors[count : count + len(cell.sizes)]
     parameters = tensors[count + len(cell.sizes) :]
     if torch.is_grad_enabled():
-        return _double(cell, reverse, inputs, states, parameters, grads, needed)
+        return _double(cell, order, reverse, inputs, states, parameters, grads, needed)
     wanted = tuple(n for n, need in zip(cell.inputs, needed, strict=False) if need)
-    if torch.compiler.is_compiling():
-        raise AssertionError("the compiler sees cellwright::walk_backward")
     found, of_states, of_parameters = cell.backward(
-        inputs, states, parameters, y, saved, grads[0], grads[1:], reverse, wanted
+        inputs, states, parameters, y, saved, grads[0], grads[1:], order, wanted
     )
     of_inputs = [found.pop(0) if n in wanted else None for n in cell.inputs]
     return [*of_inputs, *of_states, *of_parameters]
@@ -406,6 +395,7 @@ def _gradients(
 
 def _double(
     cell: NativeCell,
+    order: Schedule,
     reverse: bool,
     inputs: Sequence[Tensor],
     states: Sequence[Tensor],
@@ -413,7 +403,7 @@ def _double(
     grads: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    results = cell.reference(inputs, states, parameters, reverse)
+    results = cell.reference(inputs, states, parameters, order, reverse)
     pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]
     pairs = [(r, g) for r, g in pairs if r.requires_grad]
     tensors = (*inputs, *states, *parameters)
@@ -431,24 +421,29 @@ class _Walk(torch.autograd.Function):
     """The eager way with gradients: lighter than the op, the same kernel."""
 
     @staticmethod
-    def forward(ctx: Any, cell: NativeCell, reverse: bool, count: int, *tensors: Tensor):
+    def forward(
+        ctx: Any,
+        cell: NativeCell,
+        order: Schedule,
+        reverse: bool,
+        count: int,
+        *tensors: Tensor,
+    ) -> Any:
         states = count + len(cell.sizes)
         *results, saved = cell.forward(
-            tensors[:count], tensors[count:states], tensors[states:], reverse, True
+            tensors[:count], tensors[count:states], tensors[states:], order, True
         )
         ctx.save_for_backward(*tensors, results[0], saved)
-        ctx.cell, ctx.reverse, ctx.count = cell, reverse, count
+        ctx.walk = cell, order, reverse, count
         ctx.set_materialize_grads(False)
         return tuple(results)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None):
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
         *tensors, y, saved = ctx.saved_tensors
-        needed = ctx.needs_input_grad[3:]
-        found = _gradients(
-            ctx.cell, ctx.reverse, ctx.count, tensors, y, saved, grads, needed
-        )
-        return (None, None, None, *found)
+        needed = ctx.needs_input_grad[4:]
+        found = _gradients(*ctx.walk, tensors, y, saved, grads, needed)
+        return (None, None, None, None, *found)
 
 
 @torch.library.custom_op("cellwright::walk", mutates_args=())
@@ -457,19 +452,21 @@ def _walk_op(
     states: list[Tensor],
     parameters: list[Tensor],
     key: str,
+    batch_sizes: list[int],
     reverse: bool,
     training: bool,
 ) -> list[Tensor]:
-    return _CELLS[key].forward(inputs, states, parameters, reverse, training)
+    order = _order(inputs[0], batch_sizes, reverse)
+    return _CELLS[key].forward(inputs, states, parameters, order, training)
 
 
 @_walk_op.register_fake
-def _(inputs, states, parameters, key, reverse, training):
+def _(inputs, states, parameters, key, batch_sizes, reverse, training):
     cell, x = _CELLS[key], inputs[0]
-    steps, batch = x.shape[0], x.shape[1]
-    y = x.new_empty(steps, batch, cell.output_size)
-    finals = [x.new_empty(batch, size) for size in cell.sizes]
-    saved = x.new_empty(steps * batch * sum(cell.planes) if training else 0)
+    y = x.new_empty(*x.shape[:-1], cell.output_size)
+    finals = [x.new_empty(s.shape) for s in states]
+    rows = x.shape[0] if batch_sizes else x.shape[0] * x.shape[1]
+    saved = x.new_empty(rows * sum(cell.planes) if training else 0)
     return [y, *finals, saved]
 
 
@@ -482,30 +479,28 @@ def _walk_backward_op(
     saved: Tensor,
     grads: list[Tensor],
     key: str,
+    batch_sizes: list[int],
     reverse: bool,
 ) -> list[Tensor]:
-    cell = _CELLS[key]
-    return [
-        gradient
-        for part in cell.backward(
-            inputs, states, parameters, y, saved, grads[0], grads[1:], reverse,
-            cell.inputs,
-        )
-        for gradient in part
-    ]  # fmt: skip
+    cell, order = _CELLS[key], _order(y, batch_sizes, reverse)
+    parts = cell.backward(
+        inputs, states, parameters, y, saved, grads[0], grads[1:], order, cell.inputs
+    )
+    return [gradient for part in parts for gradient in part]
 
 
 @_walk_backward_op.register_fake
-def _(inputs, states, parameters, y, saved, grads, key, reverse):
+def _(inputs, states, parameters, y, saved, grads, key, batch_sizes, reverse):
     return [
         t.new_empty(t.shape) for part in (inputs, states, parameters) for t in part
     ]
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    sources, states, parameters, key, reverse, _ = inputs
+    sources, states, parameters, key, batch_sizes, reverse, _ = inputs
     ctx.save_for_backward(*sources, *states, *parameters, output[0], output[-1])
-    ctx.counts, ctx.key, ctx.reverse = (len(sources), len(states)), key, reverse
+    ctx.counts = len(sources), len(states)
+    ctx.walk = key, batch_sizes, reverse
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]):
@@ -517,9 +512,9 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
         torch.zeros_like(like) if g is None else g
         for g, like in zip(grads[:-1], shapes, strict=True)
     ]
-    found = _walk_backward_op(*parts, y, saved, filled, ctx.key, ctx.reverse)
+    found = _walk_backward_op(*parts, y, saved, filled, *ctx.walk)
     of_inputs, of_states = found[:first], found[first:second]
-    return of_inputs, of_states, found[second:], None, None, None
+    return of_inputs, of_states, found[second:], None, None, None, None
 
 
 _walk_op.register_autograd(_op_backward, setup_context=_setup_context)

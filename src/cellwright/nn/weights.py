@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -121,6 +122,18 @@ class CellWeights(nn.Module):
         for affine in self.children():
             if isinstance(affine, Affine) and affine.initial_bias is not None:
                 affine.fill_bias_(affine.initial_bias)
+
+    def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
+        """The parameters by name (`f.weight`, `p`), whatever wraps them."""
+        found = []
+        for name, _ in parameters:
+            owner: Any = self
+            parent, _, label = name.rpartition(".")
+            if parent:
+                owner = self._modules[parent]
+            tensor = owner._parameters.get(label)
+            found.append(getattr(owner, label) if tensor is None else tensor)
+        return found
 
     def vector(self, name: str, init: Any = None, size: Any = None) -> Tensor:
         """`W.vector("p", …)` when the cell's function runs on tensors."""
