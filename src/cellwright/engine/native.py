@@ -30,6 +30,8 @@ except ImportError as error:  # a pure Python build, or a broken one
 DTYPES = (torch.float32, torch.float64)
 Buffer = tuple[int, int, int, int]  # address, rows, columns, stride
 
+_CELLS: dict[str, NativeCell] = {}  # by key
+
 
 def unavailable(graph: Graph, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the native engine cannot run a cell here, or `None` if it can."""
@@ -73,6 +75,10 @@ class NativeCell:
         self.output_size = int(graph.output_size)
         self.output_is_state = graph.output_is_state
         self._compiled: dict[Any, Any] = {}
+        # Ops take text, no objects: where torch traces, this key stands for the cell.
+        text = f"{graph}\n{graph.nodes}\n{binding}\n{isa}"
+        self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        _CELLS.setdefault(self.key, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NativeCell, (self.graph, self.binding, self.isa)
@@ -89,14 +95,6 @@ class NativeCell:
         """Columns of what training keeps beside the output: states, saved values."""
         others = self.sizes[1:] if self.output_is_state else self.sizes
         return (*others, *self.plan.saved_sizes())
-
-    @cached_property
-    def key(self) -> str:
-        """Names the cell where torch traces: ops take text, no objects."""
-        text = f"{self.graph}\n{self.graph.nodes}\n{self.binding}\n{self.isa}"
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        _CELLS[key] = self
-        return key
 
     def program(self, kind: str, wanted: tuple[str, ...] = ()) -> Any:
         """The core's program: "inference", "training" or "backward"."""
@@ -131,7 +129,7 @@ class NativeCell:
         x, rows = keep[0], walk.rows
         y = x.new_empty(*x.shape[:-1], self.output_size)
         saved = x.new_empty(rows * sum(self.planes) if training else 0)
-        sequences = [y.view(rows, -1)] if self.output_is_state else []
+        sequences = [y.view(rows, self.output_size)] if self.output_is_state else []
         if training:
             sequences += self._split(saved, rows)
         else:
@@ -170,7 +168,7 @@ class NativeCell:
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Gradients of the wanted inputs, of the initial states, of the parameters."""
         keep = [t.contiguous() for t in (*inputs, *states, *parameters)]
-        sequences = [y.view(walk.rows, -1)] if self.output_is_state else []
+        sequences = [y.view(walk.rows, self.output_size)] if self.output_is_state else []
         sequences += self._split(saved, walk.rows)
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
         # Each state's cotangent is carried in place, from the final to the initial one.
@@ -230,7 +228,7 @@ class NativeCell:
         """The same walk stepped in torch: the outputs and the final states."""
         W = BoundWeights(self.graph, self.binding, parameters)
         shape = (*inputs[0].shape[:-1], self.output_size)
-        rows = [v.reshape(order.rows, -1) for v in inputs]
+        rows = [v.reshape(order.rows, v.shape[-1]) for v in inputs]
         current, outputs = list(states), []
         for offset, count in order.steps:
             now = {
@@ -303,9 +301,6 @@ class BoundWeights:
 
 
 # -- the op --------------------------------------------------------------------------
-
-_CELLS: dict[str, NativeCell] = {}  # by key
-
 
 def walk(
     cell: NativeCell,
@@ -514,7 +509,8 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
     ]
     found = _walk_backward_op(*parts, y, saved, filled, *ctx.walk)
     of_inputs, of_states = found[:first], found[first:second]
-    return of_inputs, of_states, found[second:], None, None, None, None
+    none = [None] * len(ctx.walk[1])  # of batch_sizes: a list for a list
+    return of_inputs, of_states, found[second:], None, none, None, None
 
 
 _walk_op.register_autograd(_op_backward, setup_context=_setup_context)

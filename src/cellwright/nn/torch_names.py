@@ -164,10 +164,10 @@ class _DropIn(nn.RNNBase):
         first = self.proj_size or self.hidden_size
         return [first, self.hidden_size] if self.mode == "LSTM" else [first]
 
-    def _zeros(self, x: Tensor) -> list[Tensor]:
+    def _zeros(self, batch: int) -> list[Tensor]:
         count = self.num_layers * self.directions
         like: Any = self.weight_ih_l0
-        return [like.new_zeros(count, x.shape[1], size) for size in self._state_sizes()]
+        return [like.new_zeros(count, batch, size) for size in self._state_sizes()]
 
     def _check(self, x: Tensor, olds: list[Tensor]) -> None:
         """torch.nn's own checks and messages, x being (T, B, input_size)."""
