@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -333,20 +334,23 @@ def test_planning_changes_nothing_of_the_run():
     before, generator = new_model(), torch.get_rng_state()
     from cellwright.train.devices import make_accelerator
 
-    def count(seconds):
+    def count(seconds, plan=Plan(0), validate=None):  # noqa: B008
         return steps_for(
             seconds,
             model,
             stream,
             objective,
             lambda copy: make_optimiser("adamw", copy, 0.1),
-            Plan(0),
+            plan,
             make_accelerator(),
+            validate,
         )
 
     torch.set_rng_state(generator)
     assert count(0.0) == 1
     assert count(100.0) > 10
+    slow = count(1.0, Plan(0, validate_every=1), lambda m: time.sleep(0.1))
+    assert 1 < slow <= 10  # ten validations of a tenth of a second fill it
     assert_same(model, before)
     assert stream.position == 1
     assert torch.equal(torch.get_rng_state(), generator)

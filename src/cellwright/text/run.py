@@ -66,7 +66,7 @@ class Settings:
     accumulate: int = 1
     optimiser: str = "adamw"
     lr: float = 8e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     beta2: float = 0.99
     momentum: float = 0.9
     schedule: str = "cosine"

@@ -7,12 +7,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from .loop import Objective, Plan, Stream, train
 from .schedules import Constant
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 #: The part of the time that is planned for. The rest is for checkpoints and noise.
 USED = 0.98
@@ -25,7 +29,8 @@ def steps_for(
     objective: Objective,
     make_optimiser: Callable[[nn.Module], torch.optim.Optimizer],
     plan: Plan,
-    accelerator,
+    accelerator: Accelerator,
+    validate: Callable[[nn.Module], float] | None = None,
 ) -> int:
     """Measure the loop itself on a copy of the model, and divide.
 
@@ -34,7 +39,7 @@ def steps_for(
 
     Args:
         seconds: wall clock that the run may take, this measurement included.
-        model, stream, objective, plan, accelerator: as for `train`.
+        model, stream, objective, plan, accelerator, validate: as for `train`.
         make_optimiser: builds the run's optimiser, over the copy's parameters.
 
     Returns:
@@ -68,12 +73,16 @@ def steps_for(
         guess = run(2) / 2
         count = max(3, math.ceil(min(10.0, seconds / 50) / guess))
         per_step = run(count) / count
+        if validate is not None and plan.validate_every:
+            start = time.perf_counter()
+            validate(trial)
+            per_step += (time.perf_counter() - start) / plan.validate_every
     stream.load_state_dict(position)
     accelerator.free_memory()
 
-    left = [seconds * USED - (time.perf_counter() - began)]
-    broadcast_object_list(left)
-    return max(1, int(left[0] / per_step))
+    steps = [(seconds * USED - (time.perf_counter() - began)) / per_step]
+    broadcast_object_list(steps)
+    return max(1, int(steps[0]))
 
 
 class _AtRest(Constant):
