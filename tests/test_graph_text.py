@@ -88,7 +88,7 @@ def arithmetic(W, x, h):
     v = W.a(h, x)
     a = v - (h - v) - (v + h)
     b = v / (h / (v * h)) * (1 - v) / 2
-    return tanh(-(a * b) - -a + -(-(v)) + (a + b) * -2 + 2 / (1 + v * v) - 1e-9)
+    return tanh(-(a * b) - -a + -(-v) + (a + b) * -2 + 2 / (1 + v * v) - 1e-9)  # noqa: B002
 
 
 def numbers(W, x, h):
