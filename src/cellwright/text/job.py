@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..train.calibrate import steps_for
 from ..train.forcing import ConstantForcing, parse_forcing
-from ..train.loop import Plan, Progress, train
+from ..train.loop import train
 from ..train.optimisers import make_optimiser
-from ..train.plan import steps_for
+from ..train.plan import Plan, Progress
 from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
 from ..train.schedules import make_schedule
 from .corpus import Lanes
