@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -484,18 +486,15 @@ def _on_main_first(accelerator: Any, action: Any) -> None:
         raise typer.Exit(1)  # the main process says why
 
 
-class _quiet_unless:
+@contextmanager
+def _quiet_unless(main: bool) -> Iterator[None]:
     """Errors that every process meets are told by the main one only."""
-
-    def __init__(self, main: bool):
-        self.main = main
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if not self.main and isinstance(error, CellwrightError):
-            raise typer.Exit(1) from None
+    try:
+        yield
+    except CellwrightError:
+        if main:
+            raise
+        raise typer.Exit(1) from None
 
 
 def _given(ctx: typer.Context) -> set[str]:

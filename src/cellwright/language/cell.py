@@ -372,6 +372,8 @@ def cell(
 
     def decorate(function: Callable[..., Any]) -> Cell:
         doc = inspect.getdoc(function) or ""
-        return Cell(function, label=function.__name__, doc=doc, inputs=inputs)
+        named = function.__name__.isidentifier()  # a lambda is not
+        label = function.__name__ if named else "cell"
+        return Cell(function, label=label, doc=doc, inputs=inputs)
 
     return decorate if function is None else decorate(function)

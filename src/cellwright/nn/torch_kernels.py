@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import cells
-from ..language import Cell, Graph
+from ..language import Cell, Graph, Weight
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,16 @@ def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
         return None
     pairs = list(zip(template.updates, graph.updates, strict=True))
     found = next(_unify(template, graph, pairs, {}), None)
-    if found is None or any(graph.weight(n).heads != 1 for n in found.values()):
+    if found is None:
         return None
-    return found
+    pairs = [(template.weight(a), graph.weight(b)) for a, b in found.items()]
+    return found if all(_holds(a, b) for a, b in pairs) else None
+
+
+def _holds(packed: Weight, own: Weight) -> bool:
+    """Whether torch's place for a weight holds this one: no heads, no extra bias."""
+    biased = packed.bias is not False or own.bias is False
+    return own.heads == 1 and own.size == packed.size and biased
 
 
 def _unify(

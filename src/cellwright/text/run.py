@@ -28,7 +28,7 @@ from ..language import Cell
 from ..language.errors import ArgumentError, CellwrightError
 from ..train.checkpoint import Store, sync_directory, write_and_sync, write_atomically
 from ..train.forcing import parse_forcing
-from ..train.loop import load_weights
+from ..train.session import load_weights
 from .corpus import Lanes, Tokens, fit_batch, open_text, write_tokens
 from .model import LanguageModel, ModelSizes
 from .tokenizer import TextTokenizer
@@ -66,7 +66,7 @@ class Settings:
     accumulate: int = 1
     optimiser: str = "adamw"
     lr: float = 8e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     beta2: float = 0.99
     momentum: float = 0.9
     schedule: str = "cosine"
