@@ -509,7 +509,7 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
     ]
     found = _walk_backward_op(*parts, y, saved, filled, *ctx.walk)
     of_inputs, of_states = found[:first], found[first:second]
-    none = [None] * len(ctx.walk[1])  # of batch_sizes: a list for a list
+    none = None if ctx.walk[1] else []  # of batch_sizes, as torch wants it
     return of_inputs, of_states, found[second:], None, none, None, None
 
 
