@@ -149,6 +149,21 @@ def test_a_wrong_rule_that_only_weights_see_is_found(monkeypatch):
     assert not check_cell(gained, **SIZES).sound
 
 
+def test_a_rule_that_drops_a_gradient_is_found(monkeypatch):
+    """No cotangent at all is a wrong one, not one that need not be compared."""
+
+    @cell
+    def squashed(W, x, h):
+        return cw.softsign(h) + tanh(W.a(x))
+
+    assert check_cell(squashed, **SIZES).sound
+    cut = dataclasses.replace(OPS["softsign"], derivative=lambda g, y, v: (None,))
+    monkeypatch.setitem(OPS, "softsign", cut)
+    found = check_cell(squashed, **SIZES)
+    assert not found.sound
+    assert found.autograd_error > 0.1
+
+
 def test_a_jump_is_found_by_finite_differences():
     @cell
     def jumps(W, x, h):
