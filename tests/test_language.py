@@ -802,6 +802,35 @@ def test_partial_binds_hyperparameters_and_leaves_the_cell_alone():
     held_to(other, leaky_by_hand(0.5))
 
 
+def test_a_keyword_without_a_value_is_a_hyperparameter_once_it_is_given_one():
+    @cell
+    def scaled(W, x, h, *, alpha):
+        return alpha * h + tanh(W.n(h, x))
+
+    def by_hand(W, x, h):
+        h = 0.3 * h + torch.tanh(oracles.affine(W.n, h, x))
+        return h, [h]
+
+    held_to(scaled, by_hand, alpha=0.3)
+    with pytest.raises(cw.ArgumentError, match=r"'alpha'.*inputs=\{'alpha': 1\}"):
+        cw.Recurrent(scaled, X, H)
+
+
+def test_a_hyperparameter_can_be_made_an_input():
+    @cell
+    def timed(W, x, h, *, dt=1.0):
+        return h + dt * tanh(W.n(h, x))
+
+    layer = layer_of(timed, inputs={"dt": 1})
+    x, h = normal(T, B, X, seed=1), normal(1, B, H, seed=50)
+    dt = normal(T, B, 1, seed=9)
+    assert_same_values_and_gradients(
+        lambda: layer(x, h, dt=dt),
+        lambda: timed_by_hand(layer, x, dt, h[0]),
+        {**leaves_of(layer, x, [h]), "dt": dt},
+    )
+
+
 def test_an_unknown_hyperparameter_is_refused_and_the_nearest_is_shown():
     with pytest.raises(cw.CellError, match=r"'alfa'.*'alpha'"):
         leaky.partial(alfa=1.0)
