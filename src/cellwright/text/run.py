@@ -133,13 +133,18 @@ class Run:
     def __init__(self, directory: Path | str):
         self.directory = Path(directory)
         config = self._read_config()
-        self.sources: list[str] = config["sources"]
-        self.settings = Settings(**config["settings"])
-        self.sizes = ModelSizes(**config["model"])
-        self.text: dict[str, Any] = config["text"]
-        self.train_tokens = Tokens.from_json(config["train"], self.directory)
-        self.held_out = Tokens.from_json(config["held_out"], self.directory)
-        self.created_by: str = config["cellwright"]
+        try:
+            self.sources: list[str] = config["sources"]
+            self.settings = Settings(**config["settings"])
+            self.sizes = ModelSizes(**config["model"])
+            self.text: dict[str, Any] = config["text"]
+            self.train_tokens = Tokens.from_json(config["train"], self.directory)
+            self.held_out = Tokens.from_json(config["held_out"], self.directory)
+            self.created_by: str = config["cellwright"]
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"[{self.directory}/config.json] is not what cellwright wrote: {error}"
+            ) from error
         self.cell = Cell.from_text((self.directory / "cell.txt").read_text("utf-8"))
         self.store = Store(self.directory / "checkpoints")
 
