@@ -79,10 +79,7 @@ class _DropIn(nn.RNNBase):
                 "[engine] the reference engine takes no packed sequences yet; received "
                 "PackedSequence, expected a tensor, or engine='torch'"
             )
-        if x.dim() not in (2, 3):
-            raise ValueError(
-                f"{self._get_name()}: Expected input to be 2D or 3D, got {x.dim()}D"
-            )
+        self._check(x, state)
         single = self.mode != "LSTM"
         olds = None if state is None else [state] if single else list(state)
         batched = x.dim() == 3
@@ -93,7 +90,6 @@ class _DropIn(nn.RNNBase):
             x = x.transpose(0, 1)
         if olds is None:
             olds = self._zeros(x)
-        self._check(x, olds)
         cells = self.cells
 
         def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -118,14 +114,43 @@ class _DropIn(nn.RNNBase):
         like: Any = self.weight_ih_l0
         return [like.new_zeros(count, x.shape[1], size) for size in self._state_sizes()]
 
-    def _check(self, x: Tensor, olds: list[Tensor]) -> None:
-        """torch.nn's own checks and messages, x being (T, B, input_size)."""
-        self.check_input(x, None)
-        if x.shape[0] == 0:
+    def _check(self, x: Tensor, state: Any) -> None:
+        """torch.nn's own checks, in its words, before anything is laid out anew."""
+        if x.dim() not in (2, 3):
+            what = "D tensor" if self.mode.startswith("RNN") else "D"
+            raise ValueError(
+                f"{self._get_name()}: Expected input to be 2D or 3D, got "
+                f"{x.dim()}{what} instead"
+            )
+        if x.dim() == 2:
+            self._check_dimensions(2, state)
+            x = x.unsqueeze(0 if self.batch_first else 1)
+            if isinstance(state, Tensor):
+                state = state.unsqueeze(1)
+            elif state is not None:
+                state = tuple(s.unsqueeze(1) for s in state)
+        self._check_dimensions(3, state)
+        if state is None:
+            self.check_input(x, None)
+        else:
+            self.check_forward_args(x, state, None)
+        if x.shape[1 if self.batch_first else 0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        count = self.num_layers * self.directions
-        for old, size in zip(olds, self._state_sizes(), strict=True):
-            self.check_hidden_size(old, (count, x.shape[1], size))
+
+    def _check_dimensions(self, wanted: int, state: Any) -> None:
+        if state is None:
+            return
+        kind = "batched 3-D" if wanted == 3 else "unbatched 2-D"
+        if self.mode == "LSTM":
+            found = [s.dim() for s in state]
+            names, got = "hx and cx", f"({found[0]}-D, {found[1]}-D) tensors"
+        else:
+            found = [state.dim()]
+            names, got = "hx", f"{found[0]}-D tensor"
+        if any(dim != wanted for dim in found):
+            raise RuntimeError(
+                f"For {kind} input, {names} should also be {wanted}-D but got {got}"
+            )
 
 
 class LSTM(_DropIn, nn.LSTM):
