@@ -246,6 +246,11 @@ def copy(run, tmp_path):
         ("config.json", b'{"format": "other"}', "was not written by cellwright"),
         ("config.json", b'{"form', "cannot be read"),
         ("config.json", None, "is no run"),
+        (
+            "config.json",
+            b'{"format": "cellwright-run", "version": 1}',
+            "is not what cellwright wrote: 'sources'",
+        ),
         ("cell.txt", b"def nothing", ""),
         ("tokenizer.json", b"[]", "is not a tokenizer"),
         ("checkpoints/last.json", b"{}", "not a checkpoint of cellwright"),

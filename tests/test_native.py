@@ -101,9 +101,7 @@ def test_long_sequences_that_carry_gradient(cell):
     assert_native(layer, leaves, relative=1e-9)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sources())
 def test_random_cells(source):
     """1–3 states, 1–8 gates, shared weights, heads, reductions, several stages."""

@@ -188,9 +188,7 @@ def test_a_walk_whose_rows_follow_any_earlier_row(name, threads):
               [(0, 3), (1, 1)]]  # fmt: skip
     order = [row for level in levels for row in level]
     place = {row: n for n, row in enumerate(order)}
-    previous = [
-        place[s, t - 1] if t else -1 - s for s, t in order
-    ]
+    previous = [place[s, t - 1] if t else -1 - s for s, t in order]
     walk = schedule.gathered([len(level) for level in levels], previous, 3)
     lengths = {0: 4, 1: 2, 2: 3}
     leaves = {s: make_leaves(layer, n, 1) for s, n in lengths.items()}

@@ -35,7 +35,7 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             sys.stderr.close()  # the reader has enough: `… | head` is no error
         except OSError as error:
-            where = f"[{error.filename}] " if error.filename else ""
+            where = f"[{error.filename}] " if error.filename else "[disk] "
             typer.echo(f"error: {where}{error.strerror or error}", err=True)
         raise typer.Exit(1)
 
@@ -184,6 +184,10 @@ def train(
             OPTIMISING,
         ),
     ] = "1",
+    restart: Annotated[
+        float,
+        _option("Share of windows that start from a zero state.", OPTIMISING),
+    ] = 0.03,
     validate_every: Annotated[
         int | None,
         _option("Validate, and keep the best model, every so many steps.", RUNNING),
@@ -215,9 +219,11 @@ def train(
     settings = Settings(**{**values, "clip": clip or None})
     if resume and out is None:
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
+    # Before the processes meet, which they do in the next line but one: so none of them
+    # can have made the directory that another looks for.
     directory = out or _free_directory(text or [])
-
-    accelerator = make_accelerator(precision.value, directory if tensorboard else None)
+    kept = Run(directory).settings if _is_run(directory) and resume else settings
+    accelerator = make_accelerator(kept.precision, directory if tensorboard else None)
     with _quiet_unless(accelerator.is_main_process):
         _on_main_first(
             accelerator,
@@ -233,10 +239,10 @@ def train(
         try:
             _, progress = train_run(run, accelerator, resume=resume, reporter=reporter)
         except KeyboardInterrupt:
-            kept = "Nothing was kept yet."
+            how = "Nothing was kept yet."
             if run.store.has():
-                kept = f"Continue with: cellwright train --resume --out {directory}"
-            say(f"\nstopped. {kept}")
+                how = f"Continue with: cellwright train --resume --out {directory}"
+            say(f"\nstopped. {how}")
             raise typer.Exit(130) from None
         planning = (run.plan() or {}).get("planning_seconds", 0.0)
         early = ", stopped early" if progress.stopped else ""
@@ -452,13 +458,17 @@ def _free_directory(text: list[str]) -> Path:
     return candidate
 
 
+def _is_run(directory: Path) -> bool:
+    return (directory / "config.json").exists()
+
+
 def _open_or_create(
     directory: Path, text: list[str], settings: Settings, resume: bool
 ) -> None:
     from . import cells
     from .text.run import create_run
 
-    if resume and (directory / "config.json").exists():
+    if resume and _is_run(directory):
         return
     if not text:
         raise CellwrightError(

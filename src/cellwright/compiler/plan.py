@@ -149,9 +149,7 @@ class _Inputs:
                 places[number] = sources[node["name"]]
             elif node.op == "state":
                 places[number] = View(self.states[node["name"]], previous=True)
-        self.step = Step(
-            list(nodes) or list(graph.nodes), plan.binding, arrays, places
-        )
+        self.step = Step(list(nodes) or list(graph.nodes), plan.binding, arrays, places)
 
     def place_results(self, graph: Graph) -> None:
         """For a backward step, the forward's results stand in their arrays."""

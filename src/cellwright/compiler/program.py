@@ -284,4 +284,3 @@ class _Listing:
     def _parameter(self, piece: Piece) -> str:
         name = self.program.parameters[piece.parameter][0]
         return f"{name}+{piece.offset}" if piece.offset else name
-

@@ -257,9 +257,7 @@ def _adjacent(columns: list[int], sets: list[set[int]]) -> list[int]:
     return list(min(permutations(columns), key=runs))
 
 
-def _store_crossing(
-    step: Step, groups: list[_Group], stage_of: dict[int, int]
-) -> None:
+def _store_crossing(step: Step, groups: list[_Group], stage_of: dict[int, int]) -> None:
     """Store what a later stage needs and cannot obtain."""
     for stage, group in enumerate(groups):
         for member in list(group.members):
@@ -397,7 +395,11 @@ class _Writer:
         for leaf in leaves:
             name, cotangent = nodes[leaf]["weight"], nodes[leaf].args[0]
             array, column = self.step.panels[cotangent]
-            key = (self._view(View(array)), self.step.size(cotangent), self._heads(name))
+            key = (
+                self._view(View(array)),
+                self.step.size(cotangent),
+                self._heads(name),
+            )
             piece = self.step.binding.matrices[name, nodes[leaf]["operand"]]
             entries.append((key, column, piece))
         for (view, width, heads), columns, pieces in runs(entries):
@@ -413,7 +415,9 @@ class _Writer:
             return self._constant(0.0)
         total = self._vector(pieces[0])
         for piece in pieces[1:]:
-            total = self._row(("sum", total, piece), "add", (total, self._vector(piece)))
+            total = self._row(
+                ("sum", total, piece), "add", (total, self._vector(piece))
+            )
         return total
 
     def _accumulator(self, number: int, start: Register) -> None:

@@ -102,7 +102,9 @@ class NativeCell:
             return self._compiled[kind, wanted]
         except KeyError:
             plan = self.plan
-            source = plan.backward(wanted) if kind == "backward" else getattr(plan, kind)
+            source = (
+                plan.backward(wanted) if kind == "backward" else getattr(plan, kind)
+            )
             compiled = self._compiled[kind, wanted] = source.compile()
             return compiled
 
@@ -138,7 +140,14 @@ class NativeCell:
                 for size in self.sizes[len(sequences) :]
             ]
         self._run(
-            "training" if training else "inference", (), keep, y, sequences, [], [], walk
+            "training" if training else "inference",
+            (),
+            keep,
+            y,
+            sequences,
+            [],
+            [],
+            walk,
         )
         finals = []
         for state, plane in enumerate(sequences[: len(self.sizes)]):
@@ -168,7 +177,9 @@ class NativeCell:
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Gradients of the wanted inputs, of the initial states, of the parameters."""
         keep = [t.contiguous() for t in (*inputs, *states, *parameters)]
-        sequences = [y.view(walk.rows, self.output_size)] if self.output_is_state else []
+        sequences = (
+            [y.view(walk.rows, self.output_size)] if self.output_is_state else []
+        )
         sequences += self._split(saved, walk.rows)
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
         # Each state's cotangent is carried in place, from the final to the initial one.
@@ -200,7 +211,9 @@ class NativeCell:
         """Hand everything to the core, in the order of the program's arrays."""
         count, states = len(self.inputs), len(self.sizes)
         arrays = keep[:count]
-        for sequence, initial in zip(sequences, keep[count : count + states], strict=False):
+        for sequence, initial in zip(
+            sequences, keep[count : count + states], strict=False
+        ):
             arrays += (sequence, initial)
         if not self.output_is_state:
             arrays.append(y)
@@ -301,6 +314,7 @@ class BoundWeights:
 
 
 # -- the op --------------------------------------------------------------------------
+
 
 def walk(
     cell: NativeCell,
@@ -405,8 +419,11 @@ def _double(
     sought = [t for t, need in zip(tensors, needed, strict=True) if need]
     found = list(
         torch.autograd.grad(
-            [r for r, _ in pairs], sought, [g for _, g in pairs],
-            create_graph=True, allow_unused=True,
+            [r for r, _ in pairs],
+            sought,
+            [g for _, g in pairs],
+            create_graph=True,
+            allow_unused=True,
         )  # fmt: skip
     )
     return [found.pop(0) if need else None for need in needed]
@@ -486,9 +503,7 @@ def _walk_backward_op(
 
 @_walk_backward_op.register_fake
 def _(inputs, states, parameters, y, saved, grads, key, batch_sizes, reverse):
-    return [
-        t.new_empty(t.shape) for part in (inputs, states, parameters) for t in part
-    ]
+    return [t.new_empty(t.shape) for part in (inputs, states, parameters) for t in part]
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:

@@ -405,7 +405,10 @@ def _choose_engine(
         how = "asked for" if wanted == "native" else "default"
         return "native", f"{how}: the compiled core, {native.info()['isa']}"
     if layout is None:
-        return "reference", f"torch has no kernel for these equations; native: {obstacle}"
+        return (
+            "reference",
+            f"torch has no kernel for these equations; native: {obstacle}",
+        )
     how = f"the equations are torch's; native: {obstacle}"
     if wanted == "torch":
         how = "asked for"

@@ -86,10 +86,7 @@ class _DropIn(nn.RNNBase):
 
     def _walk(self, engine: str, x: Any, state: Any) -> Any:
         """Native, or the cell's function stepped in PyTorch."""
-        if x.dim() not in (2, 3):
-            raise ValueError(
-                f"{self._get_name()}: Expected input to be 2D or 3D, got {x.dim()}D"
-            )
+        self._check(x, state)
         single = self.mode != "LSTM"
         olds = None if state is None else [state] if single else list(state)
         batched = x.dim() == 3
@@ -100,7 +97,6 @@ class _DropIn(nn.RNNBase):
             x = x.transpose(0, 1)
         if olds is None:
             olds = self._zeros(x.shape[1])
-        self._check(x, olds)
         run = self._run_native if engine == "native" else self._run_reference
         y, finals = self._run_layers(run, x, olds)
         if not batched:
@@ -114,12 +110,13 @@ class _DropIn(nn.RNNBase):
         single = self.mode != "LSTM"
         sizes = tuple(x.batch_sizes.tolist())
         if state is None:
+            self.check_input(x.data, x.batch_sizes)
             olds = self._zeros(sizes[0])
         else:
             given = [state] if single else list(state)
             olds = [_permute(s, x.sorted_indices) for s in given]
-        self.check_input(x.data, x.batch_sizes)
-        self._check_states(olds, sizes[0])
+            hidden: Any = olds[0] if single else tuple(olds)
+            self.check_forward_args(x.data, hidden, x.batch_sizes)
         run = partial(self._run_native, batch_sizes=sizes)
         y, finals = self._run_layers(run, x.data, olds)
         finals = [_permute(f, x.unsorted_indices) for f in finals]
@@ -169,17 +166,43 @@ class _DropIn(nn.RNNBase):
         like: Any = self.weight_ih_l0
         return [like.new_zeros(count, batch, size) for size in self._state_sizes()]
 
-    def _check(self, x: Tensor, olds: list[Tensor]) -> None:
-        """torch.nn's own checks and messages, x being (T, B, input_size)."""
-        self.check_input(x, None)
-        if x.shape[0] == 0:
+    def _check(self, x: Tensor, state: Any) -> None:
+        """torch.nn's own checks, in its words, before anything is laid out anew."""
+        if x.dim() not in (2, 3):
+            what = "D tensor" if self.mode.startswith("RNN") else "D"
+            raise ValueError(
+                f"{self._get_name()}: Expected input to be 2D or 3D, got "
+                f"{x.dim()}{what} instead"
+            )
+        if x.dim() == 2:
+            self._check_dimensions(2, state)
+            x = x.unsqueeze(0 if self.batch_first else 1)
+            if isinstance(state, Tensor):
+                state = state.unsqueeze(1)
+            elif state is not None:
+                state = tuple(s.unsqueeze(1) for s in state)
+        self._check_dimensions(3, state)
+        if state is None:
+            self.check_input(x, None)
+        else:
+            self.check_forward_args(x, state, None)
+        if x.shape[1 if self.batch_first else 0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        self._check_states(olds, x.shape[1])
 
-    def _check_states(self, olds: list[Tensor], batch: int) -> None:
-        count = self.num_layers * self.directions
-        for old, size in zip(olds, self._state_sizes(), strict=True):
-            self.check_hidden_size(old, (count, batch, size))
+    def _check_dimensions(self, wanted: int, state: Any) -> None:
+        if state is None:
+            return
+        kind = "batched 3-D" if wanted == 3 else "unbatched 2-D"
+        if self.mode == "LSTM":
+            found = [s.dim() for s in state]
+            names, got = "hx and cx", f"({found[0]}-D, {found[1]}-D) tensors"
+        else:
+            found = [state.dim()]
+            names, got = "hx", f"{found[0]}-D tensor"
+        if any(dim != wanted for dim in found):
+            raise RuntimeError(
+                f"For {kind} input, {names} should also be {wanted}-D but got {got}"
+            )
 
 
 def _permute(state: Tensor, indices: Tensor | None) -> Tensor:

@@ -74,6 +74,7 @@ class Settings:
     clip: float | None = 1.0
     clip_value: float | None = None
     forcing: str = "1"
+    restart: float = 0.03
     validate_every: int | None = None
     patience: int | None = None
     checkpoint_every: int = 500
@@ -104,7 +105,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ArgumentError(f"[{name}] received {value}, expected more than 0")
-        for name in ("dropout", "val_fraction", "beta2", "momentum"):
+        for name in ("dropout", "val_fraction", "beta2", "momentum", "restart"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ArgumentError(
@@ -132,13 +133,18 @@ class Run:
     def __init__(self, directory: Path | str):
         self.directory = Path(directory)
         config = self._read_config()
-        self.sources: list[str] = config["sources"]
-        self.settings = Settings(**config["settings"])
-        self.sizes = ModelSizes(**config["model"])
-        self.text: dict[str, Any] = config["text"]
-        self.train_tokens = Tokens.from_json(config["train"], self.directory)
-        self.held_out = Tokens.from_json(config["held_out"], self.directory)
-        self.created_by: str = config["cellwright"]
+        try:
+            self.sources: list[str] = config["sources"]
+            self.settings = Settings(**config["settings"])
+            self.sizes = ModelSizes(**config["model"])
+            self.text: dict[str, Any] = config["text"]
+            self.train_tokens = Tokens.from_json(config["train"], self.directory)
+            self.held_out = Tokens.from_json(config["held_out"], self.directory)
+            self.created_by: str = config["cellwright"]
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"[{self.directory}/config.json] is not what cellwright wrote: {error}"
+            ) from error
         self.cell = Cell.from_text((self.directory / "cell.txt").read_text("utf-8"))
         self.store = Store(self.directory / "checkpoints")
 
