@@ -12,11 +12,11 @@ from oracles import flat, normal, random_cotangents, randomise
 EXTRA_SIZES = {"proj_size": 6}
 
 
-def make_layer(cell, I, H, dtype=torch.float64, isa="", scale=0.35, **options):
+def make_layer(cell, X, H, dtype=torch.float64, isa="", scale=0.35, **options):
     """A native layer with asymmetric weights, on one instruction set."""
     cell = cw.cells.get(cell) if isinstance(cell, str) else cell
     extra = {n: v for n, v in EXTRA_SIZES.items() if n in cell.graph.size_names}
-    layer = cw.Recurrent(cell, I, H, engine="native", dtype=dtype, **extra, **options)
+    layer = cw.Recurrent(cell, X, H, engine="native", dtype=dtype, **extra, **options)
     randomise(layer, scale=scale / max(1.0, (H / 8) ** 0.5))
     for k, old in enumerate(layer._natives):
         layer._natives[k] = native.NativeCell(old.graph, old.binding, isa)

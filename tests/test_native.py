@@ -67,11 +67,11 @@ def pairwise(factors):
 
 
 def check(cell, dtype, threads, isa, size, reverse):
-    T, B, I, H = size
+    T, B, X, H = size
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        layer = make_layer(cell, I, H, dtype, isa)
+        layer = make_layer(cell, X, H, dtype, isa)
         leaves = make_leaves(layer, T, B, dtype)
         compare = assert_native if dtype == torch.float64 else assert_native_float32
         compare(layer, leaves, reverse)
@@ -163,8 +163,8 @@ def gradients_of(layer, leaves):
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("size", [(9, 3, 5, 40), (50, 40, 8, 32)])
 def test_gradients_are_the_same_bits_at_every_thread_count(cell, size):
-    T, B, I, H = size
-    layer = make_layer(cell, I, H, torch.float32)
+    T, B, X, H = size
+    layer = make_layer(cell, X, H, torch.float32)
     leaves = make_leaves(layer, T, B, torch.float32)
     found = []
     before = torch.get_num_threads()

@@ -17,8 +17,8 @@ from native_cases import make_layer, make_leaves, run_engine
 core = pytest.importorskip("cellwright._core")
 
 
-def make_plan(name="lstm", I=3, H=4, **options):
-    graph = cw.cells.get(name).graph.bind(input_size=I, hidden_size=H)
+def make_plan(name="lstm", X=3, H=4, **options):
+    graph = cw.cells.get(name).graph.bind(input_size=X, hidden_size=H)
     return Plan(graph, own_parameters(graph), **options)
 
 
@@ -108,10 +108,10 @@ def test_a_program_that_is_none_is_refused(change, message):
 # -- calls -------------------------------------------------------------------------
 
 
-def make_call(T=3, B=2, I=3, H=4):
-    plan = make_plan("rnn", I, H)
+def make_call(T=3, B=2, X=3, H=4):
+    plan = make_plan("rnn", X, H)
     program = plan.inference
-    arrays = [np.zeros((T * B, I)), np.zeros((T * B, H)), np.zeros((B, H))]
+    arrays = [np.zeros((T * B, X)), np.zeros((T * B, H)), np.zeros((B, H))]
     parameters = [np.zeros(n) for _, n in program.parameters]
     return program.compile(), arrays, parameters
 
@@ -180,8 +180,8 @@ def test_a_schedule_needs_a_predecessor_for_each_row():
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_a_walk_whose_rows_follow_any_earlier_row(name, threads):
     """Three sequences of 4, 2 and 3 steps in shuffled levels, as trees will be."""
-    H, I = 7, 5
-    layer = make_layer(name, I, H)
+    H = 7
+    layer = make_layer(name, 5, H)
     plan = Plan(layer.graphs[0], own_parameters(layer.graphs[0]), gather=True)
     # level by level: (sequence, step); the second sequence begins a level late
     levels = [[(0, 0), (2, 0)], [(1, 0), (0, 1), (2, 1)], [(2, 2), (0, 2)],

@@ -37,7 +37,7 @@ def run(
     threads: int,
     isa: str,
 ) -> None:
-    """Run a program; a buffer is a DLPack matrix or (address, rows, columns, stride)."""
+    """A buffer is a DLPack matrix, or (address, rows, columns, stride)."""
 
 def opcodes() -> list[str]:
     """Every opcode, by number."""

@@ -1,4 +1,4 @@
-"""Where a cell's weights lie: in parameters of its own, or in torch.nn's packed ones."""
+"""Where a cell's weights lie: in its own parameters, or in torch.nn's."""
 
 from __future__ import annotations
 

@@ -424,7 +424,7 @@ def _double(
             [g for _, g in pairs],
             create_graph=True,
             allow_unused=True,
-        )  # fmt: skip
+        )
     )
     return [found.pop(0) if need else None for need in needed]
 
