@@ -57,6 +57,20 @@ def test_a_program_reads_like_the_equations():
     assert "d[f.bias] += Σ panel.0[0]" in backward
 
 
+def test_explain_shows_equations_stages_and_cost():
+    from typer.testing import CliRunner
+
+    from cellwright.cli import app
+
+    result = CliRunner().invoke(app, ["explain", "lstm", "--hidden-size", "8"])
+    assert result.exit_code == 0
+    for text in (
+        "f = sigmoid(W.f(h, x))", "kept a row and step for training, in float32: 192",
+        "lstm training: first level", "lstm backward: last level", "FLOPs a row",
+    ):  # fmt: skip
+        assert text in result.output
+
+
 def test_what_training_saves():
     """Four gates beside the two states: tanh(c) follows from c."""
     plan = make_plan()
