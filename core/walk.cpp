@@ -256,7 +256,10 @@ private:
             for (const Term& t : s.terms) columns = std::max<int64_t>(columns, t.columns.size());
             l.vectors = 1;
             const int64_t single = ceil_div(s.units, W) * W;
-            for (int v = 2; v * columns <= kernels_.vectors; ++v) {
+            // A stage without products is best narrow: its panels' rows then fit the L1
+            // cache when the gradients pass over them.
+            const int most = s.terms.empty() ? 2 : kernels_.vectors;
+            for (int v = 2; v * columns <= most; ++v) {
                 const int64_t padded = ceil_div(s.units, v * W) * v * W;
                 if (padded * 7 <= single * 8) l.vectors = v;
             }
