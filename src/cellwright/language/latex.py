@@ -68,7 +68,10 @@ class _Writer:
         if len(node.args) == 1 and self.expression(node.args[0])[1] < _ATOM:
             operand = rf"\left({operand}\right)"
         subscript = symbol(weight.name)
-        product = rf"W_{{{subscript}}} \cdot {operand}"
+        matrix = f"W_{{{subscript}}}"
+        if weight.columns:
+            matrix = OPS[weight.columns].latex.format(matrix)
+        product = rf"{matrix} \cdot {operand}"
         if weight.bias is False:
             return product, _PRODUCT
         return f"{product} + b_{{{subscript}}}", _SUM

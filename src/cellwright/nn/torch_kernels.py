@@ -78,9 +78,10 @@ def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
         return None
     pairs = list(zip(template.updates, graph.updates, strict=True))
     found = next(_unify(template, graph, pairs, {}), None)
-    if found is None or any(graph.weight(n).heads != 1 for n in found.values()):
+    if found is None:
         return None
-    return found
+    weights = [graph.weight(name) for name in found.values()]
+    return found if all(w.heads == 1 and not w.columns for w in weights) else None
 
 
 def _unify(
