@@ -204,10 +204,9 @@ def train(
 
     Start it with `torchrun --nproc_per_node N -m cellwright train …` for N processes.
     """
-    from accelerate import Accelerator
-
     from .text.job import evaluate_held_out, make_reporter, train_run
     from .text.run import Run, Settings
+    from .train.devices import make_accelerator
 
     values = {n: v for n, v in ctx.params.items() if n in Settings.__dataclass_fields__}
     values = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
@@ -216,11 +215,7 @@ def train(
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
     directory = out or _free_directory(text or [])
 
-    accelerator = Accelerator(
-        mixed_precision=precision.value,
-        log_with="tensorboard" if tensorboard else None,
-        project_dir=directory,
-    )
+    accelerator = make_accelerator(precision.value, directory if tensorboard else None)
     with _quiet_unless(accelerator.is_main_process):
         _on_main_first(
             accelerator,

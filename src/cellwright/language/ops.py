@@ -213,7 +213,8 @@ softsign = _op(
     doc="v / (1 + |v|), in (−1, 1).",
 )  # fmt: skip
 hard_sigmoid = _op(
-    "hard_sigmoid", 1, F.hardsigmoid,
+    "hard_sigmoid", 1,
+    lambda v: F.hardtanh(v / 3) / 2 + 0.5,  # F.hardsigmoid's slope is a float32 1/6
     lambda g, y, v: (where(v > -3, where(v < 3, g / 6, 0), 0),),
     r"\operatorname{{hard}}\sigma\left({0}\right)",
     doc="min(max(v / 6 + 1/2, 0), 1): the piecewise linear sigmoid, torch's slope.",

@@ -56,13 +56,14 @@ def train_run(
         accelerator.process_index,
         accelerator.num_processes,
     )
+    optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
     plan = _plan(run, model, stream, accelerator)
     forcing = parse_forcing(settings.forcing, plan.steps)
     progress = train(
         model,
         stream,
         NextToken(forcing),
-        _optimiser(settings, model),
+        optimiser,
         make_schedule(settings.schedule, plan.steps, _warm_up(settings, plan)),
         plan,
         accelerator=accelerator,

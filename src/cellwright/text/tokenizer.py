@@ -24,6 +24,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how the unknown token is written
 _WORDS = Regex(r" ?\w+| ?[^\s\w]+|\s+(?!\S)|\s+")
 
 _DEFAULT_VOCABULARY = {"word": 10_000, "bpe": 1_024}
+_RUN = 4096  # characters
 _BYTES = 256  # a byte-pair vocabulary starts from every byte
 
 
@@ -73,7 +74,13 @@ class TextTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Token numbers of a text: (N,), int64."""
-        return np.array(self._inner.encode(text).ids, dtype=np.int64)
+        if self.kind != "char":
+            return np.array(self._inner.encode(text).ids, dtype=np.int64)
+        # Characters do not see their neighbours: short runs are encoded in parallel.
+        runs = [text[i : i + _RUN] for i in range(0, len(text), _RUN)]
+        encoded = self._inner.encode_batch_fast(runs)
+        numbers = [np.array(run.ids, dtype=np.int64) for run in encoded]
+        return np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of token numbers; an unknown one is written U+FFFD."""

@@ -145,8 +145,7 @@ def run_forced(
         output, state = step(read, state)
         outputs.append(output)
         if t + 1 < len(inputs):
-            with torch.no_grad():
-                truth, own = inputs[t + 1 : t + 2], feedback(output)
+            truth, own = inputs[t + 1 : t + 2], feedback(output.detach())
             coins = torch.rand(truth.shape[:2], device=truth.device) < ratio  # (1, B)
             shape = coins.shape + (1,) * (truth.ndim - 2)
             read = torch.where(coins.view(shape), truth, own)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..language.errors import CellwrightError
 from .bptt import State, detach, map_state
 from .checkpoint import CheckpointError, Store, random_state, set_random_state
+from .devices import make_accelerator
 from .gradients import clip_by_norm, clip_by_value, gradient_norms, total_norm
 from .optimisers import set_rate
 from .report import Reporter
@@ -140,10 +141,7 @@ def train(
             does not fit, or a new one cannot be written.
         Diverged: a loss or a gradient is not finite. The last good checkpoint stays.
     """
-    if accelerator is None:
-        from accelerate import Accelerator
-
-        accelerator = Accelerator()
+    accelerator = accelerator or make_accelerator()
     reporter = reporter or Reporter()
     bare = model  # accelerate may wrap it; names and checkpoints are the bare model's
     model = accelerator.prepare_model(model)

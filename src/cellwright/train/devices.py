@@ -1,0 +1,32 @@
+"""Which device, precision and processes: accelerate decides, from how it was started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator(
+    precision: str = "no",
+    tensorboard_directory: Path | None = None,
+) -> Accelerator:
+    """An accelerator for one process, or for all that torchrun started.
+
+    Args:
+        precision: "no", "bf16" or "fp16" mixed precision.
+        tensorboard_directory: where TensorBoard's events go; None for no tracker.
+    """
+    from accelerate import Accelerator
+
+    return Accelerator(
+        # Without this, processes on a machine with no GPU would not find each other.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=precision,
+        log_with="tensorboard" if tensorboard_directory else None,
+        project_dir=tensorboard_directory,
+    )

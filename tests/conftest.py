@@ -1,0 +1,20 @@
+"""Every test starts from the same draws, and leaves torch's settings as they were."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("cellwright", deadline=None, derandomize=True)
+settings.load_profile("cellwright")
+
+
+@pytest.fixture(autouse=True)
+def _same_draws():
+    torch.manual_seed(20)
+
+
+@pytest.fixture(autouse=True)
+def _default_dtype_is_restored():
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)

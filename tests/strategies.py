@@ -1,0 +1,201 @@
+"""Random small cells in the language, as source text, and their derivative by table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+import cellwright as cw
+from cellwright.compiler.differentiate import OUTPUT, differentiate
+from cellwright.language import Graph
+from cellwright.language.evaluate import evaluate_nodes
+
+INPUT, HIDDEN = 6, 4  # both even, so that two heads fit
+
+_ACTIVATIONS = (
+    "sigmoid", "tanh", "relu", "softplus", "softsign", "hard_sigmoid", "hard_tanh",
+    "sin", "cos", "abs", "identity", "softmax",
+)  # fmt: skip
+_SAFE = (  # defined everywhere, whatever v is
+    "exp(-abs({0}))",
+    "log(1 + {0} * {0})",
+    "sqrt(1 + {0} * {0})",
+    "-{0}",
+    "0.5 * {0}",
+    "{0} / 3",
+    "2 - {0}",
+    "layer_norm({0})",
+    "layer_norm({0}, heads=2, eps=0.01)",
+    "softmax({0})",
+    "sum({0}) * 0.1 + {0}",
+)
+_PAIRS = (
+    "{0} + {1}",
+    "{0} - {1}",
+    "{0} * {1}",
+    "{0} - ({1} - {0})",
+    "{0} / (1 + exp({1}))",
+    "maximum({0}, {1})",
+    "minimum({0}, 0.3 * {1})",
+    "where({0} > {1}, {0}, 0.5)",
+    "where({0} <= 0.2, {1}, -{0})",
+    "{0} / (sum({1} * {1}) + 1)",
+)
+
+
+@dataclass
+class _Draft:
+    """A cell being drawn: which values there are, which weights, which lines."""
+
+    draw: Any
+    values: list[str]  # of the hidden size
+    matrices: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
+    vectors: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def one_of(self, items: Sequence[Any]) -> Any:
+        return self.draw(st.sampled_from(list(items)))
+
+    def affine(self) -> str:
+        """A new matrix, or an earlier one on other operands of the same widths."""
+        if self.matrices and self.draw(st.integers(0, 3)) == 0:
+            name, widths, options = self.one_of(self.matrices)
+        else:
+            count = self.draw(st.integers(1, 3))
+            widths = tuple(self.one_of((HIDDEN, HIDDEN, INPUT)) for _ in range(count))
+            options = self.one_of(
+                ("", "", ", bias=False", ", bias=1.0", ", heads=2",
+                 ", bias=False, heads=2")
+            )  # fmt: skip
+            name = f"w{len(self.matrices)}"
+            self.matrices.append((name, widths, options))
+        operands = [
+            "x" if width == INPUT else self.one_of(self.values) for width in widths
+        ]
+        return f"W.{name}({', '.join(operands)}{options})"
+
+    def diagonal(self) -> str:
+        self.vectors += 1
+        form = self.one_of(
+            (
+                "W.p{0} * {1}",
+                'W.vector("p{0}", init=0.5) * {1}',
+                'W.scalar("p{0}", init=-0.7) * {1}',
+                "({1} - W.p{0})",
+                'W.scalar("p{0}") + {1}',
+            )
+        )
+        return form.format(self.vectors, self.one_of(self.values))
+
+    def add(self, name: str, text: str) -> None:
+        self.lines.append(f"    {name} = {text}")
+        self.values.append(name)
+
+    def gate(self, number: int) -> None:
+        inner = self.affine()
+        if self.draw(st.booleans()):
+            inner += f" {self.one_of('+-')} {self.diagonal()}"
+        if self.draw(st.integers(0, 3)) == 0:
+            inner = self.one_of(_SAFE).format(f"({inner})")
+        self.add(f"g{number}", f"{self.one_of(_ACTIVATIONS)}({inner})")
+
+    def mixture(self, number: int) -> None:
+        if self.draw(st.booleans()):
+            text = self.one_of(_SAFE).format(self.one_of(self.values))
+        else:
+            pair = [self.one_of(self.values) for _ in range(2)]
+            text = self.one_of(_PAIRS).format(*pair)
+        if self.draw(st.integers(0, 4)) == 0:
+            text = f'name("n{number}", {text})'
+        self.add(f"u{number}", text)
+
+
+@st.composite
+def sources(draw: Any) -> str:
+    """The text of a cell's function `random_cell`, of 1–3 states and 1–8 gates."""
+    states = ["h", "c", "m"][: draw(st.integers(1, 3))]
+    inits = [draw(st.sampled_from(["", "=0.5", "=-1"])) for _ in states]
+    inits.sort(key=bool)  # Python: arguments with defaults come last
+    draft = _Draft(draw, list(states))
+    for number in range(draw(st.integers(1, 8))):
+        draft.gate(number)
+        if draw(st.booleans()):
+            draft.mixture(number)
+    results = []
+    for number, state in enumerate(states):
+        gate = draft.one_of(draft.values[len(states) :])
+        other = draft.one_of(draft.values)
+        draft.lines.append(f"    s{number} = {gate} * {state} + 0.5 * {other}")
+        results.append(f"s{number}")
+    unread = [v for v in draft.values if not _is_read(v, draft.lines)]
+    draft.lines += [f"    s0 = s0 + 0.1 * {v}" for v in unread]
+    if draw(st.integers(0, 3)) == 0:  # an output that is no state
+        results.insert(0, f"{results[0]} * {draft.values[-1]}")
+    arguments = ", ".join(s + i for s, i in zip(states, inits, strict=True))
+    body = "\n".join(draft.lines)
+    return (
+        f"def random_cell(W, x, {arguments}):\n{body}\n    return {', '.join(results)}"
+    )
+
+
+def _is_read(value: str, lines: Sequence[str]) -> bool:
+    texts = [line.split(" = ", 1)[1] for line in lines]
+    return any(re.search(rf"\b{value}\b", text) for text in texts)
+
+
+def make_cell(source: str) -> cw.Cell:
+    """The cell of a text that `sources` drew."""
+    scope = {n: getattr(cw, n) for n in cw.__all__}
+    exec(compile(source, "<random cell>", "exec"), scope)
+    return cw.cell(scope["random_cell"])
+
+
+# -- gradients by the operation table ------------------------------------------
+
+
+def table_gradients(
+    graph: Graph, W: Any, leaves: Mapping[str, Tensor], cotangents: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Every gradient of one step by `differentiate`; what it leaves out is zero.
+
+    Args:
+        graph: bound.
+        W: the weights.
+        leaves: x, the named inputs and the old states, (B, size) each.
+        cotangents: of what the cell returns, in that order.
+    """
+    labels = [s.name for s in graph.states]
+    labels = labels if graph.output_is_state else [OUTPUT, *labels]
+    seeds = dict(zip((f"d.{n}" for n in labels), cotangents, strict=True))
+    vjp = differentiate(graph)
+    with torch.no_grad():
+        values = evaluate_nodes(vjp.nodes, W, {**leaves, **seeds})
+    parameters = dict(W.named_parameters())
+    found = {n: torch.zeros_like(t) for n, t in {**leaves, **parameters}.items()}
+    for name, number in vjp.leaves:
+        value = values[number]
+        if name in leaves:
+            found[name] += value
+        else:
+            found[name] += (
+                value.sum_to_size((1, *found[name].shape)).squeeze(0)
+                if (found[name].dim())
+                else value.sum()
+            )
+    for affine, number in vjp.affines:
+        name = graph.nodes[affine]["weight"]
+        g = values[number]
+        operands = [values[a] for a in graph.nodes[affine].args]
+        heads = graph.weight(name).heads
+        rows = torch.cat([o.unflatten(-1, (heads, -1)) for o in operands], -1)
+        blocks = torch.einsum("bno,bnk->nok", g.unflatten(-1, (heads, -1)), rows)
+        found[f"{name}.weight"] += blocks.reshape(found[f"{name}.weight"].shape)
+        if f"{name}.bias" in found:
+            found[f"{name}.bias"] += g.sum(0)
+    return found
