@@ -321,8 +321,22 @@ STEPS: dict[str, Callable[..., Any]] = {
 
 STATES = {  # how many states a cell has, where it is not one
     **dict.fromkeys(
-        "lstm lstm_projected lstm_book peephole peephole_diagonal coupled vanilla nig "
-        "nfg nog niaf noaf cifg np".split(),
+        [
+            "lstm",
+            "lstm_projected",
+            "lstm_book",
+            "peephole",
+            "peephole_diagonal",
+            "coupled",
+            "vanilla",
+            "nig",
+            "nfg",
+            "nog",
+            "niaf",
+            "noaf",
+            "cifg",
+            "np",
+        ],
         2,
     ),
     "fgr": 5,

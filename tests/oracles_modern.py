@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from oracles import affine, logistic
 from torch import Tensor
+
+from oracles import affine, logistic
 
 
 def normalised(v: Tensor, eps: float = 1e-5) -> Tensor:

@@ -2,9 +2,13 @@
 
 import inspect
 
-import oracles
 import pytest
 import torch
+from torch import nn
+
+import cellwright as cw
+import oracles
+from cellwright.language.evaluate import evaluate
 from oracles import (
     PARAMETERS,
     STATES,
@@ -17,12 +21,8 @@ from oracles import (
     randomise,
 )
 from oracles_modern import STEPS as MODERN
-from torch import nn
 
-import cellwright as cw
-from cellwright.language.evaluate import evaluate
-
-T, B, I, H, P = 5, 3, 5, 4, 3
+T, B, X, H, P = 5, 3, 5, 4, 3
 ZOO = sorted(STEPS)
 
 
@@ -31,7 +31,7 @@ def make(name, cell=None, **options):
     cell = cw.cells.get(name) if cell is None else cell
     if name == "lstm_projected":
         options.setdefault("proj_size", P)
-    layer = cw.Recurrent(cell, I, H, engine="reference", dtype=torch.float64, **options)
+    layer = cw.Recurrent(cell, X, H, engine="reference", dtype=torch.float64, **options)
     randomise(layer)
     if name in ("rnn_relu", "indrnn"):  # most units alive, or nothing flows
         with torch.no_grad():
@@ -40,7 +40,7 @@ def make(name, cell=None, **options):
     count = len(layer.cells)
     sizes = [P if name == "lstm_projected" else H] + [H] * (STATES.get(name, 1) - 1)
     states = [normal(count, B, s, seed=50 + k) for k, s in enumerate(sizes)]
-    return layer, normal(T, B, I, seed=1), states
+    return layer, normal(T, B, X, seed=1), states
 
 
 def as_argument(states):
@@ -66,7 +66,7 @@ def test_every_cell_of_the_zoo_has_an_oracle_and_the_subject_is_complete():
 @pytest.mark.parametrize("name", ZOO)
 def test_parameters_have_the_names_and_shapes_of_the_equations(name):
     sizes = {"proj_size": P} if name == "lstm_projected" else {}
-    layer = cw.Recurrent(name, I, H, engine="reference", **sizes)
+    layer = cw.Recurrent(name, X, H, engine="reference", **sizes)
     found = {n: tuple(p.shape) for n, p in layer.cells[0].named_parameters()}
     assert found == PARAMETERS[name]
     assert layer.graphs[0].parameters() == found
@@ -192,7 +192,7 @@ def pack(layer, module, input_gates, hidden_gates, split):
         blocks = []
         for gate in gates:
             weight = getattr(W, gate).weight
-            both = weight.shape[1] == H + I
+            both = weight.shape[1] == H + X
             blocks.append(weight.split(split, dim=1)[part] if both else weight)
         values[name] = torch.cat(blocks)
     values["bias_ih_l0"] = torch.cat([getattr(W, g).bias for g in input_gates])
@@ -210,17 +210,17 @@ def pack(layer, module, input_gates, hidden_gates, split):
 @pytest.mark.parametrize(
     ("name", "module", "input_gates", "hidden_gates"),
     [
-        ("lstm", nn.LSTM(I, H), "ifgo", "ifgo"),
-        ("np", nn.LSTM(I, H), "ifzo", "ifzo"),
-        ("gru_reset_after", nn.GRU(I, H), "rzn", "rzm"),
-        ("rnn", nn.RNN(I, H), "h", "h"),
-        ("rnn_relu", nn.RNN(I, H, nonlinearity="relu"), "h", "h"),
+        ("lstm", nn.LSTM(X, H), "ifgo", "ifgo"),
+        ("np", nn.LSTM(X, H), "ifzo", "ifzo"),
+        ("gru_reset_after", nn.GRU(X, H), "rzn", "rzm"),
+        ("rnn", nn.RNN(X, H), "h", "h"),
+        ("rnn_relu", nn.RNN(X, H, nonlinearity="relu"), "h", "h"),
     ],
 )
 def test_cells_that_torch_has_equal_torch(name, module, input_gates, hidden_gates):
     layer, x, states = make(name)
     start = as_argument(states)
-    run = pack(layer, module.double(), input_gates, hidden_gates, [H, I])
+    run = pack(layer, module.double(), input_gates, hidden_gates, [H, X])
     assert_same_values_and_gradients(
         lambda: layer(x, start), lambda: run(x, start), leaves_of(layer, x, states)
     )
@@ -260,14 +260,15 @@ def test_a_leaky_rnn_of_leak_one_is_the_simple_rnn():
     assert_close(layer(x, states[0])[0], expected)
 
 
-HARD = torch.nn.functional.hardsigmoid
+def hard_by_hand(v):
+    return (v / 6 + 0.5).clamp(0, 1)  # torch's own has a float32 slope
 
 
 def replaced_lstm(gate, activation):
     """The LSTM's step with another activation on one gate, by hand."""
 
     def step(W, x, h, c):
-        functions = {g: torch.sigmoid for g in "fio"} | {"g": torch.tanh}
+        functions = dict.fromkeys("fio", torch.sigmoid) | {"g": torch.tanh}
         functions[gate] = activation
         f, i, g, o = (functions[n](oracles.affine(getattr(W, n), h, x)) for n in "figo")
         c = f * c + i * g
@@ -281,7 +282,7 @@ def replaced_lstm(gate, activation):
 @pytest.mark.parametrize(
     ("activation", "in_torch"),
     [
-        (cw.hard_sigmoid, HARD),
+        (cw.hard_sigmoid, hard_by_hand),
         (cw.relu, torch.relu),
         (lambda v: 0.5 * cw.tanh(v) + 0.5, lambda v: 0.5 * torch.tanh(v) + 0.5),
         (cw.identity, lambda v: v),

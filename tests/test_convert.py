@@ -6,12 +6,12 @@ Keras itself is no dependency: its documented equations are written here in NumP
 import numpy as np
 import pytest
 import torch
-from oracles import assert_close, flat, normal, randomise
 from torch import nn
 
 import cellwright as cw
+from oracles import assert_close, flat, normal, randomise
 
-T, B, I, H = 6, 3, 5, 4
+T, B, X, H = 6, 3, 5, 4
 
 # -- torch ---------------------------------------------------------------------
 
@@ -35,9 +35,9 @@ MODULES = [
 @pytest.mark.parametrize(("kind", "options"), MODULES)
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_a_layer_from_torch_computes_the_same_and_goes_back(kind, options, engine):
-    module = randomise(kind(I, H, dtype=torch.float64, **options))
+    module = randomise(kind(X, H, dtype=torch.float64, **options))
     layer = cw.from_torch(module, engine=engine)
-    x = normal(*((B, T, I) if module.batch_first else (T, B, I)), seed=1, grad=False)
+    x = normal(*((B, T, X) if module.batch_first else (T, B, X)), seed=1, grad=False)
     count = module.num_layers * (2 if module.bidirectional else 1)
     sizes = [module.proj_size or H] + [H] * (module.mode == "LSTM")
     start = [normal(count, B, s, seed=5 + k) for k, s in enumerate(sizes)]
@@ -53,7 +53,7 @@ def test_a_layer_from_torch_computes_the_same_and_goes_back(kind, options, engin
 
 
 def test_settings_go_along():
-    module = nn.GRU(I, H, 2, dropout=0.25).double().eval()
+    module = nn.GRU(X, H, 2, dropout=0.25).double().eval()
     layer = cw.from_torch(module)
     assert (layer.dropout, layer.training) == (0.25, False)
     assert next(layer.parameters()).dtype == torch.float64
@@ -64,8 +64,8 @@ def test_settings_go_along():
 
 
 def test_a_cell_under_other_names_goes_to_torch():
-    layer = randomise(cw.Recurrent("np", I, H, engine="reference"))
-    x = torch.randn(T, B, I)
+    layer = randomise(cw.Recurrent("np", X, H, engine="reference"))
+    x = torch.randn(T, B, X)
     torch.testing.assert_close(cw.to_torch(layer)(x)[0], layer(x)[0])
 
 
@@ -74,16 +74,16 @@ def test_a_cell_without_biases_goes_to_torch_without():
     def plain(W, x, h):
         return cw.tanh(W.h(h, x, bias=False))
 
-    layer = cw.Recurrent(plain, I, H)
+    layer = cw.Recurrent(plain, X, H)
     back = cw.to_torch(layer)
     assert not back.bias
-    x = torch.randn(T, B, I)
+    x = torch.randn(T, B, X)
     torch.testing.assert_close(back(x)[0], layer(x)[0])
 
 
 def test_what_torch_does_not_have_is_refused():
     with pytest.raises(cw.ArgumentError, match=r"\[to_torch\].*of cell 'peephole'"):
-        cw.to_torch(cw.Recurrent("peephole", I, H))
+        cw.to_torch(cw.Recurrent("peephole", X, H))
     with pytest.raises(cw.ArgumentError, match=r"received Linear, expected torch\.nn"):
         cw.from_torch(nn.Linear(2, 2))
 
@@ -134,7 +134,7 @@ KERAS = {
 }
 
 
-def arrays(name, seed=0, inputs=I):
+def arrays(name, seed=0, inputs=X):
     """One Keras cell's weights, all different."""
     _, gates, _, bias = KERAS[name]
     draw = np.random.default_rng(seed).normal
@@ -155,7 +155,7 @@ def keras_walk(name, w, x, reverse=False):
 
 
 def inputs():
-    return normal(T, B, I, seed=1, grad=False)
+    return normal(T, B, X, seed=1, grad=False)
 
 
 @pytest.mark.parametrize("path", ["", "my_layer/cell/", "model/rnn/cell/"])
@@ -227,7 +227,7 @@ def test_without_use_bias_there_is_none(name):
 
 
 def test_keras_weights_can_be_written_into_a_layer():
-    layer = cw.Recurrent("gru", I, H, engine="reference", dtype=torch.float64)
+    layer = cw.Recurrent("gru", X, H, engine="reference", dtype=torch.float64)
     w, x = arrays("gru_bias"), inputs()
     del w["bias"]  # the papers' GRU has none
     assert cw.from_keras_weights(layer, w) is layer
@@ -252,9 +252,9 @@ def test_the_dtype_is_the_arrays_and_the_arrays_stay_the_users():
     [
         ({"gamma": np.zeros(4)}, r"received the name 'gamma', expected kernel"),
         ({"kernel": None}, r"needs a matrix 'kernel'; received none"),
-        ({"kernel": np.zeros((I, 3 * H))}, r"'kernel' does not fit cell 'lstm'"),
+        ({"kernel": np.zeros((X, 3 * H))}, r"'kernel' does not fit cell 'lstm'"),
         ({"bias": np.zeros(3)}, r"'bias' .* received \(3,\), expected \(16,\)"),
-        ({"other/kernel": np.zeros((I, 4 * H))}, r"other needs a matrix 'recurrent_k"),
+        ({"other/kernel": np.zeros((X, 4 * H))}, r"other needs a matrix 'recurrent_k"),
     ],
 )
 def test_names_and_shapes_that_are_not_keras_are_refused(change, message):
@@ -275,7 +275,7 @@ def test_what_does_not_fit_the_layer_is_refused():
     with pytest.raises(cw.ArgumentError, match=r"Keras.*equations of cell 'peephole'"):
         cw.from_keras_weights("peephole", arrays("lstm"))
     with pytest.raises(cw.ArgumentError, match=r"of 1 cell\(s\), expected 2"):
-        cw.from_keras_weights(cw.Recurrent("lstm", I, H, 2), arrays("lstm"))
+        cw.from_keras_weights(cw.Recurrent("lstm", X, H, 2), arrays("lstm"))
     with pytest.raises(cw.ArgumentError, match="gate 'z' has no bias"):
         cw.from_keras_weights("gru", arrays("gru_bias"))
     with pytest.raises(cw.ArgumentError, match="received no weights"):

@@ -4,9 +4,13 @@ import inspect
 import math
 import re
 
-import oracles_modern
 import pytest
 import torch
+
+import cellwright as cw
+import oracles_modern
+from cellwright.language.evaluate import evaluate
+from cellwright.look.check import check_cell
 from oracles import (
     assert_close,
     assert_same_values_and_gradients,
@@ -18,11 +22,7 @@ from oracles import (
 )
 from oracles_modern import STEPS
 
-import cellwright as cw
-from cellwright.language.evaluate import evaluate
-from cellwright.look.check import check_cell
-
-T, B, I, H = 5, 3, 5, 4
+T, B, X, H = 5, 3, 5, 4
 ZOO = sorted(STEPS)
 CASES = [
     *((name, {}) for name in ZOO),
@@ -36,7 +36,7 @@ IDS = ["-".join([name, *options]) for name, options in CASES]
 def make(name, cell=None, **options):
     """A layer with asymmetric weights; x, initial states and named inputs for it."""
     cell = cw.cells.get(name) if cell is None else cell
-    layer = cw.Recurrent(cell, I, H, engine="reference", dtype=torch.float64, **options)
+    layer = cw.Recurrent(cell, X, H, engine="reference", dtype=torch.float64, **options)
     randomise(layer)
     count = len(layer.cells)
     labels = [s.name for s in layer.cell.states]
@@ -45,7 +45,7 @@ def make(name, cell=None, **options):
         if (name, label) in (("slstm", "n"), ("mc_lstm", "c")):  # these are positive
             state.data.abs_().add_(0.5)
     mass = normal(T, B, 1, seed=8).detach().abs().add(0.2).requires_grad_()
-    return layer, normal(T, B, I, seed=1), states, mass_of(name, mass)
+    return layer, normal(T, B, X, seed=1), states, mass_of(name, mass)
 
 
 def mass_of(name, mass):

@@ -5,17 +5,17 @@ import sys
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from oracles import flat, normal, randomise
-from strategies import HIDDEN, INPUT, make_cell, sources
 from torch import nn
 
 import cellwright as cw
 from cellwright.language import FUNCTIONS, OPS
+from oracles import flat, normal, randomise
+from strategies import HIDDEN, INPUT, make_cell, sources
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-T, B, I, H = 6, 3, 5, 4
+T, B, X, H = 6, 3, 5, 4
 ZOO = sorted(cw.cells.all())
 STANDARD = {
     "rnn": "RNN", "rnn_relu": "RNN", "lstm": "LSTM", "np": "LSTM", "coupled": "LSTM",
@@ -45,8 +45,8 @@ def operators(model):
 def make(cell, **options):
     """A layer in float64 with asymmetric weights, and inputs for it."""
     options = {"engine": "reference", "dtype": torch.float64, **options}
-    layer = randomise(cw.Recurrent(cell, I, H, **options))
-    feeds = {"x": normal(T, B, I, seed=1, grad=False)}
+    layer = randomise(cw.Recurrent(cell, X, H, **options))
+    feeds = {"x": normal(T, B, X, seed=1, grad=False)}
     if "mass" in [i.name for i in layer.graphs[0].inputs]:
         feeds["mass"] = normal(T, B, 1, seed=2, grad=False).abs() + 0.2
     return layer, feeds
@@ -154,7 +154,7 @@ def test_one_model_takes_any_length_and_batch(name):
     layer, _ = make(name, num_layers=2, bidirectional=True, dtype=torch.float32)
     model = cw.export_onnx(layer)
     for steps, batch in [(1, 1), (1, 4), (9, 1), (3, 7)]:
-        feeds = {"x": normal(steps, batch, I, seed=3, grad=False).float()}
+        feeds = {"x": normal(steps, batch, X, seed=3, grad=False).float()}
         if name == "mc_lstm":
             feeds["mass"] = torch.rand(steps, batch, 1)
         found = run(model, feeds)
@@ -178,7 +178,7 @@ def test_inputs_and_outputs_have_names_and_symbolic_sizes():
         return [d.dim_param or d.dim_value for d in dims]
 
     assert {v.name: shape(v) for v in graph.input} == {
-        "x": ["batch", "time", I],
+        "x": ["batch", "time", X],
         "mass": ["batch", "time", 1],
         "c_0": [1, "batch", H],
     }
@@ -234,20 +234,20 @@ def test_a_layer_in_training_is_exported_for_inference():
 @pytest.mark.parametrize(
     ("module", "kind"),
     [
-        (nn.LSTM(I, H, 2, bidirectional=True), "LSTM"),
-        (nn.LSTM(I, H, bias=False), "LSTM"),
-        (nn.LSTM(I, H, proj_size=3), "Scan"),
-        (nn.GRU(I, H, batch_first=True), "GRU"),
-        (nn.RNN(I, H, nonlinearity="relu"), "RNN"),
-        (cw.LSTM(I, H), "LSTM"),
-        (cw.GRU(I, H, 2), "GRU"),
+        (nn.LSTM(X, H, 2, bidirectional=True), "LSTM"),
+        (nn.LSTM(X, H, bias=False), "LSTM"),
+        (nn.LSTM(X, H, proj_size=3), "Scan"),
+        (nn.GRU(X, H, batch_first=True), "GRU"),
+        (nn.RNN(X, H, nonlinearity="relu"), "RNN"),
+        (cw.LSTM(X, H), "LSTM"),
+        (cw.GRU(X, H, 2), "GRU"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else value,
 )
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_torchs_modules_and_the_drop_ins(module, kind):
     randomise(module)
-    x = torch.randn(B, T, I) if module.batch_first else torch.randn(T, B, I)
+    x = torch.randn(B, T, X) if module.batch_first else torch.randn(T, B, X)
     model = cw.export_onnx(module)
     assert set(operators(model)) == {kind}
     found = run(model, {"x": x})
@@ -310,9 +310,9 @@ def test_several_named_inputs_of_different_sizes():
         return h + dt * cw.tanh(W.g(h, x, seen))
 
     layer = randomise(
-        cw.Recurrent(f, I, H, 2, inputs={"seen": 2, "dt": 1}, dtype=torch.float64)
+        cw.Recurrent(f, X, H, 2, inputs={"seen": 2, "dt": 1}, dtype=torch.float64)
     )
-    feeds = {n: torch.rand(T, B, s).double() for n, s in (("x", I), ("seen", 2))}
+    feeds = {n: torch.rand(T, B, s).double() for n, s in (("x", X), ("seen", 2))}
     feeds["dt"] = torch.rand(T, B, 1).double()
     assert_as_good_as_the_reference(layer, feeds)
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from oracles import gradients, normal, random_cotangents, randomise
-from strategies import HIDDEN, INPUT, make_cell, sources, table_gradients
 
 import cellwright as cw
 from cellwright.language import verify
 from cellwright.language.evaluate import evaluate
+from oracles import gradients, normal, random_cotangents, randomise
+from strategies import HIDDEN, INPUT, make_cell, sources, table_gradients
 
 B = 3
 examples = settings(

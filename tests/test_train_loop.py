@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import cellwright as cw
+from cellwright.train.calibrate import steps_for
 from cellwright.train.checkpoint import CheckpointError, Store
+from cellwright.train.divergence import Diverged
 from cellwright.train.gradients import clip_by_norm, gradient_norms, total_norm
-from cellwright.train.loop import Diverged, Plan, train
+from cellwright.train.loop import train
 from cellwright.train.optimisers import make_optimiser
-from cellwright.train.plan import steps_for
+from cellwright.train.plan import Plan
 from cellwright.train.report import MetricsFile, Reporter, read_metrics
 from cellwright.train.schedules import Constant, Cosine, Plateau
 
@@ -333,20 +336,23 @@ def test_planning_changes_nothing_of_the_run():
     before, generator = new_model(), torch.get_rng_state()
     from cellwright.train.devices import make_accelerator
 
-    def count(seconds):
+    def count(seconds, plan=Plan(0), validate=None):  # noqa: B008
         return steps_for(
             seconds,
             model,
             stream,
             objective,
             lambda copy: make_optimiser("adamw", copy, 0.1),
-            Plan(0),
+            plan,
             make_accelerator(),
+            validate,
         )
 
     torch.set_rng_state(generator)
     assert count(0.0) == 1
     assert count(100.0) > 10
+    slow = count(10.0, Plan(0, validate_every=1), lambda m: time.sleep(1))
+    assert 1 < slow <= 10  # ten validations of a second fill it
     assert_same(model, before)
     assert stream.position == 1
     assert torch.equal(torch.get_rng_state(), generator)

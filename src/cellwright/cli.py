@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,7 +164,7 @@ def train(
     ] = 50,
     weight_decay: Annotated[
         float, _option("Weight decay of matrices.", OPTIMISING)
-    ] = 0.01,
+    ] = 0.1,
     beta2: Annotated[float, _option("Second-moment decay of Adam.", OPTIMISING)] = 0.99,
     momentum: Annotated[float, _option("Momentum of SGD.", OPTIMISING)] = 0.9,
     clip: Annotated[
@@ -381,7 +383,59 @@ def info(
         )
 
 
-# ── further commands: one function each, decorated with @app.command() ────────────────
+@app.command()
+def cells(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A cell of the zoo, or FILE.py:NAME. Default: all."),
+    ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print LaTeX instead of equations.")
+    ] = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="Print the names alone, one a line.")
+    ] = False,
+) -> None:
+    """List the cells of the zoo with their equations and sources."""
+    from . import cells as zoo
+
+    for cell in [zoo.get(name)] if name else zoo.all().values():
+        if names:
+            typer.echo(cell.name)
+            continue
+        typer.secho(cell.name, bold=True)
+        doc = (cell.__doc__ or "").strip()
+        for line in doc.splitlines():
+            typer.secho(f"    {line}" if line else "", dim=True)
+        for line in cell.latex().splitlines() if latex else cell.equations:
+            typer.echo(f"    {line}")
+        typer.echo()
+
+
+@app.command()
+def check(
+    cell: Annotated[str, typer.Argument(help="FILE.py:NAME, or a cell of the zoo.")],
+    input_size: Annotated[int, typer.Option("--input", help="Units of x.")] = 8,
+    hidden_size: Annotated[int, typer.Option("--hidden", help="Units.")] = 16,
+    steps: Annotated[
+        int, typer.Option(help="Steps through time to follow the gradient.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="Of weights and inputs.")] = 0,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
+    ] = False,
+) -> None:
+    """Tell whether a cell is sound: its equations, weights, gradients, gradient flow.
+
+    Ends with status 1 if it is not.
+    """
+    from . import cells as zoo
+    from .look.check import check_cell
+
+    found = check_cell(zoo.get(cell), input_size, hidden_size, steps=steps, seed=seed)
+    typer.echo(json.dumps(found.to_dict()) if json_ else str(found))
+    if not found.sound:
+        raise typer.Exit(1)
 
 
 # ── helpers of the commands ───────────────────────────────────────────────────────────
@@ -432,18 +486,15 @@ def _on_main_first(accelerator: Any, action: Any) -> None:
         raise typer.Exit(1)  # the main process says why
 
 
-class _quiet_unless:
+@contextmanager
+def _quiet_unless(main: bool) -> Iterator[None]:
     """Errors that every process meets are told by the main one only."""
-
-    def __init__(self, main: bool):
-        self.main = main
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if not self.main and isinstance(error, CellwrightError):
-            raise typer.Exit(1) from None
+    try:
+        yield
+    except CellwrightError:
+        if main:
+            raise
+        raise typer.Exit(1) from None
 
 
 def _given(ctx: typer.Context) -> set[str]:

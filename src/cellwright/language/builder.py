@@ -39,7 +39,8 @@ class Builder:
         return self._leaf("state", "name", name, size)
 
     def constant(self, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or value != value:  # NaN is no number to compute with
             raise CellError(
                 f"[{self.where()}] a cell computes with values and Python numbers; "
                 f"received {value!r} ({type(value).__name__})"

@@ -133,6 +133,9 @@ class Cell:
             return f"<cell {self.name}>"
         return f"<cell {self.name}: " + "; ".join(self.equations) + ">"
 
+    def __str__(self) -> str:
+        return self.name if self._graph is None else self.to_text()
+
     # -- running ---------------------------------------------------------------
 
     def __call__(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
@@ -369,6 +372,8 @@ def cell(
 
     def decorate(function: Callable[..., Any]) -> Cell:
         doc = inspect.getdoc(function) or ""
-        return Cell(function, label=function.__name__, doc=doc, inputs=inputs)
+        named = function.__name__.isidentifier()  # a lambda is not
+        label = function.__name__ if named else "cell"
+        return Cell(function, label=label, doc=doc, inputs=inputs)
 
     return decorate if function is None else decorate(function)

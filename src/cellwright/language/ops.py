@@ -85,7 +85,7 @@ class Op:
         return f"cellwright.{self.name}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OPS.__getitem__, (self.name,)
+        return _named, (self.name,)
 
     def __deepcopy__(self, memo: Any) -> Op:
         return self
@@ -108,6 +108,11 @@ def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
 
 
 OPS: dict[str, Op] = {}
+
+
+def _named(name: str) -> Op:
+    """Unpickles an operation: as itself."""
+    return OPS[name]
 
 
 def _op(name: str, arity: int, evaluate: Any, derivative: Any, latex: str, **more: Any):

@@ -262,6 +262,8 @@ class _Parser:
         self.at(self.function)
         if len(args.args) < 2 or args.vararg or args.kwarg or args.posonlyargs:
             _unreadable(self.function)
+        if self.function.decorator_list or self.function.returns:
+            _unreadable(self.function)
         states = args.args[2:]
         missing = len(states) - len(args.defaults)
         if missing < 0:
@@ -322,7 +324,7 @@ class _Parser:
                 type(op) in _COMPARES
             ):
                 return self.infix(_COMPARES[type(op)], left, right)
-            case ast.Attribute(value=ast.Name(id="W"), attr=attr):
+            case ast.Attribute(value=ast.Name(id="W"), attr=attr) if attr[0] != "_":
                 return getattr(self.weights, attr)
             case ast.Call(func=func, args=args, keywords=keywords):
                 options = {k.arg or "": self.option(k) for k in keywords}
@@ -348,7 +350,7 @@ class _Parser:
             case ast.Attribute(value=ast.Name(id="W"), attr="vector" | "scalar"):
                 make = getattr(self.weights, func.attr)
                 return make(*(self.literal(a) for a in args), **options)
-            case ast.Attribute(value=ast.Name(id="W"), attr=attr):
+            case ast.Attribute(value=ast.Name(id="W"), attr=attr) if attr[0] != "_":
                 weight = getattr(self.weights, attr)
                 return weight(*(self.expression(a) for a in args), **options)
             case ast.Name(id="name") if len(args) == 2:

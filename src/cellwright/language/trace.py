@@ -230,11 +230,14 @@ class Weights:
         return Traced(self._builder, self._builder.parameter(name, "scalar", 1, init))
 
 
+_HOLDERS_OWN = ("vector", "scalar", "training", "hidden_size", "reset_parameters")
+
+
 def check_weight_name(name: str) -> None:
     """Refuse a name that `torch.nn.Module`, the holder of the weights, needs."""
     import torch
 
-    taken = name in dir(torch.nn.Module) or name in ("vector", "scalar", "training")
+    taken = name in dir(torch.nn.Module) or name in _HOLDERS_OWN
     if taken or not name.isidentifier() or name.startswith("_"):
         raise CellError(
             f"[{user_location()}] W.{name} cannot be a weight: torch.nn.Module, which "

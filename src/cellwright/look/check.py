@@ -52,11 +52,12 @@ class Check:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything found, as plain data for JSON."""
+        """Everything found, as plain data for JSON; what is no number is None."""
         found = {k: v for k, v in vars(self).items() if k != "graph"}
         shapes = {n: list(s) for n, s in self.graph.parameters().items()}
-        return {"cell": self.graph.name, "sound": self.sound, **found,
-                "parameters": shapes}  # fmt: skip
+        name = self.graph.name
+        whole = {"cell": name, "sound": self.sound, **found, "parameters": shapes}
+        return _plain(whole)
 
     def __str__(self) -> str:
         """What a person wants to read."""
@@ -269,6 +270,17 @@ def _error(value: Tensor, expected: Tensor) -> float:
     scale = max(float(expected.abs().max()), 1e-8)
     difference = float((value - expected).abs().max()) / scale
     return difference if math.isfinite(difference) else math.inf
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither infinities nor NaN."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _growth(norms: list[float]) -> float:

@@ -208,6 +208,7 @@ class Recurrent(nn.Module):
                     f"[Recurrent] input {name!r} has the wrong shape; received "
                     f"{tuple(inputs[name].shape)}, expected {(*x.shape[:-1], size)}"
                 )
+            _check_like(f"the input {name!r}", inputs[name], x)
         return dict(inputs)
 
     def _initial_states(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import cells
-from ..language import Cell, Graph
+from ..language import Cell, Graph, Weight
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,15 @@ def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
     found = next(_unify(template, graph, pairs, {}), None)
     if found is None:
         return None
-    weights = [graph.weight(name) for name in found.values()]
-    return found if all(w.heads == 1 and not w.columns for w in weights) else None
+    pairs = [(template.weight(a), graph.weight(b)) for a, b in found.items()]
+    return found if all(_holds(a, b) for a, b in pairs) else None
+
+
+def _holds(packed: Weight, own: Weight) -> bool:
+    """Whether torch's place for a weight holds this one: no heads, no extra bias."""
+    biased = packed.bias is not False or own.bias is False
+    plain = own.heads == 1 and own.columns is None
+    return plain and own.size == packed.size and biased
 
 
 def _unify(

@@ -246,7 +246,7 @@ def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) ->
 
 
 class Lanes:
-    """Contiguous lanes through a text, read window by window (a `train.loop.Stream`).
+    """Contiguous lanes through a text, read window by window (a `train.plan.Stream`).
 
     The tokens are cut into `batch` lanes of equal length, side by side. Batch row b
     reads lane b from left to right, so the state it carries belongs to what it reads

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..train.calibrate import steps_for
 from ..train.forcing import ConstantForcing, parse_forcing
-from ..train.loop import Plan, Progress, train
+from ..train.loop import train
 from ..train.optimisers import make_optimiser
-from ..train.plan import steps_for
+from ..train.plan import Plan, Progress
 from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
 from ..train.schedules import make_schedule
 from .corpus import Lanes
@@ -138,7 +139,7 @@ def _plan(
     if stored is not None:
         return replace(plan, steps=stored["steps"])
     began = time.perf_counter()
-    steps = _steps(settings, plan, model, stream, accelerator)
+    steps = _steps(run, plan, model, stream, accelerator)
     took = time.perf_counter() - began
     if accelerator.is_main_process:
         run.keep("plan.json", {"version": 1, "steps": steps, "planning_seconds": took})
@@ -146,12 +147,13 @@ def _plan(
 
 
 def _steps(
-    settings: Settings,
+    run: Run,
     plan: Plan,
     model: LanguageModel,
     stream: Lanes,
     accelerator: Accelerator,
 ) -> int:
+    settings = run.settings
     if settings.steps is not None:
         return settings.steps
     if settings.minutes is None:
@@ -168,4 +170,5 @@ def _steps(
         lambda copied: _optimiser(settings, copied),
         plan,
         accelerator,
+        lambda m: _validate(m, run),
     )

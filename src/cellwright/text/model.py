@@ -107,7 +107,7 @@ class LanguageModel(nn.Module):
 
 
 class NextToken:
-    """The objective of a language model (a `train.loop.Objective`).
+    """The objective of a language model (a `train.plan.Objective`).
 
     The mean cross entropy in nats over a window of tokens; the state is carried from
     window to window, and starts anew where the batch says it is the first.

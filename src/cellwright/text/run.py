@@ -27,8 +27,9 @@ from typing import Any
 from ..language import Cell
 from ..language.errors import ArgumentError, CellwrightError
 from ..train.checkpoint import Store, sync_directory, write_and_sync, write_atomically
-from ..train.loop import load_weights
-from .corpus import Tokens, fit_batch, open_text, write_tokens
+from ..train.forcing import parse_forcing
+from ..train.session import load_weights
+from .corpus import Lanes, Tokens, fit_batch, open_text, write_tokens
 from .model import LanguageModel, ModelSizes
 from .tokenizer import TextTokenizer
 
@@ -65,7 +66,7 @@ class Settings:
     accumulate: int = 1
     optimiser: str = "adamw"
     lr: float = 8e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     beta2: float = 0.99
     momentum: float = 0.9
     schedule: str = "cosine"
@@ -109,6 +110,7 @@ class Settings:
                 raise ArgumentError(
                     f"[{name}] received {value}, expected at least 0 and less than 1"
                 )
+        parse_forcing(self.forcing, steps=1)
         if self.patience and not self.validate_every:
             raise ArgumentError(
                 "[patience] early stopping needs validations; give validate_every, too"
@@ -272,7 +274,9 @@ def _prepare(
     spool.unlink(missing_ok=True)
     settings = _fit(settings, train, say)
     sizes = _sizes(settings, cell, tokenizer)
-    LanguageModel(cell, sizes, engine=settings.engine)  # refuse now what cannot be
+    # Refuse now what cannot be trained later.
+    LanguageModel(cell, sizes, engine=settings.engine)
+    Lanes(train.open(), settings.batch or 1, settings.window or 1)
     tokenizer.save(folder / "tokenizer.json")
     write_and_sync(folder / "cell.txt", cell.to_text().encode())
     config = {

@@ -1,4 +1,4 @@
-"""Which device, precision and processes: accelerate decides, from how it was started."""
+"""Device, precision and processes: accelerate decides, from how it was started."""
 
 from __future__ import annotations
 

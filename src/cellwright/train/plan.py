@@ -1,83 +1,97 @@
-"""How many steps fit into a given time, on this machine, for this model."""
+"""What a training run is made of: its data, its objective, its plan, its progress."""
 
 from __future__ import annotations
 
-import copy
 import math
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .loop import Objective, Plan, Stream, train
-from .schedules import Constant
-
-#: The part of the time that is planned for. The rest is for checkpoints and noise.
-USED = 0.98
+from .bptt import State
 
 
-def steps_for(
-    seconds: float,
-    model: nn.Module,
-    stream: Stream,
-    objective: Objective,
-    make_optimiser: Callable[[nn.Module], torch.optim.Optimizer],
-    plan: Plan,
-    accelerator,
-) -> int:
-    """Measure the loop itself on a copy of the model, and divide.
+class Stream(Protocol):
+    """An endless source of batches that knows where it is."""
 
-    Nothing of the run changes: model, data position and random numbers are as before.
-    The measurement takes about a fiftieth of the time, and counts as part of it.
+    #: Elements (tokens, frames) in one batch over all processes: for the speed only.
+    size: int
 
-    Args:
-        seconds: wall clock that the run may take, this measurement included.
-        model, stream, objective, plan, accelerator: as for `train`.
-        make_optimiser: builds the run's optimiser, over the copy's parameters.
+    def next(self) -> Any:
+        """The next batch of this process, on the CPU: nested tensors."""
+        ...
 
-    Returns:
-        The number of optimiser steps, the same on every process; at least 1.
+    def state_dict(self) -> dict[str, Any]:
+        """The position, as plain data."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Objective(Protocol):
+    """One forward pass: the mean loss of this process's batch, and the new state."""
+
+    def __call__(
+        self, model: nn.Module, batch: Any, state: State, step: int
+    ) -> tuple[Tensor, State]: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, fixed before its first step and kept by every resume.
+
+    Attributes:
+        steps: optimiser steps.
+        accumulate: batches whose gradients are averaged for one step.
+        clip_norm: limit of the gradient's total norm; None for no limit.
+        clip_value: limit of every gradient element; None for no limit.
+        log_every: steps between two rows of metrics.
+        checkpoint_every: steps between two checkpoints; there is always one at the end.
+        validate_every: steps between two validations; None for none.
+        patience: validations without gain after which to stop early; None for never.
     """
-    from accelerate.utils import broadcast_object_list
 
-    began = time.perf_counter()
-    trial, position = copy.deepcopy(model), stream.state_dict()
-    optimiser = make_optimiser(trial)
-
-    def run(steps: int) -> float:
-        short = replace(plan, steps=steps, log_every=steps, validate_every=None)
-        start = time.perf_counter()
-        train(
-            trial,
-            stream,
-            objective,
-            optimiser,
-            _AtRest(),
-            short,
-            accelerator=accelerator,
-        )
-        # Every process must go on with the first one's clock.
-        took = [time.perf_counter() - start]
-        broadcast_object_list(took)
-        return took[0]
-
-    with torch.random.fork_rng():
-        run(2)  # the first steps make plans and warm caches: not counted
-        guess = run(2) / 2
-        count = max(3, math.ceil(min(10.0, seconds / 50) / guess))
-        per_step = run(count) / count
-    stream.load_state_dict(position)
-    accelerator.free_memory()
-
-    left = [seconds * USED - (time.perf_counter() - began)]
-    broadcast_object_list(left)
-    return max(1, int(left[0] / per_step))
+    steps: int
+    accumulate: int = 1
+    clip_norm: float | None = 1.0
+    clip_value: float | None = None
+    log_every: int = 10
+    checkpoint_every: int = 500
+    validate_every: int | None = None
+    patience: int | None = None
 
 
-class _AtRest(Constant):
-    """No learning: a trial cannot diverge, and costs what a step costs."""
+@dataclass
+class Progress:
+    """How far a run has come. `train` returns it; a checkpoint holds it.
 
-    def factor(self, step: int) -> float:
-        return 0.0
+    Attributes:
+        step: optimiser steps done.
+        loss: the last step's training loss.
+        seconds: wall clock in the loop, over all resumes.
+        validation: the last validation loss.
+        best: the lowest validation loss.
+        waited: validations since the best one.
+        stopped: whether early stopping ended the run.
+    """
+
+    step: int = 0
+    loss: float | None = None
+    seconds: float = 0.0
+    validation: float | None = None
+    best: float | None = None
+    waited: int = 0
+    stopped: bool = False
+
+    def heard(self, validation: float, patience: int | None) -> bool:
+        """Note a validation loss; whether it is the best so far.
+
+        After `patience` validations without a better one the run is stopped.
+        """
+        self.validation = validation
+        if validation < (math.inf if self.best is None else self.best):
+            self.best, self.waited = validation, 0
+            return True
+        self.waited += 1
+        self.stopped = patience is not None and self.waited >= patience
+        return False

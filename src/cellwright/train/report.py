@@ -97,7 +97,8 @@ class ProgressBar(Reporter):
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line > 10:
             self._last_line = now
-            left = (self._steps - row["step"]) * row["seconds_per_step"]
+            # Over the whole run: one slow interval says little of what is to come.
+            left = (self._steps - row["step"]) * row["seconds"] / row["step"]
             self._console.print(
                 f"step {row['step']}/{self._steps}  loss {loss}  {speed} tokens/s  "
                 f"{left:.0f} s left",

@@ -1,0 +1,82 @@
+"""When numbers stop being finite: stop, say where, spare the last good checkpoint."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from ..language.errors import CellwrightError
+from .checkpoint import Store
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Diverged(CellwrightError):
+    """The loss, a gradient or a weight is no longer a finite number."""
+
+
+class Watch:
+    """Looks at every step of a run before and after it is taken."""
+
+    def __init__(self, model: nn.Module, accelerator: Accelerator, store: Store | None):
+        self._model, self._store = model, store
+        # In fp16 the scaler skips a step whose gradients overflow: no divergence.
+        self._gradients_may_overflow = accelerator.scaler is not None
+        self._norms: dict[str, Tensor] = {}
+        self._before: dict[str, Tensor] = {}
+
+    def gradients(
+        self,
+        step: int,
+        loss: float,
+        norms: dict[str, Tensor],
+        norm: Tensor,
+        rate: float,
+    ) -> None:
+        """Raise Diverged unless the loss and the gradients of `step` are finite.
+
+        Args:
+            step: the step about to be taken, from 0.
+            loss: its loss.
+            norms: the gradient norm of every parameter; `norm` of all together.
+            rate: its learning rate.
+        """
+        self._before, self._norms = self._norms, norms
+        self._step, self._loss, self._rate = step, loss, rate
+        finite = self._gradients_may_overflow or bool(norm.isfinite())
+        if not (math.isfinite(loss) and finite):
+            raise self._diverged()
+
+    def weights(self) -> None:
+        """Raise Diverged unless all weights are finite.
+
+        A checkpoint that replaces a good one must be good itself.
+        """
+        if not all(bool(p.isfinite().all()) for p in self._model.parameters()):
+            raise self._diverged()
+
+    def _diverged(self) -> Diverged:
+        lines = [
+            f"[step {self._step + 1}] training diverged; received a loss of "
+            f"{self._loss}, expected finite numbers.",
+            "Gradient norms by parameter, at this step and at the step before:",
+        ]
+        width = max(map(len, self._norms), default=0)
+        for name, norm in self._norms.items():
+            before = (
+                f"{self._before[name]:10.3g}" if name in self._before else f"{'–':>10}"
+            )
+            lines.append(f"  {name:<{width}}  {norm.item():10.3g}  {before}")
+        lines.append(
+            f"Try a lower learning rate (it was {self._rate:.3g}), a longer warm-up, "
+            "stronger clipping by norm, or look for a logarithm, division or "
+            "exponential in the cell that can overflow."
+        )
+        if self._store is not None and self._store.has():
+            lines.append(
+                f"The last good checkpoint is kept in {self._store.directory}."
+            )
+        return Diverged("\n".join(lines))

@@ -1,0 +1,181 @@
+"""Corpora: which files, bad input, pieces, memory-mapped tokens, lanes."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cellwright import ArgumentError
+from cellwright.text import corpus
+from cellwright.text.corpus import (
+    CorpusError,
+    Lanes,
+    fit_batch,
+    open_text,
+    standard_library,
+    write_tokens,
+)
+from cellwright.text.tokenizer import TextTokenizer
+
+
+def text_of(sources, tmp_path):
+    return "".join(open_text([str(s) for s in sources], tmp_path / "spool").pieces())
+
+
+def test_files_are_read_in_the_order_given_line_ends_as_they_are(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"un\r\n")
+    (tmp_path / "b.txt").write_bytes("deux é€🎻".encode())
+    b, a = tmp_path / "b.txt", tmp_path / "a.txt"
+    assert text_of([b, a], tmp_path) == "deux é€🎻un\r\n"
+    assert open_text([str(b), str(a)], tmp_path / "spool").characters == 12
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths_without_what_is_no_text(tmp_path):
+    folder = tmp_path / "books"
+    (folder / "sub").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / "z.txt").write_text("z")
+    (folder / "sub" / "a.txt").write_text("a")
+    (folder / ".git" / "x").write_text("hidden")
+    (folder / "image.png").write_bytes(b"\x89PNG\xff")
+    text = open_text([str(folder)], tmp_path / "spool")
+    assert "".join(text.pieces()) == "az"
+    assert [path.name for path in text.skipped] == ["image.png"]
+
+
+def test_standard_input_is_kept_for_a_second_reading(tmp_path, monkeypatch):
+    stream = SimpleNamespace(buffer=io.BytesIO("söme text".encode()))
+    monkeypatch.setattr(sys, "stdin", stream)
+    text = open_text(["-"], tmp_path / "spool")
+    assert "".join(text.pieces()) == "söme text"
+    assert "".join(text.pieces()) == "söme text"
+
+
+def test_the_standard_library_is_there_without_tests_or_installed_packages():
+    files = standard_library()
+    names = {path.name for path in files}
+    assert {"argparse.py", "dataclasses.py"} <= names
+    assert not any("site-packages" in path.parts for path in files)
+    assert not any({"test", "tests"} & set(path.parts) for path in files)
+    assert files == sorted(files)
+    assert sum(path.stat().st_size for path in files) > 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "there is no text in"),
+        (b"good \xff bad", r"byte 0xff at offset 5.*iconv"),
+        ("é".encode() * 9 + "é".encode()[:1], r"byte 0xc3 at offset 18"),
+    ],
+)
+def test_bad_files_are_refused_with_the_place(tmp_path, content, message):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        open_text([str(path)], tmp_path / "spool")
+
+
+def test_the_place_of_a_bad_byte_is_right_beyond_the_first_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "PIECE", 5)
+    path = tmp_path / "bad.txt"
+    path.write_bytes("ééééé".encode() + b"\xfe")  # pieces cut characters in two
+    with pytest.raises(CorpusError, match="0xfe at offset 10"):
+        open_text([str(path)], tmp_path / "spool")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CorpusError, match=r"received 'no/such\.txt'"):
+        open_text(["no/such.txt"], tmp_path / "spool")
+
+
+def test_pieces_give_any_range_and_cut_no_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "PIECE", 16)
+    whole = "".join(f"wörd{i} " for i in range(40)) + "x" * 50
+    half = len(whole) // 2
+    (tmp_path / "a").write_text(whole[:half], encoding="utf-8")
+    (tmp_path / "b").write_text(whole[half:], encoding="utf-8")
+    text = open_text([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "spool")
+    assert text.characters == len(whole)
+    for start, stop in [
+        (0, None),
+        (3, 50),
+        (half - 1, half + 1),
+        (100, 100),
+        (200, 999),
+    ]:
+        assert "".join(text.pieces(start, stop)) == whole[start:stop]
+    pieces = list(text.pieces())
+    assert len(pieces) > 10
+    assert all(p.endswith(" ") for p in pieces if not p.endswith("x"))
+
+
+def test_tokens_are_memory_mapped_and_checked(tmp_path):
+    words = "the cat sat on the mat "
+    tokenizer = TextTokenizer.learn("char", [words])
+    tokens = write_tokens(iter([words, "a dog"]), tokenizer, tmp_path / "t.tokens")
+    assert (tokens.count, tokens.characters) == (28, 28)
+    assert tokens.unknown == 2  # d and g
+    numbers = tokens.open()
+    assert isinstance(numbers, np.memmap)
+    assert not numbers.flags.writeable
+    assert tokenizer.decode(numbers.tolist()) == words + "a \ufffdo\ufffd"
+    tokens.path.write_bytes(tokens.path.read_bytes()[:-2])
+    with pytest.raises(CorpusError, match="received 54 bytes, expected 56"):
+        tokens.open()
+
+
+def test_lanes_are_contiguous_and_targets_are_one_further():
+    lanes = Lanes(np.arange(41), batch=4, window=5)  # lanes of 10: no slack
+    first, second, third = lanes.next(), lanes.next(), lanes.next()
+    assert first["x"].shape == (5, 4)
+    assert first["x"][:, 1].tolist() == [10, 11, 12, 13, 14]
+    assert first["y"][:, 1].tolist() == [11, 12, 13, 14, 15]
+    assert second["x"][:, 1].tolist() == [15, 16, 17, 18, 19]
+    assert second["y"][-1].tolist() == [10, 20, 30, 40]  # the very last token, too
+    assert [bool(b["first"]) for b in (first, second, third)] == [True, False, True]
+    assert third["x"].tolist() == first["x"].tolist()
+
+
+def test_every_epoch_begins_within_the_slack_so_all_of_a_lane_is_read():
+    lanes = Lanes(np.arange(100), batch=1, window=30)  # a lane of 99: slack 9
+    starts, read = set(), set()
+    for _ in range(60):
+        windows = [lanes.next()["x"][:, 0].tolist() for _ in range(lanes.windows)]
+        seen = [token for window in windows for token in window]
+        assert seen == list(range(seen[0], seen[0] + 90))
+        starts.add(seen[0])
+        read.update(seen)
+    assert starts == set(range(10))
+    assert read == set(range(99))
+
+
+def test_processes_share_the_lanes():
+    whole = Lanes(np.arange(101), 4, 5).next()
+    parts = [Lanes(np.arange(101), 4, 5, 0, rank, 2).next() for rank in (0, 1)]
+    assert torch.equal(torch.cat([p["x"] for p in parts], 1), whole["x"])
+    with pytest.raises(ArgumentError, match="5 lanes cannot be shared by 2 processes"):
+        Lanes(np.arange(101), 5, 5, 0, 0, 2)
+
+
+def test_lanes_go_on_from_their_state():
+    first, second = (Lanes(np.arange(95), 2, 4, seed=3) for _ in range(2))
+    for _ in range(17):
+        first.next()
+    second.load_state_dict(first.state_dict())
+    for _ in range(20):
+        assert torch.equal(first.next()["x"], second.next()["x"])
+
+
+def test_a_text_too_short_for_its_lanes():
+    with pytest.raises(CorpusError, match="expected at least 41 tokens"):
+        Lanes(np.arange(40), 4, 10)
+    assert fit_batch(10**6, 32, 64) == (32, 64)
+    assert fit_batch(1000, 32, 64) == (15, 64)
+    assert fit_batch(20, 32, 64) == (1, 19)
+    for count in (2, 3, 20, 65, 1000):
+        batch, window = fit_batch(count, 32, 64)
+        assert Lanes(np.arange(count), batch, window).windows >= 1
