@@ -149,6 +149,21 @@ def test_a_wrong_rule_that_only_weights_see_is_found(monkeypatch):
     assert not check_cell(gained, **SIZES).sound
 
 
+def test_a_rule_that_drops_a_gradient_is_found(monkeypatch):
+    """No cotangent at all is a wrong one, not one that need not be compared."""
+
+    @cell
+    def squashed(W, x, h):
+        return cw.softsign(h) + tanh(W.a(x))
+
+    assert check_cell(squashed, **SIZES).sound
+    cut = dataclasses.replace(OPS["softsign"], derivative=lambda g, y, v: (None,))
+    monkeypatch.setitem(OPS, "softsign", cut)
+    found = check_cell(squashed, **SIZES)
+    assert not found.sound
+    assert found.autograd_error > 0.1
+
+
 def test_a_jump_is_found_by_finite_differences():
     @cell
     def jumps(W, x, h):
@@ -207,6 +222,58 @@ def test_named_inputs_and_outputs_that_are_no_states_are_checked():
         return W.y(h, size=2), h
 
     found = check_cell(timed, **SIZES)
+    assert found.sound, found.problems
+
+
+def one_number(W, x, h):
+    return sigmoid(W.scalar("a")) * h + tanh(W.b(h, x))
+
+
+def sum_of_a_number(W, x, h):
+    return cw.sum(W.scalar("a")) * h + tanh(W.b(h, x))
+
+
+def sum_of_a_vector(W, x, h):
+    return cw.sum(W.vector("a")) * h + tanh(W.b(h, x))
+
+
+def functions_of_a_vector(W, x, h):
+    gain = cw.softmax(W.vector("a")) + cw.layer_norm(W.vector("b"), heads=2)
+    return gain * h * 0.1 + tanh(W.c(h, x))
+
+
+def vector_as_an_operand(W, x, h):
+    return tanh(W.b(W.vector("a"), h, x))
+
+
+def vector_named_as_the_state(W, x, h):
+    return tanh(W.a(x) + W.h * h)
+
+
+def vector_named_as_the_input(W, x, h):
+    return tanh(W.a(h, W.x * x))
+
+
+def state_named_output(W, x, output):
+    output = tanh(W.a(output, x))
+    return W.y(output, size=2), output
+
+
+def one_row_for_all(W, x, h, c):
+    return tanh(W.a(h, x) + c), tanh(W.p * 2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        one_number, sum_of_a_number, sum_of_a_vector, functions_of_a_vector,
+        vector_as_an_operand, vector_named_as_the_state, vector_named_as_the_input,
+        state_named_output, one_row_for_all,
+    ],
+    ids=lambda f: f.__name__,
+)  # fmt: skip
+def test_sound_cells_of_unusual_make_are_sound(function):
+    found = check_cell(cell(function), **SIZES)
     assert found.sound, found.problems
 
 

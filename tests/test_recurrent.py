@@ -343,6 +343,25 @@ def test_full_dropout_cuts_the_layers_apart():
     assert_close(layer(x)[0], alone)
 
 
+def test_dropout_leaves_the_input_whole():
+    layer, without = (make("rnn", num_layers=2, dropout=p) for p in (1.0, 0.0))
+    x = normal(T, B, X, seed=1)
+    assert torch.equal(layer(x)[1][0], without(x)[1][0])
+    assert not torch.equal(layer(x)[1][1], without(x)[1][1])
+
+
+def test_dropout_scales_what_it_keeps_so_that_the_mean_stays():
+    layer = make("rnn", num_layers=2, dropout=0.75)
+    seen = []
+    layer.cells[1].h.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    below, _ = make("rnn")(normal(T, B, X, seed=1))
+    layer(normal(T, B, X, seed=1))
+    kept = torch.stack(seen)
+    assert not kept.all()
+    ratio = kept[kept != 0] / below[kept != 0]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 4.0))
+
+
 def test_dropout_leaves_the_last_layers_output_whole():
     layer = make("rnn", num_layers=2, dropout=0.9)
     y, _ = layer(normal(T, B, X, seed=1))

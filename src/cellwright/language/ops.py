@@ -324,7 +324,8 @@ block_mean = _op(
     doc="Every unit replaced by the mean of its block.",
 )  # fmt: skip
 spread = _op(
-    "spread", 2, lambda g, like: g.expand_as(like),
+    "spread", 2,
+    lambda g, like: g.expand(torch.broadcast_shapes(g.shape, like.shape)),
     lambda g, y, v, like: (sum_(g), None), "{0}", kind="internal",
     doc="One number a row, repeated for every unit of its second argument.",
 )  # fmt: skip

@@ -149,7 +149,7 @@ class _Step:
         self.parameters = dict(W.named_parameters())
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, dtype=torch.float64, generator=self.generator)
+        return torch.randn(shape, dtype=torch.float64, generator=self.generator)
 
     def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
         named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
