@@ -84,6 +84,8 @@ def test_a_cell_without_biases_goes_to_torch_without():
 def test_what_torch_does_not_have_is_refused():
     with pytest.raises(cw.ArgumentError, match=r"\[to_torch\].*of cell 'peephole'"):
         cw.to_torch(cw.Recurrent("peephole", X, H))
+    with pytest.raises(cw.ArgumentError, match=r"proj_size 4, expected less than"):
+        cw.to_torch(cw.Recurrent("lstm_projected", X, H, engine="reference"))
     with pytest.raises(cw.ArgumentError, match=r"received Linear, expected torch\.nn"):
         cw.from_torch(nn.Linear(2, 2))
 

@@ -99,7 +99,7 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
         )
     make, options = _MODULES[layout.kernel]
     if layout.projection:
-        options = {"proj_size": layer.sizes["proj_size"]}
+        options = {"proj_size": _projected_size(layer)}
     first = next(layer.parameters())
     biases = any(name.endswith(".bias") for name, _ in layer.named_parameters())
     module = make(
@@ -113,6 +113,16 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
         for name, theirs in _torch_weights(module, k).items():
             theirs.copy_(ours[name])
     return module.train(layer.training)
+
+
+def _projected_size(layer: Recurrent) -> int:
+    size = layer.sizes["proj_size"]
+    if size >= layer.hidden_size:
+        raise ArgumentError(
+            f"[to_torch] torch.nn.LSTM only projects to fewer units; received proj_size "
+            f"{size}, expected less than hidden_size, {layer.hidden_size}"
+        )
+    return size
 
 
 def _packing(layout: TorchLayout) -> Packing:

@@ -21,7 +21,7 @@ from .convert import from_torch
 from .packing import Packing
 from .recurrent import Recurrent
 
-OPSET, IR_VERSION = 17, 8  # what onnx 1.12 and ONNX Runtime 1.12 can read
+OPSET, IR_VERSION = 17, 8  # old enough for any runtime of the last years
 
 # The operators' cells, the order of their gates, and their attributes. In a cell with
 # coupled gates one gate is the other negated; `input_forget` says so once more.
