@@ -63,8 +63,8 @@ def multiplicative_lstm(W, x, h, c):
 
 @cell
 def star(W, x, h):
-    """STAR, a stackable cell of one gate (Turkoglu, D'Aronco, Wegner & Schindler 2019,
-    section 4)."""
+    """STAR, a stackable cell of one gate (Turkoglu, D'Aronco, Wegner & Schindler
+    2019)."""
     z = tanh(W.z(x))
     k = sigmoid(W.k(h, x))
     return tanh((1 - k) * h + k * z)

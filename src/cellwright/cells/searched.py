@@ -6,7 +6,7 @@ from ..language.ops import relu, sigmoid, tanh
 
 @cell
 def mut1(W, x, h):
-    """MUT1 (Jozefowicz, Zaremba & Sutskever 2015, section 3).
+    """MUT1 (Jozefowicz, Zaremba & Sutskever 2015).
 
     Where MUT1 and MUT2 add the bare input to hidden units, a matrix maps it, so that
     both may have any size.
@@ -19,7 +19,7 @@ def mut1(W, x, h):
 
 @cell
 def mut2(W, x, h):
-    """MUT2 (Jozefowicz, Zaremba & Sutskever 2015, section 3): see `mut1`."""
+    """MUT2 (Jozefowicz, Zaremba & Sutskever 2015): see `mut1`."""
     z = sigmoid(W.z(h, x))
     r = sigmoid(W.r(h) + W.p(x, bias=False))
     n = tanh(W.n(r * h, x))
@@ -28,7 +28,7 @@ def mut2(W, x, h):
 
 @cell
 def mut3(W, x, h):
-    """MUT3 (Jozefowicz, Zaremba & Sutskever 2015, section 3)."""
+    """MUT3 (Jozefowicz, Zaremba & Sutskever 2015)."""
     z = sigmoid(W.z(tanh(h), x))
     r = sigmoid(W.r(h, x))
     n = tanh(W.n(r * h, x))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import cells as zoo
 from ..language import ArgumentError, Cell
 from . import torch_kernels
-from .packing import Packed, Packing
+from .packing import Packed, Packing, same_gates
 from .recurrent import Recurrent
 from .torch_kernels import TorchLayout
 
@@ -119,8 +119,8 @@ def _projected_size(layer: Recurrent) -> int:
     size = layer.sizes["proj_size"]
     if size >= layer.hidden_size:
         raise ArgumentError(
-            f"[to_torch] torch.nn.LSTM only projects to fewer units; received proj_size "
-            f"{size}, expected less than hidden_size, {layer.hidden_size}"
+            f"[to_torch] torch.nn.LSTM only projects to fewer units; received "
+            f"proj_size {size}, expected less than hidden_size, {layer.hidden_size}"
         )
     return size
 
@@ -137,14 +137,13 @@ def _torch_weights(module: nn.RNNBase, k: int) -> dict[str, Tensor]:
 
 # -- Keras ---------------------------------------------------------------------
 
-_IFGO, _ZRN = ("i", "f", "g", "o"), ("z", "r", "n")
 _KERAS = (
-    Packing(zoo.lstm, _IFGO, _IFGO),
-    Packing(zoo.gru_reset_after, _ZRN, ("z", "r", "m")),
+    same_gates(zoo.lstm, "i", "f", "g", "o"),
+    Packing(zoo.gru_reset_after, ("z", "r", "n"), ("z", "r", "m")),
     # Keras' z keeps the old state; in these cells, as in the papers, it lets in the new
-    Packing(zoo.gru_bias, ("-z", "r", "n"), ("-z", "r", "n")),
-    Packing(zoo.rnn, ("h",), ("h",)),
-    Packing(zoo.rnn_relu, ("h",), ("h",)),
+    same_gates(zoo.gru_bias, "-z", "r", "n"),
+    same_gates(zoo.rnn, "h"),
+    same_gates(zoo.rnn_relu, "h"),
 )
 _KERNEL, _RECURRENT, _BIAS = "kernel", "recurrent_kernel", "bias"
 

@@ -18,34 +18,30 @@ from .. import cells as zoo
 from ..language import ArgumentError, Graph, Node
 from ..language.graph import AFFINE
 from .convert import from_torch
-from .packing import Packing
+from .packing import Packing, same_gates
 from .recurrent import Recurrent
 
 OPSET, IR_VERSION = 17, 8  # old enough for any runtime of the last years
 
-# The operators' cells, the order of their gates, and their attributes. In a cell with
-# coupled gates one gate is the other negated; `input_forget` says so once more.
-_IFGO = ("i", "o", "f", "g")  # ONNX's order: input, output, forget, candidate
+# The operators' cells, the order of their gates (input, output, forget, candidate), and
+# their attributes. In a cell with coupled gates one gate is the other negated, and
+# `input_forget` says so once more. ONNX's GRU keeps the old state by its z, the papers'
+# lets in the new.
 _OPERATORS: tuple[tuple[str, Packing, dict[str, Any]], ...] = (
-    ("RNN", Packing(zoo.rnn, ("h",), ("h",)), {"activations": ["Tanh"]}),
-    ("RNN", Packing(zoo.rnn_relu, ("h",), ("h",)), {"activations": ["Relu"]}),
-    ("LSTM", Packing(zoo.lstm, _IFGO, _IFGO), {}),
+    ("RNN", same_gates(zoo.rnn, "h"), {"activations": ["Tanh"]}),
+    ("RNN", same_gates(zoo.rnn_relu, "h"), {"activations": ["Relu"]}),
+    ("LSTM", same_gates(zoo.lstm, "i", "o", "f", "g"), {}),
     (
         "LSTM",
-        Packing(zoo.peephole_diagonal, _IFGO, _IFGO, ("p_i", "p_o", "p_f")),
+        same_gates(
+            zoo.peephole_diagonal, "i", "o", "f", "g", vectors=("p_i", "p_o", "p_f")
+        ),
         {},
     ),
+    ("LSTM", same_gates(zoo.coupled, "-f", "o", "f", "g"), {"input_forget": 1}),
     (
         "LSTM",
-        Packing(zoo.coupled, ("-f", "o", "f", "g"), ("-f", "o", "f", "g")),
-        {"input_forget": 1},
-    ),
-    (
-        "LSTM",
-        Packing(
-            zoo.cifg, ("i", "o", "-i", "z"), ("i", "o", "-i", "z"),
-            ("p_i", "p_o", "-p_i"),
-        ),
+        same_gates(zoo.cifg, "i", "o", "-i", "z", vectors=("p_i", "p_o", "-p_i")),
         {"input_forget": 1},
     ),
     (
@@ -53,9 +49,8 @@ _OPERATORS: tuple[tuple[str, Packing, dict[str, Any]], ...] = (
         Packing(zoo.gru_reset_after, ("z", "r", "n"), ("z", "r", "m")),
         {"linear_before_reset": 1},
     ),
-    # ONNX's z keeps the old state; in these cells it lets in the new
-    ("GRU", Packing(zoo.gru_bias, ("-z", "r", "n"), ("-z", "r", "n")), {}),
-)  # fmt: skip
+    ("GRU", same_gates(zoo.gru_bias, "-z", "r", "n"), {}),
+)
 
 _TYPES = {torch.float32: "FLOAT", torch.float64: "DOUBLE"}
 
@@ -249,12 +244,12 @@ class _Model:
         layer, main = self.layer, self.main
         named = {n: v for n, v in sequences.items() if n != "x"}
         x, finals = sequences["x"], []
+        run = self.run_scan if self.operator is None else self.run_operator
         batch = main.batch(x, axis=1)
         for first in range(0, len(layer.cells), layer.directions):
             outputs = []
             for k in range(first, first + layer.directions):
                 olds = self.initial(k, batch, initial_states)
-                run = self.run_scan if self.operator is None else self.run_operator
                 y, news = run(k, x, named, olds)
                 outputs.append(y)
                 finals.append(news)
@@ -303,13 +298,12 @@ class _Model:
     ) -> tuple[str, list[str]]:
         """As a Scan, the cell's graph its body."""
         backwards = int(self.reverse(k))
-        finals_and_y = self.main.add_several(
+        *finals, y = self.main.add_several(
             "Scan", *olds, x, *named.values(), count=len(olds) + 1,
             body=_Body(self, k).build(), num_scan_inputs=1 + len(named),
             scan_input_directions=[backwards] * (1 + len(named)),
             scan_output_directions=[backwards],
         )  # fmt: skip
-        *finals, y = finals_and_y
         return y, finals
 
     def reverse(self, k: int) -> bool:
@@ -326,6 +320,7 @@ class _Body:
         self.writer = _Writer(model, f"cell{k}.")
         self.batch = self.writer.batch(self.leaf("x"), axis=0)
         self.values: list[str] = []
+        self.has_rows: list[bool] = []  # or is it one value for the whole batch?
 
     def leaf(self, name: str) -> str:
         return f"{self.writer.prefix}{name}"
@@ -334,6 +329,8 @@ class _Body:
         model, graph = self.model, self.graph
         for node in graph.nodes:
             self.values.append(self.value(node))
+            own = node.op in ("input", "state")
+            self.has_rows.append(own or any(self.has_rows[a] for a in node.args))
         inputs = [
             model.declare(self.leaf(v.name), "batch", v.size)
             for v in (*graph.states, *graph.inputs)
@@ -379,9 +376,9 @@ class _Body:
         return add("Add", product, *bias) if bias else product
 
     def concatenate(self, parts: Sequence[str], axis: int) -> str:
-        return parts[0] if len(parts) == 1 else self.writer.add(
-            "Concat", *parts, axis=axis
-        )  # fmt: skip
+        if len(parts) == 1:
+            return parts[0]
+        return self.writer.add("Concat", *parts, axis=axis)
 
     def split(self, value: str, heads: int) -> str:
         """(batch, size) -> (batch, heads, size / heads)."""
@@ -392,15 +389,10 @@ class _Body:
 
     def rows(self, number: int) -> str:
         """A node's value as (batch, size), also where it depends on no row."""
-        if self.depends_on_rows(number):
+        if self.has_rows[number]:
             return self.values[number]
         size = int(self.graph.nodes[number].size)
         return self.writer.rows(self.values[number], self.batch, size)
-
-    def depends_on_rows(self, number: int) -> bool:
-        node = self.graph.nodes[number]
-        own = node.op in ("input", "state")
-        return own or any(self.depends_on_rows(a) for a in node.args)
 
     # -- operations that ONNX has under other terms ----------------------------
 

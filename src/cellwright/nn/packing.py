@@ -103,6 +103,11 @@ class Packing:
             affine.fill_bias_(_signed(gate, bias))
 
 
+def same_gates(cell: Cell, *gates: str, vectors: tuple[str, ...] = ()) -> Packing:
+    """The usual packing: x and h have the same gates, in the same order."""
+    return Packing(cell, gates, gates, vectors)
+
+
 def _plain(gate: str) -> str:
     return gate.removeprefix("-")
 
