@@ -518,6 +518,21 @@ def swapped_roles(W, x, c, h):
 
 
 @cell
+def crossed_states(W, x, h, c):
+    """The old states change roles: every equation is torch's but for that."""
+    f, i = sigmoid(W.f(c, x)), sigmoid(W.i(c, x))
+    g, o = tanh(W.g(c, x)), sigmoid(W.o(c, x))
+    new = f * h + i * g
+    return o * tanh(new), new
+
+
+@cell
+def one_gate_sees_c(W, x, h, c):
+    c_new = sigmoid(W.f(c, x)) * c + sigmoid(W.i(h, x)) * tanh(W.g(h, x))
+    return sigmoid(W.o(h, x)) * tanh(c_new), c_new
+
+
+@cell
 def hard_gates(W, x, h, c):
     c = cw.hard_sigmoid(W.f(h, x)) * c + sigmoid(W.i(h, x)) * tanh(W.g(h, x))
     return sigmoid(W.o(h, x)) * tanh(c), c
@@ -527,7 +542,7 @@ def hard_gates(W, x, h, c):
     "definition",
     [
         scalar_forget, tied_gates, headed_lstm, biased_projection, starts_at_one,
-        new_in, old_memory, swapped_roles, hard_gates,
+        new_in, old_memory, swapped_roles, crossed_states, one_gate_sees_c, hard_gates,
         *(cw.cells.get(n) for n in ("gru", "gru_bias", "lstm_book", "peephole", "nig")),
     ],
     ids=lambda c: c.name,

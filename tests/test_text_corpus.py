@@ -153,6 +153,15 @@ def test_every_epoch_begins_within_the_slack_so_all_of_a_lane_is_read():
     assert read == set(range(99))
 
 
+def test_some_windows_begin_anew_the_same_ones_for_every_process():
+    def firsts(process):
+        lanes = Lanes(np.arange(40_001), 2, 5, 1, process, 2, restart=0.1)
+        return [bool(lanes.next()["first"]) for _ in range(4000)]
+
+    assert firsts(0) == firsts(1)
+    assert 300 < sum(firsts(0)) < 500
+
+
 def test_processes_share_the_lanes():
     whole = Lanes(np.arange(101), 4, 5).next()
     parts = [Lanes(np.arange(101), 4, 5, 0, rank, 2).next() for rank in (0, 1)]

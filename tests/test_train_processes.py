@@ -42,45 +42,50 @@ def weights(directory: Path):
     return found.read_bytes()
 
 
-def kill_at(process, directory, step):
-    """SIGKILL once the metrics have passed a step; the run must still be going."""
+def wait_for(process, directory, step):
+    """Return once the metrics have passed a step."""
     deadline = time.monotonic() + 100
     while process.poll() is None and time.monotonic() < deadline:
         rows = read_metrics(directory / "metrics.jsonl")
         if rows and rows[-1]["step"] >= step:
-            process.send_signal(signal.SIGKILL)
-            break
+            return
         time.sleep(0.002)
+
+
+def kill_at(process, directory, step):
+    """SIGKILL at a step; the run must still be going."""
+    wait_for(process, directory, step)
+    process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
 def test_a_killed_and_resumed_run_ends_with_the_very_same_weights(text, tmp_path):
     options = [
-        *MODEL.split(),
-        *words("--layers 2 --dropout 0.2 --steps 500 --checkpoint-every 7"),
+        *words(MODEL),
+        *words("--layers 2 --dropout 0.2 --steps 300 --checkpoint-every 7"),
         *words("--forcing 0.9 --seed 5"),
     ]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finish(text, "--out", whole, *options)
 
     kill_at(start(text, "--out", parts, *options), parts, 3)  # maybe no checkpoint yet
-    for step in (120, 300):
+    for step in (80, 180):
         kill_at(start("--resume", "--out", parts), parts, step)
     finish("--resume", "--out", parts)
 
     assert weights(parts) == weights(whole)
     steps = [row["step"] for row in read_metrics(parts / "metrics.jsonl")]
-    assert steps == list(range(1, 501))
+    assert steps == list(range(1, 301))
     assert Run(parts).result() == Run(whole).result()
 
 
 def test_two_processes_train_as_one(text, tmp_path):
     """The same global batch, no dropout: the same losses, and the same model."""
-    options = [*MODEL.split(), "--steps", 20, "--checkpoint-every", 8]
+    options = [*words(MODEL), "--steps", 20, "--checkpoint-every", 8]
     one, two = tmp_path / "one", tmp_path / "two"
     finish(text, "--out", one, *options)
     torchrun = "-m torch.distributed.run --standalone --nproc_per_node 2 -m cellwright"
-    finish(text, "--out", two, *options, launcher=torchrun.split())
+    finish(text, "--out", two, *options, launcher=words(torchrun))
 
     losses = [
         [row["loss"] for row in read_metrics(directory / "metrics.jsonl")]
@@ -96,3 +101,17 @@ def test_two_processes_train_as_one(text, tmp_path):
     training = Run(two).store.load().training
     carried = [process["carried"][0].shape for process in training["processes"]]
     assert carried == [(1, 2, 12), (1, 2, 12)]  # two lanes each
+
+
+def test_an_interrupted_run_says_how_to_go_on(text, tmp_path):
+    out = tmp_path / "out"
+    options = [*words(MODEL), "--steps", 100_000, "--checkpoint-every", 5]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = start(text, "--out", out, *options, **pipes)
+    wait_for(process, out, 20)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"cellwright train --resume --out {out}" in said
+    assert "Traceback" not in errors
+    assert Run(out).store.load().step >= 15  # the row of step 20 comes before its save

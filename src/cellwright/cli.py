@@ -35,7 +35,7 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             sys.stderr.close()  # the reader has enough: `… | head` is no error
         except OSError as error:
-            where = f"[{error.filename}] " if error.filename else ""
+            where = f"[{error.filename}] " if error.filename else "[disk] "
             typer.echo(f"error: {where}{error.strerror or error}", err=True)
         raise typer.Exit(1)
 
@@ -184,6 +184,10 @@ def train(
             OPTIMISING,
         ),
     ] = "1",
+    restart: Annotated[
+        float,
+        _option("Share of windows that start from a zero state.", OPTIMISING),
+    ] = 0.03,
     validate_every: Annotated[
         int | None,
         _option("Validate, and keep the best model, every so many steps.", RUNNING),

@@ -234,7 +234,7 @@ def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) ->
     with open(path, "wb") as file:
         for piece in pieces:
             tokens = tokenizer.encode(piece)
-            tokens.astype(dtype).tofile(file)
+            file.write(tokens.astype(dtype).tobytes())
             count += len(tokens)
             characters += len(piece)
             if tokenizer.unknown is not None:
@@ -254,6 +254,9 @@ class Lanes:
     further on: where the windows do not fill the lane, their edges move from one epoch
     to the next.
 
+    A model that never starts from a zero state in training cannot read a prompt later:
+    now and then, a window does (about one in 1 / `restart`).
+
     A batch is {"x": (T, B), "y": (T, B), "first": bool tensor}: y is x one token
     later; `first` says that no state may be carried into it.
 
@@ -263,6 +266,7 @@ class Lanes:
         window: T.
         seed: of the moving edges.
         process, processes: this process reads its share of the lanes.
+        restart: the chance of any other window to begin anew as well.
 
     Raises:
         CorpusError: the text is too short for one window in every lane.
@@ -277,6 +281,7 @@ class Lanes:
         seed: int = 0,
         process: int = 0,
         processes: int = 1,
+        restart: float = 0.0,
     ):
         if batch % processes:
             raise ArgumentError(
@@ -294,6 +299,7 @@ class Lanes:
         self.windows = length // window  # in every epoch
         self._slack = length - self.windows * window
         self._tokens, self._window, self._seed = tokens, window, seed
+        self._restart = restart
         share = batch // processes
         mine = np.arange(process * share, (process + 1) * share)
         self._starts = mine[:, None] * length  # (B, 1)
@@ -305,7 +311,8 @@ class Lanes:
         columns = np.arange(begin, begin + self._window + 1)  # (T + 1,)
         rows = self._tokens[self._starts + columns].astype(np.int64)  # (B, T + 1)
         both = torch.from_numpy(rows).t()  # (T + 1, B)
-        first = torch.tensor(self.position == 0)
+        coin = Random(f"{self._seed} {self.epoch} {self.position}").random()
+        first = torch.tensor(self.position == 0 or coin < self._restart)
         self.position += 1
         if self.position == self.windows:
             self.epoch, self.position = self.epoch + 1, 0

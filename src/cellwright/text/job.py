@@ -56,6 +56,7 @@ def train_run(
         settings.seed,
         accelerator.process_index,
         accelerator.num_processes,
+        settings.restart,
     )
     optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
     plan = _plan(run, model, stream, accelerator)

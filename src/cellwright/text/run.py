@@ -74,6 +74,7 @@ class Settings:
     clip: float | None = 1.0
     clip_value: float | None = None
     forcing: str = "1"
+    restart: float = 0.03
     validate_every: int | None = None
     patience: int | None = None
     checkpoint_every: int = 500
@@ -104,7 +105,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ArgumentError(f"[{name}] received {value}, expected more than 0")
-        for name in ("dropout", "val_fraction", "beta2", "momentum"):
+        for name in ("dropout", "val_fraction", "beta2", "momentum", "restart"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ArgumentError(
