@@ -71,7 +71,8 @@ class _Draft:
             widths = tuple(self.one_of((HIDDEN, HIDDEN, INPUT)) for _ in range(count))
             options = self.one_of(
                 ("", "", ", bias=False", ", bias=1.0", ", heads=2",
-                 ", bias=False, heads=2")
+                 ", bias=False, heads=2", ", columns=softmax",
+                 ", heads=2, columns=tanh")
             )  # fmt: skip
             name = f"w{len(self.matrices)}"
             self.matrices.append((name, widths, options))
@@ -195,6 +196,10 @@ def table_gradients(
         heads = graph.weight(name).heads
         rows = torch.cat([o.unflatten(-1, (heads, -1)) for o in operands], -1)
         blocks = torch.einsum("bno,bnk->nok", g.unflatten(-1, (heads, -1)), rows)
+        module = getattr(W, name)
+        if module.columns:  # once a call, outside the step
+            blocks = blocks.reshape(module.weight.shape)
+            (blocks,) = torch.autograd.grad(module.matrix, module.weight, blocks)
         found[f"{name}.weight"] += blocks.reshape(found[f"{name}.weight"].shape)
         if f"{name}.bias" in found:
             found[f"{name}.bias"] += g.sum(0)

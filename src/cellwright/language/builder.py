@@ -65,7 +65,9 @@ class Builder:
     ) -> int:
         """A weight vector or scalar, used element by element."""
         init = None if init is None else float(init)
-        self._declare(Weight(name, kind, size, (), 1, False, init, self.line()))
+        self._declare(
+            Weight(name, kind, size, bias=False, init=init, source=self.line())
+        )
         return self._leaf("weight", "weight", name, size)
 
     def affine(
@@ -76,6 +78,7 @@ class Builder:
         size: Size = "hidden_size",
         bias: bool | float = True,
         heads: int = 1,
+        columns: Op | None = None,
     ) -> int:
         """`W.name(*args)`: a matrix on the concatenation, and a bias."""
         if not args:
@@ -87,10 +90,24 @@ class Builder:
         if not isinstance(bias, bool):
             bias = float(bias)
         self._check_heads(name, (size, *operands), heads)
+        made_by = None if columns is None else self._check_columns(name, columns)
         self._declare(
-            Weight(name, "matrix", size, operands, heads, bias, None, self.line())
-        )
+            Weight(
+                name, "matrix", size, operands, heads, bias,
+                columns=made_by, source=self.line(),
+            )
+        )  # fmt: skip
         return self._append(Node(AFFINE, args, (("weight", name),), size, self.line()))
+
+    def _check_columns(self, name: str, columns: Any) -> str:
+        """A function of one value that keeps its size can act on a column."""
+        if not (isinstance(columns, Op) and columns.keeps_size):
+            raise CellError(
+                f"[{self.where()}] W.{name}: columns= is what every column of the "
+                f"matrix goes through; received {columns!r}, expected a function of "
+                "one value that keeps its size, such as softmax"
+            )
+        return columns.name
 
     def _check_heads(self, name: str, sizes: tuple[Size, ...], heads: int) -> None:
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
@@ -118,7 +135,7 @@ class Builder:
                 f"Give the two uses two names, as in W.{weight.name} and "
                 f"W.{weight.name}2"
             )
-        for what in ("kind", "operands", "size", "heads", "bias", "init"):
+        for what in ("kind", "operands", "size", "heads", "bias", "init", "columns"):
             old, new = getattr(known, what), getattr(weight, what)
             if old != new:
                 raise SizeError(

@@ -57,6 +57,8 @@ class Weight:
         heads: for a matrix, how many diagonal blocks.
         bias: for a matrix: `True`, `False`, or its constant initial value.
         init: for a vector or scalar: a constant initial value, or `None` (uniform).
+        columns: for a matrix: the operation that makes its columns of the parameter's
+            ("softmax": each column sums to 1), or `None`.
         source: `file:line` of its first use (not compared).
     """
 
@@ -67,6 +69,7 @@ class Weight:
     heads: int = 1
     bias: bool | float = True
     init: float | None = None
+    columns: str | None = None
     source: str = field(default="", compare=False)
 
     def shapes(self) -> dict[str, tuple[Any, ...]]:

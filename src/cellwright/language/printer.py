@@ -121,6 +121,8 @@ class _Printer:
             parts.append(f"bias={text}")
         if weight.heads != 1:
             parts.append(f"heads={weight.heads}")
+        if weight.columns:
+            parts.append(f"columns={weight.columns}")
         return f"W.{weight.name}({', '.join(parts)})"
 
     def operation(self, node: Node, op: Op) -> tuple[str, int]:
@@ -292,6 +294,14 @@ class _Parser:
             return node.value
         _unreadable(node)
 
+    def option(self, keyword: ast.keyword) -> Any:
+        match keyword:
+            case ast.keyword(arg="columns", value=ast.Name(id=label)) if (
+                label in FUNCTIONS
+            ):
+                return FUNCTIONS[label]
+        return self.literal(keyword.value)
+
     def statement(self, statement: ast.stmt) -> None:
         self.at(statement)
         match statement:
@@ -317,7 +327,7 @@ class _Parser:
             case ast.Attribute(value=ast.Name(id="W"), attr=attr) if attr[0] != "_":
                 return getattr(self.weights, attr)
             case ast.Call(func=func, args=args, keywords=keywords):
-                options = {k.arg or "": self.literal(k.value) for k in keywords}
+                options = {k.arg or "": self.option(k) for k in keywords}
                 return self.call(func, args, options)
         _unreadable(node)
 

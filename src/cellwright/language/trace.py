@@ -182,12 +182,12 @@ class WeightReference(Recorded):
         self.name = name
 
     def __call__(self, *operands: Any, **options: Any) -> Traced:
-        """`W.name(h, x, size=, bias=, heads=)`: an affine map of [h, x]."""
-        unknown = options.keys() - {"size", "bias", "heads"}
+        """`W.name(h, x, size=, bias=, heads=, columns=)`: an affine map of [h, x]."""
+        unknown = options.keys() - {"size", "bias", "heads", "columns"}
         if unknown:
             raise CellError(
                 f"[{user_location()}] W.{self.name} received the option "
-                f"{sorted(unknown)[0]!r}, expected size=, bias= or heads="
+                f"{sorted(unknown)[0]!r}, expected size=, bias=, heads= or columns="
             )
         traced = next((o for o in operands if isinstance(o, Traced)), None)
         nodes = tuple(_as_node(self.builder, o, traced) for o in operands)
@@ -408,6 +408,7 @@ def _replay_node(
                 size=size(weight.size),
                 bias=weight.bias,
                 heads=weight.heads,
+                columns=OPS[weight.columns] if weight.columns else None,
             )
         return builder.parameter(
             weight.name, weight.kind, size(weight.size), weight.init
