@@ -179,16 +179,13 @@ def table_gradients(
         values = evaluate_nodes(vjp.nodes, W, {**leaves, **seeds})
     parameters = dict(W.named_parameters())
     found = {n: torch.zeros_like(t) for n, t in {**leaves, **parameters}.items()}
-    for name, number in vjp.leaves:
-        value = values[number]
-        if name in leaves:
-            found[name] += value
+    for leaf, number in vjp.leaves:
+        node, value = graph.nodes[leaf], values[number]
+        if node.op != "weight":
+            found[node["name"]] += value
         else:
-            found[name] += (
-                value.sum_to_size((1, *found[name].shape)).squeeze(0)
-                if (found[name].dim())
-                else value.sum()
-            )
+            name = node["weight"]
+            found[name] += value.sum(0) if found[name].dim() else value.sum()
     for affine, number in vjp.affines:
         name = graph.nodes[affine]["weight"]
         g = values[number]

@@ -72,7 +72,7 @@ class _Writer:
         if weight.columns:
             matrix = OPS[weight.columns].latex.format(matrix)
         product = rf"{matrix} \cdot {operand}"
-        if weight.bias is False:
+        if not weight.bias:
             return product, _PRODUCT
         return f"{product} + b_{{{subscript}}}", _SUM
 

@@ -28,7 +28,7 @@ class Affine(nn.Module):
         self.operands = tuple(int(s) for s in spec.operands)
         self.heads = spec.heads
         self.columns = OPS[spec.columns] if spec.columns else None
-        self.initial_bias = None if isinstance(spec.bias, bool) else spec.bias
+        self.initial_bias = spec.init
         self.weight = nn.Parameter(
             torch.empty(shapes["weight"], device=device, dtype=dtype)
         )
