@@ -21,6 +21,7 @@ from ..language import Graph
 from ..language.evaluate import evaluate
 from .schedule import Schedule, dense, packed
 
+_core: Any
 try:
     from .. import _core
 except ImportError as error:  # a pure Python build, or a broken one
@@ -522,9 +523,10 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
         torch.zeros_like(like) if g is None else g
         for g, like in zip(grads[:-1], shapes, strict=True)
     ]
-    found = _walk_backward_op(*parts, y, saved, filled, *ctx.walk)
+    key, batch_sizes, reverse = ctx.walk
+    found = _walk_backward_op(*parts, y, saved, filled, key, batch_sizes, reverse)
     of_inputs, of_states = found[:first], found[first:second]
-    none = None if ctx.walk[1] else []  # of batch_sizes, as torch wants it
+    none = None if batch_sizes else []  # of batch_sizes, as torch wants it
     return of_inputs, of_states, found[second:], None, none, None, None
 
 
