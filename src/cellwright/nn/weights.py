@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -131,6 +132,30 @@ class CellWeights(nn.Module):
         for affine in self.children():
             if isinstance(affine, Affine) and affine.initial_bias is not None:
                 affine.fill_bias_(affine.initial_bias)
+
+    def first_parameter(self) -> Tensor | None:
+        """Any parameter, or `None`: `next(self.parameters())` walks all modules."""
+        for affine in self._modules.values():
+            return affine.weight  # type: ignore[union-attr, return-value]
+        return next(iter(self._parameters.values()), None)
+
+    def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
+        """The parameters by name (`f.weight`, `p`), whatever wraps them.
+
+        Where columns= makes a matrix of its parameter, the matrix stands for it.
+        """
+        found = []
+        for name, _ in parameters:
+            owner: Any = self
+            parent, _, label = name.rpartition(".")
+            if parent:
+                owner = self._modules[parent]
+            if label == "weight" and owner.columns is not None:
+                found.append(owner.matrix)  # made once a call
+                continue
+            tensor = owner._parameters.get(label)
+            found.append(getattr(owner, label) if tensor is None else tensor)
+        return found
 
     def vector(self, name: str, init: Any = None, size: Any = None) -> Tensor:
         """`W.vector("p", …)` when the cell's function runs on tensors."""

@@ -1,0 +1,178 @@
+// The Python module cellwright._core: programs in, arrays through, nothing kept.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "../isa.h"
+#include "../threads.h"
+#include "../walk.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace cellwright;
+
+namespace {
+
+// -- programs arrive as nested tuples, in the order of the structs of program.h
+
+template <class T> T get(const nb::handle& tuple, size_t i) {
+    return nb::cast<T>(tuple[i]);
+}
+
+template <class T> std::vector<T> many(const nb::handle& items, T (*one)(const nb::handle&)) {
+    std::vector<T> out;
+    for (nb::handle item : items) out.push_back(one(item));
+    return out;
+}
+
+Array read_array(const nb::handle& t) {
+    return {get<std::string>(t, 0), Rows(get<int>(t, 1)), get<int64_t>(t, 2), get<int>(t, 3),
+            get<int>(t, 4),         get<int>(t, 5),       get<bool>(t, 6)};
+}
+View read_view(const nb::handle& t) { return {get<int>(t, 0), Access(get<int>(t, 1))}; }
+Piece read_piece(const nb::handle& t) {
+    return {get<int>(t, 0), get<int64_t>(t, 1), get<int64_t>(t, 2)};
+}
+Accumulator read_accumulator(const nb::handle& t) { return {get<int>(t, 0), get<int>(t, 1)}; }
+Instruction read_instruction(const nb::handle& t) {
+    return {Opcode(get<int>(t, 0)), get<int>(t, 1), get<int>(t, 2),
+            get<int>(t, 3),         get<int>(t, 4), get<double>(t, 5)};
+}
+Term read_term(const nb::handle& t) {
+    return {get<int>(t, 0),
+            get<int64_t>(t, 1),
+            get<int>(t, 2),
+            get<bool>(t, 3),
+            get<int>(t, 4),
+            get<std::vector<int32_t>>(t, 5),
+            many(t[6], read_piece)};
+}
+Stage read_stage(const nb::handle& t) {
+    return {get<bool>(t, 0),
+            get<bool>(t, 1),
+            get<int64_t>(t, 2),
+            get<int>(t, 3),
+            get<int>(t, 4),
+            many(t[5], read_view),
+            many(t[6], read_piece),
+            many(t[7], read_accumulator),
+            many(t[8], read_term),
+            many(t[9], read_instruction),
+            many(t[10], read_instruction)};
+}
+Gradient read_gradient(const nb::handle& t) {
+    return {get<int>(t, 0), get<int>(t, 1), read_view(t[2]), get<int64_t>(t, 3),
+            get<int>(t, 4), many(t[5], read_piece)};
+}
+Reduction read_reduction(const nb::handle& t) {
+    return {get<int>(t, 0), get<int>(t, 1), read_piece(t[2])};
+}
+
+void init_program(Program* self, bool backward, nb::handle arrays,
+                  std::vector<int64_t> parameters, nb::handle stages, nb::handle gradients,
+                  nb::handle reductions) {
+    new (self) Program{backward,
+                       many(arrays, read_array),
+                       std::move(parameters),
+                       many(stages, read_stage),
+                       many(gradients, read_gradient),
+                       many(reductions, read_reduction)};
+    self->validate();
+}
+
+// -- schedules are kept by the caller and used in many calls
+
+struct OwnedSchedule {
+    std::vector<int64_t> offsets, counts;
+    std::optional<std::vector<int64_t>> previous;
+    int64_t rows, initial_rows;
+
+    Schedule view() const {
+        return {int64_t(offsets.size()), offsets.data(), counts.data(),
+                rows,                    initial_rows,   previous ? previous->data() : nullptr};
+    }
+};
+
+void init_schedule(OwnedSchedule* self, std::vector<int64_t> offsets,
+                   std::vector<int64_t> counts, int64_t initial_rows,
+                   std::optional<std::vector<int64_t>> previous) {
+    if (offsets.size() != counts.size())
+        throw std::invalid_argument("[schedule] offsets and counts differ in length");
+    int64_t rows = 0;
+    for (int64_t n : counts) rows += n;
+    if (previous && int64_t(previous->size()) != rows)
+        throw std::invalid_argument("[schedule] expected a predecessor for each row");
+    new (self) OwnedSchedule{std::move(offsets), std::move(counts), std::move(previous), rows,
+                             initial_rows};
+}
+
+// -- a buffer is any DLPack array of two dimensions, or, without its cost, the tuple
+// (address, rows, columns, stride in elements) of memory that the caller keeps alive
+
+Buffer read_buffer(const nb::handle& h, int element_size) {
+    if (nb::isinstance<nb::tuple>(h))
+        return {reinterpret_cast<void*>(get<uintptr_t>(h, 0)), get<int64_t>(h, 1),
+                get<int64_t>(h, 2), get<int64_t>(h, 3)};
+    const auto a = nb::cast<nb::ndarray<nb::device::cpu>>(h);
+    const bool fits = a.dtype().code == uint8_t(nb::dlpack::dtype_code::Float) &&
+                      a.dtype().bits == element_size * 8 && a.ndim() >= 1 && a.ndim() <= 2;
+    if (!fits)
+        throw std::invalid_argument("[call] expected a matrix of " +
+                                    std::to_string(element_size * 8) + "-bit floats");
+    if (a.stride(a.ndim() - 1) != 1 && a.shape(a.ndim() - 1) > 1)
+        throw std::invalid_argument("[call] the elements of a row must be contiguous");
+    if (a.ndim() == 1) return {a.data(), 1, int64_t(a.shape(0)), int64_t(a.shape(0))};
+    return {a.data(), int64_t(a.shape(0)), int64_t(a.shape(1)), a.stride(0)};
+}
+
+std::vector<Buffer> read_buffers(const nb::handle& items, int element_size) {
+    std::vector<Buffer> out;
+    for (nb::handle item : items) out.push_back(read_buffer(item, element_size));
+    return out;
+}
+
+void run_program(const Program& program, const OwnedSchedule& schedule, int element_size,
+                 nb::handle arrays, nb::handle parameters, nb::handle gradients, int threads,
+                 const std::string& isa) {
+    Call call{element_size,
+              read_buffers(arrays, element_size),
+              read_buffers(parameters, element_size),
+              read_buffers(gradients, element_size),
+              schedule.view(),
+              threads_or(threads),
+              &choose_isa(isa)};
+    const nb::gil_scoped_release released;
+    run(program, call);
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+    nb::set_leak_warnings(false);  // Python's caches of schedules live to the end
+    m.doc() = "The native core: runs programs (see core/program.h) over schedules.";
+    nb::class_<Program>(m, "Program")
+        .def("__init__", &init_program, "backward"_a, "arrays"_a, "parameters"_a, "stages"_a,
+             "gradients"_a, "reductions"_a);
+    nb::class_<OwnedSchedule>(m, "Schedule")
+        .def("__init__", &init_schedule, "offsets"_a, "counts"_a, "initial_rows"_a,
+             "previous"_a.none() = nb::none());
+    m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
+          "parameters"_a, "gradients"_a, "threads"_a, "isa"_a);
+    m.def("opcodes", [] {
+        return std::vector<std::string>{
+#define OPCODE(name, reads, kind) #name,
+#include "../opcodes.def"
+#undef OPCODE
+        };
+    });
+    m.def("isas", [] {
+        std::vector<std::string> names;
+        for (const KernelSet* set : available_isas()) names.push_back(set->isa);
+        return names;
+    });
+    m.def("isa", [](const std::string& name) { return std::string(choose_isa(name).isa); },
+          "name"_a = "");
+    m.def("threads", &threads_or, "otherwise"_a);
+}

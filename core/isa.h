@@ -1,0 +1,22 @@
+// The instruction sets this library was compiled for, and the choice among them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace cellwright {
+
+// The sets that this machine runs, the best last.
+std::vector<const KernelSet*> available_isas();
+
+// By name; "" is CELLWRIGHT_ISA from the environment, else the best. Throws
+// std::invalid_argument where this machine, or this build, does not have it.
+const KernelSet& choose_isa(const std::string& name);
+
+template <class T> const Kernels<T>& kernels_of(const KernelSet& set);
+template <> inline const Kernels<float>& kernels_of(const KernelSet& s) { return s.f32; }
+template <> inline const Kernels<double>& kernels_of(const KernelSet& s) { return s.f64; }
+
+}  // namespace cellwright

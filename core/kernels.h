@@ -1,0 +1,89 @@
+// What each instruction set offers: the three inner loops of the engine, as plain
+// functions on plain data. Everything above them is compiled once, for the baseline.
+#pragma once
+
+#include <stdint.h>
+
+#include "instruction.h"
+
+namespace cellwright {
+
+// At most this many vectors of accumulators stand side by side in one product.
+constexpr int kMaxVectors = 4;
+
+// A row of a source is cut into blocks: element k of the row is
+//     rows[r][(k / block) * stride + k % block].
+// An ordinary row is one block; gate gradients come in blocks of units.
+template <class T> struct Source {
+    const T* const* rows;  // where each row starts
+    int64_t offset;        // added to every row
+    int64_t block, blocks, stride;
+};
+
+// columns[v][r * column_stride ...] += sum over k of source(r, k) * weights[k][v].
+// Each element is one chain of additions in the order of k, whatever the rows: a row's
+// result has the same bits in every batch.
+template <class T> struct Product {
+    Source<T> source;
+    int64_t rows;
+    const T* weights;  // [k][vectors][lanes], 64-byte aligned
+    T* columns[kMaxVectors];
+    int64_t column_stride;
+    int vectors;
+};
+
+// sums[k][v] += sum over rows of source(r, k) * panel(r, v), k in [first, last).
+template <class T> struct Outer {
+    const T* const* rows;  // the source's rows
+    int64_t row_count;
+    int64_t first, last;
+    const T* panel;  // vector v of row r at panel[r * panel_stride + v * lanes]
+    int64_t panel_stride;
+    T* sums;  // [k][vectors][lanes]
+    int64_t sums_stride;
+    int vectors;
+};
+
+// One view as a tile sees it.
+template <class T> struct TileView {
+    T* const* rows;         // of the tile's first row on
+    int64_t offset;         // of the tile's first unit
+    int64_t units;          // valid units from there on; the rest of a row is padding
+    bool spread;            // the array has one column, the stage has more
+};
+
+// A pointwise program over one tile of rows x width. Register r < tiles is a tile at
+// tile_registers + r * rows_capacity * width; the others are single rows, the same for
+// every row of the tile, at row_registers + (r - tiles) * width.
+template <class T> struct Tile {
+    const Instruction* code;
+    int64_t count;
+    T* tile_registers;
+    int64_t tile_size;
+    T* row_registers;
+    int tiles;
+    int64_t rows, width;
+    int64_t units;  // valid units of the tile; reductions look at these
+    const TileView<T>* views;
+};
+
+template <class T> struct Kernels {
+    int lanes;                          // elements of a vector
+    int vectors;                        // vectors side by side, at most kMaxVectors
+    int tile_rows;                      // rows a tile has at most
+    int row_step[kMaxVectors + 1];      // rows of the micro-kernel, by vectors
+    void (*product)(const Product<T>&);
+    void (*outer)(const Outer<T>&);
+    void (*pointwise)(const Tile<T>&);
+    // sums[i] += sum over rows of panel[r * stride + i], i < count
+    void (*column_sums)(const T* panel, int64_t stride, int64_t rows, int64_t count,
+                        T* sums);
+};
+
+struct KernelSet {
+    const char* isa;
+    Kernels<float> f32;
+    Kernels<double> f64;
+};
+
+}  // namespace cellwright

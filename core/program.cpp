@@ -1,0 +1,245 @@
+#include "program.h"
+
+#include <cmath>
+#include <stdexcept>
+
+namespace cellwright {
+
+namespace {
+
+enum class Kind { memory, lane, row };
+struct OpcodeInfo {
+    const char* name;
+    int reads;
+    Kind kind;
+};
+constexpr OpcodeInfo kOpcodes[] = {
+#define OPCODE(name, reads, kind) {#name, reads, Kind::kind},
+#include "opcodes.def"
+#undef OPCODE
+};
+constexpr int kOpcodeCount = sizeof kOpcodes / sizeof *kOpcodes;
+
+// No size, offset or stride of a program is larger: products of two cannot overflow.
+constexpr int64_t kLimit = int64_t(1) << 31;
+
+struct Checker {
+    const Program& program;
+    std::string where = "program";
+
+    void require(bool fact, const std::string& what) const {
+        if (!fact) throw std::invalid_argument("[" + where + "] " + what);
+    }
+    void index(int64_t i, size_t size, const char* what) const {
+        require(i >= 0 && i < int64_t(size), std::string(what) + " " +
+                                                 std::to_string(i) + " is not among the " +
+                                                 std::to_string(size));
+    }
+    void size(int64_t n, const char* what) const {
+        require(n >= 1 && n < kLimit,
+                std::string(what) + " must be positive; received " + std::to_string(n));
+    }
+
+    void array(const Array& a, bool after_scratch) const {
+        size(a.columns, "columns");
+        require(a.rows >= Rows::sequence && a.rows <= Rows::panel, "unknown kind of rows");
+        require(a.scratch || !after_scratch, "the caller's arrays must come first");
+        const bool core_only = a.rows == Rows::chunk || a.rows == Rows::panel;
+        require(!core_only || a.scratch, "chunks and panels are the core's own");
+        require(!a.scratch || core_only || a.rows == Rows::rolling,
+                "scratch is rolling, a chunk or a panel");
+        require(!core_only || program.backward, "only a backward walk has chunks");
+        if (a.rows == Rows::rolling) size(a.depth, "depth");
+        if (a.rows == Rows::panel) {
+            index(a.stage, program.stages.size(), "the panel's stage");
+            require(!program.stages[a.stage].per_chunk, "a panel belongs to a step's stage");
+        }
+        if (a.initial >= 0) {
+            index(a.initial, program.arrays.size(), "the initial array");
+            const Array& initial = program.arrays[a.initial];
+            require(initial.rows == Rows::initial && initial.columns == a.columns,
+                    "the initial array must have initial rows of the same columns");
+            require(a.rows == Rows::sequence || a.rows == Rows::rolling,
+                    "only sequence and rolling arrays have initial rows");
+        }
+    }
+
+    void view(const View& v) const {
+        index(v.array, program.arrays.size(), "array");
+        const Array& a = program.arrays[v.array];
+        require(v.access == Access::current || v.access == Access::previous,
+                "unknown access");
+        require(a.rows != Rows::initial, "initial rows are read through their array");
+        if (v.access == Access::previous)
+            require(a.rows == Rows::sequence ? a.initial >= 0
+                                             : a.rows == Rows::rolling &&
+                                                   (a.initial >= 0 || a.depth == 1),
+                    "array '" + a.name + "' has no predecessors' rows");
+    }
+
+    void piece(const Piece& p, int64_t units, int64_t width) const {
+        index(p.parameter, program.parameters.size(), "parameter");
+        require(p.offset >= 0 && p.offset < kLimit && p.stride >= 0 && p.stride < kLimit,
+                "a piece's offset and stride must not be negative");
+        require(p.offset + (units - 1) * p.stride + width <=
+                    program.parameters[p.parameter],
+                "a piece reaches past parameter " + std::to_string(p.parameter));
+    }
+
+    void heads(int64_t n, int64_t units, int64_t width) const {
+        size(n, "heads");
+        require(units % n == 0 && width % n == 0, "heads must divide units and width");
+    }
+
+    int64_t panel_units(int32_t array_index, int64_t first, int64_t count) const {
+        index(array_index, program.arrays.size(), "array");
+        const Array& a = program.arrays[array_index];
+        require(a.rows == Rows::panel, "'" + a.name + "' is no panel");
+        require(first >= 0 && count >= 1 && first + count <= a.columns,
+                "columns past the end of panel '" + a.name + "'");
+        return program.stages[a.stage].units;
+    }
+
+    void term(const Stage& s, const Term& t) const {
+        index(t.view, s.views.size(), "view");
+        size(t.width, "width");
+        heads(t.heads, s.units, t.width);
+        require(!t.pieces.empty() && t.pieces.size() < 1024, "a term needs pieces");
+        require(t.columns.size() == (t.transposed ? 1 : t.pieces.size()),
+                "a term needs a register for each piece");
+        for (int32_t c : t.columns) {
+            bool found = false;
+            for (const Accumulator& a : s.accumulators) found |= a.tile == c;
+            require(found, "register " + std::to_string(c) + " is no accumulator");
+        }
+        const View& v = s.views[t.view];
+        if (t.transposed) {
+            const int64_t units = panel_units(v.array, t.first, t.pieces.size());
+            require(units == t.width, "a transposed term's width is the panel's units");
+            for (const Piece& p : t.pieces) piece(p, units, s.units / t.heads);
+        } else {
+            const Array& a = program.arrays[v.array];
+            require(a.rows != Rows::panel && a.columns == t.width,
+                    "a term's width must be that of array '" + a.name + "'");
+            for (const Piece& p : t.pieces) piece(p, s.units, t.width / t.heads);
+        }
+    }
+
+    void instruction(const Stage& s, const Instruction& in, bool prologue) const {
+        index(int64_t(in.op), kOpcodeCount, "opcode");
+        const OpcodeInfo& info = kOpcodes[int(in.op)];
+        const int64_t registers = int64_t(s.tiles) + s.row_registers;
+        const int64_t args[] = {in.a, in.b, in.c};
+        for (int i = 0; i < info.reads; ++i) {
+            index(args[i], registers, "register");
+            require(!prologue || args[i] >= s.tiles, "the prologue has row registers only");
+        }
+        const bool stores = in.op == Opcode::store_ || in.op == Opcode::store_panel_;
+        if (!stores) {
+            index(in.dst, registers, "register");
+            require((in.dst >= s.tiles) == prologue,
+                    "the code writes tiles, the prologue row registers");
+        }
+        if (in.op == Opcode::vector_ || in.op == Opcode::constant_) {
+            require(prologue, std::string(info.name) + " belongs in the prologue");
+            if (in.op == Opcode::vector_) index(in.a, s.vectors.size(), "vector");
+            return;
+        }
+        require(!prologue || info.kind == Kind::lane, "the prologue only computes");
+        if (info.kind == Kind::row) {
+            require(s.whole, std::string(info.name) + " needs a stage that spans all units");
+            if (in.op == Opcode::layer_norm_ || in.op == Opcode::block_mean_)
+                heads(in.b, s.units, s.units);
+        }
+        if (in.op == Opcode::load_ || in.op == Opcode::store_) {
+            const int64_t v = in.op == Opcode::load_ ? in.a : in.b;
+            index(v, s.views.size(), "view");
+            const Array& a = program.arrays[s.views[v].array];
+            require(a.rows != Rows::panel && (a.columns == s.units || a.columns == 1),
+                    "array '" + a.name + "' does not fit the stage's units");
+        }
+        if (in.op == Opcode::store_panel_) {
+            index(in.b, s.views.size(), "view");
+            const View& v = s.views[in.b];
+            panel_units(v.array, in.c, 1);
+            require(&program.stages[program.arrays[v.array].stage] == &s,
+                    "a panel is written by its own stage");
+        }
+    }
+
+    void stage(const Stage& s) const {
+        size(s.units, "units");
+        size(s.tiles, "tiles");
+        require(s.tiles < 4096 && s.row_registers >= 0 && s.row_registers < 4096,
+                "too many registers");
+        require(s.views.size() <= size_t(kMaxViews), "too many views");
+        require(!s.per_chunk || program.backward, "only a backward walk has chunks");
+        for (const View& v : s.views) view(v);
+        for (const Piece& p : s.vectors) piece(p, s.units, 1);
+        for (const Accumulator& a : s.accumulators) {
+            index(a.tile, s.tiles, "tile");
+            require(a.start >= s.tiles && a.start < s.tiles + s.row_registers,
+                    "an accumulator starts from a row register");
+        }
+        for (const Term& t : s.terms) term(s, t);
+        for (const Instruction& in : s.prologue) instruction(s, in, true);
+        for (const Instruction& in : s.code) instruction(s, in, false);
+    }
+
+    void gradient(const Gradient& g) const {
+        const int64_t units = panel_units(g.panel, g.first, g.pieces.size());
+        view(g.source);
+        const Array& source = program.arrays[g.source.array];
+        require(source.rows != Rows::panel && source.columns == g.width,
+                "a gradient's width must be that of array '" + source.name + "'");
+        require(source.rows == Rows::sequence || source.rows == Rows::chunk ||
+                    (source.rows == Rows::rolling && source.depth == 1),
+                "a gradient's source must outlive its level");
+        heads(g.heads, units, g.width);
+        for (const Piece& p : g.pieces) piece(p, units, g.width / g.heads);
+    }
+
+    void check() {
+        bool scratch = false;
+        for (const Array& a : program.arrays) {
+            where = "array '" + a.name + "'";
+            array(a, scratch);
+            scratch |= a.scratch;
+        }
+        for (size_t i = 0; i < program.stages.size(); ++i) {
+            where = "stage " + std::to_string(i);
+            stage(program.stages[i]);
+        }
+        where = "gradient";
+        require(program.backward || (program.gradients.empty() && program.reductions.empty()),
+                "only a backward walk has gradients");
+        for (const Gradient& g : program.gradients) gradient(g);
+        for (const Reduction& r : program.reductions)
+            piece(r.piece, panel_units(r.panel, r.column, 1), 1);
+    }
+};
+
+}  // namespace
+
+void Program::validate() const { Checker{*this}.check(); }
+
+int Program::given_arrays() const {
+    int given = 0;
+    for (const Array& a : arrays) given += !a.scratch;
+    return given;
+}
+
+std::vector<bool> Program::written() const {
+    std::vector<bool> writes(arrays.size());
+    for (const Stage& s : stages)
+        for (const Instruction& in : s.code)
+            if (in.op == Opcode::store_ || in.op == Opcode::store_panel_) {
+                const View& v = s.views[in.b];
+                writes[v.array] = true;
+                if (v.access == Access::previous && arrays[v.array].initial >= 0)
+                    writes[arrays[v.array].initial] = true;
+            }
+    return writes;
+}
+
+}  // namespace cellwright

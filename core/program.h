@@ -1,0 +1,125 @@
+// A program: what one step of a cell, or of its gradient, does, as plain data.
+//
+// A program walks over the levels of a schedule. At every level it runs its stages; a
+// stage computes `units` units of every row: matrix products into accumulator registers,
+// then pointwise code. The forward step of a cell is one program; its backward step,
+// which walks the levels from the last to the first, is another. Nothing in the core
+// knows what an LSTM is.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "instruction.h"
+
+namespace cellwright {
+
+// How an array's rows belong to the rows of the schedule.
+enum class Rows : int32_t {
+    sequence,  // one row for each row of the schedule, in its order
+    rolling,   // `depth` blocks of the widest level's rows; level l has block l % depth
+    initial,   // one row for each row that has no predecessor
+    chunk,     // one row for each row of a chunk of levels; always the core's own
+    panel,     // gate gradients of a chunk, in blocks of units; always the core's own
+};
+
+// An array that the program reads or writes. The caller's arrays come first, in the
+// order in which they are passed; the rest is scratch that the core owns for one call.
+// A caller's array is never kept after the call, and one that is written may overlap no
+// other.
+struct Array {
+    std::string name;  // for messages and listings
+    Rows rows;
+    int64_t columns;   // for a panel: gate columns, each of the stage's units
+    int32_t depth;     // rolling only
+    int32_t initial;   // the array that rows without predecessor read or write; or -1
+    int32_t stage;     // panel only: the stage that writes it
+    bool scratch;
+};
+
+enum class Access : int32_t {
+    current,   // a row's own row
+    previous,  // its predecessor's row, or its row of the initial array
+};
+
+constexpr int kMaxViews = 64;  // of a stage
+
+struct View {
+    int32_t array;
+    Access access;
+};
+
+// Part of a parameter as a matrix: element (unit, k) is at offset + unit * stride + k.
+// For a vector (stride 1) or a number (stride 0) k is 0.
+struct Piece {
+    int32_t parameter;
+    int64_t offset, stride;
+};
+
+// A product that is added to accumulator registers.
+//   direct:      columns[j](u) += sum over k of pieces[j](u, k) * source(k)
+//   transposed:  columns[0](k) += sum over j, u of pieces[j](u, k) * panel(first + j, u)
+// `heads` blocks on the diagonal: unit u of head j meets only that head's k.
+struct Term {
+    int32_t view;   // of the stage's views
+    int64_t width;  // of the source: operand width, or the units of the panel
+    int32_t heads;
+    bool transposed;
+    int32_t first;  // transposed: the panel's first column
+    std::vector<int32_t> columns;
+    std::vector<Piece> pieces;
+};
+
+// An accumulator register and the row register it starts from.
+struct Accumulator {
+    int32_t tile, start;
+};
+
+struct Stage {
+    bool per_chunk;  // run once for each chunk of levels, over all of its rows
+    bool whole;      // a tile spans all units: the code reduces over them
+    int64_t units;
+    int32_t tiles;  // registers that are tiles; row registers are numbered after them
+    int32_t row_registers;
+    std::vector<View> views;
+    std::vector<Piece> vectors;         // what `vector` instructions load
+    std::vector<Accumulator> accumulators;
+    std::vector<Term> terms;
+    std::vector<Instruction> prologue;  // fills row registers, once a call
+    std::vector<Instruction> code;
+};
+
+// A weight gradient, summed over all rows:
+//   pieces[j](u, k) += sum over rows of panel(first + j, u) * source(k)
+struct Gradient {
+    int32_t panel, first;
+    View source;
+    int64_t width;
+    int32_t heads;
+    std::vector<Piece> pieces;
+};
+
+// The gradient of a vector or bias: piece(u) += sum over rows of panel(column, u).
+struct Reduction {
+    int32_t panel, column;
+    Piece piece;
+};
+
+struct Program {
+    bool backward;  // walk from the last level to the first
+    std::vector<Array> arrays;
+    std::vector<int64_t> parameters;  // number of elements of each
+    std::vector<Stage> stages;
+    std::vector<Gradient> gradients;
+    std::vector<Reduction> reductions;
+
+    // Throws std::invalid_argument that names stage and fact if any index, size or
+    // opcode is out of place. Nothing else in the core checks a program.
+    void validate() const;
+
+    int given_arrays() const;
+    std::vector<bool> written() const;  // by array
+};
+
+}  // namespace cellwright

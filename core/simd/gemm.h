@@ -1,0 +1,171 @@
+// Matrix products on packed panels. The accumulators of a micro-kernel stay in vector
+// registers; a panel's block of kDepth rows stays in the L1 cache while the rows of the
+// tile pass over it.
+#pragma once
+
+#include "../kernels.h"
+#include "vec.h"
+
+namespace cellwright::CELLWRIGHT_ISA {
+namespace {
+
+constexpr int64_t kDepth = 128;      // k-block: 128 rows of 4 vectors are 32 KiB
+constexpr int64_t kOuterRows = 128;  // rows of gate gradients that stay in L1
+
+// Rows of the micro-kernel for 1..4 vectors: as many accumulators as registers allow.
+#if CELLWRIGHT_VECTOR_REGISTERS == 32
+constexpr int kVectors = 4;
+constexpr int kRows[] = {0, 12, 12, 8, 6};
+#else
+constexpr int kVectors = 3;
+constexpr int kRows[] = {0, 8, 6, 4, 0};
+#endif
+
+template <class T, int M, int N>
+static void product_block(const T* const* rows, int64_t offset, int64_t depth,
+                          const T* weights, const T* next, T* const* columns,
+                          int64_t column_stride) {
+    constexpr int W = kLanes<T>;
+    const T* a[M];
+    Vec<T> sum[M][N];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+        a[m] = rows[m] + offset;
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sum[m][n] = load(columns[n] + m * column_stride);
+    }
+    for (int64_t k = 0; k < depth; ++k) {
+        Vec<T> w[N];
+        __builtin_prefetch(next + k * W, 0, 2);
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) w[n] = load(weights + (k * N + n) * W);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) {
+            const T x = a[m][k];
+#pragma GCC unroll 4
+            for (int n = 0; n < N; ++n) sum[m][n] += x * w[n];
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) store<T>(columns[n] + m * column_stride, sum[m][n]);
+}
+
+template <class T, int N, int M = kRows[N]>
+CELLWRIGHT_INLINE void product_rows(int64_t m, const T* const* rows, int64_t offset,
+                                    int64_t depth, const T* weights, const T* next,
+                                    T* const* columns, int64_t column_stride) {
+    if constexpr (M > 0) {
+        if (m == M)
+            product_block<T, M, N>(rows, offset, depth, weights, next, columns,
+                                   column_stride);
+        else
+            product_rows<T, N, M - 1>(m, rows, offset, depth, weights, next, columns,
+                                      column_stride);
+    }
+}
+
+template <class T, int N> static void product_n(const Product<T>& p) {
+    const Source<T>& s = p.source;
+    const int64_t groups = (p.rows + kRows[N] - 1) / kRows[N];
+    const T* weights = p.weights;
+    for (int64_t b = 0; b < s.blocks; ++b) {
+        for (int64_t k = 0; k < s.block; k += kDepth) {
+            const int64_t depth = s.block - k < kDepth ? s.block - k : kDepth;
+            const int64_t offset = s.offset + b * s.stride + k;
+            for (int64_t g = 0, r = 0; g < groups; ++g) {  // groups of almost equal size
+                const int64_t next = (g + 1) * p.rows / groups;
+                T* columns[N];
+                for (int n = 0; n < N; ++n) columns[n] = p.columns[n] + r * p.column_stride;
+                // The first groups fetch the block of weights that comes next.
+                const T* ahead = weights + (g < N ? N + g : 0) * depth * kLanes<T>;
+                product_rows<T, N>(next - r, s.rows + r, offset, depth, weights, ahead,
+                                   columns, p.column_stride);
+                r = next;
+            }
+            weights += depth * N * kLanes<T>;
+        }
+    }
+}
+
+template <class T> static void product(const Product<T>& p) {
+    if (p.vectors == 1) return product_n<T, 1>(p);
+    if (p.vectors == 2) return product_n<T, 2>(p);
+    if (p.vectors == 3) return product_n<T, 3>(p);
+    if constexpr (kVectors == 4) return product_n<T, 4>(p);
+}
+
+template <class T, int M, int N>
+static void outer_block(const T* const* rows, int64_t k, int64_t count, const T* panel,
+                        int64_t panel_stride, T* sums, int64_t sums_stride) {
+    constexpr int W = kLanes<T>;
+    Vec<T> sum[M][N];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sum[m][n] = load(sums + m * sums_stride + n * W);
+    for (int64_t r = 0; r < count; ++r) {
+        const T* x = rows[r] + k;
+        Vec<T> g[N];
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) g[n] = load(panel + r * panel_stride + n * W);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+            for (int n = 0; n < N; ++n) sum[m][n] += x[m] * g[n];
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) store<T>(sums + m * sums_stride + n * W, sum[m][n]);
+}
+
+template <class T, int N, int M = kRows[N]>
+CELLWRIGHT_INLINE void outer_rows(int64_t m, const T* const* rows, int64_t k,
+                                  int64_t count, const T* panel, int64_t panel_stride,
+                                  T* sums, int64_t sums_stride) {
+    if constexpr (M > 0) {
+        if (m == M)
+            outer_block<T, M, N>(rows, k, count, panel, panel_stride, sums, sums_stride);
+        else
+            outer_rows<T, N, M - 1>(m, rows, k, count, panel, panel_stride, sums,
+                                    sums_stride);
+    }
+}
+
+template <class T, int N> static void outer_n(const Outer<T>& p) {
+    const int64_t width = p.last - p.first;
+    const int64_t groups = (width + kRows[N] - 1) / kRows[N];
+    for (int64_t r = 0; r < p.row_count; r += kOuterRows) {
+        const int64_t count = p.row_count - r < kOuterRows ? p.row_count - r : kOuterRows;
+        for (int64_t g = 0, k = 0; g < groups; ++g) {
+            const int64_t next = (g + 1) * width / groups;
+            outer_rows<T, N>(next - k, p.rows + r, p.first + k, count,
+                             p.panel + r * p.panel_stride, p.panel_stride,
+                             p.sums + (p.first + k) * p.sums_stride, p.sums_stride);
+            k = next;
+        }
+    }
+}
+
+template <class T> static void outer(const Outer<T>& p) {
+    if (p.vectors == 1) return outer_n<T, 1>(p);
+    if (p.vectors == 2) return outer_n<T, 2>(p);
+    if (p.vectors == 3) return outer_n<T, 3>(p);
+    if constexpr (kVectors == 4) return outer_n<T, 4>(p);
+}
+
+template <class T>
+static void column_sums(const T* panel, int64_t stride, int64_t rows, int64_t count,
+                        T* sums) {
+    constexpr int W = kLanes<T>;
+    for (int64_t i = 0; i < count; i += W) {
+        Vec<T> s = load(sums + i);
+        for (int64_t r = 0; r < rows; ++r) s += load(panel + r * stride + i);
+        store<T>(sums + i, s);
+    }
+}
+
+}  // namespace
+}  // namespace cellwright::CELLWRIGHT_ISA

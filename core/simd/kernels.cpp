@@ -1,0 +1,25 @@
+// One instruction set's kernels. CMake compiles this file once per set and defines
+//   CELLWRIGHT_ISA               the namespace and name of the set
+//   CELLWRIGHT_VECTOR_BYTES      16, 32 or 64
+//   CELLWRIGHT_VECTOR_REGISTERS  16 or 32
+#include "gemm.h"
+#include "pointwise.h"
+
+namespace cellwright::CELLWRIGHT_ISA {
+namespace {
+
+template <class T> constexpr Kernels<T> kernels() {
+    return {kLanes<T>, kVectors, 72, {0, kRows[1], kRows[2], kRows[3], kRows[4]},
+            product<T>, outer<T>, pointwise<T>, column_sums<T>};
+}
+
+}  // namespace
+
+#define CELLWRIGHT_TEXT_OF(name) #name
+#define CELLWRIGHT_TEXT(name) CELLWRIGHT_TEXT_OF(name)
+
+extern const KernelSet kernel_set;
+const KernelSet kernel_set = {CELLWRIGHT_TEXT(CELLWRIGHT_ISA), kernels<float>(),
+                              kernels<double>()};
+
+}  // namespace cellwright::CELLWRIGHT_ISA

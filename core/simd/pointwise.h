@@ -1,0 +1,221 @@
+// The pointwise interpreter: each instruction runs over a whole tile, so that its
+// dispatch is paid once a tile. A tile's registers stay in the L1 cache.
+#pragma once
+
+#include "../kernels.h"
+#include "math.h"
+
+namespace cellwright::CELLWRIGHT_ISA {
+namespace {
+
+// A register as the loops see it: a row register repeats (stride 0).
+template <class T> struct Operand {
+    T* data;
+    int64_t stride;
+};
+
+template <class T> static Operand<T> operand(const Tile<T>& t, int32_t index) {
+    if (index < t.tiles) return {t.tile_registers + index * t.tile_size, t.width};
+    return {t.row_registers + (index - t.tiles) * t.width, 0};
+}
+
+// f over every vector of a tile; N operands. A row register as destination is one row.
+template <class T, class F>
+CELLWRIGHT_INLINE void map(const Tile<T>& t, Operand<T> d, Operand<T> a, Operand<T> b,
+                           Operand<T> c, F f) {
+    int64_t rows = d.stride == 0 ? 1 : t.rows, width = t.width;
+    if (d.stride != 0 && a.stride == width && b.stride == width && c.stride == width) {
+        width *= rows;  // all dense: one long row
+        rows = 1;
+    }
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < width; i += kLanes<T>)
+            store<T>(d.data + r * d.stride + i,
+                     f(load(a.data + r * a.stride + i), load(b.data + r * b.stride + i),
+                       load(c.data + r * c.stride + i)));
+}
+
+// A tile is a few cache lines of each row, too short a run for the processor to see
+// coming. The next block of units follows in the same rows: fetch it while this one is
+// computed.
+template <class T, bool kWrite>
+CELLWRIGHT_INLINE void fetch_next(const T* row, const TileView<T>& v, int64_t width) {
+    if (v.units >= 2 * width)
+        for (int64_t i = 0; i < width; i += 64 / int64_t(sizeof(T)))
+            __builtin_prefetch(row + v.offset + width + i, kWrite, 2);
+}
+
+template <class T> static void load_tile(const Tile<T>& t, T* d, const TileView<T>& v) {
+    for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
+        const T* s = v.rows[r];
+        if (v.spread) {
+            for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, splat<T>(s[0]));
+        } else if (v.units >= t.width) {
+            fetch_next<T, false>(s, v, t.width);
+            for (int64_t i = 0; i < t.width; i += kLanes<T>)
+                store<T>(d + i, load(s + v.offset + i));
+        } else {
+            for (int64_t i = 0; i < t.width; ++i)
+                d[i] = i < v.units ? s[v.offset + i] : (T)0;
+        }
+    }
+}
+
+template <class T>
+static void store_tile(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        T* d = v.rows[r] + v.offset;
+        const T* s = a.data + r * a.stride;
+        if (v.units >= t.width) {
+            fetch_next<T, true>(v.rows[r], v, t.width);
+            for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, load(s + i));
+        } else {
+            for (int64_t i = 0; i < v.units; ++i) d[i] = s[i];
+        }
+    }
+}
+
+// Padding becomes 0: a product reads it, against weights that are 0.
+template <class T>
+static void store_panel(const Tile<T>& t, Operand<T> a, const TileView<T>& v,
+                        int64_t column) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        T* d = v.rows[r] + v.offset + column * t.width;
+        const T* s = a.data + r * a.stride;
+        if (t.units >= t.width) {
+            for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, load(s + i));
+        } else {
+            for (int64_t i = 0; i < t.width; ++i) d[i] = i < t.units ? s[i] : (T)0;
+        }
+    }
+}
+
+template <class T> static T sum_of(const T* v, int64_t n) {
+    constexpr int W = kLanes<T>;
+    Vec<T> s = {};
+    int64_t i = 0;
+    for (; i + W <= n; i += W) s += load(v + i);
+    T sum = 0;
+    for (int l = 0; l < W; ++l) sum += s[l];
+    for (; i < n; ++i) sum += v[i];
+    return sum;
+}
+
+// The reductions. Each works on one block of a row; the caller's result may be its
+// argument. What a reduction gives for a whole block stands in each of its lanes.
+template <class T> static void reduce_sum(T* d, const T* a, int64_t n, double) {
+    const T s = sum_of(a, n);
+    for (int64_t i = 0; i < n; ++i) d[i] = s;
+}
+template <class T> static void reduce_mean(T* d, const T* a, int64_t n, double) {
+    const T s = sum_of(a, n) / (T)n;
+    for (int64_t i = 0; i < n; ++i) d[i] = s;
+}
+template <class T> static void reduce_norm(T* d, const T* a, int64_t n, double eps) {
+    const T mean = sum_of(a, n) / (T)n;
+    for (int64_t i = 0; i < n; ++i) d[i] = a[i] - mean;
+    T squares = 0;
+    for (int64_t i = 0; i < n; ++i) squares += d[i] * d[i];
+    const T scale = (T)1 / square_root<T>(splat<T>(squares / (T)n + (T)eps))[0];
+    for (int64_t i = 0; i < n; ++i) d[i] *= scale;
+}
+template <class T> static void reduce_softmax(T* d, const T* a, int64_t n, double) {
+    constexpr int W = kLanes<T>;
+    T top = a[0];
+    for (int64_t i = 1; i < n; ++i) top = a[i] > top || a[i] != a[i] ? a[i] : top;
+    int64_t i = 0;
+    for (; i + W <= n; i += W) store<T>(d + i, exponential<T>(load(a + i) - top));
+    for (; i < n; ++i) d[i] = exponential<T>(splat<T>(a[i] - top))[0];
+    const T scale = (T)1 / sum_of(d, n);
+    for (i = 0; i < n; ++i) d[i] *= scale;
+}
+
+template <class T, class F>
+static void reduce(const Tile<T>& t, Operand<T> d, Operand<T> a, int64_t blocks,
+                   double immediate, F f) {
+    const int64_t n = t.units / blocks;
+    const int64_t rows = d.stride == 0 ? 1 : t.rows;
+    for (int64_t r = 0; r < rows; ++r) {
+        T* out = d.data + r * d.stride;
+        for (int64_t b = 0; b < blocks; ++b)
+            f(out + b * n, a.data + r * a.stride + b * n, n, immediate);
+        for (int64_t i = t.units; i < t.width; ++i) out[i] = 0;
+    }
+}
+
+template <class T> static void pointwise(const Tile<T>& t) {
+    using V = Vec<T>;
+    const V zero = {}, one = splat<T>(1);
+    for (int64_t at = 0; at < t.count; ++at) {
+        const Instruction& in = t.code[at];
+        const Operand<T> d = operand(t, in.dst < 0 ? 0 : in.dst);
+        // Operands that an instruction does not read repeat its first.
+        const auto apply = [&](int reads, auto f) __attribute__((always_inline)) {
+            const Operand<T> a = operand(t, in.a), b = reads > 1 ? operand(t, in.b) : a,
+                             c = reads > 2 ? operand(t, in.c) : a;
+            map(t, d, a, b, c, f);
+        };
+        switch (in.op) {
+#define CASE(name, reads, value)                                                  \
+    case Opcode::name##_:                                                         \
+        apply(reads, [=](V a, V b, V c) __attribute__((always_inline)) -> V {     \
+            (void)b, (void)c;                                                     \
+            return value;                                                         \
+        });                                                                       \
+        break;
+            CASE(add, 2, a + b)
+            CASE(sub, 2, a - b)
+            CASE(mul, 2, a * b)
+            CASE(div, 2, a / b)
+            CASE(neg, 1, -a)
+            CASE(greater, 2, a > b ? one : zero)
+            CASE(greater_equal, 2, a >= b ? one : zero)
+            CASE(less, 2, a < b ? one : zero)
+            CASE(less_equal, 2, a <= b ? one : zero)
+            CASE(equal, 2, a == b ? one : zero)
+            CASE(not_equal, 2, a != b ? one : zero)
+            CASE(sigmoid, 1, sigmoid<T>(a))
+            CASE(tanh, 1, hyperbolic_tangent<T>(a))
+            CASE(relu, 1, a < zero ? zero : a)
+            CASE(softplus, 1, softplus<T>(a))
+            CASE(exp, 1, exponential<T>(a))
+            CASE(log, 1, logarithm<T>(a))
+            CASE(abs, 1, absolute<T>(a))
+            CASE(sqrt, 1, square_root<T>(a))
+            CASE(sin, 1, sine<T>(a, 0))
+            CASE(cos, 1, sine<T>(a, 1))
+            CASE(softsign, 1, a / (one + absolute<T>(a)))
+            CASE(hard_sigmoid, 1, clamp<T>(a + (T)3, 0, 6) / (T)6)
+            CASE(hard_tanh, 1, clamp<T>(a, -1, 1))
+            CASE(step, 1, a > zero ? one : zero)
+            CASE(identity, 1, a)
+            CASE(maximum, 2, a > b ? a : (b == b ? (a == a ? b : a) : b))
+            CASE(minimum, 2, a < b ? a : (b == b ? (a == a ? b : a) : b))
+            CASE(where, 3, a != zero ? b : c)
+            CASE(spread, 2, a)
+#undef CASE
+            case Opcode::load_: load_tile(t, d.data, t.views[in.a]); break;
+            case Opcode::store_: store_tile(t, operand(t, in.a), t.views[in.b]); break;
+            case Opcode::store_panel_:
+                store_panel(t, operand(t, in.a), t.views[in.b], in.c);
+                break;
+            case Opcode::sum_:
+                reduce(t, d, operand(t, in.a), 1, 0, reduce_sum<T>);
+                break;
+            case Opcode::softmax_:
+                reduce(t, d, operand(t, in.a), 1, 0, reduce_softmax<T>);
+                break;
+            case Opcode::layer_norm_:
+                reduce(t, d, operand(t, in.a), in.b, in.immediate, reduce_norm<T>);
+                break;
+            case Opcode::block_mean_:
+                reduce(t, d, operand(t, in.a), in.b, 0, reduce_mean<T>);
+                break;
+            case Opcode::vector_:
+            case Opcode::constant_: break;  // row registers, filled when weights are packed
+        }
+    }
+}
+
+}  // namespace
+}  // namespace cellwright::CELLWRIGHT_ISA

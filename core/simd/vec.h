@@ -1,0 +1,63 @@
+// The vector of one instruction set, by the compiler's own vector types.
+//
+// Everything under core/simd/ is compiled once per instruction set, in a namespace of
+// its own (CELLWRIGHT_ISA) with internal linkage, so that no code of one set can be
+// linked into another. Include nothing here that defines inline functions.
+#pragma once
+
+#include <stdint.h>
+
+namespace cellwright::CELLWRIGHT_ISA {
+namespace {
+
+#define CELLWRIGHT_INLINE static inline __attribute__((always_inline))
+
+template <class T> struct Lane;
+template <> struct Lane<float> {
+    using Int = int32_t;
+    typedef float Vec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
+    typedef int32_t IVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
+    static constexpr int bits = 24, exponent_bias = 127;
+    static constexpr float rounding = 12582912.0f;  // 1.5 * 2^23
+};
+template <> struct Lane<double> {
+    using Int = int64_t;
+    typedef double Vec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
+    typedef int64_t IVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
+    static constexpr int bits = 53, exponent_bias = 1023;
+    static constexpr double rounding = 6755399441055744.0;  // 1.5 * 2^52
+};
+
+template <class T> using Vec = typename Lane<T>::Vec;
+template <class T> using IVec = typename Lane<T>::IVec;
+template <class T> constexpr int kLanes = CELLWRIGHT_VECTOR_BYTES / sizeof(T);
+
+template <class T> CELLWRIGHT_INLINE Vec<T> load(const T* p) {
+    Vec<T> v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class T> CELLWRIGHT_INLINE void store(T* p, Vec<T> v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+template <class T> CELLWRIGHT_INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }
+template <class T> CELLWRIGHT_INLINE IVec<T> bits_of(Vec<T> v) { return (IVec<T>)v; }
+template <class T> CELLWRIGHT_INLINE Vec<T> of_bits(IVec<T> v) { return (Vec<T>)v; }
+
+template <class T> CELLWRIGHT_INLINE Vec<T> absolute(Vec<T> v) {
+    constexpr typename Lane<T>::Int sign = (typename Lane<T>::Int)1 << (sizeof(T) * 8 - 1);
+    return of_bits<T>(bits_of<T>(v) & ~sign);
+}
+template <class T> CELLWRIGHT_INLINE Vec<T> with_sign_of(Vec<T> v, Vec<T> s) {
+    constexpr typename Lane<T>::Int sign = (typename Lane<T>::Int)1 << (sizeof(T) * 8 - 1);
+    return of_bits<T>((bits_of<T>(v) & ~sign) | (bits_of<T>(s) & sign));
+}
+template <class T> CELLWRIGHT_INLINE Vec<T> square_root(Vec<T> v) {
+    Vec<T> r;
+    for (int i = 0; i < kLanes<T>; ++i)
+        r[i] = sizeof(T) == 4 ? (T)__builtin_sqrtf((float)v[i]) : (T)__builtin_sqrt(v[i]);
+    return r;
+}
+
+}  // namespace
+}  // namespace cellwright::CELLWRIGHT_ISA

@@ -1,0 +1,107 @@
+// A whole walk, written out by hand: h = tanh(W [h, x] + b), forward and backward.
+#include <doctest/doctest.h>
+
+#include <stdexcept>
+
+#include "support.h"
+#include "walk.h"
+
+using namespace cellwright;
+
+namespace {
+
+constexpr int kX = 0, kH = 1;
+
+Program make_forward(int64_t I, int64_t H) {
+    const int32_t tile = 0, bias = 1;
+    Program p{};
+    p.arrays = {{"x", Rows::sequence, I, 1, -1, -1, false},
+                {"h", Rows::sequence, H, 1, 2, -1, false},
+                {"h.initial", Rows::initial, H, 1, -1, -1, false}};
+    p.parameters = {H * (H + I), H};
+    Stage s{};
+    s.units = H;
+    s.tiles = 1;
+    s.row_registers = 1;
+    s.views = {{kH, Access::previous}, {kX, Access::current}, {kH, Access::current}};
+    s.vectors = {{1, 0, 1}};
+    s.accumulators = {{tile, bias}};
+    s.terms = {{0, H, 1, false, 0, {tile}, {{0, 0, H + I}}},
+               {1, I, 1, false, 0, {tile}, {{0, H, H + I}}}};
+    s.prologue = {{Opcode::vector_, bias, 0, 0, 0, 0}};
+    s.code = {{Opcode::tanh_, tile, tile, 0, 0, 0}, {Opcode::store_, -1, tile, 2, 0, 0}};
+    p.stages = {s};
+    return p;
+}
+
+struct Run {
+    int64_t T, B, I, H;
+    std::vector<double> x, h, initial, weight, bias;
+    std::vector<int64_t> offsets, counts;
+
+    Run(int64_t T, int64_t B, int64_t I, int64_t H)
+        : T(T), B(B), I(I), H(H), x(T * B * I), h(T * B * H), initial(B * H),
+          weight(H * (H + I)), bias(H) {
+        Random random(9);
+        for (auto* v : {&x, &initial, &weight, &bias})
+            for (double& e : *v) e = random.uniform(-0.5, 0.5);
+        for (int64_t t = 0; t < T; ++t) {
+            offsets.push_back(t * B);
+            counts.push_back(B);
+        }
+    }
+
+    Call call(const KernelSet& isa, int threads) {
+        return {8,
+                {{x.data(), T * B, I, I}, {h.data(), T * B, H, H}, {initial.data(), B, H, H}},
+                {{weight.data(), H, H + I, H + I}, {bias.data(), 1, H, H}},
+                {},
+                {T, offsets.data(), counts.data(), T * B, B, nullptr},
+                threads,
+                &isa};
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a simple recurrent network, step by step") {
+    for (const KernelSet* isa : available_isas())
+        for (int threads : {1, 2, 3}) {
+            Run run(5, 11, 3, 21);
+            const Program program = make_forward(run.I, run.H);
+            program.validate();
+            cellwright::run(program, run.call(*isa, threads));
+            for (int64_t t = 0; t < run.T; ++t)
+                for (int64_t b = 0; b < run.B; ++b)
+                    for (int64_t u = 0; u < run.H; ++u) {
+                        const double* old = t ? &run.h[((t - 1) * run.B + b) * run.H]
+                                              : &run.initial[b * run.H];
+                        const double* w = &run.weight[u * (run.H + run.I)];
+                        double sum = run.bias[u];
+                        for (int64_t k = 0; k < run.H; ++k) sum += w[k] * old[k];
+                        for (int64_t k = 0; k < run.I; ++k)
+                            sum += w[run.H + k] * run.x[(t * run.B + b) * run.I + k];
+                        CHECK(run.h[(t * run.B + b) * run.H + u] ==
+                              doctest::Approx(std::tanh(sum)).epsilon(1e-13));
+                    }
+        }
+}
+
+TEST_CASE("what is out of place is refused before anything is touched") {
+    Program program = make_forward(3, 4);
+    program.stages[0].terms[0].pieces[0].offset = 100;
+    CHECK_THROWS_AS(program.validate(), std::invalid_argument);
+    program = make_forward(3, 4);
+    program.stages[0].code[1].b = 7;
+    CHECK_THROWS_AS(program.validate(), std::invalid_argument);
+
+    Run run(2, 2, 3, 4);
+    program = make_forward(3, 4);
+    Call call = run.call(*available_isas()[0], 1);
+    call.arrays[1].data = call.arrays[0].data;
+    CHECK_THROWS_WITH_AS(cellwright::run(program, call), doctest::Contains("overlaps"),
+                         std::invalid_argument);
+    call = run.call(*available_isas()[0], 1);
+    call.schedule.rows = 3;
+    CHECK_THROWS_AS(cellwright::run(program, call), std::invalid_argument);
+}

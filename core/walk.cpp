@@ -1,0 +1,906 @@
+#include "walk.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+
+#include "threads.h"
+#include "workspace.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace cellwright {
+
+namespace {
+
+constexpr int64_t kTileBytes = 32 << 10;   // a tile's registers: most of the L1 cache
+constexpr int64_t kWideTileRows = 8;       // rows of a tile that spans all units
+constexpr int64_t kChunkRows = 512;        // rows of gate gradients held at a time
+constexpr int64_t kSliceColumns = 96;      // of a gradient: the grain of its tasks
+constexpr int64_t kOneThread = 1 << 18;    // multiply-adds not worth a second thread
+constexpr int64_t kOwnRows = 8;            // rows a thread needs to walk on its own
+constexpr int64_t kOwnWeights = 3 << 19;   // bytes of weights a thread may walk past
+
+// Subnormal numbers are flushed to zero while a program runs, on every thread alike.
+class FlushSubnormals {
+public:
+#if defined(__x86_64__)
+    FlushSubnormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+    ~FlushSubnormals() { _mm_setcsr(saved_); }
+
+private:
+    unsigned saved_;
+#elif defined(__aarch64__)
+    FlushSubnormals() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" : : "r"(saved_ | (uint64_t(1) << 24)));
+    }
+    ~FlushSubnormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+private:
+    uint64_t saved_;
+#endif
+};
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// -- the call is checked against the program ---------------------------------------
+
+// The message is put together only when it is needed.
+#define REQUIRE(fact, message)                          \
+    do {                                                \
+        if (!(fact)) throw std::invalid_argument(message); \
+    } while (false)
+
+struct Extent {
+    const char *first, *last;
+    bool written;
+    const char* kind;  // "array", "parameter" or "gradient"
+    size_t index;
+};
+
+int64_t widest(const Schedule& s) {
+    int64_t rows = 0;
+    for (int64_t l = 0; l < s.levels; ++l) rows = std::max(rows, s.counts[l]);
+    return rows;
+}
+
+void check_schedule(const Schedule& s) {
+    REQUIRE(s.levels >= 0 && s.rows >= 0 && s.initial_rows >= 0,
+            "[schedule] sizes must not be negative");
+    int64_t total = 0;
+    const bool up = s.levels < 2 || s.offsets[0] <= s.offsets[s.levels - 1];
+    int64_t at = up ? 0 : s.rows;
+    for (int64_t l = 0; l < s.levels; ++l) {
+        REQUIRE(s.counts[l] >= 0 && s.counts[l] <= s.rows, "[schedule] a level's count");
+        if (!up) at -= s.counts[l];
+        REQUIRE(s.offsets[l] == at, "[schedule] levels must follow one another");
+        if (up) at += s.counts[l];
+        total += s.counts[l];
+    }
+    REQUIRE(total == s.rows, "[schedule] levels must hold all rows");
+    if (s.previous == nullptr) {
+        REQUIRE(s.initial_rows >= widest(s), "[schedule] too few initial rows");
+        return;
+    }
+    std::vector<bool> done(s.rows), taken(s.rows), started(s.initial_rows);
+    for (int64_t l = 0; l < s.levels; ++l) {
+        for (int64_t r = s.offsets[l]; r < s.offsets[l] + s.counts[l]; ++r) {
+            const int64_t p = s.previous[r];
+            const bool begins = p < 0;
+            const int64_t i = begins ? -1 - p : p;
+            REQUIRE(begins ? i < s.initial_rows : i < s.rows && done[i],
+                    "[schedule] a predecessor must be a row of an earlier level");
+            REQUIRE(!(begins ? started[i] : taken[i]),
+                    "[schedule] a row must not be the predecessor of two");
+            (begins ? started : taken)[i] = true;
+        }
+        for (int64_t r = s.offsets[l]; r < s.offsets[l] + s.counts[l]; ++r) done[r] = true;
+    }
+}
+
+std::string name_of(const Program& program, const Extent& e) {
+    if (std::strcmp(e.kind, "array") == 0) return program.arrays[e.index].name;
+    return std::string(e.kind) + " " + std::to_string(e.index);
+}
+
+// `e` names the buffer, and becomes where it lies.
+void check_buffer(const Program& program, const Buffer& b, int64_t rows, int64_t columns,
+                  int size, Extent& e) {
+    const auto where = [&] { return "[" + name_of(program, e) + "] "; };
+    REQUIRE(b.columns == columns, where() + "expected " + std::to_string(columns) +
+                                      " columns; received " + std::to_string(b.columns));
+    REQUIRE(b.rows >= rows, where() + "expected " + std::to_string(rows) +
+                                " rows; received " + std::to_string(b.rows));
+    REQUIRE(b.stride >= b.columns || b.rows <= 1, where() + "rows overlap");
+    if (b.rows == 0 || rows == 0) {
+        e.written = false;
+        return;
+    }
+    REQUIRE(b.data != nullptr, where() + "no memory");
+    REQUIRE(reinterpret_cast<uintptr_t>(b.data) % size == 0, where() + "not aligned");
+    e.first = static_cast<const char*>(b.data);
+    e.last = e.first + ((b.rows - 1) * b.stride + b.columns) * size;
+}
+
+void check_call(const Program& program, const Call& call) {
+    const Schedule& s = call.schedule;
+    check_schedule(s);
+    REQUIRE(call.element_size == 4 || call.element_size == 8,
+            "[call] elements are float or double");
+    REQUIRE(call.isa != nullptr && call.threads >= 1, "[call] no instruction set");
+    REQUIRE(int(call.arrays.size()) == program.given_arrays(),
+            "[call] expected " + std::to_string(program.given_arrays()) +
+                " arrays; received " + std::to_string(call.arrays.size()));
+    REQUIRE(call.parameters.size() == program.parameters.size(),
+            "[call] expected " + std::to_string(program.parameters.size()) +
+                " parameters; received " + std::to_string(call.parameters.size()));
+    const bool gradients = !program.gradients.empty() || !program.reductions.empty();
+    REQUIRE(call.gradients.size() == (gradients ? program.parameters.size() : 0),
+            "[call] expected a gradient for each parameter");
+    const std::vector<bool> written = program.written();
+    const int64_t lanes = widest(s);
+    std::vector<Extent> extents;
+    extents.reserve(call.arrays.size() + 2 * call.parameters.size());
+    const auto check = [&](const char* kind, size_t index, const Buffer& b, int64_t rows,
+                           int64_t columns, bool writes) {
+        extents.push_back({nullptr, nullptr, writes, kind, index});
+        check_buffer(program, b, rows, columns, call.element_size, extents.back());
+    };
+    for (size_t i = 0; i < call.arrays.size(); ++i) {
+        const Array& a = program.arrays[i];
+        const int64_t rows = a.rows == Rows::sequence  ? s.rows
+                             : a.rows == Rows::rolling ? a.depth * lanes
+                                                       : s.initial_rows;
+        REQUIRE(a.rows != Rows::rolling || s.previous == nullptr,
+                "[" + a.name + "] a rolling array needs a dense schedule");
+        check("array", i, call.arrays[i], rows, a.columns, written[i]);
+    }
+    const auto check_all = [&](const std::vector<Buffer>& buffers, const char* kind,
+                               bool writes) {
+        for (size_t i = 0; i < buffers.size(); ++i) {
+            const Buffer& b = buffers[i];
+            const auto where = [&] { return std::string("[") + kind + " " + std::to_string(i); };
+            REQUIRE(b.stride == b.columns, where() + "] not contiguous");
+            REQUIRE(b.rows * b.columns == program.parameters[i],
+                    where() + "] expected " + std::to_string(program.parameters[i]) +
+                        " elements; received " + std::to_string(b.rows * b.columns));
+            check(kind, i, b, b.rows, b.columns, writes);
+        }
+    };
+    check_all(call.parameters, "parameter", false);
+    check_all(call.gradients, "gradient", true);
+    for (const Extent& a : extents)
+        for (const Extent& b : extents)
+            REQUIRE(!a.written || &a == &b || a.first >= b.last || b.first >= a.last,
+                    "[" + name_of(program, a) + "] is written and overlaps " +
+                        name_of(program, b));
+}
+
+// -- the layout: how a program's units become blocks of vectors -----------------------
+
+// What one block of units reads of a term's or gradient's source: all of it, or the
+// heads that the block meets.
+struct Range {
+    int64_t begin, count;  // source columns; for a transposed term: blocks of the panel
+    int64_t at;            // where its weights, or sums, begin: an offset in elements
+};
+
+struct TermLayout {
+    int vectors;  // side by side in all: columns * vectors of a block
+    std::vector<Range> ranges;
+    size_t weights;
+};
+
+struct StageLayout {
+    int vectors;           // of a block
+    int64_t width;         // of a block, in elements
+    int64_t blocks;
+    int64_t tile_rows;
+    std::vector<TermLayout> terms;
+    std::vector<Instruction> begin;  // sets the accumulators
+    size_t row_registers;
+};
+
+struct PanelLayout {
+    int64_t block, stride;  // elements of a row within a block; from block to block
+    bool reduced = false;
+    size_t sums;
+};
+
+struct GradientLayout {
+    std::vector<Range> ranges;
+    size_t sums;
+};
+
+struct Chunk {
+    int64_t first_level, last_level;  // [first, last)
+    int64_t base, rows;
+};
+
+// Of a chunk's work that has no order: a tile of a stage, a slice of a gradient, or the
+// column sums of a panel's block.
+struct Task {
+    enum Kind { tile, gradient, reduction } kind;
+    int index;
+    int64_t block, part;
+};
+
+Range heads_range(int64_t first_unit, int64_t last_unit, int64_t units, int64_t width,
+                  int64_t heads) {
+    const int64_t unit_head = units / heads, width_head = width / heads;
+    const int64_t begin = first_unit / unit_head;
+    const int64_t end = (last_unit - 1) / unit_head + 1;
+    return {begin * width_head, (end - begin) * width_head, 0};
+}
+
+template <class T> class Walk {
+public:
+    Walk(const Program& program, const Call& call, const Kernels<T>& kernels)
+        : program_(program), call_(call), schedule_(call.schedule), kernels_(kernels) {
+        lanes_ = widest(schedule_);
+        lay_out_stages();
+        lay_out_chunks();
+        choose_threads();
+        lay_out_memory();
+    }
+
+    void run() {
+        memory_.allocate();
+        place_scratch();
+        barrier_ = std::make_unique<Barrier>(threads_);
+        const auto body = [](void* self, int thread) {
+            const FlushSubnormals flush;
+            static_cast<Walk*>(self)->work(thread);
+        };
+        if (run_on_pool(threads_, body, this) == 0) {
+            threads_ = 1;
+            barrier_ = std::make_unique<Barrier>(1);
+            body(this, 0);
+        }
+    }
+
+private:
+    // -- layout
+
+    void lay_out_stages() {
+        const int W = kernels_.lanes;
+        for (const Stage& s : program_.stages) {
+            StageLayout l{};
+            int64_t columns = 1;
+            for (const Term& t : s.terms) columns = std::max<int64_t>(columns, t.columns.size());
+            l.vectors = 1;
+            const int64_t single = ceil_div(s.units, W) * W;
+            // A stage without products is best narrow: its panels' rows then fit the L1
+            // cache when the gradients pass over them.
+            const int most = s.terms.empty() ? 2 : kernels_.vectors;
+            for (int v = 2; v * columns <= most; ++v) {
+                const int64_t padded = ceil_div(s.units, v * W) * v * W;
+                if (padded * 7 <= single * 8) l.vectors = v;
+            }
+            if (s.whole) l.vectors = int(ceil_div(s.units, W));
+            l.width = int64_t(l.vectors) * W;
+            l.blocks = ceil_div(s.units, l.width);
+            const int64_t fit = kTileBytes / (s.tiles * l.width * int64_t(sizeof(T)));
+            l.tile_rows = std::clamp<int64_t>(fit, kWideTileRows, kernels_.tile_rows);
+            for (const Accumulator& a : s.accumulators)
+                l.begin.push_back({Opcode::identity_, a.tile, a.start, 0, 0, 0});
+            layouts_.push_back(std::move(l));
+        }
+        panels_.resize(program_.arrays.size());
+        for (size_t i = 0; i < program_.arrays.size(); ++i) {
+            const Array& a = program_.arrays[i];
+            if (a.rows == Rows::panel)
+                panels_[i].block = a.columns * layouts_[a.stage].width;
+        }
+        for (const Reduction& r : program_.reductions) panels_[r.panel].reduced = true;
+        for (size_t i = 0; i < program_.stages.size(); ++i) lay_out_terms(i);
+        for (const Gradient& g : program_.gradients) {
+            const StageLayout& s = layouts_[program_.arrays[g.panel].stage];
+            const int64_t units = program_.stages[program_.arrays[g.panel].stage].units;
+            GradientLayout l{};
+            for (int64_t b = 0; b < s.blocks; ++b)
+                l.ranges.push_back(heads_range(b * s.width, std::min(units, (b + 1) * s.width),
+                                               units, g.width, g.heads));
+            gradients_.push_back(std::move(l));
+        }
+    }
+
+    void lay_out_terms(size_t index) {
+        const Stage& s = program_.stages[index];
+        StageLayout& l = layouts_[index];
+        for (const Term& t : s.terms) {
+            TermLayout term{};
+            term.vectors = int(t.columns.size()) * l.vectors;
+            int64_t at = 0;
+            for (int64_t b = 0; b < l.blocks; ++b) {
+                Range range = heads_range(b * l.width, std::min(s.units, (b + 1) * l.width),
+                                          s.units, t.width, t.heads);
+                int64_t depth = range.count;
+                if (t.transposed) {  // from units of the panel to its blocks
+                    const int64_t width = layouts_[panel_stage(s, t)].width;
+                    const int64_t end = ceil_div(range.begin + range.count, width);
+                    range.begin /= width;
+                    range.count = end - range.begin;
+                    depth = range.count * width * int64_t(t.pieces.size());
+                }
+                range.at = at;
+                at += depth * term.vectors * kernels_.lanes;
+                work_ += depth * term.vectors * kernels_.lanes;
+                term.ranges.push_back(range);
+            }
+            weights_ += at;
+            term.weights = memory_.reserve<T>(at);
+            l.terms.push_back(std::move(term));
+        }
+        l.row_registers = memory_.reserve<T>(s.row_registers * l.width * l.blocks);
+    }
+
+    int panel_stage(const Stage& s, const Term& t) const {
+        return program_.arrays[s.views[t.view].array].stage;
+    }
+
+    void lay_out_chunks() {
+        const Schedule& s = schedule_;
+        if (s.rows == 0) return;
+        const auto add = [&](int64_t first, int64_t last) {  // levels [first, last)
+            int64_t base = s.offsets[first], rows = 0;
+            for (int64_t l = first; l < last; ++l) {
+                base = std::min(base, s.offsets[l]);
+                rows += s.counts[l];
+            }
+            chunks_.push_back({first, last, base, rows});
+            chunk_rows_ = std::max(chunk_rows_, rows);
+        };
+        if (!program_.backward) return add(0, s.levels);
+        int64_t last = s.levels, rows = 0;
+        for (int64_t l = s.levels; l-- > 0;) {  // in the order of the walk
+            if (rows > 0 && rows + s.counts[l] > kChunkRows) {
+                add(l + 1, last);
+                last = l + 1;
+                rows = 0;
+            }
+            rows += s.counts[l];
+        }
+        add(0, last);
+    }
+
+    // Rows are independent in a dense walk, so threads may each walk rows of their own;
+    // where those are few, or the weights too many to pass by twice, they share each
+    // stage's units and meet after it.
+    void choose_threads() {
+        threads_ = work_ * schedule_.rows < kOneThread ? 1 : call_.threads;
+        shared_stages_ = threads_ > 1 && (schedule_.previous != nullptr ||
+                                          lanes_ < kOwnRows * threads_ ||
+                                          weights_ * int64_t(sizeof(T)) > kOwnWeights);
+    }
+
+    void lay_out_memory() {
+        size_t views = 1;
+        int64_t tile = 0;
+        for (size_t i = 0; i < program_.stages.size(); ++i) {
+            const Stage& s = program_.stages[i];
+            views = std::max(views, s.views.size());
+            tile = std::max(tile, s.tiles * layouts_[i].tile_rows * layouts_[i].width);
+        }
+        table_rows_ = std::max(lanes_, program_.backward ? chunk_rows_ : 0);
+        for (int t = 0; t < threads_; ++t) {
+            tiles_.push_back(memory_.reserve<T>(tile));
+            tables_.push_back(memory_.reserve<T*>(int64_t(views) * table_rows_));
+        }
+        scratch_.resize(program_.arrays.size());
+        for (size_t i = 0; i < program_.arrays.size(); ++i) {
+            const Array& a = program_.arrays[i];
+            if (!a.scratch) continue;
+            if (a.rows == Rows::panel) {
+                const StageLayout& s = layouts_[a.stage];
+                panels_[i].stride = (chunk_rows_ + 1) * panels_[i].block;
+                scratch_[i] = memory_.reserve<T>(s.blocks * panels_[i].stride);
+                if (panels_[i].reduced)
+                    panels_[i].sums = memory_.reserve<T>(s.blocks * panels_[i].block);
+            } else {
+                const int64_t rows =
+                    a.rows == Rows::rolling ? a.depth * lanes_ : chunk_rows_;
+                scratch_[i] = memory_.reserve<T>(rows * scratch_stride(a));
+            }
+        }
+        for (size_t i = 0; i < gradients_.size(); ++i) {
+            const Gradient& g = program_.gradients[i];
+            const int64_t width =
+                layouts_[program_.arrays[g.panel].stage].width * int64_t(g.pieces.size());
+            int64_t at = 0;
+            for (Range& r : gradients_[i].ranges) {
+                r.at = at;
+                at += r.count * width;
+            }
+            gradients_[i].sums = memory_.reserve<T>(at);
+        }
+        if (program_.backward) lay_out_tasks();
+    }
+
+    int64_t scratch_stride(const Array& a) const {
+        return ceil_div(a.columns, kernels_.lanes) * kernels_.lanes;
+    }
+
+    void lay_out_tasks() {
+        for (size_t i = 0; i < program_.stages.size(); ++i)
+            if (program_.stages[i].per_chunk)
+                for (int64_t b = 0; b < layouts_[i].blocks; ++b)
+                    for (int64_t r = 0; r < chunk_rows_; r += layouts_[i].tile_rows)
+                        tasks_.push_back({Task::tile, int(i), b, r});
+        for (size_t i = 0; i < gradients_.size(); ++i)
+            for (size_t b = 0; b < gradients_[i].ranges.size(); ++b)
+                for (int64_t k = 0; k < gradients_[i].ranges[b].count; k += kSliceColumns)
+                    tasks_.push_back({Task::gradient, int(i), int64_t(b), k});
+        for (size_t i = 0; i < panels_.size(); ++i)
+            if (panels_[i].reduced)
+                for (int64_t b = 0; b < layouts_[program_.arrays[i].stage].blocks; ++b)
+                    tasks_.push_back({Task::reduction, int(i), b, 0});
+        next_task_ = std::vector<std::atomic<int64_t>>(chunks_.size());
+    }
+
+    // Every array as (base, stride), whoever owns it.
+    void place_scratch() {
+        buffers_.resize(program_.arrays.size());
+        for (size_t i = 0; i < program_.arrays.size(); ++i) {
+            const Array& a = program_.arrays[i];
+            if (!a.scratch)
+                buffers_[i] = {static_cast<T*>(call_.arrays[i].data), call_.arrays[i].stride};
+            else
+                buffers_[i] = {memory_.at<T>(scratch_[i]),
+                               a.rows == Rows::panel ? panels_[i].block : scratch_stride(a)};
+        }
+    }
+
+    // -- one thread's work
+
+    void work(int thread) {
+        pack(thread);
+        wait();
+        for (size_t c = 0; c < chunks_.size(); ++c) {
+            const Chunk& chunk = chunks_[c];
+            const int64_t n = chunk.last_level - chunk.first_level;
+            for (int64_t i = 0; i < n; ++i)
+                level(program_.backward ? chunk.last_level - 1 - i : chunk.first_level + i,
+                      chunk, thread);
+            if (tasks_.empty()) continue;
+            wait();
+            chunk_tasks(c, thread);
+            wait();
+        }
+        unpack(thread);
+    }
+
+    void wait() { barrier_->wait(); }
+
+    void level(int64_t l, const Chunk& chunk, int thread) {
+        int64_t first = 0, last = schedule_.counts[l];
+        if (!shared_stages_) {
+            first = std::min(last, lanes_ * thread / threads_);
+            last = std::min(last, lanes_ * (thread + 1) / threads_);
+        }
+        for (size_t i = 0; i < program_.stages.size(); ++i) {
+            if (program_.stages[i].per_chunk) continue;
+            if (last > first) stage(i, l, chunk, first, last, thread);
+            if (shared_stages_) wait();
+        }
+    }
+
+    void stage(size_t index, int64_t l, const Chunk& chunk, int64_t first, int64_t last,
+               int thread) {
+        const StageLayout& s = layouts_[index];
+        const std::vector<View>& views = program_.stages[index].views;
+        const int64_t rows = last - first;
+        for (size_t v = 0; v < views.size(); ++v)
+            point(views[v], l, chunk, first, last, table(thread, v));
+        const int64_t tiles = ceil_div(rows, s.tile_rows), items = tiles * s.blocks;
+        const int64_t parts = shared_stages_ ? threads_ : 1, part = shared_stages_ ? thread : 0;
+        for (int64_t i = items * part / parts; i < items * (part + 1) / parts; ++i) {
+            const int64_t t = i % tiles, from = t * rows / tiles;
+            tile(index, i / tiles, from, (t + 1) * rows / tiles - from, thread);
+        }
+    }
+
+    T** table(int thread, size_t view) const {
+        return memory_.at<T*>(tables_[thread]) + int64_t(view) * table_rows_;
+    }
+
+    // Where rows [first, last) of level l are in a view.
+    void point(const View& view, int64_t l, const Chunk& chunk, int64_t first, int64_t last,
+               T** out) const {
+        const Array& a = program_.arrays[view.array];
+        const auto [base, stride] = buffers_[view.array];
+        const Schedule& s = schedule_;
+        const auto along = [&](T* start, int64_t step, int64_t from, int64_t to) {
+            for (int64_t r = from; r < to; ++r) out[r - first] = start + r * step;
+        };
+        if (view.access == Access::current) {
+            int64_t row = 0;
+            if (a.rows == Rows::sequence) row = s.offsets[l];
+            if (a.rows == Rows::rolling) row = l % a.depth * lanes_;
+            if (a.rows == Rows::chunk || a.rows == Rows::panel) row = s.offsets[l] - chunk.base;
+            return along(base + row * stride, stride, first, last);
+        }
+        const bool has_initial = a.initial >= 0;
+        const auto [start, start_stride] = buffers_[has_initial ? a.initial : view.array];
+        if (s.previous != nullptr) {
+            for (int64_t r = first; r < last; ++r) {
+                const int64_t p = s.previous[s.offsets[l] + r];
+                out[r - first] = p >= 0 ? base + p * stride : start + (-1 - p) * start_stride;
+            }
+            return;
+        }
+        const int64_t before = l > 0 ? s.counts[l - 1] : 0;
+        const int64_t middle = std::clamp(has_initial ? before : last, first, last);
+        int64_t row = 0;
+        if (a.rows == Rows::sequence && l > 0) row = s.offsets[l - 1];
+        if (a.rows == Rows::rolling) row = (l + a.depth - 1) % a.depth * lanes_;
+        along(base + row * stride, stride, first, middle);
+        along(start, start_stride, middle, last);
+    }
+
+    // Rows [row, row + rows) of the thread's table, one block of units: products, then code.
+    void tile(size_t index, int64_t block, int64_t row, int64_t rows, int thread) const {
+        const Stage& stage = program_.stages[index];
+        const StageLayout& s = layouts_[index];
+        TileView<T> views[kMaxViews];
+        for (size_t v = 0; v < stage.views.size(); ++v) {
+            const int32_t id = stage.views[v].array;
+            const Array& a = program_.arrays[id];
+            const bool panel = a.rows == Rows::panel, one = a.columns == 1 && stage.units > 1;
+            views[v].rows = table(thread, v) + row;
+            views[v].offset = panel ? block * panels_[id].stride : one ? 0 : block * s.width;
+            views[v].units = std::max<int64_t>(0, a.columns - block * s.width);
+            views[v].spread = one;
+        }
+        T* registers = memory_.at<T>(tiles_[thread]);
+        Tile<T> t{};
+        t.tile_registers = registers;
+        t.tile_size = s.tile_rows * s.width;
+        t.row_registers = row_registers(index, block);
+        t.tiles = stage.tiles;
+        t.rows = rows;
+        t.width = s.width;
+        t.units = std::min(s.width, stage.units - block * s.width);
+        t.views = views;
+        t.code = s.begin.data();
+        t.count = int64_t(s.begin.size());
+        kernels_.pointwise(t);
+        for (size_t i = 0; i < stage.terms.size(); ++i)
+            product(stage, s, stage.terms[i], s.terms[i], block, views, t);
+        t.code = stage.code.data();
+        t.count = int64_t(stage.code.size());
+        kernels_.pointwise(t);
+    }
+
+    void product(const Stage& stage, const StageLayout& s, const Term& term,
+                 const TermLayout& l, int64_t block, const TileView<T>* views,
+                 const Tile<T>& t) const {
+        const Range& range = l.ranges[block];
+        Product<T> p{};
+        int64_t depth = range.count;
+        p.source = {views[term.view].rows, range.begin, range.count, 1, 0};
+        if (term.transposed) {
+            const int32_t id = stage.views[term.view].array;
+            const int64_t width = layouts_[program_.arrays[id].stage].width;
+            p.source.offset = range.begin * panels_[id].stride + term.first * width;
+            p.source.block = width * int64_t(term.pieces.size());
+            p.source.blocks = range.count;
+            p.source.stride = panels_[id].stride;
+            depth = p.source.block * range.count;
+        }
+        p.rows = t.rows;
+        p.column_stride = t.width;
+        const T* weights = memory_.at<T>(l.weights) + range.at;
+        const int W = kernels_.lanes;
+        for (int first = 0, group = 0, groups = groups_of(l.vectors); group < groups; ++group) {
+            const int next = (group + 1) * l.vectors / groups;
+            p.vectors = next - first;
+            for (int v = first; v < next; ++v)
+                p.columns[v - first] = t.tile_registers +
+                                       term.columns[v / s.vectors] * t.tile_size +
+                                       v % s.vectors * W;
+            p.weights = weights;
+            kernels_.product(p);
+            weights += depth * p.vectors * W;
+            first = next;
+        }
+    }
+
+    int groups_of(int vectors) const { return int(ceil_div(vectors, kernels_.vectors)); }
+
+    T* row_registers(size_t index, int64_t block) const {
+        return memory_.at<T>(layouts_[index].row_registers) +
+               block * program_.stages[index].row_registers * layouts_[index].width;
+    }
+
+    // -- a chunk's tasks, in any order
+
+    void chunk_tasks(size_t c, int thread) {
+        const Chunk& chunk = chunks_[c];
+        int pointed = -1;  // what the thread's table shows: a stage, or a gradient
+        for (;;) {
+            const int64_t i = next_task_[c].fetch_add(1, std::memory_order_relaxed);
+            if (i >= int64_t(tasks_.size())) return;
+            const Task& task = tasks_[i];
+            const int key = task.index * 2 + (task.kind == Task::gradient);
+            if (task.kind == Task::tile) {
+                if (task.part >= chunk.rows) continue;
+                if (key != pointed) {
+                    const std::vector<View>& views = program_.stages[task.index].views;
+                    for (size_t v = 0; v < views.size(); ++v)
+                        point_chunk(views[v], chunk, table(thread, v));
+                }
+                pointed = key;
+                tile(task.index, task.block, task.part,
+                     std::min(layouts_[task.index].tile_rows, chunk.rows - task.part), thread);
+            } else if (task.kind == Task::gradient) {
+                if (key != pointed)
+                    point_chunk(program_.gradients[task.index].source, chunk, table(thread, 0));
+                pointed = key;
+                gradient(task, chunk, thread);
+            } else {
+                const PanelLayout& p = panels_[task.index];
+                kernels_.column_sums(buffers_[task.index].data + task.block * p.stride, p.block,
+                                     chunk.rows, p.block,
+                                     memory_.at<T>(p.sums) + task.block * p.block);
+            }
+        }
+    }
+
+    // All rows of a chunk, in the order of its rows in memory.
+    void point_chunk(const View& view, const Chunk& chunk, T** out) const {
+        for (int64_t l = chunk.first_level; l < chunk.last_level; ++l)
+            point(view, l, chunk, 0, schedule_.counts[l],
+                  out + (schedule_.offsets[l] - chunk.base));
+    }
+
+    void gradient(const Task& task, const Chunk& chunk, int thread) const {
+        const Gradient& g = program_.gradients[task.index];
+        const GradientLayout& l = gradients_[task.index];
+        const StageLayout& s = layouts_[program_.arrays[g.panel].stage];
+        const Range& range = l.ranges[task.block];
+        const int vectors = s.vectors * int(g.pieces.size());
+        const int W = kernels_.lanes;
+        Outer<T> o{};
+        o.rows = table(thread, 0);
+        o.row_count = chunk.rows;
+        o.first = range.begin + task.part;
+        o.last = range.begin + std::min(range.count, task.part + kSliceColumns);
+        o.panel_stride = panels_[g.panel].block;
+        o.sums_stride = int64_t(vectors) * W;
+        const T* panel = buffers_[g.panel].data + task.block * panels_[g.panel].stride +
+                         g.first * s.width;
+        T* sums = memory_.at<T>(l.sums) + range.at - range.begin * o.sums_stride;
+        for (int first = 0, group = 0, groups = groups_of(vectors); group < groups; ++group) {
+            const int next = (group + 1) * vectors / groups;
+            o.vectors = next - first;
+            o.panel = panel + first * W;
+            o.sums = sums + first * W;
+            kernels_.outer(o);
+            first = next;
+        }
+    }
+
+    // -- weights into panels, sums back into gradients
+
+    const T* parameter(const Piece& p) const {
+        return static_cast<const T*>(call_.parameters[p.parameter].data) + p.offset;
+    }
+
+    void pack(int thread) {
+        int64_t turn = 0;  // blocks go to the threads in turn
+        const auto mine = [&] { return turn++ % threads_ == thread; };
+        for (size_t i = 0; i < program_.stages.size(); ++i) {
+            const Stage& s = program_.stages[i];
+            for (int64_t b = 0; b < layouts_[i].blocks; ++b) {
+                if (mine()) fill_row_registers(i, b, thread);
+                for (size_t t = 0; t < s.terms.size(); ++t)
+                    if (mine()) pack_term(i, t, b);
+            }
+        }
+        if (thread == 0) clear_sums();
+    }
+
+    void clear_sums() {
+        for (size_t i = 0; i < gradients_.size(); ++i) {
+            const Gradient& g = program_.gradients[i];
+            const int64_t width =
+                layouts_[program_.arrays[g.panel].stage].width * int64_t(g.pieces.size());
+            const Range& last = gradients_[i].ranges.back();
+            std::memset(memory_.at<T>(gradients_[i].sums), 0,
+                        size_t(last.at + last.count * width) * sizeof(T));
+        }
+        for (size_t i = 0; i < panels_.size(); ++i)
+            if (panels_[i].reduced)
+                std::memset(memory_.at<T>(panels_[i].sums), 0,
+                            size_t(layouts_[program_.arrays[i].stage].blocks *
+                                   panels_[i].block) * sizeof(T));
+    }
+
+    void fill_row_registers(size_t index, int64_t block, int thread) const {
+        const Stage& stage = program_.stages[index];
+        const StageLayout& s = layouts_[index];
+        T* registers = row_registers(index, block);
+        for (const Instruction& in : stage.prologue) {
+            T* d = registers + (in.dst - stage.tiles) * s.width;
+            if (in.op == Opcode::constant_) std::fill(d, d + s.width, T(in.immediate));
+            if (in.op != Opcode::vector_) continue;
+            const Piece& p = stage.vectors[in.a];
+            for (int64_t i = 0, u = block * s.width; i < s.width; ++i, ++u)
+                d[i] = u < stage.units ? parameter(p)[u * p.stride] : T(0);
+        }
+        Tile<T> t{};
+        t.code = stage.prologue.data();
+        t.count = int64_t(stage.prologue.size());
+        t.tile_registers = memory_.at<T>(tiles_[thread]);
+        t.row_registers = registers;
+        t.tiles = stage.tiles;
+        t.rows = 1;
+        t.width = s.width;
+        t.units = std::min(s.width, stage.units - block * s.width);
+        kernels_.pointwise(t);
+    }
+
+    // Weights of a block, in the order in which the product reads them: for each group
+    // of vectors, for each k, the vectors. Where a block meets several heads, a unit's
+    // weights outside its own head are 0.
+    void pack_term(size_t index, size_t which, int64_t block) const {
+        const Stage& stage = program_.stages[index];
+        const StageLayout& s = layouts_[index];
+        const Term& term = stage.terms[which];
+        const TermLayout& l = s.terms[which];
+        T* out = memory_.at<T>(l.weights) + l.ranges[block].at;
+        for (int first = 0, group = 0, groups = groups_of(l.vectors); group < groups; ++group) {
+            const int next = (group + 1) * l.vectors / groups;
+            const int64_t depth = term.transposed
+                                      ? pack_transposed(stage, s, term, l, block, first, next, out)
+                                      : pack_direct(stage, s, term, l, block, first, next, out);
+            out += depth * (next - first) * kernels_.lanes;
+            first = next;
+        }
+    }
+
+    int64_t pack_direct(const Stage& stage, const StageLayout& s, const Term& term,
+                        const TermLayout& l, int64_t block, int first, int next, T* out) const {
+        const int W = kernels_.lanes;
+        const Range& range = l.ranges[block];
+        const int64_t step = int64_t(next - first) * W, head = term.width / term.heads;
+        const int64_t unit_head = stage.units / term.heads;
+        constexpr int64_t kBlock = 64;  // of k: what is written stays in the L1 cache
+        for (int64_t k0 = 0; k0 < range.count; k0 += kBlock) {
+            const int64_t k1 = std::min(range.count, k0 + kBlock);
+            for (int v = first; v < next; ++v) {
+                const Piece& piece = term.pieces[v / s.vectors];
+                for (int lane = 0; lane < W; ++lane) {
+                    const int64_t u = block * s.width + v % s.vectors * W + lane;
+                    T* d = out + (v - first) * W + lane;
+                    // columns of this unit's own head, within the range
+                    const int64_t begin =
+                        u < stage.units ? u / unit_head * head - range.begin : range.count;
+                    const int64_t from = std::clamp(begin, k0, k1);
+                    const int64_t to = std::clamp(begin + head, k0, k1);
+                    const T* w = parameter(piece) + u * piece.stride - begin;
+                    for (int64_t k = k0; k < from; ++k) d[k * step] = 0;
+                    for (int64_t k = from; k < to; ++k) d[k * step] = w[k];
+                    for (int64_t k = std::max(from, to); k < k1; ++k) d[k * step] = 0;
+                }
+            }
+        }
+        return range.count;
+    }
+
+    int64_t pack_transposed(const Stage& stage, const StageLayout& s, const Term& term,
+                            const TermLayout& l, int64_t block, int first, int next,
+                            T* out) const {
+        const int W = kernels_.lanes;
+        const Range& range = l.ranges[block];
+        const int64_t width = layouts_[panel_stage(stage, term)].width;
+        const int64_t step = int64_t(next - first) * W, head = stage.units / term.heads;
+        const int64_t unit_head = term.width / term.heads;
+        const int64_t first_column = block * s.width + first * W;
+        T* d = out;
+        for (int64_t b = range.begin; b < range.begin + range.count; ++b)
+            for (const Piece& piece : term.pieces)
+                for (int64_t u = b * width; u < (b + 1) * width; ++u, d += step) {
+                    std::fill(d, d + step, T(0));
+                    if (u >= term.width) continue;
+                    const int64_t begin = u / unit_head * head;  // this unit's columns
+                    const int64_t from = std::max(begin, first_column);
+                    const int64_t to = std::min(begin + head, first_column + step);
+                    const T* w = parameter(piece) + u * piece.stride;
+                    if (to > from)
+                        std::copy(w + (from - begin), w + (to - begin), d + (from - first_column));
+                }
+        return range.count * width * int64_t(term.pieces.size());
+    }
+
+    T* gradient_of(const Piece& p) const {
+        return static_cast<T*>(call_.gradients[p.parameter].data) + p.offset;
+    }
+
+    void unpack(int thread) {
+        for (size_t i = 0; i < gradients_.size(); ++i) {
+            const Gradient& g = program_.gradients[i];
+            const int32_t index = program_.arrays[g.panel].stage;
+            const StageLayout& s = layouts_[index];
+            for (int64_t b = thread; b < s.blocks; b += threads_)
+                unpack_gradient(g, gradients_[i], s, program_.stages[index].units, b);
+            wait();  // a weight that is used twice gets two gradients
+        }
+        if (thread != 0) return;
+        for (const Reduction& r : program_.reductions) {
+            const int32_t index = program_.arrays[r.panel].stage;
+            const StageLayout& s = layouts_[index];
+            const T* sums = memory_.at<T>(panels_[r.panel].sums) + r.column * s.width;
+            T* out = gradient_of(r.piece);
+            for (int64_t u = 0; u < program_.stages[index].units; ++u)
+                out[u * r.piece.stride] +=
+                    sums[u / s.width * panels_[r.panel].block + u % s.width];
+        }
+    }
+
+    void unpack_gradient(const Gradient& g, const GradientLayout& l, const StageLayout& s,
+                         int64_t units, int64_t block) const {
+        const Range& range = l.ranges[block];
+        const int64_t step = s.width * int64_t(g.pieces.size());
+        const int64_t head = g.width / g.heads, unit_head = units / g.heads;
+        const T* sums = memory_.at<T>(l.sums) + range.at;
+        constexpr int64_t kBlock = 64;
+        for (int64_t k0 = 0; k0 < head; k0 += kBlock)
+            for (size_t j = 0; j < g.pieces.size(); ++j)
+                for (int64_t i = 0, u = block * s.width; i < s.width && u < units; ++i, ++u) {
+                    T* out = gradient_of(g.pieces[j]) + u * g.pieces[j].stride;
+                    const T* from = sums + (u / unit_head * head - range.begin) * step +
+                                    int64_t(j) * s.width + i;
+                    for (int64_t k = k0; k < std::min(head, k0 + kBlock); ++k)
+                        out[k] += from[k * step];
+                }
+    }
+
+    struct Placed {
+        T* data;
+        int64_t stride;
+    };
+
+    const Program& program_;
+    const Call& call_;
+    const Schedule& schedule_;
+    const Kernels<T>& kernels_;
+
+    int64_t lanes_ = 0;        // rows of the widest level
+    int64_t chunk_rows_ = 0;   // rows of the largest chunk
+    int64_t table_rows_ = 0;
+    int64_t work_ = 0;         // multiply-adds a row
+    int64_t weights_ = 0;      // elements of all packed weights
+    int threads_ = 1;
+    bool shared_stages_ = false;  // threads share each stage, rather than own rows
+
+    std::vector<StageLayout> layouts_;
+    std::vector<PanelLayout> panels_;  // by array
+    std::vector<GradientLayout> gradients_;
+    std::vector<Chunk> chunks_;
+    std::vector<Task> tasks_;
+    std::vector<std::atomic<int64_t>> next_task_;  // by chunk
+    std::vector<Placed> buffers_;                  // by array
+    std::vector<size_t> scratch_, tiles_, tables_;
+    std::unique_ptr<Barrier> barrier_;
+    Workspace memory_;
+};
+
+}  // namespace
+
+void run(const Program& program, const Call& call) {
+    check_call(program, call);
+    if (call.schedule.rows == 0) return;
+    if (call.element_size == 4)
+        Walk<float>(program, call, call.isa->f32).run();
+    else
+        Walk<double>(program, call, call.isa->f64).run();
+}
+
+}  // namespace cellwright

@@ -1,0 +1,47 @@
+#include "workspace.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <utility>
+
+namespace cellwright {
+
+namespace {
+
+constexpr size_t kKept = size_t(64) << 20;
+
+// The memory of the last call that gave any back; taken by the next that fits in it.
+std::mutex spare_lock;
+void* spare = nullptr;
+size_t spare_size = 0;
+
+}  // namespace
+
+void Workspace::allocate() {
+    {
+        const std::lock_guard lock(spare_lock);
+        if (spare_size >= size_) {
+            memory_ = std::exchange(spare, nullptr);
+            capacity_ = std::exchange(spare_size, 0);
+        }
+    }
+    if (memory_ != nullptr) return;
+    capacity_ = std::max(size_ + size_ / 8, size_t(4096)) / 64 * 64;
+    memory_ = std::aligned_alloc(64, capacity_);
+    if (memory_ == nullptr) throw std::bad_alloc();
+}
+
+Workspace::~Workspace() {
+    if (capacity_ <= kKept) {
+        const std::lock_guard lock(spare_lock);
+        if (capacity_ > spare_size) {
+            std::swap(memory_, spare);
+            std::swap(capacity_, spare_size);
+        }
+    }
+    std::free(memory_);
+}
+
+}  // namespace cellwright

@@ -1,0 +1,52 @@
+"""The compiled core (core/bind/module.cpp)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+class Program:
+    """A program that the core has checked: see core/program.h."""
+
+    def __init__(
+        self,
+        backward: bool,
+        arrays: Iterable[Any],
+        parameters: Sequence[int],
+        stages: Iterable[Any],
+        gradients: Iterable[Any],
+        reductions: Iterable[Any],
+    ) -> None: ...
+
+class Schedule:
+    """The order of a walk: see core/walk.h."""
+
+    def __init__(
+        self,
+        offsets: Sequence[int],
+        counts: Sequence[int],
+        initial_rows: int,
+        previous: Sequence[int] | None = None,
+    ) -> None: ...
+
+def run(
+    program: Program,
+    schedule: Schedule,
+    element_size: int,
+    arrays: Iterable[Any],
+    parameters: Iterable[Any],
+    gradients: Iterable[Any],
+    threads: int,
+    isa: str,
+) -> None:
+    """A buffer is a DLPack matrix, or (address, rows, columns, stride)."""
+
+def opcodes() -> list[str]:
+    """Every opcode, by number."""
+
+def isas() -> list[str]:
+    """The instruction sets that this machine runs, the best last."""
+
+def isa(name: str = "") -> str:
+    """The instruction set that a name, or "" and the environment, chooses."""
+
+def threads(otherwise: int) -> int:
+    """CELLWRIGHT_THREADS, or the argument."""

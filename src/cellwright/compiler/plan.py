@@ -1,0 +1,349 @@
+"""The plan of a cell: its programs forward and backward, and what one saves for the
+other.
+
+The derivative says which values of the forward step it reads. A state's sequence is
+kept anyway; what follows from kept values by pointwise work is computed again; the
+rest is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..language import OPS, Graph, Node
+from ..language.graph import AFFINE, COTANGENT
+from .differentiate import OUTPUT, VectorJacobian, differentiate
+from .program import Array, Gradient, Program, Reduction, View
+from .stages import PANEL, Binding, Step, make_stages, runs
+
+
+class PlanError(ValueError):
+    """The native engine has no program for this cell."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The programs of a bound cell.
+
+    Attributes:
+        graph: the cell, with concrete sizes.
+        binding: where its weights are.
+        gather: predecessors come from a schedule; else level follows level.
+    """
+
+    graph: Graph
+    binding: Binding
+    gather: bool = False
+
+    @cached_property
+    def vjp(self) -> VectorJacobian:
+        return differentiate(self.graph)
+
+    @cached_property
+    def saved(self) -> tuple[int, ...]:
+        """The forward nodes that training saves beside the states."""
+        inputs = _Inputs(self, sequences=True)
+        inputs.place_results(self.graph)
+        step = inputs.step
+        step.first = len(self.graph.nodes)  # all of them may be computed again
+        kept: list[int] = []
+        for number in sorted(self._read_backward()):
+            if not step.obtainable(number, -1, {}):
+                step.places[number] = View(0)
+                kept.append(number)
+        return tuple(kept)
+
+    @cached_property
+    def inference(self) -> Program:
+        return self._forward(training=False)
+
+    @cached_property
+    def training(self) -> Program:
+        return self._forward(training=True)
+
+    def backward(self, wanted: tuple[str, ...]) -> Program:
+        """The gradient's program; `wanted` are the inputs that need theirs."""
+        return _Backward(self, wanted).program()
+
+    def saved_sizes(self) -> list[int]:
+        return [int(self.graph.nodes[n].size) for n in self.saved]
+
+    def _read_backward(self) -> set[int]:
+        """The forward nodes whose values the derivative and the gradients read."""
+        count = len(self.graph.nodes)
+        read: set[int] = set()
+        for node in self.vjp.nodes[count:]:
+            args = node.args[:1] if node.op == "spread" else node.args
+            read.update(a for a in args if a < count)
+        for affine, _ in self.vjp.affines:
+            read.update(self.graph.nodes[affine].args)
+        return read
+
+    def _forward(self, training: bool) -> Program:
+        inputs = _Inputs(self, training, self.saved if training else ())
+        step, graph = inputs.step, self.graph
+        roots = []
+        for state, update in zip(graph.states, graph.updates, strict=True):
+            view = View(inputs.states[state.name])
+            roots.append(step.put(update, view))
+            step.places.setdefault(update, view)
+        if not graph.output_is_state:
+            roots.append(step.put(graph.output, View(inputs.output)))
+            step.places.setdefault(graph.output, View(inputs.output))
+        if training:
+            for number, array in zip(self.saved, inputs.saved, strict=True):
+                roots.append(step.put(number, View(array)))
+                step.places.setdefault(number, View(array))
+        stages = make_stages(step, roots, [])
+        name = f"{graph.name} {'training' if training else 'inference'}"
+        return Program(
+            name, False, tuple(step.arrays), self.binding.parameters, tuple(stages)
+        )
+
+
+class _Inputs:
+    """A step's arrays up to the saved ones, in the order in which calls pass them.
+
+    x and the named inputs; each state's sequence and its initial rows; the output,
+    where that is no state; in training the saved values.
+    """
+
+    def __init__(
+        self, plan: Plan, sequences: bool, saved: Iterable[int] = (),
+        nodes: Iterable[Node] = (),
+    ) -> None:  # fmt: skip
+        graph = plan.graph
+        _check(graph)
+        arrays: list[Array] = []
+        places: dict[int, View] = {}
+
+        def add(name: str, rows: str, columns: int, **more: Any) -> int:
+            arrays.append(Array(name, rows, columns, **more))
+            return len(arrays) - 1
+
+        sources = {}
+        for source in graph.inputs:
+            sources[source.name] = View(add(source.name, "sequence", int(source.size)))
+        self.states: dict[str, int] = {}
+        for number, state in enumerate(graph.states):
+            # Without a backward, a state but the output needs its last two levels only.
+            output = number == 0 and graph.output_is_state
+            kept = sequences or output or plan.gather
+            initial = len(arrays) + 1
+            self.states[state.name] = add(
+                state.name, "sequence" if kept else "rolling", int(state.size),
+                depth=1 if kept else 2, initial=initial,
+            )  # fmt: skip
+            add(f"{state.name}.initial", "initial", int(state.size))
+        self.output = -1
+        if not graph.output_is_state:
+            self.output = add("output", "sequence", int(graph.output_size))
+        self.saved: list[int] = []
+        for number in saved:
+            size = int(graph.nodes[number].size)
+            self.saved.append(add(_name(graph, number), "sequence", size))
+        for number, node in enumerate(graph.nodes):
+            if node.op == "input":
+                places[number] = sources[node["name"]]
+            elif node.op == "state":
+                places[number] = View(self.states[node["name"]], previous=True)
+        self.step = Step(list(nodes) or list(graph.nodes), plan.binding, arrays, places)
+
+    def place_results(self, graph: Graph) -> None:
+        """For a backward step, the forward's results stand in their arrays."""
+        for state, update in zip(graph.states, graph.updates, strict=True):
+            self.step.places.setdefault(update, View(self.states[state.name]))
+        if self.output >= 0:
+            self.step.places.setdefault(graph.output, View(self.output))
+
+
+def _check(graph: Graph) -> None:
+    """Refuse what the programs cannot express."""
+    for state, update in zip(graph.states, graph.updates, strict=True):
+        if graph.nodes[update].size != state.size:
+            raise PlanError(
+                f"the new value of state {state.name!r} is one number, the state has "
+                f"{state.size}"
+            )
+    if not graph.states:
+        raise PlanError("the cell has no state")
+
+
+def _name(graph: Graph, number: int) -> str:
+    """What a saved value is called in listings."""
+    names = {node: name for name, node in graph.names}
+    node = graph.nodes[number]
+    fallback = f"{node['weight']}.pre" if node.op == AFFINE else f"{node.op}.{number}"
+    return names.get(number, fallback)
+
+
+class _Backward:
+    """Writes the gradient's program."""
+
+    def __init__(self, plan: Plan, wanted: tuple[str, ...]) -> None:
+        self.plan, self.vjp, self.graph = plan, plan.vjp, plan.graph
+        self.wanted = wanted
+        self.inputs = _Inputs(plan, True, plan.saved, self.vjp.nodes)
+        self.step = self.inputs.step
+        self.step.first = len(self.graph.nodes)
+        self.step.scratch = "chunk"
+        self.inputs.place_results(self.graph)
+        for number, array in zip(plan.saved, self.inputs.saved, strict=True):
+            self.step.places.setdefault(number, View(array))
+        self._add_cotangents()
+        self.reductions: list[tuple[int, str]] = []  # cotangent, weight: summed rows
+
+    def _add_array(self, name: str, rows: str, columns: int, **more: Any) -> int:
+        self.step.arrays.append(Array(name, rows, columns, **more))
+        return len(self.step.arrays) - 1
+
+    def _add_cotangents(self) -> None:
+        """The output's cotangent; each state's carried one; the inputs' gradients."""
+        graph, step = self.graph, self.step
+        output = self._add_array("d.y", "sequence", int(graph.output_size))
+        self.carried: dict[str, View] = {}
+        for state in graph.states:
+            name, size = f"d.{state.name}", int(state.size)
+            if self.plan.gather:
+                initial = len(step.arrays) + 1
+                array = self._add_array(name, "sequence", size, initial=initial)
+                self._add_array(f"{name}.initial", "initial", size)
+            else:
+                array = self._add_array(name, "rolling", size)
+            self.carried[state.name] = View(array, previous=True)
+        self.gradients = {
+            i.name: View(self._add_array(f"d.{i.name}", "sequence", int(i.size)))
+            for i in graph.inputs
+            if i.name in self.wanted
+        }
+        self.seeds: dict[str, int] = {}
+        for number, node in enumerate(step.nodes):
+            if node.op != COTANGENT:
+                continue
+            name = node["name"].removeprefix("d.")
+            self.seeds[name] = number
+            if name == OUTPUT and not graph.output_is_state:
+                step.cotangents[number] = (View(output),)
+                continue
+            views = (View(self.carried[name].array),)
+            if graph.output_is_state and name == graph.states[0].name:
+                views = (*views, View(output))
+            step.cotangents[number] = views
+
+    def program(self) -> Program:
+        step = self.step
+        of_weights = self.vjp.cotangents("weight")
+        of_states = self.vjp.cotangents("state")
+        of_inputs = self.vjp.cotangents("input")
+        roots = [self._panel(c, a) for a, c in self.vjp.affines]
+        for weight in self.graph.weights:
+            if weight.kind != "matrix" and weight.name in of_weights:
+                for summand in self._summands(of_weights[weight.name]):
+                    self.reductions.append((summand, weight.name))
+                    roots.append(self._panel(summand))
+        roots += self._operands()
+        for state in self.graph.states:
+            seed = self.seeds.get(state.name)
+            after = () if seed is None else (seed,)
+            value = of_states.get(state.name)
+            if value is None:
+                value = step.add("constant", (), int(state.size), value=0.0)
+            roots.append(step.put(value, self.carried[state.name], after))
+        late = []
+        for name, view in self.gradients.items():
+            value = of_inputs.get(name)
+            if value is None:
+                size = step.arrays[view.array].columns
+                value = step.add("constant", (), size, value=0.0)
+            late.append(step.put(value, view))
+        roots = list(dict.fromkeys(roots))
+        stages = make_stages(step, roots, late)
+        panels = step.panels
+        return Program(
+            f"{self.graph.name} backward",
+            True,
+            tuple(step.arrays),
+            self.plan.binding.parameters,
+            tuple(stages),
+            tuple(self._weight_gradients(panels)),
+            tuple(self._reductions(panels)),
+        )
+
+    # -- gradients of weights
+
+    def _panel(self, cotangent: int, affine: int | None = None) -> int:
+        """The node that puts a cotangent into a panel: one for each cotangent."""
+        operands = () if affine is None else self.graph.nodes[affine].args
+        for number, node in enumerate(self.step.nodes):
+            if node.op == PANEL and node.args == (cotangent,):
+                known = dict(node.attrs)["operands"]
+                attrs = (("operands", (*known, *operands)),)
+                self.step.nodes[number] = Node(PANEL, node.args, attrs, node.size)
+                return number
+        size = self.step.size(cotangent)
+        return self.step.add(PANEL, (cotangent,), size, operands=operands)
+
+    def _summands(self, number: int) -> list[int]:
+        """A number's gradient is a sum over units: taken with that over the rows."""
+        node = self.step.nodes[number]
+        if node.op == "sum":
+            return [node.args[0]]
+        inner = node.op == "add" and self.step.size(number) == 1
+        if inner and number >= len(self.graph.nodes):
+            return [s for a in node.args for s in self._summands(a)]
+        return [number]
+
+    def _operands(self) -> list[int]:
+        """Stores of the operands that stand nowhere: a gradient needs their rows."""
+        puts = []
+        for affine, _ in self.vjp.affines:
+            for operand in self.graph.nodes[affine].args:
+                if operand not in self.step.places:
+                    name = f"operand.{operand}"
+                    view = self.step.scratch_array(name, self.step.size(operand))
+                    puts.append(self.step.put(operand, view))
+                    self.step.places[operand] = view
+        return puts
+
+    def _weight_gradients(
+        self, panels: dict[int, tuple[int, int]]
+    ) -> Iterable[Gradient]:
+        binding, entries, sources = self.plan.binding, [], []
+        for affine, cotangent in self.vjp.affines:
+            node = self.graph.nodes[affine]
+            panel, column = panels[cotangent]
+            for operand, arg in enumerate(node.args):
+                source = self.step.places[arg]
+                if (panel, source) not in sources:
+                    sources.append((panel, source))
+                index = sources.index((panel, source))
+                heads = binding.heads[node["weight"]]
+                key = (index, self.step.size(arg), heads)
+                piece = binding.matrices[node["weight"], operand]
+                entries.append((key, column, piece))
+        for (index, width, heads), columns, pieces in runs(entries):
+            panel, source = sources[index]
+            yield Gradient(panel, columns[0], source, width, heads, pieces)
+
+    def _reductions(self, panels: dict[int, tuple[int, int]]) -> Iterable[Reduction]:
+        binding = self.plan.binding
+        for cotangent, weight in self.reductions:
+            yield Reduction(*panels[cotangent], binding.vectors[weight])
+        for affine, cotangent in self.vjp.affines:
+            for piece in binding.biases.get(self.graph.nodes[affine]["weight"], ()):
+                yield Reduction(*panels[cotangent], piece)
+
+
+def unsupported(graph: Graph) -> str | None:
+    """Why there is no program for a cell's graph, or `None`."""
+    for node in graph.nodes:
+        if node.op in OPS and OPS[node.op].kind == "internal":
+            return f"{node.op} is for derivatives"
+    try:
+        _check(graph)
+    except PlanError as error:
+        return str(error)
+    return None

@@ -1,0 +1,286 @@
+"""Programs as data: what the native core runs, and a person can read.
+
+The classes mirror the structs of `core/program.h`, which says what each field means.
+`Program.compile` hands one to the core, which checks every index and size;
+`disassemble` prints it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+ROWS = ("sequence", "rolling", "initial", "chunk", "panel")
+
+
+@dataclass(frozen=True)
+class Array:
+    """Memory with one row for each row of the walk, of a level, or of a chunk."""
+
+    name: str
+    rows: str
+    columns: int
+    depth: int = 1
+    initial: int = -1
+    stage: int = -1
+    scratch: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """An array, at a row's own place or at its predecessor's."""
+
+    array: int
+    previous: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a parameter: element (unit, k) at `offset + unit · stride + k`."""
+
+    parameter: int
+    offset: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """A product added to accumulators; `transposed` reads gate gradients."""
+
+    view: int
+    width: int
+    heads: int
+    columns: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    transposed: bool = False
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`op` is a name of `core/opcodes.def`; `args` are registers or indices."""
+
+    op: str
+    dst: int
+    args: tuple[int, ...] = ()
+    immediate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Products into accumulators, then pointwise code, over `units` units."""
+
+    units: int
+    tiles: int
+    row_registers: int
+    views: tuple[View, ...]
+    vectors: tuple[Piece, ...]
+    accumulators: tuple[tuple[int, int], ...]
+    terms: tuple[Term, ...]
+    prologue: tuple[Instruction, ...]
+    code: tuple[Instruction, ...]
+    whole: bool = False
+    per_chunk: bool = False
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A weight's gradient: gate gradients times a source, summed over rows."""
+
+    panel: int
+    first: int
+    source: View
+    width: int
+    heads: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A vector's or bias's gradient: a panel's column, summed over rows."""
+
+    panel: int
+    column: int
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Program:
+    """One step of a walk."""
+
+    name: str
+    backward: bool
+    arrays: tuple[Array, ...]
+    parameters: tuple[tuple[str, int], ...]  # name, number of elements
+    stages: tuple[Stage, ...]
+    gradients: tuple[Gradient, ...] = ()
+    reductions: tuple[Reduction, ...] = ()
+
+    @property
+    def given(self) -> tuple[Array, ...]:
+        """The arrays that the caller passes, in order."""
+        return tuple(a for a in self.arrays if not a.scratch)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of matrix products, for one row."""
+        stages = sum(
+            len(t.pieces) * t.width * s.units // t.heads
+            for s in self.stages
+            for t in s.terms
+        )
+        gradients = sum(
+            len(g.pieces) * g.width * self._panel_units(g.panel) // g.heads
+            for g in self.gradients
+        )
+        return stages + gradients
+
+    def _panel_units(self, panel: int) -> int:
+        return self.stages[self.arrays[panel].stage].units
+
+    def compile(self) -> Any:
+        """The core's form of it, every index and size checked.
+
+        Raises:
+            ValueError: it is not a program; the message names stage and fact.
+        """
+        from .. import _core
+
+        opcodes = {name: number for number, name in enumerate(_core.opcodes())}
+        return _core.Program(
+            self.backward,
+            [
+                (a.name, ROWS.index(a.rows), a.columns, a.depth, a.initial, a.stage,
+                 a.scratch)
+                for a in self.arrays
+            ],
+            [count for _, count in self.parameters],
+            [_stage(s, opcodes) for s in self.stages],
+            [
+                (g.panel, g.first, _view(g.source), g.width, g.heads,
+                 [_piece(p) for p in g.pieces])
+                for g in self.gradients
+            ],
+            [(r.panel, r.column, _piece(r.piece)) for r in self.reductions],
+        )  # fmt: skip
+
+    def disassemble(self) -> str:
+        """The program as text, a stage at a time."""
+        return "\n".join(_Listing(self).lines())
+
+
+def _view(view: View) -> tuple[int, int]:
+    return view.array, int(view.previous)
+
+
+def _piece(piece: Piece) -> tuple[int, int, int]:
+    return piece.parameter, piece.offset, piece.stride
+
+
+def _instruction(i: Instruction, opcodes: dict[str, int]) -> tuple[Any, ...]:
+    a, b, c = (*i.args, 0, 0, 0)[:3]
+    return opcodes[i.op], i.dst, a, b, c, float(i.immediate)
+
+
+def _stage(s: Stage, opcodes: dict[str, int]) -> tuple[Any, ...]:
+    return (
+        s.per_chunk,
+        s.whole,
+        s.units,
+        s.tiles,
+        s.row_registers,
+        [_view(v) for v in s.views],
+        [_piece(p) for p in s.vectors],
+        list(s.accumulators),
+        [
+            (t.view, t.width, t.heads, t.transposed, t.first, list(t.columns),
+             [_piece(p) for p in t.pieces])
+            for t in s.terms
+        ],
+        [_instruction(i, opcodes) for i in s.prologue],
+        [_instruction(i, opcodes) for i in s.code],
+    )  # fmt: skip
+
+
+class _Listing:
+    """Prints a program: r0, r1, … are tiles, v0, v1, … row registers."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def lines(self) -> list[str]:
+        p = self.program
+        lines = [f"{p.name}: {'last' if p.backward else 'first'} level to "
+                 f"{'first' if p.backward else 'last'}, "
+                 f"{p.multiply_adds:,} multiply-adds a row"]  # fmt: skip
+        for number, stage in enumerate(p.stages):
+            lines += ["", self._heading(number, stage), *self._stage(stage)]
+        if p.gradients or p.reductions:
+            lines += ["", "  gradients, a chunk of levels at a time"]
+        for g in p.gradients:
+            weights = ", ".join(self._parameter(x) for x in g.pieces)
+            panel = self._columns(g.panel, g.first, len(g.pieces))
+            lines.append(f"    d[{weights}] += {panel}ᵀ · {self._array(g.source)}")
+        for r in p.reductions:
+            panel = self._columns(r.panel, r.column, 1)
+            lines.append(f"    d[{self._parameter(r.piece)}] += Σ {panel}")
+        return lines
+
+    def _heading(self, number: int, stage: Stage) -> str:
+        when = ", once a chunk" if stage.per_chunk else ""
+        whole = ", all units in a tile" if stage.whole else ""
+        return (
+            f"  stage {number}: {stage.units} units, {stage.tiles} registers"
+            f"{whole}{when}"
+        )
+
+    def _stage(self, s: Stage) -> list[str]:
+        lines = [self._line(s, i) for i in s.prologue]
+        for tile, start in s.accumulators:
+            lines.append(f"r{tile} = {self._register(s, start)}")
+        for t in s.terms:
+            weights = ", ".join(self._parameter(p) for p in t.pieces)
+            view = s.views[t.view]
+            registers = ", ".join(f"r{c}" for c in t.columns)
+            if t.transposed:
+                source = self._columns(view.array, t.first, len(t.pieces))
+                lines.append(f"{registers} += [{weights}]ᵀ · {source}")
+            else:
+                lines.append(f"{registers} += [{weights}] · {self._array(view)}")
+        return [f"    {line}" for line in [*lines, *(self._line(s, i) for i in s.code)]]
+
+    def _line(self, s: Stage, i: Instruction) -> str:
+        if i.op == "load":
+            return f"r{i.dst} = load {self._array(s.views[i.args[0]])}"
+        if i.op == "store":
+            return f"store {self._array(s.views[i.args[1]])} = " + self._register(
+                s, i.args[0]
+            )
+        if i.op == "store_panel":
+            panel = self._columns(s.views[i.args[1]].array, i.args[2], 1)
+            return f"store {panel} = {self._register(s, i.args[0])}"
+        target = self._register(s, i.dst)
+        if i.op == "vector":
+            return f"{target} = {self._parameter(s.vectors[i.args[0]])}"
+        if i.op == "constant":
+            return f"{target} = {i.immediate:g}"
+        reads = 1 if i.op in ("layer_norm", "block_mean") else len(i.args)
+        return f"{target} = {i.op} " + ", ".join(
+            self._register(s, a) for a in i.args[:reads]
+        )
+
+    def _register(self, s: Stage, number: int) -> str:
+        return f"r{number}" if number < s.tiles else f"v{number - s.tiles}"
+
+    def _array(self, view: View) -> str:
+        name = self.program.arrays[view.array].name
+        return f"{name}[previous]" if view.previous else name
+
+    def _columns(self, panel: int, first: int, count: int) -> str:
+        name = self.program.arrays[panel].name
+        last = f":{first + count}" if count > 1 else ""
+        return f"{name}[{first}{last}]"
+
+    def _parameter(self, piece: Piece) -> str:
+        name = self.program.parameters[piece.parameter][0]
+        return f"{name}+{piece.offset}" if piece.offset else name

@@ -1,0 +1,103 @@
+"""The native engine beside the reference: one case, every value and gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import cellwright as cw
+from cellwright.engine import native, reference
+from oracles import flat, normal, random_cotangents, randomise
+
+EXTRA_SIZES = {"proj_size": 6}
+
+
+def make_layer(cell, X, H, dtype=torch.float64, isa="", scale=0.35, **options):
+    """A native layer with asymmetric weights, on one instruction set."""
+    cell = cw.cells.get(cell) if isinstance(cell, str) else cell
+    extra = {n: v for n, v in EXTRA_SIZES.items() if n in cell.graph.size_names}
+    layer = cw.Recurrent(cell, X, H, engine="native", dtype=dtype, **extra, **options)
+    randomise(layer, scale=scale / max(1.0, (H / 8) ** 0.5))
+    for k, old in enumerate(layer._natives):
+        layer._natives[k] = native.NativeCell(old.graph, old.binding, isa)
+    return layer
+
+
+def make_leaves(layer, T, B, dtype=torch.float64) -> dict[str, Tensor]:
+    """x, the named inputs and the initial states, all with gradients."""
+    graph = layer.graphs[0]
+    leaves = {
+        i.name: normal(T, B, i.size, seed=40 + n, grad=False)
+        for n, i in enumerate(graph.inputs)
+    }
+    leaves |= {
+        s.name: 0.5 * normal(B, s.size, seed=60 + n, grad=False)
+        for n, s in enumerate(graph.states)
+    }
+    return {n: v.to(dtype).requires_grad_() for n, v in leaves.items()}
+
+
+def run_engine(layer, leaves, engine, reverse=False):
+    """The outputs and final states of the first direction of a layer."""
+    graph = layer.graphs[0]
+    x = leaves["x"]
+    named = {i.name: leaves[i.name] for i in graph.inputs[1:]}
+    states = [leaves[s.name] for s in graph.states]
+    W = layer.cells[0]
+    if engine == "reference":
+        return flat(reference.run(layer.cell, W, x, states, named, reverse=reverse))
+    cell = layer._natives[0]
+    parameters = W.in_order(cell.binding.parameters)
+    return flat(native.walk(cell, x, states, named, parameters, reverse=reverse))
+
+
+def everything(layer, leaves, engine, reverse=False):
+    """Every result, and the gradient of every leaf and parameter, by name."""
+    wanted = {**leaves, **dict(layer.cells[0].named_parameters())}
+    results = run_engine(layer, leaves, engine, reverse)
+    cotangents = random_cotangents(results)
+    tensors = list(wanted.values())
+    found = torch.autograd.grad(results, tensors, cotangents, allow_unused=True)
+    named = {f"result {n}": r.detach() for n, r in enumerate(results)}
+    for (name, leaf), gradient in zip(wanted.items(), found, strict=True):
+        zero = torch.zeros_like(leaf)
+        named[f"d.{name}"] = zero if gradient is None else gradient
+    return named
+
+
+def assert_native(layer, leaves, reverse=False, relative=1e-10):
+    """Native equals the reference in float64; without gradients it is the same."""
+    expected = everything(layer, leaves, "reference", reverse)
+    found = everything(layer, leaves, "native", reverse)
+    for name, value in expected.items():
+        scale = max(float(value.abs().max()), 1e-3)
+        error = float((found[name] - value).abs().max()) / scale
+        assert error <= relative, f"{name}: relative error {error:.1e}"
+    with torch.no_grad():
+        alone = run_engine(layer, leaves, "native", reverse)
+    for n, result in enumerate(alone):
+        assert torch.equal(result, found[f"result {n}"]), f"result {n} without grad"
+
+
+def assert_native_float32(layer, leaves, reverse=False):
+    """Native is as near to float64 as the reference's own float32 is, times 4."""
+    double = make_layer(layer.cell, layer.input_size, layer.hidden_size)
+    double.load_state_dict({n: v.double() for n, v in layer.state_dict().items()})
+    wide = {n: v.detach().double().requires_grad_() for n, v in leaves.items()}
+    exact = everything(double, wide, "reference", reverse)
+    own = everything(layer, leaves, "reference", reverse)
+    found = everything(layer, leaves, "native", reverse)
+    eps = torch.finfo(torch.float32).eps
+    for name, value in exact.items():
+        scale = float(value.abs().max())
+        allowed = 4 * max(float((own[name] - value).abs().max()), 4 * eps * scale)
+        error = float((found[name] - value).abs().max())
+        assert error <= max(allowed, 1e-9), f"{name}: {error:.1e} of {allowed:.1e}"
+
+
+def assert_dynamics_carry(layer, leaves):
+    """Or a test of many steps would test the last few: ∂(last)/∂h0 is not tiny."""
+    first = leaves[layer.graphs[0].states[0].name]
+    y = run_engine(layer, leaves, "reference")[0]
+    (gradient,) = torch.autograd.grad(y[-1].sum(), first)
+    assert gradient.abs().max() > 1e-6

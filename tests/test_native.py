@@ -1,0 +1,211 @@
+"""The native engine against the reference: values and every gradient.
+
+`make test` runs a fixed pairwise sample of cells × types × threads × instruction sets ×
+sizes; `-m full` runs all of it.
+"""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+import cellwright as cw
+from native_cases import (
+    assert_dynamics_carry,
+    assert_native,
+    assert_native_float32,
+    make_layer,
+    make_leaves,
+    run_engine,
+)
+from strategies import HIDDEN, INPUT, make_cell, sources
+
+native = pytest.importorskip("cellwright._core")
+
+CELLS = tuple(cw.cells.all())
+DTYPES = (torch.float64, torch.float32)
+THREADS = (1, 2)
+ISAS = tuple(native.isas())
+SIZES = (  # T, B, I, H: no multiples of a vector, and some
+    (1, 1, 1, 1), (3, 2, 5, 7), (5, 70, 3, 17), (4, 7, 33, 50), (2, 33, 64, 70),
+    (40, 3, 2, 16), (6, 13, 70, 31), (3, 64, 16, 64),
+)  # fmt: skip
+FACTORS = (CELLS, DTYPES, THREADS, ISAS, SIZES, (False, True))
+
+
+def pairwise(factors):
+    """A few cases among which every two values of two factors meet: greedily."""
+    spots = list(itertools.combinations(range(len(factors)), 2))
+    open_pairs = {
+        (i, j, a, b)
+        for i, j in spots
+        for a in range(len(factors[i]))
+        for b in range(len(factors[j]))
+    }
+    cases = []
+    while open_pairs:
+        i, j, a, b = min(open_pairs)
+        case = [0] * len(factors)
+        fixed = {i: a, j: b}
+        for spot in range(len(factors)):
+            if spot in fixed:
+                case[spot] = fixed[spot]
+                continue
+            gains = [
+                sum(
+                    (*sorted((spot, k)), *((v, w) if spot < k else (w, v)))
+                    in open_pairs
+                    for k, w in fixed.items()
+                )
+                for v in range(len(factors[spot]))
+            ]
+            case[spot] = fixed[spot] = gains.index(max(gains))
+        cases.append(tuple(f[c] for f, c in zip(factors, case, strict=True)))
+        open_pairs -= {(i, j, case[i], case[j]) for i, j in spots}
+    return cases
+
+
+def check(cell, dtype, threads, isa, size, reverse):
+    T, B, X, H = size
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layer = make_layer(cell, X, H, dtype, isa)
+        leaves = make_leaves(layer, T, B, dtype)
+        compare = assert_native if dtype == torch.float64 else assert_native_float32
+        compare(layer, leaves, reverse)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", pairwise(FACTORS), ids=str)
+def test_native_is_the_reference(case):
+    check(*case)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("isa", ISAS)
+def test_native_is_the_reference_everywhere(cell, dtype, isa):
+    for threads, size, reverse in itertools.product(THREADS, SIZES, (False, True)):
+        check(cell, dtype, threads, isa, size, reverse)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "gru_reset_after", "peephole"])
+def test_long_sequences_that_carry_gradient(cell):
+    layer = make_layer(cell, 3, 8, scale=0.8)
+    leaves = make_leaves(layer, 120, 2)
+    assert_dynamics_carry(layer, make_leaves(layer, 10, 2))
+    assert_native(layer, leaves, relative=1e-9)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sources())
+def test_random_cells(source):
+    """1–3 states, 1–8 gates, shared weights, heads, reductions, several stages."""
+    layer = make_layer(make_cell(source), INPUT, HIDDEN)
+    assert_native(layer, make_leaves(layer, 3, 3), relative=1e-9)
+
+
+@pytest.mark.parametrize("H", [1, 12, 40])
+@pytest.mark.parametrize("isa", ISAS)
+def test_heads_norms_named_inputs_and_an_output_of_its_own(H, isa):
+    heads = 4 if H % 4 == 0 else 1
+
+    @cw.cell
+    def gated(W, x, dt, h, c):
+        z = cw.sigmoid(cw.layer_norm(W.z(h, x, heads=heads)) * W.gain + dt)
+        n = cw.tanh(W.n(z * h, c, x) - cw.exp(W.a) * c)
+        c = c + dt * (cw.softmax(n) - c) / 2
+        y = W.y(c, h, size=5)
+        return y, (1 - z) * h + z * n, c
+
+    layer = make_layer(gated.with_inputs({"dt": 1}), 4, H, isa=isa)
+    assert_native(layer, make_leaves(layer, 5, 9))
+
+
+def test_one_weight_in_two_places_gets_both_gradients():
+    @cw.cell
+    def twice(W, x, h):
+        return cw.tanh(W.f(h, x)) + 0.5 * cw.sigmoid(W.f(cw.tanh(W.f(h, x)), x))
+
+    layer = make_layer(twice, 5, 19)
+    assert_native(layer, make_leaves(layer, 4, 6))
+
+
+# -- the same bits -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "peephole"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_rows_result_is_the_same_bits_in_every_batch_and_on_every_thread_count(
+    cell, isa
+):
+    layer = make_layer(cell, 6, 37, torch.float32, isa)
+    leaves = make_leaves(layer, 6, 71, torch.float32)
+    whole = run_engine(layer, leaves, "native")[0]
+    for first, last in ((0, 1), (5, 18), (64, 71)):
+        part = {
+            n: (v[:, first:last] if v.dim() == 3 else v[first:last]).detach()
+            for n, v in leaves.items()
+        }
+        assert torch.equal(run_engine(layer, part, "native")[0], whole[:, first:last])
+
+
+def gradients_of(layer, leaves):
+    y = run_engine(layer, leaves, "native")[0]
+    weights = list(layer.parameters())
+    return torch.autograd.grad(y, [*leaves.values(), *weights], torch.ones_like(y))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("size", [(9, 3, 5, 40), (50, 40, 8, 32)])
+def test_gradients_are_the_same_bits_at_every_thread_count(cell, size):
+    T, B, X, H = size
+    layer = make_layer(cell, X, H, torch.float32)
+    leaves = make_leaves(layer, T, B, torch.float32)
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3, 2):
+        torch.set_num_threads(threads)
+        found.append(gradients_of(layer, leaves))
+    torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+# -- the checker is checked --------------------------------------------------------
+
+
+def test_a_wrong_packing_index_would_be_noticed():
+    from dataclasses import replace
+
+    from cellwright.engine.native import NativeCell
+
+    layer = make_layer("lstm", 5, 7)
+    right = layer._natives[0]
+    matrices = dict(right.binding.matrices)
+    piece = matrices["f", 1]
+    matrices["f", 1] = replace(piece, offset=piece.offset - 1)
+    wrong = replace(right.binding, matrices=matrices)
+    layer._natives[0] = NativeCell(right.graph, wrong)
+    with pytest.raises(AssertionError, match="relative error"):
+        assert_native(layer, make_leaves(layer, 3, 2))
+
+
+def test_a_wrong_derivative_rule_would_be_noticed(monkeypatch):
+    op = cw.language.OPS["tanh"]
+
+    def rule(g, y, v):
+        return (g * (1 - y * y) * 1.001,)
+
+    right = op.derivative
+    object.__setattr__(op, "derivative", rule)
+    try:
+        layer = make_layer("lstm", 5, 7)
+        with pytest.raises(AssertionError, match="relative error"):
+            assert_native(layer, make_leaves(layer, 3, 2))
+    finally:
+        object.__setattr__(op, "derivative", right)

@@ -1,0 +1,249 @@
+"""The core's door: schedules, programs and buffers are checked before they are used."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import cellwright as cw
+from cellwright.compiler.bindings import own_parameters
+from cellwright.compiler.plan import Plan
+from cellwright.compiler.program import Piece, View
+from cellwright.engine import schedule
+from cellwright.language import OPS
+from native_cases import make_layer, make_leaves, run_engine
+
+core = pytest.importorskip("cellwright._core")
+
+
+def make_plan(name="lstm", X=3, H=4, **options):
+    graph = cw.cells.get(name).graph.bind(input_size=X, hidden_size=H)
+    return Plan(graph, own_parameters(graph), **options)
+
+
+def test_every_operation_of_the_language_has_its_opcode():
+    pointwise = set(core.opcodes()) - {
+        "load", "store", "store_panel", "vector", "constant"
+    }  # fmt: skip
+    assert pointwise == set(OPS)
+
+
+def test_instruction_sets_by_name():
+    assert core.isas()[0] == "baseline"
+    assert core.isa() in core.isas()
+    with pytest.raises(ValueError, match=r"this machine and build have: .*'mmx'"):
+        core.isa("mmx")
+
+
+def test_the_environment_chooses(monkeypatch):
+    monkeypatch.setenv("CELLWRIGHT_ISA", "baseline")
+    monkeypatch.setenv("CELLWRIGHT_THREADS", "3")
+    assert core.isa() == "baseline"
+    assert core.threads(1) == 3
+
+
+# -- programs ----------------------------------------------------------------------
+
+
+def test_a_program_reads_like_the_equations():
+    text = make_plan().training.disassemble()
+    assert "stage 0: 4 units" in text
+    assert "+= [o.weight, f.weight, i.weight, g.weight] · h[previous]" in text
+    assert "= sigmoid r" in text
+    assert "store c" in text
+    backward = make_plan().backward(("x",)).disassemble()
+    assert "last level to first" in backward
+    assert "d[f.bias] += Σ panel.0[0]" in backward
+
+
+def test_explain_shows_equations_stages_and_cost():
+    from typer.testing import CliRunner
+
+    from cellwright.cli import app
+
+    result = CliRunner().invoke(app, ["explain", "lstm", "--hidden-size", "8"])
+    assert result.exit_code == 0
+    for text in (
+        "f = sigmoid(W.f(h, x))", "kept a row and step for training, in float32: 192",
+        "lstm training: first level", "lstm backward: last level", "FLOPs a row",
+    ):  # fmt: skip
+        assert text in result.output
+
+
+def test_what_training_saves():
+    """Four gates beside the two states: tanh(c) follows from c."""
+    plan = make_plan()
+    names = {n for n, i in plan.graph.names if i in plan.saved}
+    assert names == {"f", "i", "g", "o"}
+
+
+def test_a_second_stage_only_where_this_steps_values_meet_a_matrix():
+    assert len(make_plan("lstm").inference.stages) == 1
+    assert len(make_plan("gru").inference.stages) == 2
+    assert len(make_plan("gru_reset_after").inference.stages) == 1
+    assert len(make_plan("peephole").inference.stages) == 2
+
+
+def broken(program, **stage):
+    first = replace(program.stages[0], **stage)
+    return replace(program, stages=(first, *program.stages[1:]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: {"units": 0}, "units must be positive"),
+        (lambda s: {"units": 5}, r"width|reaches past|does not fit"),
+        (lambda s: {"tiles": 2}, "register|tile"),
+        (lambda s: {"views": (View(99), *s.views[1:])}, "array 99 is not among"),
+        (lambda s: {"views": s.views[:1]}, "view 1 is not among"),
+        (
+            lambda s: {"vectors": (Piece(0, 10**6, 1), *s.vectors[1:])},
+            "reaches past parameter 0",
+        ),
+        (
+            lambda s: {"code": (replace(s.code[0], args=(77,)), *s.code[1:])},
+            "register 77 is not among",
+        ),
+        (
+            lambda s: {"code": (replace(s.code[0], op="softmax"), *s.code[1:])},
+            "spans all units",
+        ),
+        (lambda s: {"per_chunk": True}, "only a backward walk has chunks"),
+    ],
+)
+def test_a_program_that_is_none_is_refused(change, message):
+    program = make_plan().training
+    with pytest.raises(ValueError, match=message):
+        broken(program, **change(program.stages[0])).compile()
+
+
+# -- calls -------------------------------------------------------------------------
+
+
+def make_call(T=3, B=2, X=3, H=4):
+    plan = make_plan("rnn", X, H)
+    program = plan.inference
+    arrays = [np.zeros((T * B, X)), np.zeros((T * B, H)), np.zeros((B, H))]
+    parameters = [np.zeros(n) for _, n in program.parameters]
+    return program.compile(), arrays, parameters
+
+
+def run(program, arrays, parameters, order=None, element=8, threads=1, isa=""):
+    order = order or schedule.dense(3, 2).core
+    core.run(program, order, element, arrays, parameters, (), threads, isa)
+
+
+def test_numpy_arrays_are_buffers_too():
+    program, arrays, parameters = make_call()
+    parameters[1][:] = 0.5  # the bias
+    run(program, arrays, parameters)
+    np.testing.assert_allclose(arrays[1], np.tanh(0.5))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda a, p: a.pop(), "expected 3 arrays; received 2"),
+        (lambda a, p: p.pop(), "expected 2 parameters; received 1"),
+        (lambda a, p: a.__setitem__(0, np.zeros((6, 4))), r"\[x\] expected 3 columns"),
+        (lambda a, p: a.__setitem__(1, np.zeros((5, 4))), r"\[h\] expected 6 rows"),
+        (lambda a, p: a.__setitem__(2, np.zeros((1, 4))), "h.initial. expected 2 rows"),
+        (lambda a, p: a.__setitem__(1, np.zeros((6, 4), "f4")), "64-bit floats"),
+        (lambda a, p: p.__setitem__(0, np.zeros(27)), "expected 28 elements"),
+        (lambda a, p: a.__setitem__(2, a[1][1:3]), r"\[h\] is written and overlaps"),
+        (lambda a, p: a.__setitem__(0, (0, 6, 3, 3)), r"\[x\] no memory"),
+        (lambda a, p: a.__setitem__(0, (a[0].ctypes.data, 6, 3, 2)), "rows overlap"),
+        (lambda a, p: a.__setitem__(0, (a[0].ctypes.data + 3, 6, 3, 3)), "not aligned"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_refused(spoil, message):
+    program, arrays, parameters = make_call()
+    spoil(arrays, parameters)
+    with pytest.raises(ValueError, match=message):
+        run(program, arrays, parameters)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0, 3], [2, 2], 2), "levels must follow one another"),
+        (([0, 2], [2, 2], 1), "too few initial rows"),
+        (([0, 2], [2, 2], 2, [-1, -2, 0, 0]), "the predecessor of two"),
+        (([0, 2], [2, 2], 2, [-1, -1, 0, 1]), "the predecessor of two"),
+        (([0, 2], [2, 2], 2, [-1, -2, 0, 3]), "a row of an earlier level"),
+        (([0, 2], [2, 2], 2, [-1, -3, 0, 1]), "a row of an earlier level"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(arguments, message):
+    program, arrays, parameters = make_call(T=2)
+    with pytest.raises(ValueError, match=message):
+        run(program, arrays, parameters, core.Schedule(*arguments))
+
+
+def test_a_schedule_needs_a_predecessor_for_each_row():
+    with pytest.raises(ValueError, match="a predecessor for each row"):
+        core.Schedule([0, 2], [2, 2], 2, [-1, -2])
+
+
+# -- gather ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_walk_whose_rows_follow_any_earlier_row(name, threads):
+    """Three sequences of 4, 2 and 3 steps in shuffled levels, as trees will be."""
+    H = 7
+    layer = make_layer(name, 5, H)
+    plan = Plan(layer.graphs[0], own_parameters(layer.graphs[0]), gather=True)
+    # level by level: (sequence, step); the second sequence begins a level late
+    levels = [[(0, 0), (2, 0)], [(1, 0), (0, 1), (2, 1)], [(2, 2), (0, 2)],
+              [(0, 3), (1, 1)]]  # fmt: skip
+    order = [row for level in levels for row in level]
+    place = {row: n for n, row in enumerate(order)}
+    previous = [place[s, t - 1] if t else -1 - s for s, t in order]
+    walk = schedule.gathered([len(level) for level in levels], previous, 3)
+    lengths = {0: 4, 1: 2, 2: 3}
+    leaves = {s: make_leaves(layer, n, 1) for s, n in lengths.items()}
+    states = [s.name for s in layer.graphs[0].states]
+    x = torch.stack([leaves[s]["x"][t, 0] for s, t in order]).detach()
+    rows, sizes = len(order), [H] * len(states)
+    initial = [torch.cat([leaves[s][n] for s in range(3)]).detach() for n in states]
+    sequences = [torch.zeros(rows, H, dtype=torch.float64) for _ in states]
+    saved = [torch.zeros(rows, n, dtype=torch.float64) for n in plan.saved_sizes()]
+    parameters = layer.cells[0].in_order(plan.binding.parameters)
+    parameters = [p.detach().reshape(-1) for p in parameters]
+    interleaved = [t for pair in zip(sequences, initial, strict=True) for t in pair]
+    arrays = [x, *interleaved, *saved]
+    core.run(plan.training.compile(), walk, 8, arrays, parameters, (), threads, "")
+
+    expected = {s: run_engine(layer, leaves[s], "reference") for s in range(3)}
+    for n, (s, t) in enumerate(order):
+        torch.testing.assert_close(sequences[0][n], expected[s][0][t, 0].detach())
+
+    cotangent = torch.randn(rows, H, dtype=torch.float64)
+    carried = [torch.zeros(rows, n, dtype=torch.float64) for n in sizes]
+    first = [torch.zeros(3, n, dtype=torch.float64) for n in sizes]
+    grad_x = torch.zeros_like(x)
+    gradients = [torch.zeros_like(p) for p in parameters]
+    pairs = [t for pair in zip(carried, first, strict=True) for t in pair]
+    core.run(
+        plan.backward(("x",)).compile(), walk, 8,
+        [*arrays, cotangent, *pairs, grad_x], parameters, gradients, threads, "",
+    )  # fmt: skip
+    loss = sum(
+        (expected[s][0][t, 0] * cotangent[n]).sum() for n, (s, t) in enumerate(order)
+    )
+    weights = layer.cells[0].in_order(plan.binding.parameters)
+    by_autograd = torch.autograd.grad(loss, weights, retain_graph=True)
+    for found, right in zip(gradients, by_autograd, strict=True):
+        torch.testing.assert_close(found, right.reshape(-1))
+    for s in range(3):
+        right_x, *right = torch.autograd.grad(
+            loss, [leaves[s]["x"], *(leaves[s][n] for n in states)], retain_graph=True
+        )
+        mine = torch.stack([grad_x[place[s, t]] for t in range(lengths[s])])
+        torch.testing.assert_close(mine, right_x[:, 0])
+        for found, expected_first in zip(first, right, strict=True):
+            torch.testing.assert_close(found[s], expected_first[0])
