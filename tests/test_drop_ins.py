@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import cellwright as cw
-from cellwright.engine.native import info
 import oracles
+from cellwright.engine.native import info
 from oracles import assert_close, assert_same_values_and_gradients, normal, randomise
 
 T, B, X, H, P = 4, 3, 5, 4, 3
