@@ -235,25 +235,26 @@ class _Backward:
 
     def program(self) -> Program:
         step = self.step
-        weights = self.vjp.cotangents("weight")
-        states, inputs = self.vjp.cotangents("state"), self.vjp.cotangents("input")
+        of_weights = self.vjp.cotangents("weight")
+        of_states = self.vjp.cotangents("state")
+        of_inputs = self.vjp.cotangents("input")
         roots = [self._panel(c, a) for a, c in self.vjp.affines]
         for weight in self.graph.weights:
-            if weight.kind != "matrix" and weight.name in weights:
-                for summand in self._summands(weights[weight.name]):
+            if weight.kind != "matrix" and weight.name in of_weights:
+                for summand in self._summands(of_weights[weight.name]):
                     self.reductions.append((summand, weight.name))
                     roots.append(self._panel(summand))
         roots += self._operands()
         for state in self.graph.states:
             seed = self.seeds.get(state.name)
             after = () if seed is None else (seed,)
-            value = states.get(state.name)
+            value = of_states.get(state.name)
             if value is None:
                 value = step.add("constant", (), int(state.size), value=0.0)
             roots.append(step.put(value, self.carried[state.name], after))
         late = []
         for name, view in self.gradients.items():
-            value = inputs.get(name)
+            value = of_inputs.get(name)
             if value is None:
                 size = step.arrays[view.array].columns
                 value = step.add("constant", (), size, value=0.0)

@@ -220,6 +220,7 @@ class NativeCell:
             arrays.append(y)
         arrays += sequences[states:]
         arrays += gradient_arrays
+        assert _core is not None  # `unavailable` has said so
         _core.run(
             self.program(kind, wanted),
             walk.core,
@@ -455,7 +456,10 @@ class _Walk(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         *tensors, y, saved = ctx.saved_tensors
         needed = ctx.needs_input_grad[4:]
-        found = _gradients(*ctx.walk, tensors, y, saved, grads, needed)
+        cell, order, reverse, count = ctx.walk
+        found = _gradients(
+            cell, order, reverse, count, tensors, y, saved, grads, needed
+        )
         return (None, None, None, None, *found)
 
 

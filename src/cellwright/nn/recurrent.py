@@ -233,8 +233,8 @@ class Recurrent(nn.Module):
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
                     f"received {name}=, expected {', '.join(expected) or 'x alone'}"
                 )
-        steps = 1 if self.batch_first else 0
-        parameter = self.cells[0].first_parameter()  # type: ignore[operator]
+        steps, weights = int(self.batch_first), self.cells[0]
+        parameter = weights.first_parameter()  # type: ignore[operator]
         _check_x(x, self.input_size, steps, parameter)
         for name, size in expected.items():
             if name not in inputs:

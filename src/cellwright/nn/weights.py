@@ -140,15 +140,19 @@ class CellWeights(nn.Module):
         return next(iter(self._parameters.values()), None)
 
     def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
-        """The parameters by name (`f.weight`, `p`), whatever wraps them."""
+        """The parameters by name (`f.weight`, `p`), whatever wraps them.
+
+        Where columns= makes a matrix of its parameter, the matrix stands for it.
+        """
         found = []
         for name, _ in parameters:
             owner: Any = self
             parent, _, label = name.rpartition(".")
             if parent:
                 owner = self._modules[parent]
-            if label == "weight" and parent and owner.columns is not None:
-                label = "matrix"  # made once a call
+            if label == "weight" and owner.columns is not None:
+                found.append(owner.matrix)  # made once a call
+                continue
             tensor = owner._parameters.get(label)
             found.append(getattr(owner, label) if tensor is None else tensor)
         return found
