@@ -13,25 +13,47 @@ namespace cellwright {
 
 namespace {
 
-constexpr int kSpins = 4000;        // about 100 microseconds before a worker parks
+constexpr int kSpins = 4000;          // about 100 microseconds before a worker parks
 constexpr int kSpinsAtBarrier = 400;  // then give the core away between looks
+constexpr int kSpinsToJoin = 1000;    // how long a caller waits for workers to come
 
 // What the workers and their callers share. Workers hold it alive.
+//
+// A caller opens a round for joining and counts it in `round`; workers that see it come
+// and join; the caller closes it and gives the word with `started`. A worker that comes
+// too late finds it closed, or joins the next.
 struct Shared {
-    std::atomic<uint32_t> job{0};  // counts jobs; workers wait for a change
-    std::atomic<int> running{0};   // workers still inside the current job
-    int threads = 0;
-    Body body = nullptr;
-    void* context = nullptr;
+    std::atomic<uint32_t> round{0};
+    std::atomic<uint64_t> joining{0};  // round << 32 | places left << 16 | joined
+    std::atomic<uint32_t> started{0};  // the round whose job may run
+    std::atomic<int> running{0};       // workers still inside it
+    Job job{};
 };
 
-void work(std::shared_ptr<Shared> shared, int thread, uint32_t seen) {
+// A place in the open round: its thread number, or 0 where there is none.
+int join(Shared& shared, uint32_t& round) {
+    uint64_t word = shared.joining.load(std::memory_order_acquire);
+    while (word >> 16 & 0xffff) {
+        const uint64_t taken = word - (uint64_t(1) << 16) + 1;
+        if (shared.joining.compare_exchange_weak(word, taken, std::memory_order_acq_rel)) {
+            round = uint32_t(word >> 32);
+            return int(taken & 0xffff);
+        }
+    }
+    return 0;
+}
+
+void work(std::shared_ptr<Shared> shared, uint32_t seen) {
     for (;;) {
-        for (int i = 0; i < kSpins && shared->job.load(std::memory_order_acquire) == seen; ++i)
+        for (int i = 0; i < kSpins && shared->round.load(std::memory_order_acquire) == seen; ++i)
             pause();
-        shared->job.wait(seen, std::memory_order_acquire);
-        seen = shared->job.load(std::memory_order_acquire);
-        if (thread < shared->threads) shared->body(shared->context, thread);
+        shared->round.wait(seen, std::memory_order_acquire);
+        seen = shared->round.load(std::memory_order_acquire);
+        const int thread = join(*shared, seen);
+        if (thread == 0) continue;
+        for (int spins = 0; shared->started.load(std::memory_order_acquire) != seen; ++spins)
+            spins < kSpins ? pause() : std::this_thread::yield();
+        shared->job.body(shared->job.context, thread);
         shared->running.fetch_sub(1, std::memory_order_release);
     }
 }
@@ -81,33 +103,43 @@ void Barrier::wait() {
             std::this_thread::yield();
 }
 
-int run_on_pool(int threads, Body body, void* context) {
-    if (threads <= 1) return 0;
+namespace {
+
+void run_alone(const Job& job) {
+    job.begin(job.context, 1);
+    job.body(job.context, 0);
+}
+
+}  // namespace
+
+void run_on_pool(int threads, const Job& job) {
+    if (threads <= 1) return run_alone(job);
     Pool* p = pool();
     std::unique_lock lock(p->busy, std::try_to_lock);
-    if (!lock) return 0;
+    if (!lock) return run_alone(job);
     Shared& shared = *p->shared;
     try {
-        while (p->workers < threads - 1) {
-            std::thread(work, p->shared, p->workers + 1, shared.job.load()).detach();
-            ++p->workers;
-        }
-    } catch (const std::system_error&) {
-        return 0;
+        for (; p->workers < threads - 1; ++p->workers)
+            std::thread(work, p->shared, shared.round.load()).detach();
+    } catch (const std::system_error&) {  // as many as there are
     }
-    shared.threads = threads;
-    shared.body = body;
-    shared.context = context;
-    shared.running.store(p->workers, std::memory_order_relaxed);
-    shared.job.fetch_add(1, std::memory_order_release);
-    shared.job.notify_all();
-    body(context, 0);
+    const uint32_t round = shared.round.load(std::memory_order_relaxed) + 1;
+    const uint64_t open = uint64_t(round) << 32, places = uint64_t(threads - 1) << 16;
+    shared.job = job;
+    shared.joining.store(open | places, std::memory_order_release);
+    shared.round.store(round, std::memory_order_release);
+    shared.round.notify_all();
+    for (int i = 0; i < kSpinsToJoin; ++i) {
+        if (!(shared.joining.load(std::memory_order_acquire) >> 16 & 0xffff)) break;
+        pause();
+    }
+    const int joined = int(shared.joining.exchange(open, std::memory_order_acq_rel) & 0xffff);
+    shared.running.store(joined, std::memory_order_relaxed);
+    job.begin(job.context, joined + 1);
+    shared.started.store(round, std::memory_order_release);
+    job.body(job.context, 0);
     for (int spins = 0; shared.running.load(std::memory_order_acquire) != 0; ++spins)
-        if (spins < kSpins)
-            pause();
-        else
-            std::this_thread::yield();
-    return threads;
+        spins < kSpins ? pause() : std::this_thread::yield();
 }
 
 int threads_or(int otherwise) {

@@ -1,4 +1,4 @@
-// A pool of threads that parks when idle, and the barrier its jobs meet at.
+// A pool of threads that park when idle, and the barrier its jobs meet at.
 #pragma once
 
 #include <atomic>
@@ -9,26 +9,31 @@ namespace cellwright {
 // A hint to the processor that this thread waits for another.
 void pause();
 
-// All `count` threads of a job wait for one another.
+// All threads of a job wait for one another.
 class Barrier {
 public:
-    explicit Barrier(int count) : count_(count), waiting_(0), round_(0) {}
+    void expect(int count) { count_ = count; }  // before any of them comes
     void wait();
 
 private:
-    const int count_;
-    std::atomic<int> waiting_;
-    std::atomic<uint32_t> round_;
+    int count_ = 1;
+    std::atomic<int> waiting_{0};
+    std::atomic<uint32_t> round_{0};
 };
 
-// A job: `body(context, thread)` for thread = 0 … threads - 1, together.
-using Body = void (*)(void* context, int thread);
+// A job: `begin(context, count)` on the caller, once it is known how many threads take
+// part; then `body(context, thread)` for thread = 0 … count - 1, together. Neither throws.
+struct Job {
+    void (*begin)(void* context, int count);
+    void (*body)(void* context, int thread);
+    void* context;
+};
 
-// Runs a job on the caller and threads - 1 workers, if the pool is free; returns how
-// many threads it ran on. A pool that another caller holds, or that cannot grow, leaves
-// the job undone and returns 0: the caller then runs it alone. After a fork the child
-// starts a pool of its own. `body` must not throw.
-int run_on_pool(int threads, Body body, void* context);
+// Runs a job on the caller and up to threads - 1 workers: those that come within a few
+// microseconds. On a busy machine, or where another caller holds the pool, the job runs
+// on fewer, or on the caller alone, rather than wait. After a fork the child starts a
+// pool of its own.
+void run_on_pool(int threads, const Job& job);
 
 // CELLWRIGHT_THREADS from the environment, or `otherwise`.
 int threads_or(int otherwise);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <memory>
 #include <stdexcept>
 
 #include "threads.h"
@@ -252,16 +251,14 @@ public:
     void run() {
         memory_.allocate();
         place_scratch();
-        barrier_ = std::make_unique<Barrier>(threads_);
-        const auto body = [](void* self, int thread) {
-            const FlushSubnormals flush;
-            static_cast<Walk*>(self)->work(thread);
-        };
-        if (run_on_pool(threads_, body, this) == 0) {
-            threads_ = 1;
-            barrier_ = std::make_unique<Barrier>(1);
-            body(this, 0);
-        }
+        const Job job = {
+            [](void* self, int count) { static_cast<Walk*>(self)->begin(count); },
+            [](void* self, int thread) {
+                const FlushSubnormals flush;
+                static_cast<Walk*>(self)->work(thread);
+            },
+            this};
+        run_on_pool(threads_, job);
     }
 
 private:
@@ -475,7 +472,13 @@ private:
         unpack(thread);
     }
 
-    void wait() { barrier_->wait(); }
+    void wait() { barrier_.wait(); }
+
+    // Once it is known how many threads there are.
+    void begin(int count) {
+        threads_ = count;
+        barrier_.expect(count);
+    }
 
     void level(int64_t l, const Chunk& chunk, int thread) {
         int64_t first = 0, last = schedule_.counts[l];
@@ -888,7 +891,7 @@ private:
     std::vector<std::atomic<int64_t>> next_task_;  // by chunk
     std::vector<Placed> buffers_;                  // by array
     std::vector<size_t> scratch_, tiles_, tables_;
-    std::unique_ptr<Barrier> barrier_;
+    Barrier barrier_;
     Workspace memory_;
 };
 

@@ -62,7 +62,7 @@ def test_explain_shows_equations_stages_and_cost():
 
     from cellwright.cli import app
 
-    result = CliRunner().invoke(app, ["explain", "lstm", "--hidden-size", "8"])
+    result = CliRunner().invoke(app, ["explain", "lstm", "--hidden", "8"])
     assert result.exit_code == 0
     for text in (
         "f = sigmoid(W.f(h, x))", "kept a row and step for training, in float32: 192",
