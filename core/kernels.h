@@ -9,7 +9,7 @@
 namespace cellwright {
 
 // At most this many vectors of accumulators stand side by side in one product.
-constexpr int kMaxVectors = 4;
+constexpr int kMaxVectors = 8;
 
 // A row of a source is cut into blocks: element k of the row is
 //     rows[r][(k / block) * stride + k % block].
@@ -68,10 +68,10 @@ template <class T> struct Tile {
 };
 
 template <class T> struct Kernels {
-    int lanes;                          // elements of a vector
-    int vectors;                        // vectors side by side, at most kMaxVectors
-    int tile_rows;                      // rows a tile has at most
-    int row_step[kMaxVectors + 1];      // rows of the micro-kernel, by vectors
+    int lanes;                // elements of a vector
+    int vectors;              // side by side where there are many rows …
+    int vectors_of_few_rows;  // … and few: enough independent sums to keep busy
+    int tile_rows;            // rows a tile has at most
     void (*product)(const Product<T>&);
     void (*outer)(const Outer<T>&);
     void (*pointwise)(const Tile<T>&);

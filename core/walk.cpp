@@ -19,8 +19,10 @@ namespace {
 constexpr int64_t kTileBytes = 32 << 10;   // a tile's registers: most of the L1 cache
 constexpr int64_t kWideTileRows = 8;       // rows of a tile that spans all units
 constexpr int64_t kChunkRows = 512;        // rows of gate gradients held at a time
+constexpr int64_t kFewRows = 2;            // too few to fill a micro-kernel's registers
 constexpr int64_t kSliceColumns = 96;      // of a gradient: the grain of its tasks
 constexpr int64_t kOneThread = 1 << 18;    // multiply-adds not worth a second thread
+constexpr int64_t kOneLevel = 1 << 18;     // the same of a level that threads share
 constexpr int64_t kOwnRows = 8;            // rows a thread needs to walk on its own
 constexpr int64_t kOwnWeights = 3 << 19;   // bytes of weights a thread may walk past
 
@@ -242,6 +244,7 @@ public:
     Walk(const Program& program, const Call& call, const Kernels<T>& kernels)
         : program_(program), call_(call), schedule_(call.schedule), kernels_(kernels) {
         lanes_ = widest(schedule_);
+        abreast_ = lanes_ <= kFewRows ? kernels_.vectors_of_few_rows : kernels_.vectors;
         lay_out_stages();
         lay_out_chunks();
         choose_threads();
@@ -274,7 +277,7 @@ private:
             const int64_t single = ceil_div(s.units, W) * W;
             // A stage without products is best narrow: its panels' rows then fit the L1
             // cache when the gradients pass over them.
-            const int most = s.terms.empty() ? 2 : kernels_.vectors;
+            const int most = s.terms.empty() ? 2 : abreast_;
             for (int v = 2; v * columns <= most; ++v) {
                 const int64_t padded = ceil_div(s.units, v * W) * v * W;
                 if (padded * 7 <= single * 8) l.vectors = v;
@@ -374,6 +377,10 @@ private:
         shared_stages_ = threads_ > 1 && (schedule_.previous != nullptr ||
                                           lanes_ < kOwnRows * threads_ ||
                                           weights_ * int64_t(sizeof(T)) > kOwnWeights);
+        if (shared_stages_ && work_ * lanes_ < kOneLevel) {  // not worth a meeting
+            shared_stages_ = false;
+            threads_ = 1;
+        }
     }
 
     void lay_out_memory() {
@@ -614,7 +621,7 @@ private:
         }
     }
 
-    int groups_of(int vectors) const { return int(ceil_div(vectors, kernels_.vectors)); }
+    int groups_of(int vectors) const { return int(ceil_div(vectors, abreast_)); }
 
     T* row_registers(size_t index, int64_t block) const {
         return memory_.at<T>(layouts_[index].row_registers) +
@@ -876,6 +883,7 @@ private:
     const Kernels<T>& kernels_;
 
     int64_t lanes_ = 0;        // rows of the widest level
+    int abreast_ = 0;          // vectors that one product computes at most
     int64_t chunk_rows_ = 0;   // rows of the largest chunk
     int64_t table_rows_ = 0;
     int64_t work_ = 0;         // multiply-adds a row

@@ -12,13 +12,14 @@ namespace {
 constexpr int64_t kDepth = 128;      // k-block: 128 rows of 4 vectors are 32 KiB
 constexpr int64_t kOuterRows = 128;  // rows of gate gradients that stay in L1
 
-// Rows of the micro-kernel for 1..4 vectors: as many accumulators as registers allow.
+// Vectors side by side where there are many rows, and the rows of the micro-kernel by
+// vectors: as many accumulators as the registers allow.
 #if CELLWRIGHT_VECTOR_REGISTERS == 32
 constexpr int kVectors = 4;
-constexpr int kRows[] = {0, 12, 12, 8, 6};
+constexpr int kRows[] = {0, 12, 12, 8, 6, 4, 4, 3, 3};
 #else
 constexpr int kVectors = 3;
-constexpr int kRows[] = {0, 8, 6, 4, 0};
+constexpr int kRows[] = {0, 8, 6, 4, 3, 2, 2, 1, 1};
 #endif
 
 template <class T, int M, int N>
@@ -31,24 +32,24 @@ static void product_block(const T* const* rows, int64_t offset, int64_t depth,
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
         a[m] = rows[m] + offset;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sum[m][n] = load(columns[n] + m * column_stride);
     }
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> w[N];
         __builtin_prefetch(next + k * W, 0, 2);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; ++n) w[n] = load(weights + (k * N + n) * W);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
             const T x = a[m][k];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int n = 0; n < N; ++n) sum[m][n] += x * w[n];
         }
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; ++n) store<T>(columns[n] + m * column_stride, sum[m][n]);
 }
 
@@ -90,10 +91,10 @@ template <class T, int N> static void product_n(const Product<T>& p) {
 }
 
 template <class T> static void product(const Product<T>& p) {
-    if (p.vectors == 1) return product_n<T, 1>(p);
-    if (p.vectors == 2) return product_n<T, 2>(p);
-    if (p.vectors == 3) return product_n<T, 3>(p);
-    if constexpr (kVectors == 4) return product_n<T, 4>(p);
+    constexpr void (*by_vectors[])(const Product<T>&) = {
+        nullptr,        product_n<T, 1>, product_n<T, 2>, product_n<T, 3>, product_n<T, 4>,
+        product_n<T, 5>, product_n<T, 6>, product_n<T, 7>, product_n<T, 8>};
+    by_vectors[p.vectors](p);
 }
 
 template <class T, int M, int N>
@@ -103,21 +104,21 @@ static void outer_block(const T* const* rows, int64_t k, int64_t count, const T*
     Vec<T> sum[M][N];
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sum[m][n] = load(sums + m * sums_stride + n * W);
     for (int64_t r = 0; r < count; ++r) {
         const T* x = rows[r] + k;
         Vec<T> g[N];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; ++n) g[n] = load(panel + r * panel_stride + n * W);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int n = 0; n < N; ++n) sum[m][n] += x[m] * g[n];
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int n = 0; n < N; ++n) store<T>(sums + m * sums_stride + n * W, sum[m][n]);
 }
 
@@ -150,10 +151,10 @@ template <class T, int N> static void outer_n(const Outer<T>& p) {
 }
 
 template <class T> static void outer(const Outer<T>& p) {
-    if (p.vectors == 1) return outer_n<T, 1>(p);
-    if (p.vectors == 2) return outer_n<T, 2>(p);
-    if (p.vectors == 3) return outer_n<T, 3>(p);
-    if constexpr (kVectors == 4) return outer_n<T, 4>(p);
+    constexpr void (*by_vectors[])(const Outer<T>&) = {
+        nullptr,        outer_n<T, 1>, outer_n<T, 2>, outer_n<T, 3>, outer_n<T, 4>,
+        outer_n<T, 5>, outer_n<T, 6>, outer_n<T, 7>, outer_n<T, 8>};
+    by_vectors[p.vectors](p);
 }
 
 template <class T>

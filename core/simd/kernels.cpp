@@ -9,7 +9,7 @@ namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
 template <class T> constexpr Kernels<T> kernels() {
-    return {kLanes<T>, kVectors, 72, {0, kRows[1], kRows[2], kRows[3], kRows[4]},
+    return {kLanes<T>, kVectors, 2 * kVectors, 72,
             product<T>, outer<T>, pointwise<T>, column_sums<T>};
 }
 

@@ -65,7 +65,7 @@ template <class T> void check_outer(const Kernels<T>& kernels, int vectors, int6
 }
 
 template <class T> void check_all(const Kernels<T>& kernels) {
-    for (int vectors = 1; vectors <= kernels.vectors; ++vectors) {
+    for (int vectors = 1; vectors <= kMaxVectors; ++vectors) {
         for (int64_t rows : {1, 2, 5, 6, 7, 13, 29})
             for (int64_t block : {1, 3, 64, 131}) check_product(kernels, vectors, rows, block, 2);
         for (int64_t rows : {1, 7, 130})
