@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -15,7 +16,6 @@ namespace {
 
 constexpr int kSpins = 4000;          // about 100 microseconds before a worker parks
 constexpr int kSpinsAtBarrier = 400;  // then give the core away between looks
-constexpr int kSpinsToJoin = 1000;    // how long a caller waits for workers to come
 
 // What the workers and their callers share. Workers hold it alive.
 //
@@ -112,7 +112,7 @@ void run_alone(const Job& job) {
 
 }  // namespace
 
-void run_on_pool(int threads, const Job& job) {
+void run_on_pool(int threads, int64_t patience, const Job& job) {
     if (threads <= 1) return run_alone(job);
     Pool* p = pool();
     std::unique_lock lock(p->busy, std::try_to_lock);
@@ -129,10 +129,12 @@ void run_on_pool(int threads, const Job& job) {
     shared.joining.store(open | places, std::memory_order_release);
     shared.round.store(round, std::memory_order_release);
     shared.round.notify_all();
-    for (int i = 0; i < kSpinsToJoin; ++i) {
-        if (!(shared.joining.load(std::memory_order_acquire) >> 16 & 0xffff)) break;
-        pause();
-    }
+    const auto all_here = [&] {
+        return (shared.joining.load(std::memory_order_acquire) >> 16 & 0xffff) == 0;
+    };
+    using Clock = std::chrono::steady_clock;
+    const auto until = Clock::now() + std::chrono::nanoseconds(patience);
+    while (!all_here() && Clock::now() < until) pause();
     const int joined = int(shared.joining.exchange(open, std::memory_order_acq_rel) & 0xffff);
     shared.running.store(joined, std::memory_order_relaxed);
     job.begin(job.context, joined + 1);

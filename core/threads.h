@@ -29,11 +29,11 @@ struct Job {
     void* context;
 };
 
-// Runs a job on the caller and up to threads - 1 workers: those that come within a few
-// microseconds. On a busy machine, or where another caller holds the pool, the job runs
-// on fewer, or on the caller alone, rather than wait. After a fork the child starts a
-// pool of its own.
-void run_on_pool(int threads, const Job& job);
+// Runs a job on the caller and up to threads - 1 workers: those that come within
+// `patience` nanoseconds. On a busy machine, or where another caller holds the pool, the
+// job runs on fewer, or on the caller alone, rather than wait. After a fork the child
+// starts a pool of its own.
+void run_on_pool(int threads, int64_t patience, const Job& job);
 
 // CELLWRIGHT_THREADS from the environment, or `otherwise`.
 int threads_or(int otherwise);

@@ -22,6 +22,7 @@ constexpr int64_t kChunkRows = 512;        // rows of gate gradients held at a t
 constexpr int64_t kFewRows = 2;            // too few to fill a micro-kernel's registers
 constexpr int64_t kSliceColumns = 96;      // of a gradient: the grain of its tasks
 constexpr int64_t kOneThread = 1 << 18;    // multiply-adds not worth a second thread
+constexpr int64_t kSpeed = 64;             // multiply-adds a nanosecond, roughly
 constexpr int64_t kOneLevel = 1 << 18;     // the same of a level that threads share
 constexpr int64_t kOwnRows = 8;            // rows a thread needs to walk on its own
 constexpr int64_t kOwnWeights = 3 << 19;   // bytes of weights a thread may walk past
@@ -261,7 +262,9 @@ public:
                 static_cast<Walk*>(self)->work(thread);
             },
             this};
-        run_on_pool(threads_, job);
+        // Workers may take a tenth of the time that the job takes alone to come.
+        const int64_t alone = work_ * schedule_.rows / kSpeed;
+        run_on_pool(threads_, std::clamp<int64_t>(alone / 10, 20'000, 2'000'000), job);
     }
 
 private:

@@ -17,7 +17,7 @@ TEST_CASE("every thread of a job runs once, and all meet at a barrier") {
     };
     for (int round = 0; round < 2000; ++round) {
         Meeting meeting;
-        run_on_pool(3, {[](void* context, int count) {
+        run_on_pool(3, 20'000, {[](void* context, int count) {
                             Meeting& m = *static_cast<Meeting*>(context);
                             m.count = count;
                             m.barrier.expect(count);
@@ -50,7 +50,7 @@ TEST_CASE("several callers at once: every job is done") {
     std::vector<std::thread> callers;
     for (int i = 0; i < 3; ++i)
         callers.emplace_back([&] {
-            for (int k = 0; k < 500; ++k) run_on_pool(2, job);
+            for (int k = 0; k < 500; ++k) run_on_pool(2, 20'000, job);
         });
     for (std::thread& t : callers) t.join();
     CHECK(begun == 1500);
