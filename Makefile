@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint types docs bench clean setup setup-dev
+.PHONY: demo test test-all test-core lint types docs bench clean setup setup-dev
 
 demo: setup
 	rm -rf $(DEMO)
@@ -15,6 +15,20 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Every combination of cell, type, threads, instruction set and size.
+test-all: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "full or not full"
+
+# The core's own tests, under AddressSanitizer and UndefinedBehaviorSanitizer. They need
+# doctest's header (Debian: doctest-dev).
+test-core: setup-dev
+	$(BIN)/cmake -S . -B build/core-tests -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCELLWRIGHT_PYTHON=OFF \
+	  -DCELLWRIGHT_TESTS=ON -DCELLWRIGHT_SANITIZE=ON
+	$(BIN)/cmake --build build/core-tests -j 2
+	build/core-tests/core_tests
+	$(BIN)/python .ci/check_isa_objects.py build/core-tests
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -26,7 +40,7 @@ types: setup-dev
 docs: setup-dev
 	$(BIN)/python -W error docs/build.py
 
-# What is installed follows from these two files: change one, and it is installed again.
+# What is installed follows from these files: change one, and it is installed again.
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
 
