@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint types docs bench clean setup setup-dev
+.PHONY: demo test test-all lint types docs bench clean setup setup-dev setup-bench
 
 demo: setup
 	rm -rf $(DEMO)
@@ -26,9 +26,14 @@ types: setup-dev
 docs: setup-dev
 	$(BIN)/python -W error docs/build.py
 
+# The engine beside its peers: about a quarter of an hour on a quiet machine.
+bench: setup-bench
+	$(BIN)/python benchmarks/engine.py --json benchmarks/results/engine.json
+
 # What is installed follows from these two files: change one, and it is installed again.
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
+setup-bench: $(VENV)/.ready-bench
 
 CORE := CMakeLists.txt $(shell find core -type f)
 
@@ -39,6 +44,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(CORE)
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.ready-bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	touch $@
 
 clean:
