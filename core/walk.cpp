@@ -50,14 +50,17 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // -- the call is checked against the program ---------------------------------------
 
-void require(bool fact, const std::string& message) {
-    if (!fact) throw std::invalid_argument(message);
-}
+// The message is put together only when it is needed.
+#define REQUIRE(fact, message)                          \
+    do {                                                \
+        if (!(fact)) throw std::invalid_argument(message); \
+    } while (false)
 
 struct Extent {
     const char *first, *last;
     bool written;
-    std::string name;
+    const char* kind;  // "array", "parameter" or "gradient"
+    size_t index;
 };
 
 int64_t widest(const Schedule& s) {
@@ -67,21 +70,21 @@ int64_t widest(const Schedule& s) {
 }
 
 void check_schedule(const Schedule& s) {
-    require(s.levels >= 0 && s.rows >= 0 && s.initial_rows >= 0,
+    REQUIRE(s.levels >= 0 && s.rows >= 0 && s.initial_rows >= 0,
             "[schedule] sizes must not be negative");
     int64_t total = 0;
     const bool up = s.levels < 2 || s.offsets[0] <= s.offsets[s.levels - 1];
     int64_t at = up ? 0 : s.rows;
     for (int64_t l = 0; l < s.levels; ++l) {
-        require(s.counts[l] >= 0 && s.counts[l] <= s.rows, "[schedule] a level's count");
+        REQUIRE(s.counts[l] >= 0 && s.counts[l] <= s.rows, "[schedule] a level's count");
         if (!up) at -= s.counts[l];
-        require(s.offsets[l] == at, "[schedule] levels must follow one another");
+        REQUIRE(s.offsets[l] == at, "[schedule] levels must follow one another");
         if (up) at += s.counts[l];
         total += s.counts[l];
     }
-    require(total == s.rows, "[schedule] levels must hold all rows");
+    REQUIRE(total == s.rows, "[schedule] levels must hold all rows");
     if (s.previous == nullptr) {
-        require(s.initial_rows >= widest(s), "[schedule] too few initial rows");
+        REQUIRE(s.initial_rows >= widest(s), "[schedule] too few initial rows");
         return;
     }
     std::vector<bool> done(s.rows), taken(s.rows), started(s.initial_rows);
@@ -90,9 +93,9 @@ void check_schedule(const Schedule& s) {
             const int64_t p = s.previous[r];
             const bool begins = p < 0;
             const int64_t i = begins ? -1 - p : p;
-            require(begins ? i < s.initial_rows : i < s.rows && done[i],
+            REQUIRE(begins ? i < s.initial_rows : i < s.rows && done[i],
                     "[schedule] a predecessor must be a row of an earlier level");
-            require(!(begins ? started[i] : taken[i]),
+            REQUIRE(!(begins ? started[i] : taken[i]),
                     "[schedule] a row must not be the predecessor of two");
             (begins ? started : taken)[i] = true;
         }
@@ -100,66 +103,82 @@ void check_schedule(const Schedule& s) {
     }
 }
 
-Extent check_buffer(const Buffer& b, int64_t rows, int64_t columns, int size,
-                    const std::string& name, bool written) {
-    const std::string where = "[" + name + "] ";
-    require(b.columns == columns, where + "expected " + std::to_string(columns) +
+std::string name_of(const Program& program, const Extent& e) {
+    if (std::strcmp(e.kind, "array") == 0) return program.arrays[e.index].name;
+    return std::string(e.kind) + " " + std::to_string(e.index);
+}
+
+// `e` names the buffer, and becomes where it lies.
+void check_buffer(const Program& program, const Buffer& b, int64_t rows, int64_t columns,
+                  int size, Extent& e) {
+    const auto where = [&] { return "[" + name_of(program, e) + "] "; };
+    REQUIRE(b.columns == columns, where() + "expected " + std::to_string(columns) +
                                       " columns; received " + std::to_string(b.columns));
-    require(b.rows >= rows, where + "expected " + std::to_string(rows) +
+    REQUIRE(b.rows >= rows, where() + "expected " + std::to_string(rows) +
                                 " rows; received " + std::to_string(b.rows));
-    require(b.stride >= b.columns || b.rows <= 1, where + "rows overlap");
-    if (b.rows == 0 || rows == 0) return {nullptr, nullptr, false, name};
-    require(b.data != nullptr, where + "no memory");
-    require(reinterpret_cast<uintptr_t>(b.data) % size == 0, where + "not aligned");
-    const char* first = static_cast<const char*>(b.data);
-    return {first, first + ((b.rows - 1) * b.stride + b.columns) * size, written, name};
+    REQUIRE(b.stride >= b.columns || b.rows <= 1, where() + "rows overlap");
+    if (b.rows == 0 || rows == 0) {
+        e.written = false;
+        return;
+    }
+    REQUIRE(b.data != nullptr, where() + "no memory");
+    REQUIRE(reinterpret_cast<uintptr_t>(b.data) % size == 0, where() + "not aligned");
+    e.first = static_cast<const char*>(b.data);
+    e.last = e.first + ((b.rows - 1) * b.stride + b.columns) * size;
 }
 
 void check_call(const Program& program, const Call& call) {
     const Schedule& s = call.schedule;
     check_schedule(s);
-    require(call.element_size == 4 || call.element_size == 8,
+    REQUIRE(call.element_size == 4 || call.element_size == 8,
             "[call] elements are float or double");
-    require(call.isa != nullptr && call.threads >= 1, "[call] no instruction set");
-    require(int(call.arrays.size()) == program.given_arrays(),
+    REQUIRE(call.isa != nullptr && call.threads >= 1, "[call] no instruction set");
+    REQUIRE(int(call.arrays.size()) == program.given_arrays(),
             "[call] expected " + std::to_string(program.given_arrays()) +
                 " arrays; received " + std::to_string(call.arrays.size()));
-    require(call.parameters.size() == program.parameters.size(),
+    REQUIRE(call.parameters.size() == program.parameters.size(),
             "[call] expected " + std::to_string(program.parameters.size()) +
                 " parameters; received " + std::to_string(call.parameters.size()));
     const bool gradients = !program.gradients.empty() || !program.reductions.empty();
-    require(call.gradients.size() == (gradients ? program.parameters.size() : 0),
+    REQUIRE(call.gradients.size() == (gradients ? program.parameters.size() : 0),
             "[call] expected a gradient for each parameter");
     const std::vector<bool> written = program.written();
     const int64_t lanes = widest(s);
     std::vector<Extent> extents;
+    extents.reserve(call.arrays.size() + 2 * call.parameters.size());
+    const auto check = [&](const char* kind, size_t index, const Buffer& b, int64_t rows,
+                           int64_t columns, bool writes) {
+        extents.push_back({nullptr, nullptr, writes, kind, index});
+        check_buffer(program, b, rows, columns, call.element_size, extents.back());
+    };
     for (size_t i = 0; i < call.arrays.size(); ++i) {
         const Array& a = program.arrays[i];
         const int64_t rows = a.rows == Rows::sequence  ? s.rows
                              : a.rows == Rows::rolling ? a.depth * lanes
                                                        : s.initial_rows;
-        require(a.rows != Rows::rolling || s.previous == nullptr,
+        REQUIRE(a.rows != Rows::rolling || s.previous == nullptr,
                 "[" + a.name + "] a rolling array needs a dense schedule");
-        extents.push_back(check_buffer(call.arrays[i], rows, a.columns, call.element_size,
-                                       a.name, written[i]));
+        check("array", i, call.arrays[i], rows, a.columns, written[i]);
     }
-    for (size_t i = 0; i < program.parameters.size(); ++i) {
-        const auto check = [&](const Buffer& b, const char* what, bool writes) {
-            const std::string name = what + std::to_string(i);
-            require(b.stride == b.columns, "[" + name + "] not contiguous");
-            require(b.rows * b.columns == program.parameters[i],
-                    "[" + name + "] expected " + std::to_string(program.parameters[i]) +
+    const auto check_all = [&](const std::vector<Buffer>& buffers, const char* kind,
+                               bool writes) {
+        for (size_t i = 0; i < buffers.size(); ++i) {
+            const Buffer& b = buffers[i];
+            const auto where = [&] { return std::string("[") + kind + " " + std::to_string(i); };
+            REQUIRE(b.stride == b.columns, where() + "] not contiguous");
+            REQUIRE(b.rows * b.columns == program.parameters[i],
+                    where() + "] expected " + std::to_string(program.parameters[i]) +
                         " elements; received " + std::to_string(b.rows * b.columns));
-            extents.push_back(
-                check_buffer(b, b.rows, b.columns, call.element_size, name, writes));
-        };
-        check(call.parameters[i], "parameter ", false);
-        if (gradients) check(call.gradients[i], "gradient ", true);
-    }
+            check(kind, i, b, b.rows, b.columns, writes);
+        }
+    };
+    check_all(call.parameters, "parameter", false);
+    check_all(call.gradients, "gradient", true);
     for (const Extent& a : extents)
         for (const Extent& b : extents)
-            require(&a == &b || !a.written || a.first >= b.last || b.first >= a.last,
-                    "[" + a.name + "] is written and overlaps " + b.name);
+            REQUIRE(!a.written || &a == &b || a.first >= b.last || b.first >= a.last,
+                    "[" + name_of(program, a) + "] is written and overlaps " +
+                        name_of(program, b));
 }
 
 // -- the layout: how a program's units become blocks of vectors -----------------------
@@ -256,7 +275,10 @@ private:
             for (const Term& t : s.terms) columns = std::max<int64_t>(columns, t.columns.size());
             l.vectors = 1;
             const int64_t single = ceil_div(s.units, W) * W;
-            for (int v = 2; v * columns <= kernels_.vectors; ++v) {
+            // A stage without products is best narrow: its panels' rows then fit the L1
+            // cache when the gradients pass over them.
+            const int most = s.terms.empty() ? 2 : kernels_.vectors;
+            for (int v = 2; v * columns <= most; ++v) {
                 const int64_t padded = ceil_div(s.units, v * W) * v * W;
                 if (padded * 7 <= single * 8) l.vectors = v;
             }

@@ -23,7 +23,8 @@ constexpr int kRows[] = {0, 8, 6, 4, 0};
 
 template <class T, int M, int N>
 static void product_block(const T* const* rows, int64_t offset, int64_t depth,
-                          const T* weights, T* const* columns, int64_t column_stride) {
+                          const T* weights, const T* next, T* const* columns,
+                          int64_t column_stride) {
     constexpr int W = kLanes<T>;
     const T* a[M];
     Vec<T> sum[M][N];
@@ -35,6 +36,7 @@ static void product_block(const T* const* rows, int64_t offset, int64_t depth,
     }
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> w[N];
+        __builtin_prefetch(next + k * W, 0, 2);
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) w[n] = load(weights + (k * N + n) * W);
 #pragma GCC unroll 16
@@ -52,13 +54,14 @@ static void product_block(const T* const* rows, int64_t offset, int64_t depth,
 
 template <class T, int N, int M = kRows[N]>
 CELLWRIGHT_INLINE void product_rows(int64_t m, const T* const* rows, int64_t offset,
-                                    int64_t depth, const T* weights, T* const* columns,
-                                    int64_t column_stride) {
+                                    int64_t depth, const T* weights, const T* next,
+                                    T* const* columns, int64_t column_stride) {
     if constexpr (M > 0) {
         if (m == M)
-            product_block<T, M, N>(rows, offset, depth, weights, columns, column_stride);
+            product_block<T, M, N>(rows, offset, depth, weights, next, columns,
+                                   column_stride);
         else
-            product_rows<T, N, M - 1>(m, rows, offset, depth, weights, columns,
+            product_rows<T, N, M - 1>(m, rows, offset, depth, weights, next, columns,
                                       column_stride);
     }
 }
@@ -75,8 +78,10 @@ template <class T, int N> static void product_n(const Product<T>& p) {
                 const int64_t next = (g + 1) * p.rows / groups;
                 T* columns[N];
                 for (int n = 0; n < N; ++n) columns[n] = p.columns[n] + r * p.column_stride;
-                product_rows<T, N>(next - r, s.rows + r, offset, depth, weights, columns,
-                                   p.column_stride);
+                // The first groups fetch the block of weights that comes next.
+                const T* ahead = weights + (g < N ? N + g : 0) * depth * kLanes<T>;
+                product_rows<T, N>(next - r, s.rows + r, offset, depth, weights, ahead,
+                                   columns, p.column_stride);
                 r = next;
             }
             weights += depth * N * kLanes<T>;

@@ -35,12 +35,23 @@ CELLWRIGHT_INLINE void map(const Tile<T>& t, Operand<T> d, Operand<T> a, Operand
                        load(c.data + r * c.stride + i)));
 }
 
+// A tile is a few cache lines of each row, too short a run for the processor to see
+// coming. The next block of units follows in the same rows: fetch it while this one is
+// computed.
+template <class T, bool kWrite>
+CELLWRIGHT_INLINE void fetch_next(const T* row, const TileView<T>& v, int64_t width) {
+    if (v.units >= 2 * width)
+        for (int64_t i = 0; i < width; i += 64 / int64_t(sizeof(T)))
+            __builtin_prefetch(row + v.offset + width + i, kWrite, 2);
+}
+
 template <class T> static void load_tile(const Tile<T>& t, T* d, const TileView<T>& v) {
     for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
         const T* s = v.rows[r];
         if (v.spread) {
             for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, splat<T>(s[0]));
         } else if (v.units >= t.width) {
+            fetch_next<T, false>(s, v, t.width);
             for (int64_t i = 0; i < t.width; i += kLanes<T>)
                 store<T>(d + i, load(s + v.offset + i));
         } else {
@@ -56,6 +67,7 @@ static void store_tile(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
         T* d = v.rows[r] + v.offset;
         const T* s = a.data + r * a.stride;
         if (v.units >= t.width) {
+            fetch_next<T, true>(v.rows[r], v, t.width);
             for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, load(s + i));
         } else {
             for (int64_t i = 0; i < v.units; ++i) d[i] = s[i];

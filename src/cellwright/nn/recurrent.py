@@ -115,7 +115,7 @@ class Recurrent(nn.Module):
         return self._choose_engine()[1]
 
     def _choose_engine(self) -> tuple[str, str]:
-        parameter = next(self.parameters(), None)
+        parameter = self.cells[0].first_parameter()  # type: ignore[operator]
         device = torch.device("cpu") if parameter is None else parameter.device
         dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
         key = device.type, dtype
@@ -226,7 +226,7 @@ class Recurrent(nn.Module):
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
                     f"received {name}=, expected {', '.join(expected) or 'x alone'}"
                 )
-        _check_x(x, self.input_size, next(self.parameters(), None))
+        _check_x(x, self.input_size, self.cells[0].first_parameter())
         for name, size in expected.items():
             if name not in inputs:
                 raise ArgumentError(
@@ -250,7 +250,8 @@ class Recurrent(nn.Module):
         declared = self.graphs[0].states
         shapes = [(count, x.shape[1], int(s.size)) for s in declared]
         if state is None:
-            dtype = next((p.dtype for p in self.parameters()), x.dtype)
+            parameter = self.cells[0].first_parameter()  # type: ignore[operator]
+            dtype = x.dtype if parameter is None else parameter.dtype
             return [
                 torch.full(shape, s.init, dtype=dtype, device=x.device)
                 for shape, s in zip(shapes, declared, strict=True)

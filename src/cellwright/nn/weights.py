@@ -123,6 +123,12 @@ class CellWeights(nn.Module):
             if isinstance(affine, Affine) and affine.initial_bias is not None:
                 affine.fill_bias_(affine.initial_bias)
 
+    def first_parameter(self) -> Tensor | None:
+        """Any parameter, or `None`: `next(self.parameters())` walks all modules."""
+        for affine in self._modules.values():
+            return affine.weight  # type: ignore[union-attr, return-value]
+        return next(iter(self._parameters.values()), None)
+
     def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
         """The parameters by name (`f.weight`, `p`), whatever wraps them."""
         found = []
