@@ -1,6 +1,7 @@
 # Everything runs in a virtual environment of the project's own.
 #   make demo   sets up, trains a character model for a minute, evaluates, prints a sample
 #   make test   sets up, runs the tests
+#   make bench  sets up, times the engine beside its peers, into benchmarks/results
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +27,7 @@ types: setup-dev
 docs: setup-dev
 	$(BIN)/python -W error docs/build.py
 
-# The engine beside its peers: about a quarter of an hour on a quiet machine.
+# About a quarter of an hour on a quiet machine; benchmarks/README.md says more.
 bench: setup-bench
 	$(BIN)/python benchmarks/engine.py --json benchmarks/results/engine.json
 

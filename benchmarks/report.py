@@ -91,7 +91,33 @@ def summary(sections: Sections) -> dict[str, Any]:
         if "error" in section or key.split("/")[0] in ("model", "overhead", "memory"):
             continue
         result[key] = {mode: _ratios(section["shapes"], mode) for mode in MODES}
+    return result | _together(result)
+
+
+def _together(cells: dict[str, Any]) -> dict[str, Any]:
+    """Over the cells that torch.nn does not have: the geometric mean of their means.
+
+    But for the full peephole, which has two matrix products one after the other, in the
+    loop too, and a figure of its own.
+    """
+    result: dict[str, Any] = {}
+    for key, modes in cells.items():
+        if "torch.nn" in modes["training"] or key.startswith("peephole/"):
+            continue
+        whole = result.setdefault("not in torch.nn/" + key.split("/")[1], {})
+        for mode, peers in modes.items():
+            for peer, ratios in peers.items():
+                whole.setdefault(mode, {}).setdefault(peer, []).append(ratios)
+    for modes in result.values():
+        for mode, peers in modes.items():
+            modes[mode] = {peer: _merged(cells) for peer, cells in peers.items()}
     return result
+
+
+def _merged(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    worst = min(cells, key=lambda r: r["minimum"])
+    mean = statistics.geometric_mean(r["geometric_mean"] for r in cells)
+    return {**worst, "geometric_mean": round(mean, 3), "cells": len(cells)}
 
 
 def _ratios(shapes: dict[str, Any], mode: str) -> dict[str, Any]:
