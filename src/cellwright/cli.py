@@ -424,7 +424,7 @@ def explain(
     input_size: Annotated[int, typer.Option(min=1, help="Units of x.")] = 64,
     hidden_size: Annotated[int, typer.Option(min=1, help="Units of a state.")] = 128,
 ) -> None:
-    """Show what the native engine runs for a cell: equations, stages, programs, cost."""
+    """Show what the native engine runs for a cell: stages, programs, cost."""
     from . import cells as zoo
     from .compiler.explain import explain
 
