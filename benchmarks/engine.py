@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -43,8 +44,6 @@ def main() -> None:
     old = json.loads(target.read_text()) if target and target.exists() else {}
     whole = {"machine": machine.facts(), "sections": old.get("sections", {})}
     start = time.perf_counter()
-    if os.getloadavg()[0] > BUSY:
-        print(f"Other jobs run here (load {os.getloadavg()[0]:.1f}): no fair figures.")
     for threads in args.threads:
         for name in args.only:
             if name == "memory" and threads != max(args.threads):
@@ -52,6 +51,9 @@ def main() -> None:
             print(f"\n{name}, {_count(threads)}", flush=True)
             section = _section(args, name, threads)
             whole["sections"][f"{name}/{threads}"] = section
+            others = section.get("other_jobs_cores", 0)
+            if others > BUSY:
+                print(f"  Other jobs kept {others:.1f} cores busy: no fair figures.")
             report.print_section(name, section)
             _save(target, whole)
     report.print_summary(whole["sections"])
@@ -116,16 +118,25 @@ def _section(args: argparse.Namespace, name: str, threads: int) -> dict[str, Any
     ]  # fmt: skip
     command += ["--quick"] * args.quick
     command += ["--shapes", args.shapes] if args.shapes else []
-    start = time.perf_counter()
+    start, busy, own = time.perf_counter(), machine.busy_seconds(), _own_seconds()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    about = {
+    seconds = time.perf_counter() - start
+    about: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "load_average": round(os.getloadavg()[0], 2),
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(seconds, 1),
     }
+    if busy is not None:
+        others = (machine.busy_seconds() or 0) - busy - (_own_seconds() - own)
+        about["other_jobs_cores"] = round(max(0.0, others) / seconds, 2)
     if done.returncode:
         return {**about, "error": f"the process ended with status {done.returncode}"}
     return {**about, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def _own_seconds() -> float:
+    """Processor time of the sections' processes so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _work(args: argparse.Namespace) -> None:

@@ -33,6 +33,16 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def busy_seconds() -> float | None:
+    """Seconds that all processes have kept cores busy since the start (Linux)."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    ticks = [int(v) for v in path.read_text().splitlines()[0].split()[1:9]]
+    idle, waiting = ticks[3], ticks[4]
+    return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
+
+
 def confine(threads: int) -> None:
     """Keep this process to as many cores as threads: for peers that take no number."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
