@@ -50,6 +50,7 @@ def pure() -> None:
         raise AssertionError("engine='native' must be an error without the core")
     assert "no compiled core" in message, message
     assert "CELLWRIGHT_NO_NATIVE" in message, message
+    assert "No module named 'cellwright._core'" in message, message
     print("engine='native':", message)
 
 

@@ -22,7 +22,8 @@ from ..language.evaluate import evaluate
 from .schedule import Schedule, dense, packed
 
 try:
-    from .. import _core
+    # `from .. import` would blame a circular import where the file is missing.
+    import cellwright._core as _core
 except ImportError as error:  # a pure Python build, or a broken one
     _core = None
     _MISSING = str(error)
