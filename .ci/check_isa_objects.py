@@ -29,7 +29,7 @@ def main(build: Path) -> int:
                 continue
             print(f"{path}: visible symbol {kind} {name}")
             status = 1
-    print(f"{len(objects)} objects, {'leaking' if status else 'no visible inline code'}")
+    print(f"{len(objects)} objects: {'leaks' if status else 'no visible inline code'}")
     return status
 
 

@@ -71,7 +71,8 @@ class _Draft:
             widths = tuple(self.one_of((HIDDEN, HIDDEN, INPUT)) for _ in range(count))
             options = self.one_of(
                 ("", "", ", bias=False", ", bias=1.0", ", heads=2",
-                 ", bias=False, heads=2")
+                 ", bias=False, heads=2", ", columns=softmax",
+                 ", heads=2, columns=tanh")
             )  # fmt: skip
             name = f"w{len(self.matrices)}"
             self.matrices.append((name, widths, options))
@@ -178,16 +179,13 @@ def table_gradients(
         values = evaluate_nodes(vjp.nodes, W, {**leaves, **seeds})
     parameters = dict(W.named_parameters())
     found = {n: torch.zeros_like(t) for n, t in {**leaves, **parameters}.items()}
-    for name, number in vjp.leaves:
-        value = values[number]
-        if name in leaves:
-            found[name] += value
+    for leaf, number in vjp.leaves:
+        node, value = graph.nodes[leaf], values[number]
+        if node.op != "weight":
+            found[node["name"]] += value
         else:
-            found[name] += (
-                value.sum_to_size((1, *found[name].shape)).squeeze(0)
-                if (found[name].dim())
-                else value.sum()
-            )
+            name = node["weight"]
+            found[name] += value.sum(0) if found[name].dim() else value.sum()
     for affine, number in vjp.affines:
         name = graph.nodes[affine]["weight"]
         g = values[number]
@@ -195,6 +193,10 @@ def table_gradients(
         heads = graph.weight(name).heads
         rows = torch.cat([o.unflatten(-1, (heads, -1)) for o in operands], -1)
         blocks = torch.einsum("bno,bnk->nok", g.unflatten(-1, (heads, -1)), rows)
+        module = getattr(W, name)
+        if module.columns:  # once a call, outside the step
+            blocks = blocks.reshape(module.weight.shape)
+            (blocks,) = torch.autograd.grad(module.matrix, module.weight, blocks)
         found[f"{name}.weight"] += blocks.reshape(found[f"{name}.weight"].shape)
         if f"{name}.bias" in found:
             found[f"{name}.bias"] += g.sum(0)

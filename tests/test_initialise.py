@@ -227,7 +227,8 @@ def test_every_initialiser_of_matrices_takes_every_cell(name):
     layer = cw.Recurrent(name, X, H)
     for initialise in (init.orthogonal_, init.identity_, init.glorot_):
         initialise(layer)
-    y, _ = layer(torch.randn(2, 3, X))
+    named = {i.name: torch.rand(2, 3, int(i.size)) for i in layer.graphs[0].inputs[1:]}
+    y, _ = layer(torch.randn(2, 3, X), **named)
     assert torch.isfinite(y).all()
 
 

@@ -391,7 +391,7 @@ def test_an_unknown_option_of_a_matrix_is_refused():
         def bad(W, x, h):
             return tanh(W.h(h, x, activation="tanh"))  # here
 
-    refused(define, "'activation'", "size=, bias= or heads=")
+    refused(define, "'activation'", "size=, bias=, heads= or columns=")
 
 
 def test_a_matrix_without_an_operand_is_refused():

@@ -49,7 +49,17 @@ from .language.ops import (
     where,
 )
 from .language.ops import sum_ as sum
-from .nn import GRU, LSTM, RNN, Recurrent
+from .nn import (
+    GRU,
+    LSTM,
+    RNN,
+    Recurrent,
+    export_onnx,
+    from_keras_weights,
+    from_torch,
+    to_keras_weights,
+    to_torch,
+)
 from .nn import initialise as init
 
 __version__ = "0.1.0"
@@ -57,7 +67,8 @@ __version__ = "0.1.0"
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
     "Graph", "Recurrent", "SizeError", "TraceError", "abs", "cell", "cells", "cos",
-    "exp", "hard_sigmoid", "hard_tanh", "identity", "init", "layer_norm", "load_cell",
-    "log", "maximum", "minimum", "name", "relu", "sigmoid", "sin", "softmax",
-    "softplus", "softsign", "sqrt", "step", "sum", "tanh", "where",
+    "exp", "export_onnx", "from_keras_weights", "from_torch", "hard_sigmoid",
+    "hard_tanh", "identity", "init", "layer_norm", "load_cell", "log", "maximum",
+    "minimum", "name", "relu", "sigmoid", "sin", "softmax", "softplus", "softsign",
+    "sqrt", "step", "sum", "tanh", "to_keras_weights", "to_torch", "where",
 ]  # fmt: skip

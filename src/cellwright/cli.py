@@ -421,8 +421,10 @@ def cells(
 @app.command()
 def explain(
     cell: Annotated[str, typer.Argument(help="A cell of the zoo, or FILE.py:NAME.")],
-    input_size: Annotated[int, typer.Option(min=1, help="Units of x.")] = 64,
-    hidden_size: Annotated[int, typer.Option(min=1, help="Units of a state.")] = 128,
+    input_size: Annotated[int, typer.Option("--input", min=1, help="Units of x.")] = 64,
+    hidden_size: Annotated[
+        int, typer.Option("--hidden", min=1, help="Units of a state.")
+    ] = 128,
 ) -> None:
     """Show what the native engine runs for a cell: stages, programs, cost."""
     from . import cells as zoo

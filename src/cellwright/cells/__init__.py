@@ -6,7 +6,7 @@
 
 from ..language import Cell, CellError, load_cell
 from ..language.errors import did_you_mean
-from . import classic, minimal, search_space
+from . import classic, minimal, modern, physical, search_space, searched
 from .classic import (
     coupled,
     gru,
@@ -21,12 +21,15 @@ from .classic import (
     rnn_relu,
 )
 from .minimal import indrnn, janet, leaky_rnn, mgu, ugrnn
+from .modern import layer_norm_lstm, multiplicative_lstm, slstm, star
+from .physical import cfn, lem, mc_lstm
 from .search_space import cifg, fgr, nfg, niaf, nig, noaf, nog, np, vanilla
+from .searched import mut1, mut2, mut3, nas
 
 
 def all() -> dict[str, Cell]:
     """Every cell of the zoo by name, in the order of the course."""
-    rooms = (classic, minimal, search_space)
+    rooms = (classic, minimal, search_space, searched, modern, physical)
     return {n: v for r in rooms for n, v in vars(r).items() if isinstance(v, Cell)}
 
 
@@ -47,8 +50,9 @@ def get(name: str) -> Cell:
 
 
 __all__ = [
-    "all", "cifg", "coupled", "fgr", "get", "gru", "gru_bias", "gru_reset_after",
-    "indrnn", "janet", "leaky_rnn", "lstm", "lstm_book", "lstm_projected", "mgu",
-    "nfg", "niaf", "nig", "noaf", "nog", "np", "peephole", "peephole_diagonal",
-    "rnn", "rnn_relu", "ugrnn", "vanilla",
+    "all", "cfn", "cifg", "coupled", "fgr", "get", "gru", "gru_bias",
+    "gru_reset_after", "indrnn", "janet", "layer_norm_lstm", "leaky_rnn", "lem", "lstm",
+    "lstm_book", "lstm_projected", "mc_lstm", "mgu", "multiplicative_lstm", "mut1",
+    "mut2", "mut3", "nas", "nfg", "niaf", "nig", "noaf", "nog", "np", "peephole",
+    "peephole_diagonal", "rnn", "rnn_relu", "slstm", "star", "ugrnn", "vanilla",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ def own_parameters(graph: Graph) -> Binding:
         for operand in range(len(widths)):
             piece = Piece(number, sum(widths[:operand]), sum(widths))
             matrices[weight.name, operand] = piece
-        if weight.bias is not False:
+        if weight.bias:
             biases[weight.name] = (Piece(len(parameters), 0, 1),)
             parameters.append((f"{weight.name}.bias", size))
     heads = {w.name: w.heads for w in graph.weights}

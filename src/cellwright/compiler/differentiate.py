@@ -14,7 +14,7 @@ from ..language.graph import AFFINE, COTANGENT, TRANSPOSED
 from ..language.ops import sum_
 from ..language.trace import Traced
 
-OUTPUT = "output"  # the cotangent of an output that is no state
+OUTPUT = "(output)"  # the cotangent of an output that is no state: no state's name
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,26 @@ class VectorJacobian:
     Attributes:
         forward: the step itself; its nodes are the first of `nodes`, same positions.
         nodes: the forward nodes, then the derivative's. Its leaves `cotangent` are
-            named `d.<state>`, and `d.output` where the output is no state.
-        leaves: (name, node): the cotangent of each input and old state, and of each
-            weight vector or scalar, a row's contribution. Absent is zero.
+            named `d.<state>`, and `d.(output)` where the output is no state.
+        leaves: (forward leaf, node): the cotangent of each input and old state, and
+            of each weight vector or scalar, a row's contribution. Absent is zero.
         affines: (affine node, cotangent of its value); a weight's gradient is the sum
             over rows of that cotangent times the operands.
     """
 
     forward: Graph
     nodes: tuple[Node, ...]
-    leaves: tuple[tuple[str, int], ...]
+    leaves: tuple[tuple[int, int], ...]
     affines: tuple[tuple[int, int], ...]
+
+    def cotangents(self, kind: str) -> dict[str, int]:
+        """The cotangents of all leaves of a kind ("input", "state", "weight") by name.
+
+        One name may stand for a state and for a weight: so there is one kind a call.
+        """
+        key = "weight" if kind == "weight" else "name"
+        leaves = [(self.forward.nodes[leaf], node) for leaf, node in self.leaves]
+        return {leaf[key]: node for leaf, node in leaves if leaf.op == kind}
 
 
 def differentiate(graph: Graph) -> VectorJacobian:
@@ -57,7 +66,7 @@ def differentiate(graph: Graph) -> VectorJacobian:
         if number in found:
             _pull_back(builder, found, number)
     leaves = tuple(
-        (node.options.get("name") or node["weight"], found[number])
+        (number, found[number])
         for number, node in enumerate(graph.nodes)
         if node.op in ("input", "state", "weight") and number in found
     )
@@ -123,6 +132,6 @@ def _without_dead(vjp: VectorJacobian) -> VectorJacobian:
     return VectorJacobian(
         vjp.forward,
         nodes,
-        tuple((name, new[node]) for name, node in vjp.leaves),
+        tuple((leaf, new[node]) for leaf, node in vjp.leaves),
         tuple((affine, new[node]) for affine, node in vjp.affines),
     )

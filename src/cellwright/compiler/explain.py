@@ -30,7 +30,8 @@ def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
             "",
             f"sizes: {', '.join(f'{n} = {v}' for n, v in sizes.items())}",
             f"kept a row and step for training, in float32: {4 * (states + saved):,} "
-            f"bytes ({states} numbers of states, {saved} of {', '.join(kept) or '–'})",
+            f"bytes (states {4 * states:,}; "
+            f"{', '.join(kept) or 'no more'} {4 * saved:,})",
             f"FLOPs a row and step: {2 * plan.inference.multiply_adds:,} in inference, "
             f"{2 * training:,} in training",
             "",

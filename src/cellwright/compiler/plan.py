@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ..language import OPS, Graph, Node
 from ..language.graph import AFFINE, COTANGENT
@@ -119,7 +120,7 @@ class _Inputs:
         arrays: list[Array] = []
         places: dict[int, View] = {}
 
-        def add(name: str, rows: str, columns: int, **more: int) -> int:
+        def add(name: str, rows: str, columns: int, **more: Any) -> int:
             arrays.append(Array(name, rows, columns, **more))
             return len(arrays) - 1
 
@@ -195,7 +196,7 @@ class _Backward:
         self._add_cotangents()
         self.reductions: list[tuple[int, str]] = []  # cotangent, weight: summed rows
 
-    def _add_array(self, name: str, rows: str, columns: int, **more: int) -> int:
+    def _add_array(self, name: str, rows: str, columns: int, **more: Any) -> int:
         self.step.arrays.append(Array(name, rows, columns, **more))
         return len(self.step.arrays) - 1
 
@@ -234,24 +235,26 @@ class _Backward:
 
     def program(self) -> Program:
         step = self.step
-        leaves = dict(self.vjp.leaves)
+        of_weights = self.vjp.cotangents("weight")
+        of_states = self.vjp.cotangents("state")
+        of_inputs = self.vjp.cotangents("input")
         roots = [self._panel(c, a) for a, c in self.vjp.affines]
         for weight in self.graph.weights:
-            if weight.kind != "matrix" and weight.name in leaves:
-                for summand in self._summands(leaves[weight.name]):
+            if weight.kind != "matrix" and weight.name in of_weights:
+                for summand in self._summands(of_weights[weight.name]):
                     self.reductions.append((summand, weight.name))
                     roots.append(self._panel(summand))
         roots += self._operands()
         for state in self.graph.states:
             seed = self.seeds.get(state.name)
             after = () if seed is None else (seed,)
-            value = leaves.get(state.name)
+            value = of_states.get(state.name)
             if value is None:
                 value = step.add("constant", (), int(state.size), value=0.0)
             roots.append(step.put(value, self.carried[state.name], after))
         late = []
         for name, view in self.gradients.items():
-            value = leaves.get(name)
+            value = of_inputs.get(name)
             if value is None:
                 size = step.arrays[view.array].columns
                 value = step.add("constant", (), size, value=0.0)

@@ -21,6 +21,7 @@ from ..language import Graph
 from ..language.evaluate import evaluate
 from .schedule import Schedule, dense, packed
 
+_core: Any
 try:
     # `from .. import` would blame a circular import where the file is missing.
     import cellwright._core as _core
@@ -220,6 +221,7 @@ class NativeCell:
             arrays.append(y)
         arrays += sequences[states:]
         arrays += gradient_arrays
+        assert _core is not None  # `unavailable` has said so
         _core.run(
             self.program(kind, wanted),
             walk.core,
@@ -455,7 +457,10 @@ class _Walk(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         *tensors, y, saved = ctx.saved_tensors
         needed = ctx.needs_input_grad[4:]
-        found = _gradients(*ctx.walk, tensors, y, saved, grads, needed)
+        cell, order, reverse, count = ctx.walk
+        found = _gradients(
+            cell, order, reverse, count, tensors, y, saved, grads, needed
+        )
         return (None, None, None, None, *found)
 
 
@@ -523,9 +528,10 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
         torch.zeros_like(like) if g is None else g
         for g, like in zip(grads[:-1], shapes, strict=True)
     ]
-    found = _walk_backward_op(*parts, y, saved, filled, *ctx.walk)
+    key, batch_sizes, reverse = ctx.walk
+    found = _walk_backward_op(*parts, y, saved, filled, key, batch_sizes, reverse)
     of_inputs, of_states = found[:first], found[first:second]
-    none = None if ctx.walk[1] else []  # of batch_sizes, as torch wants it
+    none = None if batch_sizes else []  # of batch_sizes, as torch wants it
     return of_inputs, of_states, found[second:], None, none, None, None
 
 

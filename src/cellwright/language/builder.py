@@ -65,7 +65,9 @@ class Builder:
     ) -> int:
         """A weight vector or scalar, used element by element."""
         init = None if init is None else float(init)
-        self._declare(Weight(name, kind, size, (), 1, False, init, self.line()))
+        self._declare(
+            Weight(name, kind, size, bias=False, init=init, source=self.line())
+        )
         return self._leaf("weight", "weight", name, size)
 
     def affine(
@@ -76,6 +78,7 @@ class Builder:
         size: Size = "hidden_size",
         bias: bool | float = True,
         heads: int = 1,
+        columns: Op | None = None,
     ) -> int:
         """`W.name(*args)`: a matrix on the concatenation, and a bias."""
         if not args:
@@ -83,14 +86,39 @@ class Builder:
                 f"[{self.where()}] W.{name}() maps nothing; received no operand, "
                 f"expected at least one, as in W.{name}(h, x)"
             )
+        for arg in args:
+            self._check_operand(name, self.nodes[arg])
         operands = tuple(self.nodes[a].size for a in args)
-        if not isinstance(bias, bool):
-            bias = float(bias)
+        init = None if isinstance(bias, bool) else float(bias)
         self._check_heads(name, (size, *operands), heads)
+        made_by = None if columns is None else self._check_columns(name, columns)
         self._declare(
-            Weight(name, "matrix", size, operands, heads, bias, None, self.line())
-        )
+            Weight(
+                name, "matrix", size, operands, heads, bias is not False, init,
+                columns=made_by, source=self.line(),
+            )
+        )  # fmt: skip
         return self._append(Node(AFFINE, args, (("weight", name),), size, self.line()))
+
+    def _check_operand(self, name: str, node: Node) -> None:
+        """A matrix maps rows of units; a number alone has none."""
+        scalar = node.op == "weight" and self.weights[node["weight"]].kind == "scalar"
+        if node.op == "constant" or scalar:
+            received = "a W.scalar" if scalar else f"the number {node['value']:g}"
+            raise CellError(
+                f"[{self.where()}] W.{name} maps values of the step; received "
+                f"{received}, expected inputs, states and what is computed from them"
+            )
+
+    def _check_columns(self, name: str, columns: Any) -> str:
+        """A function of one value that keeps its size can act on a column."""
+        if not (isinstance(columns, Op) and columns.keeps_size):
+            raise CellError(
+                f"[{self.where()}] W.{name}: columns= is what every column of the "
+                f"matrix goes through; received {columns!r}, expected a function of "
+                "one value that keeps its size, such as softmax"
+            )
+        return columns.name
 
     def _check_heads(self, name: str, sizes: tuple[Size, ...], heads: int) -> None:
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
@@ -118,9 +146,11 @@ class Builder:
                 f"Give the two uses two names, as in W.{weight.name} and "
                 f"W.{weight.name}2"
             )
-        for what in ("kind", "operands", "size", "heads", "bias", "init"):
-            old, new = getattr(known, what), getattr(weight, what)
-            if old != new:
+        for what in ("kind", "operands", "size", "heads", "bias", "init", "columns"):
+            matrix = weight.kind == known.kind == "matrix"
+            option = "bias_option" if what == "bias" and matrix else what
+            old, new = getattr(known, option), getattr(weight, option)
+            if repr(old) != repr(new):  # Python says True == 1.0
                 raise SizeError(
                     f"[{self.where()}] W.{weight.name} is one shared weight, and its "
                     f"{what} must be the same at every use; received {_show(new)}, "
@@ -185,6 +215,8 @@ class Builder:
         from .order import canonical
         from .verify import verify
 
+        for result in results:
+            self._check_conditions(OPS["identity"], (result,))
         extra = len(results) - len(self.states)
         updates = results[1:] if extra else results
         for state, node in zip(self.states, updates, strict=True):

@@ -210,12 +210,17 @@ class Cell:
 
     def _resize_inputs(self, inputs: Mapping[str, Size]) -> Cell:
         """A printed cell already knows its inputs; their sizes are bound later."""
-        known = [i.name for i in self.graph.inputs[1:]]
-        for label in inputs:
+        known = {i.name: i.size for i in self.graph.inputs[1:]}
+        for label, size in inputs.items():
+            if isinstance(known.get(label), int) and known[label] != size:
+                raise CellError(
+                    f"[cell {self.name!r}] was printed with an input {label!r} of "
+                    f"another size; received {size}, expected {known[label]}"
+                )
             if label not in known:
                 raise CellError(
                     f"[cell {self.name!r}] has no input {label!r}; "
-                    f"expected one of {known}"
+                    f"expected one of {list(known)}"
                 )
         return self
 
@@ -322,6 +327,11 @@ class _Signature:
             self.inputs[label] = inputs[label]
         elif parameter.kind is not parameter.KEYWORD_ONLY:
             init = 0.0 if parameter.default is empty else parameter.default
+            if isinstance(init, bool) or not isinstance(init, int | float):
+                raise CellError(
+                    f"[{self.where}, cell {self.label!r}] a state starts from a "
+                    f"number; received {label}={init!r}, expected such as {label}=0.0"
+                )
             self.states[label] = (_size(parameter, "hidden_size"), init)
         elif label in given:
             self.hyperparameters[label] = given[label]

@@ -55,8 +55,11 @@ class Weight:
         size: units of the result.
         operands: for a matrix, the operands' sizes in the order written.
         heads: for a matrix, how many diagonal blocks.
-        bias: for a matrix: `True`, `False`, or its constant initial value.
-        init: for a vector or scalar: a constant initial value, or `None` (uniform).
+        bias: for a matrix: whether it has one.
+        init: a constant initial value, of the bias where it is a matrix, or `None`
+            (uniform).
+        columns: for a matrix: the operation that makes its columns of the parameter's
+            ("softmax": each column sums to 1), or `None`.
         source: `file:line` of its first use (not compared).
     """
 
@@ -65,9 +68,15 @@ class Weight:
     size: Size
     operands: tuple[Size, ...] = ()
     heads: int = 1
-    bias: bool | float = True
+    bias: bool = True
     init: float | None = None
+    columns: str | None = None
     source: str = field(default="", compare=False)
+
+    @property
+    def bias_option(self) -> bool | float:
+        """What `bias=` was: `True`, `False`, or the bias's initial value."""
+        return self.bias if self.init is None else self.init
 
     def shapes(self) -> dict[str, tuple[Any, ...]]:
         """Shapes of its parameters: `{"weight": …, "bias": …}` or `{"": …}`."""
@@ -80,7 +89,7 @@ class Weight:
         if self.heads > 1:
             block = [_quotient(s, self.heads) for s in (self.size, columns)]
             shape = (self.heads, *block)
-        bias = {} if self.bias is False else {"bias": (self.size,)}
+        bias = {} if not self.bias else {"bias": (self.size,)}
         return {"weight": shape, **bias}
 
 

@@ -40,7 +40,7 @@ class _Writer:
         if label is None:
             own = number == self.graph.output
             label = "y" if own else f"u{len(self.symbols)}"
-        self.symbols[number] = f"{symbol(label)}_t"
+        self.symbols[number] = at(label, "t")
         return f"{self.symbols[number]} &= {text}"
 
     def expression(self, number: int) -> tuple[str, int]:
@@ -49,12 +49,12 @@ class _Writer:
             return self.symbols[number], _ATOM
         node = self.graph.nodes[number]
         if node.op == "input":
-            return f"{symbol(node['name'])}_t", _ATOM
+            return at(node["name"], "t"), _ATOM
         if node.op == "state":
-            return f"{symbol(node['name'])}_{{t-1}}", _ATOM
+            return at(node["name"], "t-1"), _ATOM
         if node.op == "constant":
             value = node["value"]
-            return f"{value:g}".replace("inf", r"\infty"), _SUM if value < 0 else _ATOM
+            return literal(value), _SUM if value < 0 else _ATOM
         if node.op == "weight":
             return symbol(node["weight"]), _ATOM
         if node.op == AFFINE:
@@ -68,8 +68,11 @@ class _Writer:
         if len(node.args) == 1 and self.expression(node.args[0])[1] < _ATOM:
             operand = rf"\left({operand}\right)"
         subscript = symbol(weight.name)
-        product = rf"W_{{{subscript}}} \cdot {operand}"
-        if weight.bias is False:
+        matrix = f"W_{{{subscript}}}"
+        if weight.columns:
+            matrix = OPS[weight.columns].latex.format(matrix)
+        product = rf"{matrix} \cdot {operand}"
+        if not weight.bias:
             return product, _PRODUCT
         return f"{product} + b_{{{subscript}}}", _SUM
 
@@ -93,6 +96,23 @@ class _Writer:
         if op.name == "mul" and "constant" in ops:
             return r"\, ".join(texts), own  # a number times a value
         return op.latex.format(*texts), own
+
+
+def at(name: str, time: str) -> str:
+    """A value at a time: LaTeX allows one subscript, so time joins the name's own."""
+    base = symbol(name)
+    if "_{" in base:
+        return f"{base[:-1]}, {time}}}"
+    return f"{base}_{time}" if len(time) == 1 else f"{base}_{{{time}}}"
+
+
+def literal(value: float) -> str:
+    """A number, powers of ten written out."""
+    text, _, exponent = f"{value:g}".replace("inf", r"\infty").partition("e")
+    if not exponent:
+        return text
+    power = f"10^{{{int(exponent)}}}"
+    return power if text == "1" else rf"{text} \cdot {power}"
 
 
 def symbol(name: str) -> str:

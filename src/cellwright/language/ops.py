@@ -62,6 +62,11 @@ class Op:
         object.__setattr__(self, "__doc__", self.doc)
         object.__setattr__(self, "__name__", self.name)
 
+    @property
+    def keeps_size(self) -> bool:
+        """Whether it maps one value to one of the same size: softmax, not sum."""
+        return self.arity == 1 and self.size != "one" and self.kind != "internal"
+
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         if len(args) != self.arity or not attrs.keys() <= self.attrs.keys():
             expected = f"{self.arity} value(s)" + "".join(f", {a}=" for a in self.attrs)

@@ -12,13 +12,18 @@ from .graph import LEAVES, Graph, Node
 
 
 def statements(graph: Graph) -> list[int]:
-    """The nodes that get a line of their own: named, returned, or read twice."""
+    """The nodes that get a line of their own: named, returned, not read just once.
+
+    A leaf gets one where it was named by `cellwright.name`.
+    """
     uses = graph.uses()
     wanted = {number for _, number in graph.names} | {graph.output, *graph.updates}
+    named = {number for name, number in graph.names if name in graph.explicit}
     return [
         number
         for number, node in enumerate(graph.nodes)
-        if node.op not in LEAVES and (number in wanted or uses[number] > 1)
+        if number in named
+        or (node.op not in LEAVES and (number in wanted or uses[number] != 1))
     ]
 
 
@@ -43,22 +48,35 @@ def canonical(graph: Graph) -> Graph:
         if number not in new:
             emit(number)
     used = list(dict.fromkeys(n["weight"] for n in nodes if "weight" in n.options))
+    names = sorted(((n, new[i]) for n, i in graph.names), key=lambda item: item[1])
     return replace(
         graph,
         nodes=tuple(nodes),
         weights=tuple(graph.weight(name) for name in used),
         updates=tuple(new[n] for n in graph.updates),
         output=new[graph.output],
-        names=tuple(
-            sorted(((n, new[i]) for n, i in graph.names), key=lambda item: item[1])
-        ),
+        names=tuple(names),
+        explicit=tuple(n for n, _ in names if n in graph.explicit),
     )
 
 
+def _vain_uses_of_weights(graph: Graph) -> list[int]:
+    """Values that nothing reads, but that a weight vector or scalar went into."""
+    holds: list[bool] = []
+    for node in graph.nodes:
+        holds.append(node.op == "weight" or any(holds[a] for a in node.args))
+    uses = graph.uses()
+    return [i for i, h in enumerate(holds) if h and not uses[i]]
+
+
 def _without_dead(graph: Graph) -> Graph:
-    """Drop what no result and no name reaches (positions are kept by a remap)."""
+    """Drop what no result and no name reaches, unless a weight is in it.
+
+    A weight that the function uses in vain is still one of its weights.
+    """
     live: set[int] = set()
     stack = [graph.output, *graph.updates, *(i for _, i in graph.names)]
+    stack += _vain_uses_of_weights(graph)
     while stack:
         number = stack.pop()
         if number not in live:

@@ -39,9 +39,10 @@ def print_equations(graph: Graph) -> list[str]:
 class _Printer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.explicit = {
-            n: label for label, n in graph.names if label in graph.explicit
-        }
+        self.explicit: dict[int, list[str]] = {}
+        for label, node in graph.names:
+            if label in graph.explicit:
+                self.explicit.setdefault(node, []).append(label)
         self.variables: dict[int, str] = {}  # filled as statements are printed
 
     def lines(self) -> list[str]:
@@ -71,8 +72,8 @@ class _Printer:
         lines = []
         for number in statements(self.graph):
             text, _ = self.expression(number, top=True)
-            if number in self.explicit:
-                text = f'name("{self.explicit[number]}", {text})'
+            for label in self.explicit.get(number, ()):
+                text = f'name("{label}", {text})'
             label = self.label(number)
             while label in taken:
                 label += "_new"
@@ -116,11 +117,12 @@ class _Printer:
         parts = [self.expression(a)[0] for a in node.args]
         if weight.size != "hidden_size":
             parts.append(f"size={_size(weight.size)}")
-        if weight.bias is not True:
-            text = "False" if weight.bias is False else _float(float(weight.bias))
-            parts.append(f"bias={text}")
+        if weight.bias_option is not True:
+            parts.append(f"bias={weight.bias_option}")
         if weight.heads != 1:
             parts.append(f"heads={weight.heads}")
+        if weight.columns:
+            parts.append(f"columns={weight.columns}")
         return f"W.{weight.name}({', '.join(parts)})"
 
     def operation(self, node: Node, op: Op) -> tuple[str, int]:
@@ -174,10 +176,6 @@ def _size(size: Size) -> str:
     return f'"{size}"' if isinstance(size, str) else str(size)
 
 
-def _float(value: float) -> str:
-    return repr(value)
-
-
 def _number(value: float) -> str:
     if math.isfinite(value) and value == int(value) and abs(value) < 1e15:
         return "-0.0" if math.copysign(1, value) < 0 and value == 0 else str(int(value))
@@ -196,7 +194,14 @@ def parse_graph(text: str) -> Graph:
         raise CellError(f"[printed cell] is no printed cell: {error}") from None
     if not isinstance(function, ast.FunctionDef):
         _unreadable(function)
-    return _Parser(function).graph()
+    try:
+        return _Parser(function).graph()
+    except CellError:
+        raise
+    except (TypeError, ValueError) as error:  # a call with arguments it does not take
+        raise CellError(
+            f"[printed cell] is not of the cell language: {error}"
+        ) from None
 
 
 def _check_header(text: str) -> None:
@@ -279,7 +284,11 @@ class _Parser:
             self.variables[arg.arg] = Traced(self.builder, node)
 
     def size(self, annotation: ast.expr | None, default: str) -> Size:
-        return default if annotation is None else self.literal(annotation)
+        size = default if annotation is None else self.literal(annotation)
+        whole = isinstance(size, int) and not isinstance(size, bool) and size > 0
+        if not (whole or (isinstance(size, str) and size.isidentifier())):
+            _unreadable(annotation or self.function)
+        return size
 
     def literal(self, node: ast.expr) -> Any:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -291,6 +300,14 @@ class _Parser:
         ):
             return node.value
         _unreadable(node)
+
+    def option(self, keyword: ast.keyword) -> Any:
+        match keyword:
+            case ast.keyword(arg="columns", value=ast.Name(id=label)) if (
+                label in FUNCTIONS
+            ):
+                return FUNCTIONS[label]
+        return self.literal(keyword.value)
 
     def statement(self, statement: ast.stmt) -> None:
         self.at(statement)
@@ -317,7 +334,7 @@ class _Parser:
             case ast.Attribute(value=ast.Name(id="W"), attr=attr) if attr[0] != "_":
                 return getattr(self.weights, attr)
             case ast.Call(func=func, args=args, keywords=keywords):
-                options = {k.arg or "": self.literal(k.value) for k in keywords}
+                options = {k.arg or "": self.option(k) for k in keywords}
                 return self.call(func, args, options)
         _unreadable(node)
 

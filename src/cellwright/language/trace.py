@@ -182,12 +182,12 @@ class WeightReference(Recorded):
         self.name = name
 
     def __call__(self, *operands: Any, **options: Any) -> Traced:
-        """`W.name(h, x, size=, bias=, heads=)`: an affine map of [h, x]."""
-        unknown = options.keys() - {"size", "bias", "heads"}
+        """`W.name(h, x, size=, bias=, heads=, columns=)`: an affine map of [h, x]."""
+        unknown = options.keys() - {"size", "bias", "heads", "columns"}
         if unknown:
             raise CellError(
                 f"[{user_location()}] W.{self.name} received the option "
-                f"{sorted(unknown)[0]!r}, expected size=, bias= or heads="
+                f"{sorted(unknown)[0]!r}, expected size=, bias=, heads= or columns="
             )
         traced = next((o for o in operands if isinstance(o, Traced)), None)
         nodes = tuple(_as_node(self.builder, o, traced) for o in operands)
@@ -371,7 +371,10 @@ def replay(
         builder.add_input(inp.name, size(inp.size))
     for state in graph.states:
         builder.add_state(state.name, size(state.size), state.init)
-    explicit = {node: label for label, node in graph.names if label in graph.explicit}
+    explicit: dict[int, list[str]] = {}
+    for label, node in graph.names:
+        if label in graph.explicit:
+            explicit.setdefault(node, []).append(label)
     for number, node in enumerate(graph.nodes):
         builder.source = node.source
         args = tuple(new[a] for a in node.args)
@@ -380,8 +383,8 @@ def replay(
             new[number] = _as_node(builder, value, None)
         else:
             new[number] = _replay_node(graph, builder, node, args, size)
-        if number in explicit:
-            builder.explicit[explicit[number]] = new[number]
+        for label in explicit.get(number, ()):
+            builder.explicit[label] = new[number]
     results = [new[n] for n in graph.updates]
     if not graph.output_is_state:
         results.insert(0, new[graph.output])
@@ -406,8 +409,9 @@ def _replay_node(
                 weight.name,
                 args,
                 size=size(weight.size),
-                bias=weight.bias,
+                bias=weight.bias_option,
                 heads=weight.heads,
+                columns=OPS[weight.columns] if weight.columns else None,
             )
         return builder.parameter(
             weight.name, weight.kind, size(weight.size), weight.init

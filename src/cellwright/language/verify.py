@@ -68,6 +68,10 @@ def _affine_problem(graph: Graph, node: Node) -> str | None:
         return f"no matrix {node['weight']!r} is declared"
     if (weight.size, weight.operands) != (node.size, sizes):
         return f"matrix {weight.name!r} maps {weight.operands}; received {sizes}"
+    if weight.columns and not (
+        weight.columns in OPS and OPS[weight.columns].keeps_size
+    ):
+        return f"matrix {weight.name!r}: no column goes through {weight.columns!r}"
     return None
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler.differentiate import OUTPUT, differentiate
+from ..compiler.differentiate import OUTPUT, VectorJacobian, differentiate
 from ..language import Cell, Graph
 from ..language.evaluate import evaluate_nodes
 from ..nn import Recurrent
+from ..nn.weights import concatenate
 
 _TOLERANCE = 1e-6  # relative, of central differences in float64
 _ROWS = 4
@@ -146,7 +147,8 @@ class _Step:
         self, cell: Cell, graph: Graph, W: torch.nn.Module, generator: torch.Generator
     ) -> None:
         self.cell, self.graph, self.W, self.generator = cell, graph, W, generator
-        self.parameters = dict(W.named_parameters())
+        # "W.h" beside "h": a weight may be called as a state is.
+        self.parameters = {f"W.{n}": p for n, p in W.named_parameters()}
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.float64, generator=self.generator)
@@ -155,7 +157,8 @@ class _Step:
         named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
         states = [leaves[s.name] for s in self.graph.states]
         results = self.cell(self.W, leaves["x"], *states, **named)
-        return list(results) if isinstance(results, tuple | list) else [results]
+        results = results if isinstance(results, tuple | list) else [results]
+        return [r.expand(_ROWS, r.shape[-1]) for r in results]
 
     def gradients(self) -> tuple[float, float, list[str]]:
         """Every gradient of one step three ways, under a random cotangent.
@@ -174,7 +177,7 @@ class _Step:
             results, list(wanted.values()), cotangents, allow_unused=True
         )
         silent = [
-            name
+            name.removeprefix("W.")
             for name, g in zip(wanted, found, strict=True)
             if g is None and name in self.parameters
         ]
@@ -190,17 +193,46 @@ class _Step:
         )
         return by_table, by_difference, silent
 
+    @torch.no_grad()
     def _by_table(
         self, leaves: dict[str, Tensor], cotangents: list[Tensor]
     ) -> dict[str, Tensor]:
-        """The gradients of inputs and states by the operation table's rules."""
+        """Every gradient by the operation table's rules; what they omit is zero."""
         vjp = differentiate(self.graph)
         names = [s.name for s in self.graph.states]
         labels = names if self.graph.output_is_state else [OUTPUT, *names]
         given = dict(zip((f"d.{n}" for n in labels), cotangents, strict=True))
-        with torch.no_grad():
-            values = evaluate_nodes(vjp.nodes, self.W, {**leaves, **given})
-        return {n: torch.as_tensor(values[i]) for n, i in vjp.leaves if n in leaves}
+        values = evaluate_nodes(vjp.nodes, self.W, {**leaves, **given})
+        whole = {**leaves, **self.parameters}
+        found = {n: torch.zeros_like(t) for n, t in whole.items()}
+        for kind in ("input", "state"):
+            for name, node in vjp.cotangents(kind).items():
+                found[name] += values[node]
+        for name, node in vjp.cotangents("weight").items():
+            summed = values[node].sum(0)  # over rows; a single number's also over units
+            weight = found[f"W.{name}"]
+            weight += summed if weight.dim() else summed.sum()
+        self._add_matrix_gradients(found, values, vjp)
+        return found
+
+    def _add_matrix_gradients(
+        self, found: dict[str, Tensor], values: list[Any], vjp: VectorJacobian
+    ) -> None:
+        """What each affine's cotangent, times its operands, adds to its parameters."""
+        for affine, number in vjp.affines:
+            node, g = self.graph.nodes[affine], values[number]
+            name, heads = node["weight"], self.graph.weight(node["weight"]).heads
+            operands = [values[a].unflatten(-1, (heads, -1)) for a in node.args]
+            rows, blocks = concatenate(operands), g.unflatten(-1, (heads, -1))
+            matrix = torch.einsum("bno,bnk->nok", blocks, rows)
+            owner = getattr(self.W, name)
+            matrix = matrix.reshape(owner.weight.shape)
+            if owner.matrix is not owner.weight:  # made of the parameter by columns=
+                with torch.enable_grad():
+                    (matrix,) = torch.autograd.grad(owner.matrix, owner.weight, matrix)
+            found[f"W.{name}.weight"] += matrix
+            if owner.bias is not None:
+                found[f"W.{name}.bias"] += g.sum(0)
 
     def _difference_error(
         self,

@@ -1,7 +1,25 @@
-"""Layers of cells: `Recurrent`, torch.nn's names, initialisers."""
+"""Layers of cells: `Recurrent`, torch.nn's names, initialisers, conversion."""
 
 from . import initialise
+from .convert import (
+    from_keras_weights,
+    from_torch,
+    to_keras_weights,
+    to_torch,
+)
+from .onnx import export_onnx
 from .recurrent import Recurrent
 from .torch_names import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "initialise"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Recurrent",
+    "export_onnx",
+    "from_keras_weights",
+    "from_torch",
+    "initialise",
+    "to_keras_weights",
+    "to_torch",
+]

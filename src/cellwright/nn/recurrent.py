@@ -18,6 +18,7 @@ from ..language.errors import did_you_mean
 from . import torch_kernels
 from .weights import CellWeights
 
+_FORWARD = ("state", "lengths", "resets")  # arguments of `forward` beside the inputs
 ENGINES = ("auto", "native", "torch", "reference")
 
 State = Tensor | tuple[Tensor, ...]
@@ -94,6 +95,12 @@ class Recurrent(nn.Module):
             CellWeights(graph, hidden_size, device, dtype) for graph in self.graphs
         )
         self._layout = torch_kernels.find_layout(cell.graph)
+        if (
+            self._layout
+            and self._layout.projection
+            and sizes["proj_size"] == hidden_size
+        ):
+            self._layout = None  # torch tells a projection by its width alone
         self._natives = [
             native.NativeCell(graph, own_parameters(graph)) for graph in self.graphs
         ]
@@ -226,7 +233,9 @@ class Recurrent(nn.Module):
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
                     f"received {name}=, expected {', '.join(expected) or 'x alone'}"
                 )
-        _check_x(x, self.input_size, self.cells[0].first_parameter())
+        steps, weights = int(self.batch_first), self.cells[0]
+        parameter = weights.first_parameter()  # type: ignore[operator]
+        _check_x(x, self.input_size, steps, parameter)
         for name, size in expected.items():
             if name not in inputs:
                 raise ArgumentError(
@@ -234,10 +243,12 @@ class Recurrent(nn.Module):
                     f"every step; received none, expected {name}=tensor of "
                     f"{(*x.shape[:-1], size)}"
                 )
-            if tuple(inputs[name].shape) != (*x.shape[:-1], size):
+            shape = tuple(getattr(inputs[name], "shape", ()))
+            if shape != (*x.shape[:-1], size):
                 raise ArgumentError(
                     f"[Recurrent] input {name!r} has the wrong shape; received "
-                    f"{tuple(inputs[name].shape)}, expected {(*x.shape[:-1], size)}"
+                    f"{shape or type(inputs[name]).__name__}, expected "
+                    f"{(*x.shape[:-1], size)}"
                 )
             _check_like(f"the input {name!r}", inputs[name], x)
         return dict(inputs)
@@ -363,6 +374,11 @@ def _configure(
     names = cell.graph.size_names
     sizes = {f"{n}_size": s for n, s in inputs.items() if f"{n}_size" in names}
     for named in cell.graph.inputs[1:]:
+        if named.name in _FORWARD:
+            raise ArgumentError(
+                f"[Recurrent] an input cannot be called {named.name!r}: the layer has "
+                "an argument of that name. Give it another name in the cell"
+            )
         if isinstance(named.size, str) and named.name not in inputs:
             raise ArgumentError(
                 f"[Recurrent] cell {cell.name!r} takes the further input "
@@ -435,16 +451,19 @@ def _refuse_future(x: Any, **arguments: Any) -> None:
         )
 
 
-def _check_x(x: Any, input_size: int, parameter: Tensor | None) -> None:
+def _check_x(x: Any, input_size: int, steps: int, parameter: Tensor | None) -> None:
+    """`steps` is the dimension of time in a batch."""
+    shape = f"(B, T, {input_size})" if steps else f"(T, B, {input_size})"
     if not isinstance(x, Tensor):
         raise ArgumentError(
             f"[Recurrent] x is a sequence; received {type(x).__name__}, expected a "
-            "tensor (T, B, input_size)"
+            f"tensor {shape}"
         )
-    if x.dim() not in (2, 3) or x.shape[-1] != input_size or not len(x):
+    wide = x.dim() in (2, 3) and x.shape[-1] == input_size
+    if not wide or not x.shape[steps if x.dim() == 3 else 0]:
         raise ArgumentError(
             f"[Recurrent] x has the wrong shape; received {tuple(x.shape)}, expected "
-            f"(T, B, {input_size}), or (T, {input_size}) unbatched"
+            f"{shape} with T ≥ 1, or (T, {input_size}) unbatched"
         )
     if parameter is not None:
         _check_like("x", x, parameter)

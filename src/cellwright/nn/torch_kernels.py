@@ -87,7 +87,8 @@ def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
 def _holds(packed: Weight, own: Weight) -> bool:
     """Whether torch's place for a weight holds this one: no heads, no extra bias."""
     biased = packed.bias is not False or own.bias is False
-    return own.heads == 1 and own.size == packed.size and biased
+    plain = own.heads == 1 and own.columns is None
+    return plain and own.size == packed.size and biased
 
 
 def _unify(
@@ -135,8 +136,8 @@ def _arrangements(op: str, args: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def pack(layout: TorchLayout, graph: Graph, W: Any) -> list[Tensor]:
     """torch's flat weights [w_ih, w_hh, b_ih, b_hh(, w_hr)] of a cell's own."""
-    x_columns = [_columns(graph, W, gate, of_x=True) for gate in layout.input_gates]
-    h_columns = [_columns(graph, W, gate, of_x=False) for gate in layout.hidden_gates]
+    x_columns = [columns(graph, W, gate, of_x=True) for gate in layout.input_gates]
+    h_columns = [columns(graph, W, gate, of_x=False) for gate in layout.hidden_gates]
     zeros = torch.zeros_like(x_columns[0][:, 0])
     b_ih = [_bias(W, gate, zeros) for gate in layout.input_gates]
     b_hh = [
@@ -149,7 +150,7 @@ def pack(layout: TorchLayout, graph: Graph, W: Any) -> list[Tensor]:
     return flat
 
 
-def _columns(graph: Graph, W: Any, gate: str, of_x: bool) -> Tensor:
+def columns(graph: Graph, W: Any, gate: str, of_x: bool) -> Tensor:
     """The columns of an affine's matrix that meet x, or those that meet h."""
     node = next(n for n in graph.nodes if n.op == "affine" and n["weight"] == gate)
     weight, start = getattr(W, gate).weight, 0

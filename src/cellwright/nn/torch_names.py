@@ -80,7 +80,7 @@ class _DropIn(nn.RNNBase):
                 return self._walk_packed(input, hx)
             raise ArgumentError(
                 "[engine] the reference engine takes no packed sequences yet; received "
-                "PackedSequence, expected a tensor, or another engine"
+                "PackedSequence, expected a tensor, or engine='torch'"
             )
         return self._walk(engine, input, hx)
 

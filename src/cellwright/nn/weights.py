@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..language import Graph, Weight
+from ..language import OPS, Graph, Weight
 
 
 class Affine(nn.Module):
@@ -20,6 +20,7 @@ class Affine(nn.Module):
         weight: (size, Σ operands), or (heads, size/heads, Σ operands/heads); columns
             in the order the operands are written.
         bias: (size,), or `None`.
+        columns: the operation that every column of the matrix goes through, or `None`.
     """
 
     def __init__(self, spec: Weight, device: Any = None, dtype: Any = None) -> None:
@@ -27,7 +28,8 @@ class Affine(nn.Module):
         shapes = spec.shapes()
         self.operands = tuple(int(s) for s in spec.operands)
         self.heads = spec.heads
-        self.initial_bias = None if isinstance(spec.bias, bool) else spec.bias
+        self.columns = OPS[spec.columns] if spec.columns else None
+        self.initial_bias = spec.init
         self.weight = nn.Parameter(
             torch.empty(shapes["weight"], device=device, dtype=dtype)
         )
@@ -38,16 +40,23 @@ class Affine(nn.Module):
         else:
             self.register_parameter("bias", None)
 
+    @property
+    def matrix(self) -> Tensor:
+        """The matrix that maps: the weight, its columns gone through `columns`."""
+        if self.columns is None:
+            return self.weight
+        return self.columns(self.weight.mT).mT  # operations look along the last axis
+
     def forward(self, *operands: Tensor, **options: Any) -> Tensor:
         """Map operands (…, size) each to (…, size).
 
-        The options that the cell's function writes (size=, bias=, heads=) are fixed
-        when the layer is made, and not looked at here.
+        The options that the cell's function writes (size=, bias=, heads=, columns=)
+        are fixed when the layer is made, and not looked at here.
         """
         if self.heads == 1:
-            return F.linear(concatenate(operands), self.weight, self.bias)
+            return F.linear(concatenate(operands), self.matrix, self.bias)
         blocks = [o.unflatten(-1, (self.heads, -1)) for o in operands]
-        product = torch.einsum("...nk,nok->...no", concatenate(blocks), self.weight)
+        product = torch.einsum("...nk,nok->...no", concatenate(blocks), self.matrix)
         product = product.flatten(-2)
         return product if self.bias is None else product + self.bias
 
@@ -56,11 +65,11 @@ class Affine(nn.Module):
         start = sum(self.operands[:operand])
         columns = slice(start, start + self.operands[operand])
         if self.heads == 1:
-            return g @ self.weight[:, columns]
+            return g @ self.matrix[:, columns]
         columns = slice(columns.start // self.heads, columns.stop // self.heads)
         blocks = g.unflatten(-1, (self.heads, -1))
-        weight = self.weight[..., columns]
-        return torch.einsum("...no,nok->...nk", blocks, weight).flatten(-2)
+        matrix = self.matrix[..., columns]
+        return torch.einsum("...no,nok->...nk", blocks, matrix).flatten(-2)
 
     def blocks(self, operand: int) -> list[Tensor]:
         """The matrices that one operand meets, one a head, as views to initialise."""
@@ -77,9 +86,10 @@ class Affine(nn.Module):
 
     def extra_repr(self) -> str:
         heads = f", heads={self.heads}" if self.heads > 1 else ""
+        columns = f", columns={self.columns.name}" if self.columns else ""
         bias = "" if self.bias is not None else ", bias=False"
         size = self.weight.shape[0] * (self.weight.shape[1] if self.heads > 1 else 1)
-        return f"{' + '.join(map(str, self.operands))} → {size}{heads}{bias}"
+        return f"{' + '.join(map(str, self.operands))} → {size}{heads}{bias}{columns}"
 
 
 def concatenate(operands: Any) -> Tensor:
@@ -130,13 +140,19 @@ class CellWeights(nn.Module):
         return next(iter(self._parameters.values()), None)
 
     def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
-        """The parameters by name (`f.weight`, `p`), whatever wraps them."""
+        """The parameters by name (`f.weight`, `p`), whatever wraps them.
+
+        Where columns= makes a matrix of its parameter, the matrix stands for it.
+        """
         found = []
         for name, _ in parameters:
             owner: Any = self
             parent, _, label = name.rpartition(".")
             if parent:
                 owner = self._modules[parent]
+            if label == "weight" and owner.columns is not None:
+                found.append(owner.matrix)  # made once a call
+                continue
             tensor = owner._parameters.get(label)
             found.append(getattr(owner, label) if tensor is None else tensor)
         return found

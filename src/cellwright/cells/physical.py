@@ -1,0 +1,39 @@
+"""Cells built as dynamical systems: what they keep, and what they cannot do."""
+
+from ..language import cell, name
+from ..language.ops import abs_, sigmoid, softmax, sum_, tanh
+
+
+@cell
+def lem(W, x, y, z, *, dt=1.0):
+    """Long expressive memory, two time scales (Rusch, Mishra, Erichson & Mahoney 2022,
+    eq. 3): each unit of y and z has its own step, at most `dt`."""
+    step_z = dt * sigmoid(W.s(y, x))
+    step_y = dt * sigmoid(W.t(y, x))
+    z = (1 - step_z) * z + step_z * tanh(W.u(y, x))
+    y = (1 - step_y) * y + step_y * tanh(W.v(z, x))
+    return y, z
+
+
+@cell
+def cfn(W, x, h):
+    """Chaos-free network: without input it falls to zero (Laurent & von Brecht 2017,
+    eq. 1–2)."""
+    theta = sigmoid(W.theta(h, x))
+    eta = sigmoid(W.eta(h, x))
+    return theta * tanh(h) + eta * tanh(W.g(x, bias=False))
+
+
+@cell
+def mc_lstm(W, x, c, *, mass: 1):  # type: ignore
+    """Mass-conserving LSTM (Hoedt et al. 2021, section 2): what comes in is stored, or
+    goes out.
+
+    `mass` is what is conserved, `x` what else is known. i and the columns of r, which
+    moves mass between units, sum to 1. The output is the mass that leaves.
+    """
+    share = name("share", c / (sum_(abs_(c)) + 1e-5))  # an empty store divides by ε
+    i = softmax(W.i(share, x))
+    o = sigmoid(W.o(share, x))
+    total = name("total", W.r(c, bias=False, columns=softmax) + i * mass)
+    return o * total, (1 - o) * total
