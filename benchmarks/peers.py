@@ -7,6 +7,7 @@ Every weight's gradient is computed, too. A peer that has no such cell returns {
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -153,6 +154,7 @@ def compiled(job: Job) -> Calls:
     if job.case.name not in COMPILED_CELLS or not few:
         return {}
     torch._dynamo.reset()
+    warnings.filterwarnings("ignore", "dynamo_pgo force disabled")
     run = torch.compile(steps, fullgraph=True, dynamic=False)
     return {"training": of_module(Loop(job, run), job)["training"]}
 
