@@ -1,12 +1,14 @@
 # Everything runs in a virtual environment of the project's own.
 #   make demo   sets up, trains a character model for a minute, evaluates, prints a sample
 #   make test   sets up, runs the tests
+#   make bench  sets up, times the engine beside its peers, into benchmarks/results
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all test-core lint types docs bench clean setup setup-dev
+.PHONY: demo test test-full test-core test-packages lint types docs bench clean setup \
+        setup-dev setup-bench
 
 demo: setup
 	rm -rf $(DEMO)
@@ -16,9 +18,10 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Every combination of cell, type, threads, instruction set and size.
-test-all: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "full or not full"
+# Every combination of cell, type, threads, instruction set and size; `test` takes a
+# pairwise sample of it.
+test-full: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m full
 
 # The core's own tests, under AddressSanitizer and UndefinedBehaviorSanitizer. They need
 # doctest's header (Debian: doctest-dev).
@@ -30,6 +33,9 @@ test-core: setup-dev
 	build/core-tests/core_tests
 	$(BIN)/python .ci/check_isa_objects.py build/core-tests
 
+test-packages: setup
+	bash .ci/packages.sh $(BIN)/python
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,9 +46,14 @@ types: setup-dev
 docs: setup-dev
 	$(BIN)/python -W error docs/build.py
 
+# About a quarter of an hour on a quiet machine; benchmarks/README.md says more.
+bench: setup-bench
+	$(BIN)/python benchmarks/engine.py --json benchmarks/results/engine.json
+
 # What is installed follows from these files: change one, and it is installed again.
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
+setup-bench: $(VENV)/.ready-bench
 
 CORE := CMakeLists.txt $(shell find core -type f)
 
@@ -53,6 +64,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(CORE)
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.ready-bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	touch $@
 
 clean:

@@ -23,7 +23,8 @@ from .schedule import Schedule, dense, packed
 
 _core: Any
 try:
-    from .. import _core
+    # `from .. import` would blame a circular import where the file is missing.
+    import cellwright._core as _core
 except ImportError as error:  # a pure Python build, or a broken one
     _core = None
     _MISSING = str(error)
