@@ -1,7 +1,7 @@
-"""Cells of one's own. Try:
+"""Cells of one's own.
 
-    cellwright check examples/my_cells.py:mine
-    cellwright train stdlib --cell examples/my_cells.py:mine --minutes 1
+Try `cellwright check examples/my_cells.py:mine`, then
+`cellwright train stdlib --cell examples/my_cells.py:mine --minutes 1`.
 """
 
 from cellwright import cell, sigmoid, tanh
