@@ -12,7 +12,7 @@ from oracles import flat, normal, random_cotangents, randomise
 EXTRA_SIZES = {"proj_size": 6}
 
 
-def make_layer(cell, X, H, dtype=torch.float64, isa="", scale=0.35, **options):
+def make_layer(cell, X, H, dtype=torch.float64, isa="", scale=0.25, **options):
     """A native layer with asymmetric weights, on one instruction set."""
     cell = cw.cells.get(cell) if isinstance(cell, str) else cell
     extra = {n: v for n, v in EXTRA_SIZES.items() if n in cell.graph.size_names}
@@ -31,7 +31,8 @@ def make_leaves(layer, T, B, dtype=torch.float64) -> dict[str, Tensor]:
         for n, i in enumerate(graph.inputs)
     }
     leaves |= {
-        s.name: 0.5 * normal(B, s.size, seed=60 + n, grad=False)
+        # positive: the sLSTM divides by a state, and near 0 that is chaos
+        s.name: 0.3 + 0.5 * normal(B, s.size, seed=60 + n, grad=False).abs()
         for n, s in enumerate(graph.states)
     }
     return {n: v.to(dtype).requires_grad_() for n, v in leaves.items()}
