@@ -27,7 +27,7 @@ class _DropIn(nn.RNNBase):
     def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wanted = engine
-        _choose_engine(engine, self._layout, self._obstacle())
+        self._choose_engine()  # what cannot be met is an error now
 
     @property
     def _layout(self) -> TorchLayout:
@@ -36,16 +36,17 @@ class _DropIn(nn.RNNBase):
     @property
     def engine(self) -> str:
         """The engine that runs the layer where its parameters are now."""
-        return _choose_engine(self._wanted, self._layout, self._obstacle())[0]
+        return self._choose_engine()[0]
 
     @property
     def engine_reason(self) -> str:
         """Why it is this engine."""
-        return _choose_engine(self._wanted, self._layout, self._obstacle())[1]
+        return self._choose_engine()[1]
 
-    def _obstacle(self) -> str | None:
+    def _choose_engine(self) -> tuple[str, str]:
         weight: Any = self.weight_ih_l0
-        return native.unavailable(self.cell.graph, weight.device, weight.dtype)
+        layout = torch_kernels.LAYOUTS.index(self._layout)
+        return _engine_of(self._wanted, layout, weight.device.type, weight.dtype)
 
     @property
     def cell(self) -> Cell:
@@ -80,7 +81,7 @@ class _DropIn(nn.RNNBase):
                 return self._walk_packed(input, hx)
             raise ArgumentError(
                 "[engine] the reference engine takes no packed sequences yet; received "
-                "PackedSequence, expected a tensor, or engine='torch'"
+                "PackedSequence, expected a tensor, or another engine"
             )
         return self._walk(engine, input, hx)
 
@@ -207,6 +208,16 @@ class _DropIn(nn.RNNBase):
 
 def _permute(state: Tensor, indices: Tensor | None) -> Tensor:
     return state if indices is None else state.index_select(1, indices)
+
+
+@lru_cache(maxsize=256)
+def _engine_of(
+    wanted: str, layout: int, device: str, dtype: torch.dtype
+) -> tuple[str, str]:
+    """The engine of a drop-in, and why: asked at every call."""
+    chosen = torch_kernels.LAYOUTS[layout]
+    obstacle = native.unavailable(chosen.cell.graph, torch.device(device), dtype)
+    return _choose_engine(wanted, chosen, obstacle)
 
 
 @lru_cache(maxsize=256)
