@@ -110,10 +110,49 @@ void run_alone(const Job& job) {
     job.body(job.context, 0);
 }
 
+struct Team {
+    OpenMP runtime{};
+    pid_t process = 0;  // of which it is; 0 without one
+};
+
+Team team;
+std::mutex team_busy;
+
+struct TeamJob {
+    const Job& job;
+    std::atomic<bool> begun{false};
+};
+
+// What each thread of the team runs: thread 0 is the caller.
+void run_in_team(void* data) {
+    TeamJob& shared = *static_cast<TeamJob*>(data);
+    const int thread = team.runtime.thread_number();
+    if (thread == 0) {
+        shared.job.begin(shared.job.context, team.runtime.team_size());
+        shared.begun.store(true, std::memory_order_release);
+    }
+    for (int spins = 0; !shared.begun.load(std::memory_order_acquire); ++spins)
+        spins < kSpins ? pause() : std::this_thread::yield();
+    shared.job.body(shared.job.context, thread);
+}
+
+bool has_team() { return team.process == getpid() && !team.runtime.in_parallel(); }
+
 }  // namespace
+
+void use_openmp(const OpenMP& runtime) {
+    const std::lock_guard lock(team_busy);
+    team = {runtime, getpid()};
+}
 
 void run_on_pool(int threads, int64_t patience, const Job& job) {
     if (threads <= 1) return run_alone(job);
+    if (has_team()) {
+        const std::unique_lock lock(team_busy, std::try_to_lock);
+        if (!lock) return run_alone(job);
+        TeamJob shared{job};
+        return team.runtime.parallel(run_in_team, &shared, unsigned(threads), 0);
+    }
     Pool* p = pool();
     std::unique_lock lock(p->busy, std::try_to_lock);
     if (!lock) return run_alone(job);

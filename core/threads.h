@@ -35,6 +35,21 @@ struct Job {
 // starts a pool of its own.
 void run_on_pool(int threads, int64_t patience, const Job& job);
 
+// The OpenMP runtime that the process already uses, by its functions (GNU's interface,
+// which Intel's and LLVM's have too).
+struct OpenMP {
+    void (*parallel)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+    int (*thread_number)();
+    int (*team_size)();
+    int (*in_parallel)();
+};
+
+// From now on jobs run on this runtime's threads, not on a pool of our own. Its workers
+// spin for milliseconds after each of the program's own parallel regions: other threads
+// would wait for their cores, but they themselves come at once. A forked child, which has
+// none of them, keeps to a pool of its own.
+void use_openmp(const OpenMP& runtime);
+
 // CELLWRIGHT_THREADS from the environment, or `otherwise`.
 int threads_or(int otherwise);
 

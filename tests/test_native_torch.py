@@ -4,6 +4,8 @@ import copy
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -294,3 +296,30 @@ def test_after_a_fork():
         if pid == 0:  # the pool's threads are gone here
             os._exit(0 if torch.equal(layer(x)[0], expected) else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+_ON_A_POOL = """
+import hashlib, torch, cellwright as cw
+from cellwright.engine.native import info
+torch.set_num_threads(2)
+torch.manual_seed(0)
+layer, x = cw.Recurrent("lstm", 24, 64), torch.randn(30, 40, 24, requires_grad=True)
+y, _ = layer(x)
+y.square().sum().backward()
+tensors = [y.detach(), x.grad, *(p.grad for p in layer.parameters())]
+data = b"".join(t.numpy().tobytes() for t in tensors)
+print(info()["pool"], hashlib.sha256(data).hexdigest())
+"""
+
+
+def test_torchs_threads_and_a_pool_of_our_own_give_the_same_bits():
+    def run(pool):
+        command = [sys.executable, "-c", _ON_A_POOL]
+        environment = {**os.environ, "CELLWRIGHT_POOL": pool}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.rsplit(maxsplit=1)
+
+    (theirs, shared), (own, alone) = run(""), run("own")
+    assert (theirs, own) == ("torch's", "own")
+    assert shared == alone

@@ -160,6 +160,17 @@ NB_MODULE(_core, m) {
              "previous"_a.none() = nb::none());
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
           "parameters"_a, "gradients"_a, "threads"_a, "isa"_a);
+    m.def(
+        "use_openmp",
+        [](uintptr_t parallel, uintptr_t thread_number, uintptr_t team_size,
+           uintptr_t in_parallel) {
+            use_openmp({reinterpret_cast<decltype(OpenMP::parallel)>(parallel),
+                        reinterpret_cast<decltype(OpenMP::thread_number)>(thread_number),
+                        reinterpret_cast<decltype(OpenMP::team_size)>(team_size),
+                        reinterpret_cast<decltype(OpenMP::in_parallel)>(in_parallel)});
+        },
+        "parallel"_a, "thread_number"_a, "team_size"_a, "in_parallel"_a,
+        "Jobs run on the threads of this OpenMP runtime, given by its functions' addresses.");
     m.def("opcodes", [] {
         return std::vector<std::string>{
 #define OPCODE(name, reads, kind) #name,

@@ -39,6 +39,11 @@ def run(
 ) -> None:
     """A buffer is a DLPack matrix, or (address, rows, columns, stride)."""
 
+def use_openmp(
+    parallel: int, thread_number: int, team_size: int, in_parallel: int
+) -> None:
+    """Jobs run on the threads of this OpenMP runtime, given by its functions."""
+
 def opcodes() -> list[str]:
     """Every opcode, by number."""
 

@@ -19,6 +19,7 @@ from ..compiler.plan import Plan, unsupported
 from ..compiler.stages import Binding
 from ..language import Graph
 from ..language.evaluate import evaluate
+from .openmp import share_threads
 from .schedule import Schedule, dense, packed
 
 _core: Any
@@ -28,6 +29,7 @@ try:
 except ImportError as error:  # a pure Python build, or a broken one
     _core = None
     _MISSING = str(error)
+_SHARES_THREADS = _core is not None and share_threads(_core)
 
 DTYPES = (torch.float32, torch.float64)
 Buffer = tuple[int, int, int, int]  # address, rows, columns, stride
@@ -58,6 +60,7 @@ def info() -> dict[str, Any]:
         "isas": _core.isas(),
         "isa": _core.isa(),
         "threads": _core.threads(torch.get_num_threads()),
+        "pool": "torch's" if _SHARES_THREADS else "own",
     }
 
 
