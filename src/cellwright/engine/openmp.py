@@ -1,7 +1,7 @@
 """Lets the core run on the threads that torch already has.
 
-torch's OpenMP workers spin for milliseconds after each parallel operation. A pool of our
-own would wait for their cores; its jobs in between would run on one thread. So the core
+torch's OpenMP workers spin for milliseconds after each parallel operation. A pool of
+our own would wait for their cores, its jobs run on one thread meanwhile. So the core
 asks torch's own runtime for threads, where it is one that has GNU's interface.
 `CELLWRIGHT_POOL=own` keeps the core to its own pool.
 """
