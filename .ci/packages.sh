@@ -10,7 +10,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-python=${1:-$root/.venv/bin/python}
+python=${1:-.venv/bin/python}
+python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")  # we change folders
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PIP_CONSTRAINT=$root/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
