@@ -16,16 +16,16 @@ from ..engine import native, reference
 from ..language import ArgumentError, Cell, Graph
 from ..language.errors import did_you_mean
 from . import torch_kernels
+from .engines import ChoosesEngine
 from .weights import CellWeights
 
 _FORWARD = ("state", "lengths", "resets")  # arguments of `forward` beside the inputs
-ENGINES = ("auto", "native", "torch", "reference")
 
 State = Tensor | tuple[Tensor, ...]
 Run = Callable[..., tuple[Tensor, list[Tensor]]]
 
 
-class Recurrent(nn.Module):
+class Recurrent(ChoosesEngine, nn.Module):
     """A recurrent layer, or several, of any cell.
 
     Takes x (T, B, input_size), or (B, T, input_size) with `batch_first`, or
@@ -104,32 +104,17 @@ class Recurrent(nn.Module):
         self._natives = [
             native.NativeCell(graph, own_parameters(graph)) for graph in self.graphs
         ]
-        self._wanted, self._chosen = engine, {}
-        self._choose_engine()  # what cannot be met is an error now
+        self._want_engine(engine)
 
     @property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
 
-    @property
-    def engine(self) -> str:
-        """The engine that runs the layer where its parameters are now."""
-        return self._choose_engine()[0]
-
-    @property
-    def engine_reason(self) -> str:
-        """Why it is this engine."""
-        return self._choose_engine()[1]
-
-    def _choose_engine(self) -> tuple[str, str]:
+    def _placement(self) -> tuple[torch.device, torch.dtype]:
         parameter = self.cells[0].first_parameter()  # type: ignore[operator]
-        device = torch.device("cpu") if parameter is None else parameter.device
-        dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
-        key = device.type, dtype
-        if key not in self._chosen:
-            obstacle = native.unavailable(self.cell.graph, device, dtype)
-            self._chosen[key] = _choose_engine(self._wanted, self._layout, obstacle)
-        return self._chosen[key]
+        if parameter is None:
+            return torch.device("cpu"), torch.get_default_dtype()
+        return parameter.device, parameter.dtype
 
     def _bind_layers(self) -> list[Graph]:
         """One graph with concrete sizes a layer and direction."""
@@ -396,40 +381,6 @@ def _configure(
             )
         sizes[name] = value
     return cell, sizes
-
-
-def _choose_engine(
-    wanted: str, layout: torch_kernels.TorchLayout | None, obstacle: str | None
-) -> tuple[str, str]:
-    """The engine that will run, and why; `obstacle` is why native cannot."""
-    if wanted not in ENGINES:
-        raise ArgumentError(
-            f"[engine] received {wanted!r}, expected one of {', '.join(ENGINES)}"
-        )
-    if wanted == "native" and obstacle:
-        raise ArgumentError(
-            f"[engine] the native engine cannot run this layer: {obstacle}; received "
-            "'native', expected 'auto', 'torch' or 'reference'"
-        )
-    if wanted == "torch" and layout is None:
-        raise ArgumentError(
-            "[engine] torch has no kernel for this cell; received 'torch', expected "
-            "'auto', 'native' or 'reference'"
-        )
-    if wanted == "reference":
-        return "reference", "asked for"
-    if wanted == "native" or (wanted == "auto" and not obstacle):
-        how = "asked for" if wanted == "native" else "default"
-        return "native", f"{how}: the compiled core, {native.info()['isa']}"
-    if layout is None:
-        return (
-            "reference",
-            f"torch has no kernel for these equations; native: {obstacle}",
-        )
-    how = f"the equations are torch's; native: {obstacle}"
-    if wanted == "torch":
-        how = "asked for"
-    return "torch", f"{how}: torch._VF.{layout.kernel}"
 
 
 # -- tensors -------------------------------------------------------------------

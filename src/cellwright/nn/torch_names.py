@@ -17,36 +17,25 @@ from ..compiler.bindings import packed_parameters
 from ..engine import native, reference
 from ..language import ArgumentError, Cell
 from . import torch_kernels
-from .recurrent import _choose_engine, run_layers
+from .engines import ChoosesEngine
+from .recurrent import run_layers
 from .torch_kernels import TorchLayout
 
 
-class _DropIn(nn.RNNBase):
+class _DropIn(ChoosesEngine, nn.RNNBase):
     """What the three drop-ins share; `_layout` says which cell they are."""
 
     def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._wanted = engine
-        self._choose_engine()  # what cannot be met is an error now
+        self._want_engine(engine)
 
     @property
     def _layout(self) -> TorchLayout:
         raise NotImplementedError
 
-    @property
-    def engine(self) -> str:
-        """The engine that runs the layer where its parameters are now."""
-        return self._choose_engine()[0]
-
-    @property
-    def engine_reason(self) -> str:
-        """Why it is this engine."""
-        return self._choose_engine()[1]
-
-    def _choose_engine(self) -> tuple[str, str]:
+    def _placement(self) -> tuple[torch.device, torch.dtype]:
         weight: Any = self.weight_ih_l0
-        layout = torch_kernels.LAYOUTS.index(self._layout)
-        return _engine_of(self._wanted, layout, weight.device.type, weight.dtype)
+        return weight.device, weight.dtype
 
     @property
     def cell(self) -> Cell:
@@ -208,16 +197,6 @@ class _DropIn(nn.RNNBase):
 
 def _permute(state: Tensor, indices: Tensor | None) -> Tensor:
     return state if indices is None else state.index_select(1, indices)
-
-
-@lru_cache(maxsize=256)
-def _engine_of(
-    wanted: str, layout: int, device: str, dtype: torch.dtype
-) -> tuple[str, str]:
-    """The engine of a drop-in, and why: asked at every call."""
-    chosen = torch_kernels.LAYOUTS[layout]
-    obstacle = native.unavailable(chosen.cell.graph, torch.device(device), dtype)
-    return _choose_engine(wanted, chosen, obstacle)
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,82 @@
+"""Which engine runs a layer, and why: one choice for `Recurrent` and the drop-ins."""
+
+from __future__ import annotations
+
+import torch
+
+from ..engine import native
+from ..language import ArgumentError, Cell
+from .torch_kernels import TorchLayout
+
+ENGINES = ("auto", "native", "torch", "reference")
+
+
+class ChoosesEngine:
+    """Gives a layer `engine` and `engine_reason`: they follow its parameters.
+
+    A layer calls `_want_engine` when it is made, has a `cell` and a `_layout` (how
+    torch packs it, where torch has it), and says in `_placement` where it is.
+    """
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs the layer where its parameters are now."""
+        return self._choice()[0]
+
+    @property
+    def engine_reason(self) -> str:
+        """Why it is this engine."""
+        return self._choice()[1]
+
+    def _want_engine(self, wanted: str) -> None:
+        self._wanted = wanted
+        self._choices: dict[tuple[str, torch.dtype], tuple[str, str]] = {}
+        self._choice()  # what cannot be met is an error now
+
+    def _choice(self) -> tuple[str, str]:
+        device, dtype = self._placement()
+        key = device.type, dtype
+        if key not in self._choices:
+            cell: Cell = self.cell  # type: ignore[attr-defined]
+            layout: TorchLayout | None = self._layout  # type: ignore[attr-defined]
+            obstacle = native.unavailable(cell.graph, device, dtype)
+            self._choices[key] = choose_engine(self._wanted, layout, obstacle)
+        return self._choices[key]
+
+    def _placement(self) -> tuple[torch.device, torch.dtype]:
+        """Where the parameters are, and their type."""
+        raise NotImplementedError
+
+
+def choose_engine(
+    wanted: str, layout: TorchLayout | None, obstacle: str | None
+) -> tuple[str, str]:
+    """The engine that will run, and why; `obstacle` is why native cannot."""
+    if wanted not in ENGINES:
+        raise ArgumentError(
+            f"[engine] received {wanted!r}, expected one of {', '.join(ENGINES)}"
+        )
+    if wanted == "native" and obstacle:
+        raise ArgumentError(
+            f"[engine] the native engine cannot run this layer: {obstacle}; received "
+            "'native', expected 'auto', 'torch' or 'reference'"
+        )
+    if wanted == "torch" and layout is None:
+        raise ArgumentError(
+            "[engine] torch has no kernel for this cell; received 'torch', expected "
+            "'auto', 'native' or 'reference'"
+        )
+    if wanted == "reference":
+        return "reference", "asked for"
+    if wanted == "native" or (wanted == "auto" and not obstacle):
+        how = "asked for" if wanted == "native" else "default"
+        return "native", f"{how}: the compiled core, {native.info()['isa']}"
+    if layout is None:
+        return (
+            "reference",
+            f"torch has no kernel for these equations; native: {obstacle}",
+        )
+    how = f"the equations are torch's; native: {obstacle}"
+    if wanted == "torch":
+        how = "asked for"
+    return "torch", f"{how}: torch._VF.{layout.kernel}"
