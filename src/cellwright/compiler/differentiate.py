@@ -60,7 +60,7 @@ def differentiate(graph: Graph) -> VectorJacobian:
     found: dict[int, int] = {}  # node -> its cotangent
     for name, number in _seeds(graph):
         size = graph.nodes[number].size
-        seed = builder._append(Node(COTANGENT, (), (("name", f"d.{name}"),), size))
+        seed = builder.append(Node(COTANGENT, (), (("name", f"d.{name}"),), size))
         _accumulate(builder, found, number, seed)
     for number in reversed(range(len(graph.nodes))):
         if number in found:
@@ -92,7 +92,7 @@ def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
         for operand, arg in enumerate(node.args):
             attrs = (("operand", operand), ("weight", node["weight"]))
             size = builder.nodes[arg].size
-            pulled = builder._append(Node(TRANSPOSED, (found[number],), attrs, size))
+            pulled = builder.append(Node(TRANSPOSED, (found[number],), attrs, size))
             _accumulate(builder, found, arg, pulled)
     elif node.op in OPS:
         g, y, *args = [Traced(builder, n) for n in (found[number], number, *node.args)]

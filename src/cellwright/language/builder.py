@@ -32,11 +32,11 @@ class Builder:
 
     def add_input(self, name: str, size: Size) -> int:
         self.inputs.append(Input(name, size))
-        return self._leaf("input", "name", name, size)
+        return self.leaf("input", "name", name, size)
 
     def add_state(self, name: str, size: Size, init: float) -> int:
         self.states.append(State(name, size, float(init)))
-        return self._leaf("state", "name", name, size)
+        return self.leaf("state", "name", name, size)
 
     def constant(self, value: Any) -> int:
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -45,16 +45,16 @@ class Builder:
                 f"[{self.where()}] a cell computes with values and Python numbers; "
                 f"received {value!r} ({type(value).__name__})"
             )
-        return self._leaf("constant", "value", float(value), 1)
+        return self.leaf("constant", "value", float(value), 1)
 
-    def _leaf(self, op: str, key: str, value: Any, size: Size) -> int:
+    def leaf(self, op: str, key: str, value: Any, size: Size) -> int:
         """One node for each leaf: a weight or a number may be written many times."""
         if (op, repr(value)) not in self._leaves:
-            node = self._append(Node(op, (), ((key, value),), size, self.line()))
+            node = self.append(Node(op, (), ((key, value),), size, self.line()))
             self._leaves[op, repr(value)] = node
         return self._leaves[op, repr(value)]
 
-    def _append(self, node: Node) -> int:
+    def append(self, node: Node) -> int:
         self.nodes.append(node)
         return len(self.nodes) - 1
 
@@ -68,7 +68,7 @@ class Builder:
         self._declare(
             Weight(name, kind, size, bias=False, init=init, source=self.line())
         )
-        return self._leaf("weight", "weight", name, size)
+        return self.leaf("weight", "weight", name, size)
 
     def affine(
         self,
@@ -98,7 +98,7 @@ class Builder:
                 columns=made_by, source=self.line(),
             )
         )  # fmt: skip
-        return self._append(Node(AFFINE, args, (("weight", name),), size, self.line()))
+        return self.append(Node(AFFINE, args, (("weight", name),), size, self.line()))
 
     def _check_operand(self, name: str, node: Node) -> None:
         """A matrix maps rows of units; a number alone has none."""
@@ -171,7 +171,7 @@ class Builder:
         if "heads" in attrs:
             self._check_heads(op.name, (size,), attrs["heads"])
         node = Node(op.name, args, tuple(sorted(attrs.items())), size, self.line())
-        return self._append(node)
+        return self.append(node)
 
     def _check_conditions(self, op: Op, args: tuple[int, ...]) -> None:
         for position, arg in enumerate(args):

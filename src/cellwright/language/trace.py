@@ -401,7 +401,7 @@ def _replay_node(
     if node.op == "constant":
         return builder.constant(node["value"])
     if node.op in ("input", "state"):
-        return builder._leaf(node.op, "name", node["name"], size(node.size))
+        return builder.leaf(node.op, "name", node["name"], size(node.size))
     if node.op in LEAVES or node.op == AFFINE:
         weight = graph.weight(node["weight"])
         if node.op == AFFINE:
