@@ -32,9 +32,10 @@ template <class T> struct Product {
     int vectors;
 };
 
-// sums[k][v] += sum over rows of source(r, k) * panel(r, v), k in [first, last).
+// sums[k][v] += sum over rows of source(k, r) * panel(r, v), k in [first, last).
 template <class T> struct Outer {
-    const T* const* rows;  // the source's rows
+    const T* source;  // transposed: column k of row r at source[k * source_stride + r]
+    int64_t source_stride;
     int64_t row_count;
     int64_t first, last;
     const T* panel;  // vector v of row r at panel[r * panel_stride + v * lanes]
@@ -78,6 +79,8 @@ template <class T> struct Kernels {
     void (*product)(const Product<T>&);
     void (*outer)(const Outer<T>&);
     void (*pointwise)(const Tile<T>&);
+    // out[k * stride + r] = rows[r][k], k < count, r < lanes
+    void (*transpose)(const T* const* rows, int64_t count, T* out, int64_t stride);
     // sums[i] += sum over rows of panel[r * stride + i], i < count
     void (*column_sums)(const T* panel, int64_t stride, int64_t rows, int64_t count,
                         T* sums);

@@ -16,8 +16,12 @@ namespace cellwright {
 
 namespace {
 
-constexpr int64_t kTileBytes = 32 << 10;   // a tile's registers: most of the L1 cache
+constexpr int64_t kTileBytes = 28 << 10;   // a tile's registers: most of the L1 cache
 constexpr int64_t kWideTileRows = 8;       // rows of a tile that spans all units
+constexpr int64_t kLineBytes = 64;         // of a cache line
+constexpr int64_t kBlocksEach = 4;         // of a stage, for each thread that shares it
+constexpr int64_t kReuseRows = 72;         // rows that a tile had better have, if it can
+constexpr int64_t kHoistedRows = 64;       // rows whose inputs' products are held at a time
 constexpr int64_t kChunkRows = 512;        // rows of gate gradients held at a time
 constexpr int64_t kFewRows = 2;            // too few to fill a micro-kernel's registers
 constexpr int64_t kSliceColumns = 96;      // of a gradient: the grain of its tasks
@@ -327,10 +331,13 @@ struct StageLayout {
     std::vector<TermLayout> terms;
     std::vector<Instruction> begin;  // sets the accumulators
     size_t row_registers;
+    size_t hoisted = 0;      // terms that are summed up for many levels at once
+    int64_t sums_row = 0;    // elements of a row of those sums, within a block
+    size_t sums = 0;         // [block][row of the chunk][accumulator][width]
 };
 
 struct PanelLayout {
-    int64_t block, stride;  // elements of a row within a block; from block to block
+    int64_t block, row, stride;  // elements of a row, from row to row, from block to block
     bool reduced = false;
     size_t sums;
 };
@@ -338,6 +345,15 @@ struct PanelLayout {
 struct GradientLayout {
     std::vector<Range> ranges;
     size_t sums;
+    size_t source;  // of the walk's
+};
+
+// What gradients multiply a panel by: for a chunk, column by column.
+struct SourceLayout {
+    View view;
+    Axis axis;
+    int64_t width, stride;  // columns, and from one to the next
+    size_t columns;
 };
 
 struct Chunk {
@@ -369,10 +385,13 @@ public:
         lanes_ = widest(schedule_);
         block_ = block_rows(schedule_);
         abreast_ = lanes_ <= kFewRows ? kernels_.vectors_of_few_rows : kernels_.vectors;
-        lay_out_stages();
         lay_out_levels();
+        // Few rows a level use a product badly. What needs no state needs not wait for it.
+        hoists_ = !program_.backward && trees_ == nullptr && schedule_.levels > 1 &&
+                  lanes_ < kOwnRows;
         lay_out_chunks();
         choose_threads();
+        lay_out_stages();
         lay_out_memory();
     }
 
@@ -415,31 +434,24 @@ private:
         const int W = kernels_.lanes;
         for (const Stage& s : program_.stages) {
             StageLayout l{};
-            int64_t columns = 1;
-            for (const Term& t : s.terms) columns = std::max<int64_t>(columns, t.columns.size());
-            l.vectors = 1;
-            const int64_t single = ceil_div(s.units, W) * W;
-            // A stage without products is best narrow: its panels' rows then fit the L1
-            // cache when the gradients pass over them.
-            const int most = s.terms.empty() ? 2 : abreast_;
-            for (int v = 2; v * columns <= most; ++v) {
-                const int64_t padded = ceil_div(s.units, v * W) * v * W;
-                if (padded * 7 <= single * 8) l.vectors = v;
-            }
-            if (s.whole || in_one_tile(s)) l.vectors = int(ceil_div(s.units, W));
+            l.vectors = s.whole ? int(ceil_div(s.units, W)) : vectors_of_block(s);
             l.width = int64_t(l.vectors) * W;
             l.blocks = ceil_div(s.units, l.width);
             const int64_t fit = kTileBytes / (s.tiles * l.width * int64_t(sizeof(T)));
             l.tile_rows = std::clamp<int64_t>(fit, kWideTileRows, kernels_.tile_rows);
-            for (const Accumulator& a : s.accumulators)
+            for (const Accumulator& a : s.accumulators) {
                 l.begin.push_back({Opcode::identity_, a.tile, a.start, 0, 0, 0});
+                l.sums_row = std::max(l.sums_row, (a.tile + 1) * l.width);
+            }
+            if (hoists_ && s.when == When::level) l.hoisted = leading_inputs(s);
             layouts_.push_back(std::move(l));
         }
         panels_.resize(program_.arrays.size());
         for (size_t i = 0; i < program_.arrays.size(); ++i) {
             const Array& a = program_.arrays[i];
-            if (a.rows == Rows::panel)
-                panels_[i].block = a.columns * layouts_[a.stage].width;
+            if (a.rows != Rows::panel) continue;
+            panels_[i].block = a.columns * layouts_[a.stage].width;
+            panels_[i].row = odd_lines(panels_[i].block);
         }
         for (const Reduction& r : program_.reductions) panels_[r.panel].reduced = true;
         for (size_t i = 0; i < program_.stages.size(); ++i) lay_out_terms(i);
@@ -450,21 +462,64 @@ private:
             for (int64_t b = 0; b < s.blocks; ++b)
                 l.ranges.push_back(heads_range(b * s.width, std::min(units, (b + 1) * s.width),
                                                units, g.width, g.heads));
+            l.source = source_of(g);
             gradients_.push_back(std::move(l));
         }
     }
 
-    // Where a level is small and its rows are few, no thread shares it, and dispatch is
-    // much of its time: one tile spans all units.
-    bool in_one_tile(const Stage& s) const {
-        if (program_.backward || lanes_ > kFewRows) return false;
-        int64_t work = 0;
-        for (const Stage& other : program_.stages)
-            for (const Term& t : other.terms)
-                work += int64_t(t.pieces.size()) * t.width * other.units / t.heads;
-        const bool blocks = std::any_of(s.terms.begin(), s.terms.end(),
-                                        [](const Term& t) { return t.heads > 1; });
-        return !blocks && work * lanes_ < kOneLevel;
+    // Gradients that read the same rows share them.
+    size_t source_of(const Gradient& g) {
+        const View& v = g.source;
+        const Axis axis = program_.arrays[g.panel].axis;
+        size_t i = 0;
+        for (; i < sources_.size(); ++i) {
+            const View& other = sources_[i].view;
+            if (other.array == v.array && other.access == v.access && other.slot == v.slot &&
+                sources_[i].axis == axis)
+                break;
+        }
+        if (i == sources_.size()) sources_.push_back({v, axis, 0, 0, 0});
+        sources_[i].width = std::max(sources_[i].width, g.width);
+        return i;
+    }
+
+    static bool fills_panel(const Stage& s) {
+        return std::any_of(s.code.begin(), s.code.end(), [](const Instruction& in) {
+            return in.op == Opcode::store_panel_;
+        });
+    }
+
+    // How many of a stage's terms, from the first on, read what is there before the walk.
+    size_t leading_inputs(const Stage& s) const {
+        const auto waits = [&](const Term& t) {
+            const View& v = s.views[t.view];
+            const Array& a = program_.arrays[v.array];
+            return a.scratch || a.rows != Rows::sequence || v.access != Access::current ||
+                   written_[v.array];
+        };
+        return std::find_if(s.terms.begin(), s.terms.end(), waits) - s.terms.begin();
+    }
+
+    // A tile is as wide as the L1 cache allows for its rows: whole cache lines of each row
+    // are moved at once, and dispatch is paid for more. Threads that share a stage need
+    // blocks to share; heads are best one by one. Sums over a panel go block by block: its
+    // blocks are the same whatever the rows and threads, and so are the sums' bits.
+    int vectors_of_block(const Stage& s) const {
+        const int64_t W = kernels_.lanes, single = ceil_div(s.units, W);
+        const bool panel = fills_panel(s), level = s.when == When::level && !panel;
+        const int64_t lanes = shared_stages_ ? lanes_ : ceil_div(lanes_, threads_);
+        const int64_t rows = level ? std::min(lanes, kReuseRows) : kReuseRows;
+        int64_t most = kTileBytes / (s.tiles * rows * W * int64_t(sizeof(T)));
+        if (!panel && (shared_stages_ || !level))
+            most = std::min(most, single / (kBlocksEach * threads_));
+        for (const Term& t : s.terms) most = std::min(most, single / t.heads);
+        int64_t vectors = 1;
+        for (int64_t v = 2; v <= single; ++v) {
+            const bool line = vectors * W * int64_t(sizeof(T)) >= kLineBytes;
+            const bool padded = ceil_div(single, v) * v * 7 > single * 8;
+            if ((v <= most || !line) && !padded) vectors = v;
+        }
+        return int(vectors);
     }
 
     void lay_out_terms(size_t index) {
@@ -487,10 +542,8 @@ private:
                 }
                 range.at = at;
                 at += depth * term.vectors * kernels_.lanes;
-                work_ += depth * term.vectors * kernels_.lanes;
                 term.ranges.push_back(range);
             }
-            weights_ += at;
             term.weights = memory_.reserve<T>(at);
             l.terms.push_back(std::move(term));
         }
@@ -530,27 +583,36 @@ private:
             chunk_rows_ = std::max(chunk_rows_, rows);
             chunk_children_ = std::max(chunk_children_, chunks_.back().children);
         };
-        if (!program_.backward) return add(0, s.levels);
-        int64_t last = s.levels, rows = 0;
-        for (int64_t l = s.levels; l-- > 0;) {  // in the order of the walk
-            if (rows > 0 && rows + s.counts[l] > kChunkRows) {
-                add(l + 1, last);
-                last = l + 1;
-                rows = 0;
-            }
-            rows += s.counts[l];
+        if (!program_.backward && !hoists_) return add(0, s.levels);
+        const int64_t most = program_.backward ? kChunkRows : kHoistedRows;
+        int64_t done = 0, rows = 0;
+        const auto close = [&](int64_t end) {  // levels [done, end) in the order of the walk
+            if (program_.backward)
+                add(s.levels - end, s.levels - done);
+            else
+                add(done, end);
+            done = end;
+            rows = 0;
+        };
+        for (int64_t i = 0; i < s.levels; ++i) {
+            const int64_t more = s.counts[program_.backward ? s.levels - 1 - i : i];
+            if (rows > 0 && rows + more > most) close(i);
+            rows += more;
         }
-        add(0, last);
+        close(s.levels);
     }
 
     // Rows are independent in a dense walk, so threads may each walk rows of their own;
     // where those are few, or the weights too many to pass by twice, they share each
     // stage's units and meet after it.
     void choose_threads() {
+        for (const Stage& s : program_.stages)
+            for (const Term& t : s.terms)
+                work_ += int64_t(t.pieces.size()) * t.width * s.units / t.heads;
         threads_ = work_ * walked_ < kOneThread ? 1 : call_.threads;
         shared_stages_ = threads_ > 1 && (schedule_.previous != nullptr || trees_ != nullptr ||
                                           lanes_ < kOwnRows * threads_ ||
-                                          weights_ * int64_t(sizeof(T)) > kOwnWeights);
+                                          work_ * int64_t(sizeof(T)) > kOwnWeights);
         if (shared_stages_ && work_ * lanes_ < kOneLevel) {  // not worth a meeting
             shared_stages_ = false;
             threads_ = 1;
@@ -563,9 +625,11 @@ private:
         for (size_t i = 0; i < program_.stages.size(); ++i) {
             const Stage& s = program_.stages[i];
             views = std::max(views, s.views.size());
-            tile = std::max(tile, s.tiles * layouts_[i].tile_rows * layouts_[i].width);
+            StageLayout& l = layouts_[i];
+            tile = std::max(tile, s.tiles * l.tile_rows * l.width);
+            if (l.hoisted > 0) l.sums = memory_.reserve<T>(l.blocks * chunk_rows_ * l.sums_row);
         }
-        table_rows_ = std::max(lanes_, program_.backward ? chunk_rows_ : 0);
+        table_rows_ = std::max(lanes_, program_.backward || hoists_ ? chunk_rows_ : 0);
         table_rows_ = std::max({table_rows_, level_children_, chunk_children_});
         first_row_.resize(threads_);
         for (int t = 0; t < threads_; ++t) {
@@ -580,7 +644,7 @@ private:
             if (!a.scratch) continue;
             if (a.rows == Rows::panel) {
                 const StageLayout& s = layouts_[a.stage];
-                panels_[i].stride = (most_rows(a.axis) + 1) * panels_[i].block;
+                panels_[i].stride = (most_rows(a.axis) + 1) * panels_[i].row;
                 scratch_[i] = memory_.reserve<T>(s.blocks * panels_[i].stride);
                 if (panels_[i].reduced)
                     panels_[i].sums = memory_.reserve<T>(s.blocks * panels_[i].block);
@@ -602,7 +666,18 @@ private:
             }
             gradients_[i].sums = memory_.reserve<T>(at);
         }
+        for (SourceLayout& s : sources_) {
+            s.stride = odd_lines(most_rows(s.axis) + kMaxLanes);
+            s.columns = memory_.reserve<T>(s.width * s.stride);
+        }
         if (program_.backward) lay_out_tasks();
+    }
+
+    // So many elements or a few more: an odd number of cache lines. What is read across at
+    // this distance must not all fall into a few of the L1 cache's sets.
+    static int64_t odd_lines(int64_t elements) {
+        const int64_t line = kLineBytes / int64_t(sizeof(T));
+        return (ceil_div(elements, line) | 1) * line;
     }
 
     int64_t scratch_stride(const Array& a) const {
@@ -636,7 +711,7 @@ private:
                 buffers_[i] = {static_cast<T*>(call_.arrays[i].data), call_.arrays[i].stride};
             else
                 buffers_[i] = {memory_.at<T>(scratch_[i]),
-                               a.rows == Rows::panel ? panels_[i].block : scratch_stride(a)};
+                               a.rows == Rows::panel ? panels_[i].row : scratch_stride(a)};
         }
     }
 
@@ -653,6 +728,8 @@ private:
                 level(program_.backward ? chunk.last_level - 1 - i : chunk.first_level + i,
                       chunk, thread);
             if (tasks_.empty()) continue;
+            wait();
+            for (const SourceLayout& s : sources_) turn(s, chunk, thread);
             wait();
             chunk_tasks(c, thread);
             wait();
@@ -793,6 +870,7 @@ private:
         const std::vector<View>& views = program_.stages[index].views;
         for (size_t v = 0; v < views.size(); ++v)
             point(views[v], l, chunk, first, last, table(thread, v));
+        first_row_[thread] = ranks_[l] - chunk.base + first;
         tiles(index, last - first, shared_stages_, thread);
     }
 
@@ -803,16 +881,54 @@ private:
             tiles(i, rows_of(chunk, program_.stages[i].axis), true, thread);
             wait();
         }
+        if (!hoists_) return;
+        for (size_t i = 0; i < program_.stages.size(); ++i) {
+            if (layouts_[i].hoisted == 0) continue;
+            point_chunk(program_.stages[i], chunk, thread);
+            each_tile(layouts_[i], chunk.rows, true, thread,
+                      [&](int64_t block, int64_t row, int64_t rows) {
+                          hoist(i, block, row, rows, thread);
+                      });
+        }
+        wait();
+    }
+
+    // The sums of a stage's hoisted terms, for rows of a chunk and one block of units.
+    void hoist(size_t index, int64_t block, int64_t row, int64_t rows, int thread) const {
+        const Stage& stage = program_.stages[index];
+        const StageLayout& s = layouts_[index];
+        const T* start = row_registers(index, block) - stage.tiles * s.width;
+        T* sums = hoisted(s, block, row);
+        for (int64_t r = 0; r < rows; ++r)
+            for (const Accumulator& a : stage.accumulators)
+                std::copy_n(start + a.start * s.width, s.width,
+                            sums + r * s.sums_row + a.tile * s.width);
+        TileView<T> views[kMaxViews];
+        for (size_t v = 0; v < stage.views.size(); ++v) views[v].rows = table(thread, v) + row;
+        for (size_t i = 0; i < s.hoisted; ++i)
+            product(stage, s, i, block, views, {sums, s.width, s.sums_row, rows});
+    }
+
+    T* hoisted(const StageLayout& s, int64_t block, int64_t row) const {
+        return memory_.at<T>(s.sums) + (block * chunk_rows_ + row) * s.sums_row;
     }
 
     // The tiles of a stage, for the rows of the thread's table; its share, if `shared`.
     void tiles(size_t index, int64_t rows, bool shared, int thread) const {
-        const StageLayout& s = layouts_[index];
+        each_tile(layouts_[index], rows, shared, thread,
+                  [&](int64_t block, int64_t row, int64_t count) {
+                      tile(index, block, row, count, thread);
+                  });
+    }
+
+    template <class F>
+    void each_tile(const StageLayout& s, int64_t rows, bool shared, int thread,
+                   const F& f) const {
         const int64_t tiles = ceil_div(rows, s.tile_rows), items = tiles * s.blocks;
         const int64_t parts = shared ? threads_ : 1, part = shared ? thread : 0;
         for (int64_t i = items * part / parts; i < items * (part + 1) / parts; ++i) {
             const int64_t t = i % tiles, from = t * rows / tiles;
-            tile(index, i / tiles, from, (t + 1) * rows / tiles - from, thread);
+            f(i / tiles, from, (t + 1) * rows / tiles - from);
         }
     }
 
@@ -907,21 +1023,36 @@ private:
         t.width = s.width;
         t.units = std::min(s.width, stage.units - block * s.width);
         t.views = views;
-        t.code = s.begin.data();
-        t.count = int64_t(s.begin.size());
-        kernels_.pointwise(t);
-        for (size_t i = 0; i < stage.terms.size(); ++i)
-            product(stage, s, stage.terms[i], s.terms[i], block, views, t);
+        if (s.hoisted > 0) {
+            const T* sums = hoisted(s, block, first_row_[thread] + row);
+            for (const Accumulator& a : stage.accumulators)
+                for (int64_t r = 0; r < rows; ++r)
+                    std::copy_n(sums + r * s.sums_row + a.tile * s.width, s.width,
+                                registers + a.tile * t.tile_size + r * s.width);
+        } else {
+            t.code = s.begin.data();
+            t.count = int64_t(s.begin.size());
+            kernels_.pointwise(t);
+        }
+        for (size_t i = s.hoisted; i < stage.terms.size(); ++i)
+            product(stage, s, i, block, views, {registers, t.tile_size, s.width, rows});
         t.code = stage.code.data();
         t.count = int64_t(stage.code.size());
         kernels_.pointwise(t);
     }
 
-    void product(const Stage& stage, const StageLayout& s, const Term& term,
-                 const TermLayout& l, int64_t block, const TileView<T>* views,
-                 const Tile<T>& t) const {
+    // Where a product adds to: accumulator a of row r is at a * column + r * row.
+    struct Sums {
+        T* data;
+        int64_t column, row, rows;
+    };
+
+    void product(const Stage& stage, const StageLayout& s, size_t which, int64_t block,
+                 const TileView<T>* views, const Sums& sums) const {
+        const Term& term = stage.terms[which];
+        const TermLayout& l = s.terms[which];
         const Range& range = l.ranges[block];
-        if (trees_ != nullptr && nothing_in(views[term.view], t.rows)) return;
+        if (trees_ != nullptr && nothing_in(views[term.view], sums.rows)) return;
         Product<T> p{};
         int64_t depth = range.count;
         p.source = {views[term.view].rows, range.begin, range.count, 1, 0};
@@ -934,16 +1065,15 @@ private:
             p.source.stride = panels_[id].stride;
             depth = p.source.block * range.count;
         }
-        p.rows = t.rows;
-        p.column_stride = t.width;
+        p.rows = sums.rows;
+        p.column_stride = sums.row;
         const T* weights = memory_.at<T>(l.weights) + range.at;
         const int W = kernels_.lanes;
         for (int first = 0, group = 0, groups = groups_of(l.vectors); group < groups; ++group) {
             const int next = (group + 1) * l.vectors / groups;
             p.vectors = next - first;
             for (int v = first; v < next; ++v)
-                p.columns[v - first] = t.tile_registers +
-                                       term.columns[v / s.vectors] * t.tile_size +
+                p.columns[v - first] = sums.data + term.columns[v / s.vectors] * sums.column +
                                        v % s.vectors * W;
             p.weights = weights;
             kernels_.product(p);
@@ -978,18 +1108,13 @@ private:
                 tile(task.index, task.block, task.part,
                      std::min(layouts_[task.index].tile_rows, rows), thread);
             } else if (task.kind == Task::gradient) {
-                if (key != pointed) {
-                    const Gradient& g = program_.gradients[task.index];
-                    Stage reader{};
-                    reader.axis = program_.arrays[g.panel].axis;
-                    reader.views = {g.source};
-                    point_chunk(reader, chunk, thread);
-                }
+                if (key != pointed && trees_ != nullptr)  // which rows are there
+                    point_source(sources_[gradients_[task.index].source], chunk, thread);
                 pointed = key;
                 gradient(task, chunk, thread);
             } else {
                 const PanelLayout& p = panels_[task.index];
-                kernels_.column_sums(buffers_[task.index].data + task.block * p.stride, p.block,
+                kernels_.column_sums(buffers_[task.index].data + task.block * p.stride, p.row,
                                      rows_of(chunk, program_.arrays[task.index].axis), p.block,
                                      memory_.at<T>(p.sums) + task.block * p.block);
             }
@@ -1010,6 +1135,27 @@ private:
             point(view, l, chunk, 0, schedule_.counts[l], out + (ranks_[l] - chunk.base));
     }
 
+    // The thread's share of a source's rows, as columns.
+    void turn(const SourceLayout& s, const Chunk& chunk, int thread) {
+        point_source(s, chunk, thread);
+        const T* const* rows = table(thread, 0);
+        const int64_t count = rows_of(chunk, s.axis), W = kernels_.lanes;
+        const int64_t groups = ceil_div(count, W);
+        T* columns = memory_.at<T>(s.columns);
+        const T* few[kMaxLanes];
+        for (int64_t g = groups * thread / threads_; g < groups * (thread + 1) / threads_; ++g) {
+            for (int64_t i = 0; i < W; ++i) few[i] = rows[std::min(g * W + i, count - 1)];
+            kernels_.transpose(few, s.width, columns + g * W, s.stride);
+        }
+    }
+
+    void point_source(const SourceLayout& s, const Chunk& chunk, int thread) {
+        Stage reader{};
+        reader.axis = s.axis;
+        reader.views = {s.view};
+        point_chunk(reader, chunk, thread);
+    }
+
     void gradient(const Task& task, const Chunk& chunk, int thread) const {
         const Gradient& g = program_.gradients[task.index];
         const GradientLayout& l = gradients_[task.index];
@@ -1018,11 +1164,12 @@ private:
         const int vectors = s.vectors * int(g.pieces.size());
         const int W = kernels_.lanes;
         Outer<T> o{};
-        o.rows = table(thread, 0);
+        const SourceLayout& source = sources_[l.source];
+        o.source_stride = source.stride;
         const int64_t rows = rows_of(chunk, program_.arrays[g.panel].axis);
         o.first = range.begin + task.part;
         o.last = range.begin + std::min(range.count, task.part + kSliceColumns);
-        o.panel_stride = panels_[g.panel].block;
+        o.panel_stride = panels_[g.panel].row;
         o.sums_stride = int64_t(vectors) * W;
         const T* panel = buffers_[g.panel].data + task.block * panels_[g.panel].stride +
                          g.first * s.width;
@@ -1032,7 +1179,7 @@ private:
             o.vectors = next - first;
             o.sums = sums + first * W;
             each_run(table(thread, 0), rows, [&](int64_t from, int64_t count) {
-                o.rows = table(thread, 0) + from;
+                o.source = memory_.at<T>(source.columns) + from;
                 o.row_count = count;
                 o.panel = panel + first * W + from * o.panel_stride;
                 kernels_.outer(o);
@@ -1142,6 +1289,15 @@ private:
         for (int64_t k0 = 0; k0 < range.count; k0 += kBlock) {
             const int64_t k1 = std::min(range.count, k0 + kBlock);
             for (int v = first; v < next; ++v) {
+                const int64_t unit = block * s.width + v % s.vectors * W;
+                if (term.heads == 1 && unit + W <= stage.units) {  // whole rows
+                    const Piece& piece = term.pieces[v / s.vectors];
+                    const T* rows[kMaxLanes];
+                    for (int lane = 0; lane < W; ++lane)
+                        rows[lane] = parameter(piece) + (unit + lane) * piece.stride + k0;
+                    kernels_.transpose(rows, k1 - k0, out + k0 * step + (v - first) * W, step);
+                    continue;
+                }
                 const Piece& piece = term.pieces[v / s.vectors];
                 for (int lane = 0; lane < W; ++lane) {
                     const int64_t u = block * s.width + v % s.vectors * W + lane;
@@ -1239,6 +1395,7 @@ private:
     const Schedule& schedule_;
     const Kernels<T>& kernels_;
     const Trees* const trees_ = schedule_.trees;
+    const std::vector<bool> written_ = program_.written();  // by array
 
     int64_t lanes_ = 0;        // rows of the widest level
     int64_t block_ = 0;        // rows of a level in a rolling array
@@ -1247,14 +1404,15 @@ private:
     int64_t chunk_rows_ = 0;   // rows of the largest chunk
     int64_t level_children_ = 0, chunk_children_ = 0;  // over trees: the most there are
     int64_t table_rows_ = 0;
-    int64_t work_ = 0;         // multiply-adds a row
-    int64_t weights_ = 0;      // elements of all packed weights
+    int64_t work_ = 0;         // multiply-adds a row, and as many weights
     int threads_ = 1;
     bool shared_stages_ = false;  // threads share each stage, rather than own rows
+    bool hoists_ = false;         // inputs' products are summed up before a chunk
 
     std::vector<StageLayout> layouts_;
     std::vector<PanelLayout> panels_;  // by array
     std::vector<GradientLayout> gradients_;
+    std::vector<SourceLayout> sources_;
     std::vector<Chunk> chunks_;
     std::vector<int64_t> ranks_;       // rows walked before each level
     std::vector<int64_t> starts_;      // the first start of each level

@@ -98,8 +98,9 @@ template <class T> static void product(const Product<T>& p) {
 }
 
 template <class T, int M, int N>
-static void outer_block(const T* const* rows, int64_t k, int64_t count, const T* panel,
-                        int64_t panel_stride, T* sums, int64_t sums_stride) {
+static void outer_block(const T* source, int64_t source_stride, int64_t count,
+                        const T* panel, int64_t panel_stride, T* sums,
+                        int64_t sums_stride) {
     constexpr int W = kLanes<T>;
     Vec<T> sum[M][N];
 #pragma GCC unroll 16
@@ -107,14 +108,13 @@ static void outer_block(const T* const* rows, int64_t k, int64_t count, const T*
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sum[m][n] = load(sums + m * sums_stride + n * W);
     for (int64_t r = 0; r < count; ++r) {
-        const T* x = rows[r] + k;
         Vec<T> g[N];
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) g[n] = load(panel + r * panel_stride + n * W);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-            for (int n = 0; n < N; ++n) sum[m][n] += x[m] * g[n];
+            for (int n = 0; n < N; ++n) sum[m][n] += source[m * source_stride + r] * g[n];
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
@@ -123,15 +123,16 @@ static void outer_block(const T* const* rows, int64_t k, int64_t count, const T*
 }
 
 template <class T, int N, int M = kRows[N]>
-CELLWRIGHT_INLINE void outer_rows(int64_t m, const T* const* rows, int64_t k,
+CELLWRIGHT_INLINE void outer_rows(int64_t m, const T* source, int64_t source_stride,
                                   int64_t count, const T* panel, int64_t panel_stride,
                                   T* sums, int64_t sums_stride) {
     if constexpr (M > 0) {
         if (m == M)
-            outer_block<T, M, N>(rows, k, count, panel, panel_stride, sums, sums_stride);
+            outer_block<T, M, N>(source, source_stride, count, panel, panel_stride, sums,
+                                 sums_stride);
         else
-            outer_rows<T, N, M - 1>(m, rows, k, count, panel, panel_stride, sums,
-                                    sums_stride);
+            outer_rows<T, N, M - 1>(m, source, source_stride, count, panel, panel_stride,
+                                    sums, sums_stride);
     }
 }
 
@@ -142,9 +143,10 @@ template <class T, int N> static void outer_n(const Outer<T>& p) {
         const int64_t count = p.row_count - r < kOuterRows ? p.row_count - r : kOuterRows;
         for (int64_t g = 0, k = 0; g < groups; ++g) {
             const int64_t next = (g + 1) * width / groups;
-            outer_rows<T, N>(next - k, p.rows + r, p.first + k, count,
-                             p.panel + r * p.panel_stride, p.panel_stride,
-                             p.sums + (p.first + k) * p.sums_stride, p.sums_stride);
+            outer_rows<T, N>(next - k, p.source + (p.first + k) * p.source_stride + r,
+                             p.source_stride, count, p.panel + r * p.panel_stride,
+                             p.panel_stride, p.sums + (p.first + k) * p.sums_stride,
+                             p.sums_stride);
             k = next;
         }
     }
@@ -155,6 +157,31 @@ template <class T> static void outer(const Outer<T>& p) {
         nullptr,        outer_n<T, 1>, outer_n<T, 2>, outer_n<T, 3>, outer_n<T, 4>,
         outer_n<T, 5>, outer_n<T, 6>, outer_n<T, 7>, outer_n<T, 8>};
     by_vectors[p.vectors](p);
+}
+
+// As many rows as a vector has lanes. Interleaving the first half of the rows with the
+// second, log2(lanes) times over, transposes a square.
+template <class T>
+static void transpose(const T* const* rows, int64_t count, T* out, int64_t stride) {
+    constexpr int W = kLanes<T>;
+    int64_t k = 0;
+    for (; k + W <= count; k += W) {
+        Vec<T> v[2][W];
+#pragma GCC unroll 16
+        for (int i = 0; i < W; ++i) v[0][i] = load(rows[i] + k);
+        int at = 0;
+#pragma GCC unroll 4
+        for (int n = 1; n < W; n *= 2, at ^= 1)
+#pragma GCC unroll 8
+            for (int i = 0; i < W / 2; ++i) {
+                v[at ^ 1][2 * i] = interleave_low<T>(v[at][i], v[at][i + W / 2]);
+                v[at ^ 1][2 * i + 1] = interleave_high<T>(v[at][i], v[at][i + W / 2]);
+            }
+#pragma GCC unroll 16
+        for (int i = 0; i < W; ++i) store<T>(out + (k + i) * stride, v[at][i]);
+    }
+    for (; k < count; ++k)
+        for (int i = 0; i < W; ++i) out[k * stride + i] = rows[i][k];
 }
 
 template <class T>

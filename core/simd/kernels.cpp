@@ -9,8 +9,8 @@ namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
 template <class T> constexpr Kernels<T> kernels() {
-    return {kLanes<T>, kVectors, 2 * kVectors, 72,
-            product<T>, outer<T>, pointwise<T>, column_sums<T>};
+    return {kLanes<T>, kVectors, 8, 72,
+            product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>};
 }
 
 }  // namespace

@@ -73,6 +73,34 @@ template <class T> CELLWRIGHT_INLINE Vec<T> with_sign_of(Vec<T> v, Vec<T> s) {
     constexpr typename Lane<T>::Int sign = (typename Lane<T>::Int)1 << (sizeof(T) * 8 - 1);
     return of_bits<T>((bits_of<T>(v) & ~sign) | (bits_of<T>(s) & sign));
 }
+// a0 b0 a1 b1 … of the lower halves, and of the upper ones.
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else  // GCC before 12
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, IVec<T>{__VA_ARGS__})
+#endif
+template <class T> CELLWRIGHT_INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b) {
+    if constexpr (kLanes<T> == 2)
+        return SHUFFLE(a, b, 0, 2);
+    else if constexpr (kLanes<T> == 4)
+        return SHUFFLE(a, b, 0, 4, 1, 5);
+    else if constexpr (kLanes<T> == 8)
+        return SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    else
+        return SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+template <class T> CELLWRIGHT_INLINE Vec<T> interleave_high(Vec<T> a, Vec<T> b) {
+    if constexpr (kLanes<T> == 2)
+        return SHUFFLE(a, b, 1, 3);
+    else if constexpr (kLanes<T> == 4)
+        return SHUFFLE(a, b, 2, 6, 3, 7);
+    else if constexpr (kLanes<T> == 8)
+        return SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+    else
+        return SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#undef SHUFFLE
+
 template <class T> CELLWRIGHT_INLINE Vec<T> square_root(Vec<T> v) {
     Vec<T> r;
     for (int i = 0; i < kLanes<T>; ++i)
