@@ -572,20 +572,21 @@ def _check_x(x: Any, input_size: int, steps: int, parameter: Tensor | None) -> N
         if parameter is not None:
             _check_like("x", x.data, parameter)
         return
+    wide = isinstance(x, Tensor) and x.dim() in (2, 3) and x.shape[-1] == input_size
+    if wide and x.shape[steps if x.dim() == 3 else 0]:
+        if parameter is not None:
+            _check_like("x", x, parameter)
+        return
     shape = f"(B, T, {input_size})" if steps else f"(T, B, {input_size})"
     if not isinstance(x, Tensor):
         raise ArgumentError(
             f"[Recurrent] x is a sequence; received {type(x).__name__}, expected a "
             f"tensor {shape}"
         )
-    wide = x.dim() in (2, 3) and x.shape[-1] == input_size
-    if not wide or not x.shape[steps if x.dim() == 3 else 0]:
-        raise ArgumentError(
-            f"[Recurrent] x has the wrong shape; received {tuple(x.shape)}, expected "
-            f"{shape} with T ≥ 1, or (T, {input_size}) unbatched"
-        )
-    if parameter is not None:
-        _check_like("x", x, parameter)
+    raise ArgumentError(
+        f"[Recurrent] x has the wrong shape; received {tuple(x.shape)}, expected "
+        f"{shape} with T ≥ 1, or (T, {input_size}) unbatched"
+    )
 
 
 def _check_like(what: str, tensor: Tensor, other: Tensor) -> None:
