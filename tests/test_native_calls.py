@@ -1,4 +1,4 @@
-"""Calls of the native layers keep nothing: fresh memory, and weights as they are now."""
+"""Calls of the native layers keep nothing: new memory, the weights as they are now."""
 
 from __future__ import annotations
 
