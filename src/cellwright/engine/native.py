@@ -97,6 +97,8 @@ class NativeCell:
         self.sizes = tuple(int(s.size) for s in graph.states)
         self.output_size = int(graph.output_size)
         self.output_is_state = graph.output_is_state
+        # Columns of the states that are not the output.
+        self.hidden = self.sizes[1:] if self.output_is_state else self.sizes
         self._compiled: dict[Any, Any] = {}
         # Ops take text, no objects: where torch traces, this key stands for the cell.
         options = isa, recompute, constant, recorded, probed
@@ -132,11 +134,6 @@ class NativeCell:
             self._compiled[key] = NativeCell(self.graph, self.binding, *options)
         return self._compiled[key]
 
-    @property
-    def hidden(self) -> tuple[int, ...]:
-        """Columns of the states that are not the output."""
-        return self.sizes[1:] if self.output_is_state else self.sizes
-
     @cached_property
     def planes(self) -> tuple[int, ...]:
         """Columns of what training keeps beside the output: states, saved values."""
@@ -171,7 +168,8 @@ class NativeCell:
         Args:
             inputs: x and the named inputs, one row (…, size) for each of the walk, or
                 of the batch where an input is constant.
-            states: the initial states, (B, size) each.
+            states: the initial states, (B, size) or (1, B, size) each; the final ones
+                have the same shape.
             fresh: what a reset starts from, (size,) each; none, if there are no resets.
             parameters: as the binding lists them.
             walk: the order of the rows.
@@ -190,18 +188,15 @@ class NativeCell:
         self._run(kind, (), keep, y, _split(saved, rows, planes), records, [], walk)
         last = walk.last if training else walk.last_rolling
         finals, at = [], 0
-        if self.output_is_state:
-            finals.append(_final(y, 0, walk.rows, walk.batch, self.sizes[0], walk.last))
-        for size in self.hidden:
-            finals.append(_final(saved, at, rows, walk.batch, size, last))
-            at += rows * size
-        finals = [
-            final if final.shape == state.shape else final.view(state.shape)
-            for final, state in zip(finals, states, strict=True)
-        ]
+        for number, state in enumerate(states):
+            if number == 0 and self.output_is_state:
+                finals.append(_final(y, 0, walk.rows, walk.last, state))
+                continue
+            finals.append(_final(saved, at, rows, last, state))
+            at += rows * self.sizes[number]
         if walk.empty is not None:
             for final, state in zip(finals, states, strict=True):
-                final[walk.empty] = state[walk.empty]
+                final[..., walk.empty, :] = state[..., walk.empty, :]
         return [y, *finals, *records], saved
 
     def _records(self, x: Tensor, walk: Schedule) -> list[Tensor]:
@@ -230,23 +225,26 @@ class NativeCell:
         grad_finals, grad_records = rest[: len(states)], rest[len(states) :]
         keep = _arrays(inputs, states, fresh, parameters, walk)
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
+        first, last = len(inputs), len(inputs) + len(states)
         # Each state's cotangent is carried from the final to the initial one.
         carried = [
-            state.new_zeros(state.shape) if grad is None
+            torch.zeros_like(state, memory_format=torch.contiguous_format)
+            if grad is None
             else grad.clone(memory_format=torch.contiguous_format)
             for state, grad in zip(states, grad_finals, strict=True)
-        ]  # fmt: skip
+        ]
         rows = walk.gradient_rows or walk.batch
         initial = [
-            state.new_empty(state.shape) if walk.whole else state.new_zeros(rows, size)
-            for state, size in zip(states, self.sizes, strict=True)
+            torch.empty_like(state) if walk.whole else state.new_zeros(rows, size)
+            for state, size in zip(keep[first:last], self.sizes, strict=True)
         ]
+        make = torch.empty_like if walk.lanes is None else torch.zeros_like
         grad_inputs = [
-            _new(walk, t, *t.shape)
+            make(t)
             for name, t in zip(self.inputs, keep, strict=False)
             if name in wanted
         ]
-        gradients = [torch.zeros_like(p) for p in keep[len(inputs) + len(states) :]]
+        gradients = [torch.zeros_like(p) for p in keep[last:]]
         pairs = [t for pair in zip(carried, initial, strict=True) for t in pair]
         probes = totals = []
         if self.probed:
@@ -261,10 +259,12 @@ class NativeCell:
         if walk.whole:
             none = [torch.zeros_like(f) for f in fresh]  # nothing starts anew
             return grad_inputs, initial, none, gradients, totals
-        of_states = [v[: walk.batch] for v in initial]
+        of_states = [
+            v[: walk.batch].view(s.shape) for v, s in zip(initial, states, strict=True)
+        ]
         if walk.empty is not None:  # a row without a step ends where it started
             for found, final in zip(of_states, carried, strict=True):
-                found[walk.empty] = final[walk.empty]
+                found[..., walk.empty, :] = final[..., walk.empty, :]
         of_fresh = [
             v[walk.batch :].sum(0) if walk.starts is not None else torch.zeros_like(f)
             for v, f in zip(initial, fresh, strict=False)
@@ -323,9 +323,11 @@ class NativeCell:
                 v[lanes] if name in self.constant else v
                 for name, v in zip(self.inputs, inputs, strict=True)
             ]
+        rows = [s.reshape(-1, s.shape[-1]) for s in states]
         y, finals, records = reference.run_graph(
-            self.graph, W, inputs, states, fresh, walk, self.recorded, probes
+            self.graph, W, inputs, rows, fresh, walk, self.recorded, probes
         )
+        finals = [f.reshape(s.shape) for f, s in zip(finals, states, strict=True)]
         return [y, *finals, *records]
 
 
@@ -338,7 +340,10 @@ def _arrays(
 ) -> list[Tensor]:
     """What a walk reads, in order; the fresh states are the initial ones' last row."""
     if walk.starts is not None:
-        states = [torch.cat([s, f[None]]) for s, f in zip(states, fresh, strict=True)]
+        states = [
+            torch.cat([s.reshape(-1, s.shape[-1]), f[None]])
+            for s, f in zip(states, fresh, strict=True)
+        ]
     return [t.contiguous() for t in (*inputs, *states, *parameters)]
 
 
@@ -366,14 +371,22 @@ def _split(whole: Tensor, rows: int, sizes: Sequence[int]) -> list[Memory]:
 
 
 def _final(
-    plane: Tensor, at: int, rows: int, batch: int, size: int, last: int | Tensor
+    plane: Tensor, at: int, rows: int, last: int | Tensor, like: Tensor
 ) -> Tensor:
-    """The final states, of what begins at element `at` with rows of `size`: a copy."""
+    """The final states, shaped as the initial ones: memory of their own, no view.
+
+    Args:
+        plane, at, rows: what begins at element `at` has rows of a state.
+        last: the rows that are final; a number where they are all of that step.
+        like: the initial states.
+    """
+    shape = like.shape
+    size = shape[-1]
     if isinstance(last, Tensor):
-        return plane.view(-1)[at : at + rows * size].view(rows, size)[last]
-    if plane.dim() == 3:  # by step
-        return plane.narrow_copy(0, last, 1)
-    return plane.narrow_copy(0, at + last * batch * size, batch * size)
+        return plane.as_strided((rows, size), (size, 1), at)[last.view(shape[:-1])]
+    count = like.numel()
+    strides = (count, size, 1)[-like.dim() :]
+    return torch.as_strided_copy(plane, shape, strides, at + last * count)
 
 
 def _new(walk: Schedule, like: Tensor, *shape: int) -> Tensor:
@@ -468,7 +481,8 @@ def walk(
     Args:
         cell: its programs.
         x: (T, B, input_size), T ≥ 1; (Σ batch_sizes, input_size) if it is packed.
-        states: the initial states, (B, size) each.
+        states: the initial states, (B, size) or (1, B, size) each; the final ones have
+            the same shape.
         inputs: the named inputs, shaped like x; a constant one (B, size).
         parameters: as the cell's binding lists them.
         reverse: walk from the last step to the first.

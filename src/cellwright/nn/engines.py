@@ -63,12 +63,11 @@ class ChoosesEngine:
 
     def _want_engine(self, wanted: str, memory: str) -> None:
         self._wanted, self.memory = wanted, memory
-        self._choices: dict[tuple[str, torch.dtype], tuple[str, str]] = {}
+        self._choices: dict[tuple[torch.device, torch.dtype], tuple[str, str]] = {}
         self._choice()  # what cannot be met is an error now
 
     def _choice(self) -> tuple[str, str]:
-        device, dtype = self._placement()
-        key = device.type, dtype
+        key = device, dtype = self._placement()
         if key not in self._choices:
             cell: Cell = self.cell  # type: ignore[attr-defined]
             layout: TorchLayout | None = self._layout  # type: ignore[attr-defined]

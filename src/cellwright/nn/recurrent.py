@@ -138,13 +138,15 @@ class Recurrent(ChoosesEngine, nn.Module):
         cell, sizes = configure(cell, dict(inputs or {}), options)
         if "proj_size" in cell.graph.size_names:
             sizes.setdefault("proj_size", hidden_size)
-        self.regularisers = wanted
+        self.regularisers, self._regularised = wanted, bool(wanted.given)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.bidirectional = num_layers, bidirectional
         self.batch_first, self.dropout = batch_first, dropout
         self.sizes = sizes
         steps = RegularisedSteps(cell, self._bind_layers(cell), wanted)
         self.cell, self.graphs, self._steps = steps.cell, steps.graphs, steps
+        self._declared = [(int(s.size), s.init) for s in self.graphs[0].states]
+        self._named = {i.name: i.size for i in self.graphs[0].inputs[1:]}
         self.output_size = self.directions * int(self.graphs[-1].output_size)
         self.cells = nn.ModuleList(
             CellWeights(graph, hidden_size, device, dtype) for graph in self.graphs
@@ -248,20 +250,26 @@ class Recurrent(ChoosesEngine, nn.Module):
         x = layout.enter(x)
         named = {n: layout.enter(v) for n, v in named.items()}
         own = [] if layout.order.resets is None else self.own_states()
+        engine = self.watched_engine if self._watchers else self.engine
 
         def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             fresh = [states[k] for states in own]
-            return self._run_direction(k, x, olds, named, layout, fresh)
+            return self._run_direction(engine, k, x, olds, named, layout, fresh)
 
         def drop(where: str, x: Tensor) -> Tensor:
-            return self.regularisers.drop(where, x, self.training, layout.order.lanes)
+            return self.regularisers.drop(where, x, self.training, layout.order)
 
-        y, finals = run_layers(run, x, states, self.num_layers, self.directions, drop)
+        y, finals = run_layers(
+            run, x, states, self.num_layers, self.directions,
+            drop if self.training and self._regularised else None,
+            single=engine == "native" and not self._watchers,
+        )  # fmt: skip
         finals = [layout.leave_state(f) for f in finals]
         return layout.leave(y), finals[0] if len(finals) == 1 else tuple(finals)
 
     def _run_direction(
         self,
+        engine: str,
         k: int,
         x: Tensor,
         olds: list[Tensor],
@@ -269,14 +277,13 @@ class Recurrent(ChoosesEngine, nn.Module):
         layout: Layout,
         fresh: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
-        """Layer·direction k on the chosen engine."""
+        """Layer·direction k on an engine."""
         W = self.cells[k]
-        how: dict[str, Any] = {"reverse": bool(k % self.directions)}
-        how |= {"order": layout.order, "fresh": fresh}
+        reverse = bool(k % self.directions)
+        how: Any = {"reverse": reverse, "order": layout.order, "fresh": fresh}
         steps = self._steps.training if self.training else self._steps.evaluation
         step = steps[k]
-        engine = self.watched_engine if self._watchers else self.engine
-        if self.training and self.regularisers.given:
+        if self.training and self._regularised:
             W = step.drop_weights(W)
             named = {**named, **step.draw(layout.order, olds[0], engine == "native")}
         if engine == "native" or self._watchers:
@@ -314,14 +321,21 @@ class Recurrent(ChoosesEngine, nn.Module):
 
     def _first_states(self, batch_size: int) -> list[Tensor]:
         """The same for a batch, (layers·directions, B, size)."""
-        return [s[:, None].expand(-1, batch_size, -1) for s in self.own_states()]
+        if self.learn_initial_state:
+            return [s[:, None].expand(-1, batch_size, -1) for s in self.own_states()]
+        device, dtype = self._placement()
+        values: dict[tuple[int, float], Tensor] = {}  # one of a kind: nobody writes it
+        for size, init in self._declared:
+            if (size, init) not in values:
+                shape = len(self._natives), batch_size, size
+                values[size, init] = torch.full(shape, init, device=device, dtype=dtype)
+        return [values[kind] for kind in self._declared]
 
     # -- arguments -------------------------------------------------------------
 
     def _check_inputs(self, x: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """x and the named inputs, checked; returns the named ones."""
-        graph = self.graphs[0]
-        expected = {i.name: i.size for i in graph.inputs[1:]}
+        expected = self._named
         for name in inputs:
             if name not in expected:
                 raise ArgumentError(
@@ -354,11 +368,11 @@ class Recurrent(ChoosesEngine, nn.Module):
         self, x: Any, state: State | None, layout: Layout
     ) -> list[Tensor]:
         """One (layers·directions, B, size) tensor a state."""
-        count = self.num_layers * self.directions
-        batch, declared = layout.order.batch, self.graphs[0].states
-        shapes = [(count, batch, int(s.size)) for s in declared]
+        batch = layout.order.batch
         if state is None:
             return self._first_states(batch)
+        declared = self.graphs[0].states
+        shapes = [(len(self._natives), batch, size) for size, _ in self._declared]
         given = (state,) if isinstance(state, Tensor) else tuple(state)
         names = ", ".join(s.name for s in declared)
         if len(given) != len(declared):
@@ -400,7 +414,9 @@ def run_layers(
     states: Sequence[Tensor],
     num_layers: int,
     directions: int,
-    drop: Callable[[str, Tensor], Tensor],
+    drop: Callable[[str, Tensor], Tensor] | None,
+    *,
+    single: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """Stack layers and directions.
 
@@ -408,11 +424,16 @@ def run_layers(
         run: `(k, x, states of k) -> (outputs, final states)` of layer·direction k.
         x: (T, B, input_size).
         states: (num_layers · directions, B, size) each.
-        drop: `(where, x) -> x`, dropout of what flows along.
+        drop: `(where, x) -> x`, dropout of what flows along, if there is any.
+        single: `run` takes and gives states (1, B, size) too.
 
     Returns:
         The last layer's outputs, directions concatenated, and the final states.
     """
+    drop = drop or _flow
+    if single and num_layers == directions == 1:  # its states need no cutting out
+        y, news = run(0, drop("input_dropout", x), list(states))
+        return drop("output_dropout", y), news
     finals: list[list[Tensor]] = []
     for layer in range(num_layers):
         x = drop("dropout" if layer else "input_dropout", x)
@@ -424,6 +445,11 @@ def run_layers(
         x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
     x = drop("output_dropout", x)
     return x, [torch.stack(list(column)) for column in zip(*finals, strict=True)]
+
+
+def _flow(where: str, x: Tensor) -> Tensor:
+    """No dropout."""
+    return x
 
 
 # -- settings ------------------------------------------------------------------
@@ -537,7 +563,6 @@ def _data(x: Any) -> Any:
 
 def _check_x(x: Any, input_size: int, steps: int, parameter: Tensor | None) -> None:
     """`steps` is the dimension of time in a batch."""
-    shape = f"(B, T, {input_size})" if steps else f"(T, B, {input_size})"
     if isinstance(x, PackedSequence):
         if x.data.dim() != 2 or x.data.shape[1] != input_size:
             raise ArgumentError(
@@ -547,22 +572,26 @@ def _check_x(x: Any, input_size: int, steps: int, parameter: Tensor | None) -> N
         if parameter is not None:
             _check_like("x", x.data, parameter)
         return
+    wide = isinstance(x, Tensor) and x.dim() in (2, 3) and x.shape[-1] == input_size
+    if wide and x.shape[steps if x.dim() == 3 else 0]:
+        if parameter is not None:
+            _check_like("x", x, parameter)
+        return
+    shape = f"(B, T, {input_size})" if steps else f"(T, B, {input_size})"
     if not isinstance(x, Tensor):
         raise ArgumentError(
             f"[Recurrent] x is a sequence; received {type(x).__name__}, expected a "
             f"tensor {shape}"
         )
-    wide = x.dim() in (2, 3) and x.shape[-1] == input_size
-    if not wide or not x.shape[steps if x.dim() == 3 else 0]:
-        raise ArgumentError(
-            f"[Recurrent] x has the wrong shape; received {tuple(x.shape)}, expected "
-            f"{shape} with T ≥ 1, or (T, {input_size}) unbatched"
-        )
-    if parameter is not None:
-        _check_like("x", x, parameter)
+    raise ArgumentError(
+        f"[Recurrent] x has the wrong shape; received {tuple(x.shape)}, expected "
+        f"{shape} with T ≥ 1, or (T, {input_size}) unbatched"
+    )
 
 
 def _check_like(what: str, tensor: Tensor, other: Tensor) -> None:
+    if tensor.dtype == other.dtype and tensor.device == other.device:
+        return
     if tensor.device != other.device:
         raise ArgumentError(
             f"[Recurrent] {what} is on another device than the weights; received "

@@ -90,7 +90,7 @@ class Regularisers:
         return given
 
     def drop(
-        self, where: str, x: Tensor, training: bool, lanes: Tensor | None = None
+        self, where: str, x: Tensor, training: bool, order: Order | None = None
     ) -> Tensor:
         """Dropout of what flows into, between or out of the layers.
 
@@ -98,7 +98,7 @@ class Regularisers:
             where: "input_dropout", "dropout" (between layers) or "output_dropout".
             x: (T, B, size), or packed (Σ lengths, size).
             training: the layer's mode.
-            lanes: of packed rows: which sequence each belongs to, (Σ lengths,).
+            order: how the rows of x lie; `None`: (T, B, size).
         """
         p = getattr(self, where)
         if not training or not p:
@@ -108,6 +108,7 @@ class Regularisers:
         mask = Mask(where, x.shape[-1], p)
         if where not in self.locked:  # type: ignore[operator]
             return x * draw_shape(mask, x.shape, x)
+        lanes = order.lanes if order else None
         if lanes is None:
             return x * draw(mask, 1, x.shape[1], x)
         of_each = draw(mask, 1, int(lanes.max()) + 1, x)[0]

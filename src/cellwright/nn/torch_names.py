@@ -41,7 +41,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         raise NotImplementedError
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        weight: Any = self.weight_ih_l0
+        weight = self._parameter("weight_ih_l0")
         return weight.device, weight.dtype
 
     @property
@@ -97,8 +97,11 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             p = self.dropout if where == "dropout" else 0.0
             return F.dropout(x, p, self.training) if p else x
 
-        x, sizes = layout.enter(input), (self.num_layers, self.directions)
-        y, finals = run_layers(run, x, olds, *sizes, drop)
+        y, finals = run_layers(
+            run, layout.enter(input), olds, self.num_layers, self.directions,
+            drop if self.dropout else None,
+            single=engine == "native" and not self._watchers,
+        )  # fmt: skip
         finals = [layout.leave_state(f) for f in finals]
         return layout.leave(y), finals[0] if single else tuple(finals)
 
@@ -112,8 +115,8 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         fresh: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
         """Layer·direction k on an engine."""
-        how: dict[str, Any] = {"reverse": bool(k % self.directions)}
-        how |= {"order": layout.order, "fresh": fresh}
+        reverse = bool(k % self.directions)
+        how: Any = {"reverse": reverse, "order": layout.order, "fresh": fresh}
         flat = self._flat(k)
         if self._watchers:
             call = self._natives[k], self.cells[k], flat, x, olds, {}, layout.padded
@@ -134,7 +137,12 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
 
     def _flat(self, k: int) -> list[Tensor]:
         """torch's parameters of layer·direction k, as the programs take them."""
-        return [getattr(self, name) for name in self._all_weights[k]]
+        return [self._parameter(name) for name in self._all_weights[k]]
+
+    def _parameter(self, name: str) -> Tensor:
+        """torch's parameter, or what stands for it: parametrised, pruned, replaced."""
+        own = self._parameters.get(name)  # `getattr` of a module looks elsewhere first
+        return getattr(self, name) if own is None else own
 
     def _stepper_part(self, k: int) -> StepperPart:
         """Layer k as a stepper runs it."""
@@ -145,9 +153,12 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         return [first, self.hidden_size] if self.mode == "LSTM" else [first]
 
     def _first_states(self, batch: int) -> list[Tensor]:
-        count = self.num_layers * self.directions
-        like: Any = self.weight_ih_l0
-        return [like.new_zeros(count, batch, size) for size in self._state_sizes()]
+        like, count = self._parameter("weight_ih_l0"), len(self._natives)
+        sizes = self._state_sizes()
+        zeros = like.new_zeros(count, batch, sizes[-1])
+        if sizes[0] == sizes[-1]:
+            return [zeros] * len(sizes)  # nobody writes them
+        return [like.new_zeros(count, batch, sizes[0]), zeros]
 
     def _check(self, x: Any, state: Any, lengths: Any, resets: Any) -> Layout:
         """torch.nn's own checks, in its words, before anything is laid out anew."""
