@@ -12,6 +12,14 @@ from cellwright.train.plan import Plan
 from test_train_loop import Listener, assert_same, objective, run
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_handler():
+    """A shell's background job ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press():
     """One Ctrl+C."""
     os.kill(os.getpid(), signal.SIGINT)
@@ -75,11 +83,8 @@ def test_one_after_the_last_look_is_heard_on_leaving():
 
 def test_a_program_that_handles_the_signal_goes_on_doing_so():
     heard = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    try:
-        _, progress = run(Plan(12), objective=interrupted_at(6, press))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    _, progress = run(Plan(12), objective=interrupted_at(6, press))
     assert heard == [signal.SIGINT]
     assert progress.step == 12
 

@@ -27,7 +27,12 @@ def text(tmp_path_factory):
 
 def start(*arguments, launcher=("-m", "cellwright"), **options):
     command = [sys.executable, *launcher, "train", *map(str, arguments)]
-    return subprocess.Popen(command, env=ONE_THREAD, text=True, **options)
+    # A shell's background job ignores SIGINT, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, env=ONE_THREAD, text=True, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(*arguments, **options):
