@@ -144,7 +144,11 @@ def train(
                     pointers = {"last", "best"}
                 schedule.observe(loss)
                 reporter.log({"step": progress.step, "validation_loss": loss})
-            if _due(progress.step, plan.checkpoint_every, plan) or progress.stopped or stop:
+            if (
+                _due(progress.step, plan.checkpoint_every, plan)
+                or progress.stopped
+                or stop
+            ):
                 pointers.add("last")
             if session is not None and pointers:
                 watch.weights()
