@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import uvicorn
@@ -151,13 +152,13 @@ def sketch(page: Page) -> None:
     for x in xs:
         circle(page, x, 0.5, 0.07)
         arrow(page, (x, 0.92), (x, 0.64))
-    for a, b in zip(xs, xs[1:], strict=False):
+    for a, b in pairwise(xs):
         arrow(page, (a + 0.06, 0.47), (b - 0.06, 0.47))
     for x in xs[1:]:
         arrow(page, (x, 0.36), (x, 0.14))
         zigzag(page, x, 0.08)
     page.get_by_label("orange pen").click()
-    for a, b in zip(xs, xs[1:], strict=False):
+    for a, b in pairwise(xs):
         arrow(page, (b - 0.06, 0.55), (a + 0.06, 0.55))
     for x in xs[1:]:
         arrow(page, (x + 0.025, 0.15), (x + 0.025, 0.37))

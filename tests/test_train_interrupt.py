@@ -73,12 +73,22 @@ def test_a_second_one_does_not_wait(tmp_path):
 
 
 def test_one_after_the_last_look_is_heard_on_leaving():
-    with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
-        press()
-        assert interrupt.asked
-    with pytest.raises(ValueError, match="another"), Interrupt():
-        press()
-        raise ValueError("another")
+    def leave():
+        with Interrupt():
+            press()
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+
+
+def test_another_error_goes_before_it():
+    def fail():
+        with Interrupt():
+            press()
+            raise ValueError("another")
+
+    with pytest.raises(ValueError, match="another"):
+        fail()
 
 
 def test_a_program_that_handles_the_signal_goes_on_doing_so():

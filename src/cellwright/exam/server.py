@@ -72,11 +72,12 @@ class ExamServer:
         return page("Pair exam", "exam")
 
     def exam(self, request: Request) -> JSONResponse:
+        questions = self.questions.values()
         answer, feedback, discussion = (60 * m for m in self.minutes)
         return JSONResponse(
             {
-                "questions": [asdict(q) for q in self.questions.values()],
-                "evidence": {n: self.evidence.of(q) for n, q in self.questions.items()},
+                "questions": [asdict(q) for q in questions],
+                "evidence": {q.id: self.evidence.of(q) for q in questions},
                 "hints": HINTS,
                 "seconds": {
                     "answer": answer,
