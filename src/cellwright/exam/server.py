@@ -96,7 +96,8 @@ class ExamServer:
             return json.loads(self.session.read_text(encoding="utf-8"))
         except ValueError:
             raise ArgumentError(
-                f"[{self.session}] is no session; expected JSON. Delete it to begin anew"
+                f"[{self.session}] is no session; expected JSON. Delete it to begin "
+                "anew"
             ) from None
 
     async def keep(self, request: Request) -> Response:
