@@ -31,8 +31,8 @@ def begin(page: Page, questions: int = 8) -> None:
     expect(boxes).to_have_count(8)
     for n in range(questions, 8):
         boxes.nth(n).uncheck()
-    page.get_by_label("Name of the first person").fill("Ada")
-    page.get_by_label("Name of the second person").fill("Ben")
+    page.get_by_label("Examines first").fill("Ada")
+    page.get_by_label("Answers first").fill("Ben")
     page.get_by_role("button", name="Draw the first question").click()
 
 
@@ -83,6 +83,7 @@ def test_a_whole_exam(opened: Page):
         press(opened, "Keep as a file")
     assert "note 1" in download.value.path().read_text()
     press(opened, "A new exam")
+    press(opened, "Discard this one")
     expect(opened.get_by_role("heading", name="Pair exam")).to_be_visible()
 
 
@@ -151,4 +152,5 @@ def test_every_view_is_accessible(opened: Page, scheme):
     expect(opened.get_by_role("button", name="Run it")).to_be_visible()
     assert_accessible(opened)
     press(opened, "End the exam")
+    press(opened, "End it: to the summary")
     assert_accessible(opened)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import lab
 from ..language.errors import CellwrightError, did_you_mean
 
 if sys.version_info >= (3, 11):
@@ -34,9 +35,9 @@ OURS = Path(__file__).parent / "questions"
 HINTS = (
     "Start with the most important points.",
     "Be concise and precise.",
-    "Use sketches.",
+    "Use sketches (be prepared to).",
     "Go from high level to details.",
-    "Answer the question; ask back if necessary, to be sure you understood it.",
+    "Answer the question (ask back if necessary to make sure you understood it).",
 )
 
 
@@ -85,14 +86,19 @@ def load(folders: Iterable[Path] = ()) -> list[Question]:
     """Our eight questions, then those of the user's folders or files.
 
     Raises:
-        QuestionError: a file that is missing, unreadable or incomplete, an id given
-            twice.
+        QuestionError: a file that is missing, unreadable or incomplete, a folder
+            without questions, an id given twice.
     """
     files = sorted(OURS.glob("*.toml"))
     for given in folders:
         if not given.exists():
             raise QuestionError(f"[{given}] no such file or folder of questions")
-        files += sorted(given.glob("*.toml")) if given.is_dir() else [given]
+        found = sorted(given.glob("*.toml")) if given.is_dir() else [given]
+        if not found:
+            raise QuestionError(
+                f"[{given}] holds no questions; expected files that end in .toml"
+            )
+        files += found
     questions: dict[str, Question] = {}
     for file in files:
         question = read(file)
@@ -117,6 +123,13 @@ def read(file: Path) -> Question:
     if not isinstance(points, list) or not points:
         raise QuestionError(
             f"[{where}] has no key points; expected [[points]] with text and source"
+        )
+    experiment = data.get("experiment", "")
+    if experiment and experiment not in lab.NAMES:
+        hint = did_you_mean(experiment, list(lab.NAMES))
+        raise QuestionError(
+            f"[{where}] experiment is one of the laboratory's; received "
+            f"{experiment!r}. {hint}"
         )
     return Question(**data, points=tuple(_point(where, point) for point in points))
 

@@ -1,7 +1,8 @@
 """The exam's page and its data.
 
     GET  /                        the page
-    GET  /api/exam                questions, hints, times, and the session kept so far
+    GET  /api/exam                questions, what backs them, hints, times, and the
+                                  session kept so far
     PUT  /api/session             keep the session (the page owns it; any JSON object)
     GET  /api/evidence/{id}       the laboratory's result for a question
     POST /api/evidence/{id}       run its experiment's quick form again
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
@@ -70,20 +72,33 @@ class ExamServer:
         return page("Pair exam", "exam")
 
     def exam(self, request: Request) -> JSONResponse:
-        kept = self.session.read_text() if self.session.exists() else "null"
+        questions = self.questions.values()
         answer, feedback, discussion = (60 * m for m in self.minutes)
         return JSONResponse(
             {
-                "questions": [asdict(q) for q in self.questions.values()],
+                "questions": [asdict(q) for q in questions],
+                "evidence": {q.id: self.evidence.of(q) for q in questions},
                 "hints": HINTS,
                 "seconds": {
                     "answer": answer,
                     "feedback": feedback,
                     "discussion": discussion,
                 },
-                "session": json.loads(kept),
+                "session": self._kept(),
             }
         )
+
+    def _kept(self) -> Any:
+        """The session of last time; None if there is none."""
+        if not self.session.exists():
+            return None
+        try:
+            return json.loads(self.session.read_text(encoding="utf-8"))
+        except ValueError:
+            raise ArgumentError(
+                f"[{self.session}] is no session; expected JSON. Delete it to begin "
+                "anew"
+            ) from None
 
     async def keep(self, request: Request) -> Response:
         body = await request.body()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,7 @@ from .checkpoint import CheckpointError, Store
 from .devices import make_accelerator
 from .divergence import Watch
 from .gradients import clip_by_norm, clip_by_value, gradient_norms, total_norm
+from .interrupt import Interrupt
 from .optimisers import set_rate
 from .plan import Objective, Plan, Progress, Stream
 from .report import Reporter
@@ -63,6 +64,8 @@ def train(
         CheckpointError: the store holds a run and `resume` is false, its checkpoint
             does not fit, or a new one cannot be written.
         Diverged: a loss or a gradient is not finite. The last good checkpoint stays.
+        KeyboardInterrupt: Ctrl+C, after the step is done and in the store; a second one
+            does not wait.
     """
     accelerator = accelerator or make_accelerator()
     reporter = reporter or Reporter()
@@ -86,7 +89,8 @@ def train(
     began = time.perf_counter() - progress.seconds
     logged = progress.step, progress.seconds  # where the last logged interval ended
     reporter.start(progress.step, plan.steps)
-    try:
+    with Interrupt() as interrupt, ExitStack() as ending:
+        ending.callback(reporter.finish)
         while progress.step < plan.steps and not progress.stopped:
             rate = set_rate(optimiser, schedule.factor(progress.step))
 
@@ -103,7 +107,7 @@ def train(
                 losses += loss.detach() / plan.accumulate
 
             # Look before the step: weights that went wrong cannot be put right again.
-            progress.loss = _mean(losses, accelerator)
+            progress.loss, stop = _agree(losses, interrupt.asked, accelerator)
             accelerator.unscale_gradients(optimiser)
             norms = gradient_norms(bare)
             norm = total_norm(norms)
@@ -140,13 +144,17 @@ def train(
                     pointers = {"last", "best"}
                 schedule.observe(loss)
                 reporter.log({"step": progress.step, "validation_loss": loss})
-            if _due(progress.step, plan.checkpoint_every, plan) or progress.stopped:
+            if (
+                _due(progress.step, plan.checkpoint_every, plan)
+                or progress.stopped
+                or stop
+            ):
                 pointers.add("last")
             if session is not None and pointers:
                 watch.weights()
                 session.save(progress, carried, pointers)
-    finally:
-        reporter.finish()
+            if stop:
+                raise KeyboardInterrupt
     return progress
 
 
@@ -158,12 +166,14 @@ def _to(device: torch.device) -> Callable[[Tensor], Tensor]:
     return lambda tensor: tensor.to(device, non_blocking=True)
 
 
-def _mean(loss: Tensor, accelerator: Accelerator) -> float:
+def _agree(loss: Tensor, stop: bool, accelerator: Accelerator) -> tuple[float, bool]:
+    """The processes' mean loss, and whether to stop: all of them, if one was asked."""
     if accelerator.num_processes == 1:
-        return loss.item()
-    mean = accelerator.reduce(loss, reduction="mean")
+        return loss.item(), stop
+    both = torch.stack([loss, loss.new_tensor(stop)])
+    mean = accelerator.reduce(both, reduction="mean")
     assert isinstance(mean, Tensor)
-    return mean.item()
+    return mean[0].item(), mean[1].item() > 0
 
 
 def _validate(

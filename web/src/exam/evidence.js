@@ -2,60 +2,131 @@
 import { get, post } from "../api.js";
 import { fail, fill, h } from "../dom.js";
 
+/** @typedef {{name: string, measured: number | null, interval: string, holds: boolean}} Claim */
+/**
+ * @typedef {object} Result
+ * @property {boolean} quick
+ * @property {number} seed
+ * @property {string} date
+ * @property {number} seconds
+ * @property {string} command
+ * @property {string} conclusion
+ * @property {boolean} holds
+ * @property {Claim[]} claims
+ * @property {(number | null)[]} backs for each key point the number of its claim
+ */
+/** @typedef {{experiment: string, running: boolean, failure: string | null, result: Result | null}} Evidence */
+
 const POLL = 1000; // milliseconds between two looks at a run
 
-/** @param {import("./exam.js").Question} question */
-export function evidenceView(question) {
+/**
+ * The laboratory's part of the discussion.
+ * @param {import("./exam.js").Question} question
+ * @param {Evidence} first what is known already
+ * @param {(evidence: Evidence) => void} changed called with every new result
+ */
+export function evidenceView(question, first, changed) {
   const path = `/api/evidence/${encodeURIComponent(question.id)}`;
   const box = h("section", { class: "evidence", "aria-live": "polite" });
-  const show = (/** @type {any} */ evidence) => {
-    fill(box, view(question, evidence, () => post(path, {}).then(show, (e) => fail(box, e))));
+  let shown = "";
+  const show = (/** @type {Evidence} */ evidence) => {
+    const now = JSON.stringify(evidence);
+    if (now !== shown) {
+      if (shown) changed(evidence);
+      shown = now;
+      fill(box, view(question, evidence, () => post(path, {}).then(show, trouble)));
+    }
     if (evidence.running)
-      setTimeout(() => box.isConnected && get(path).then(show, (e) => fail(box, e)), POLL);
+      setTimeout(() => box.isConnected && get(path).then(show, trouble), POLL);
   };
-  get(path).then(show, (error) => fail(box, error));
+  const trouble = (/** @type {Error} */ error) => fail(box, error);
+  show(first);
+  if (!first.running) get(path).then(show, trouble); // another page may have run it
   return box;
 }
 
 /**
+ * What bears a key point out: measured, expected, where and when.
+ * @param {Evidence | null} evidence
+ * @param {number} point
+ */
+export function backing(evidence, point) {
+  const result = evidence?.result;
+  const number = result?.backs[point];
+  if (!result || number === null || number === undefined) return null;
+  const { holds, interval, measured } = result.claims[number];
+  return h("span", { class: holds ? "" : "fails" },
+    `${holds ? "✓" : "✗ fails:"} ${evidence.experiment} measured ${figure(measured)} (expected ${interval}; `,
+    `${result.quick ? "quick form, " : ""}seed ${result.seed}, ${result.date})`);
+}
+
+/**
+ * A line in red where the laboratory contradicts a question, or nothing.
+ * @param {Evidence | null} evidence
+ */
+export function warning(evidence) {
+  if (!evidence) return null;
+  const { experiment, result } = evidence;
+  if (result?.holds) return null;
+  const why = result
+    ? `a claim of its experiment, ${experiment}, failed on ${result.date}`
+    : `its experiment, ${experiment}, has no result`;
+  return h("p", { class: "fails" }, `✗ The key points need another look: ${why}.`);
+}
+
+/**
+ * One word on a question's experiment, for the list of questions.
+ * @param {Evidence | null} evidence
+ */
+export function verdict(evidence) {
+  if (!evidence) return null;
+  const { experiment, result } = evidence;
+  const holds = result?.holds;
+  return h("span", { class: `verdict ${holds ? "holds" : "fails"}` },
+    `${holds ? "✓" : "✗"} ${experiment}${result ? `, ${result.date}` : ": no result"}`);
+}
+
+/**
  * @param {import("./exam.js").Question} question
- * @param {any} evidence
+ * @param {Evidence} evidence
  * @param {() => void} run
  */
 function view(question, { experiment, result, running, failure }, run) {
   const button = h("button", { onclick: run, disabled: running },
     running ? "The laboratory is at work …" : `Run it${result ? " again" : ""} (about a minute)`);
   const heading = h("h2", {}, `The laboratory: ${experiment}`);
-  if (!result) return [heading, h("p", { class: "error" }, failure), button];
-  const verdict = h("p", { class: result.holds ? "holds" : "fails" },
-    result.holds ? "✓ every claim holds" : "✗ not every claim holds: the key points need another look");
+  const problem = failure && h("p", { class: "error" }, failure);
+  if (!result) return [heading, problem, button];
   // The run's date and time keep the browser from showing an older plot.
   const plot = h("img", {
     src: `/api/plot/${encodeURIComponent(question.id)}?${encodeURIComponent(result.date + result.seconds)}`,
     alt: `Plot of the experiment ${experiment}: ${result.conclusion}`,
   });
-  const facts = `${result.quick ? "quick" : "full"} form, seed ${result.seed}, ${result.date}, ` +
-    `${result.seconds} s`;
-  return [heading, verdict, h("p", {}, result.conclusion),
-    h("div", { class: "two" }, plot, claimTable(question, result)),
-    h("p", { class: "faint" }, facts, result.command && [": ", h("code", {}, result.command)]),
-    failure && h("p", { class: "error" }, failure), button];
+  return [heading, plot, h("p", {}, result.conclusion), claimTable(question, result),
+    h("div", { class: "bar" }, button,
+      h("span", { class: "faint" }, `Last run: ${result.quick ? "quick" : "full"} form, seed ${result.seed}, `,
+        `${result.date}, ${result.seconds} s`, result.command && [": ", h("code", {}, result.command)].flat())),
+    problem];
 }
 
 /**
  * @param {import("./exam.js").Question} question
- * @param {any} result
+ * @param {Result} result
  */
 function claimTable(question, result) {
   const backs = (/** @type {number} */ n) =>
     question.points.map((_, p) => p + 1).filter((p) => result.backs[p - 1] === n).join(", ");
-  return h("div", { class: "wide" }, h("table", {},
-    h("thead", {}, h("tr", {}, ["Claim", "Measured", "Expected", "Holds", "Key point"].map((t) => h("th", { scope: "col" }, t)))),
-    h("tbody", {}, result.claims.map((/** @type {any} */ claim, /** @type {number} */ n) =>
+  const caption = result.holds ? "✓ every claim holds" : "✗ not every claim holds";
+  return h("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Claims" }, h("table", {},
+    h("caption", { class: result.holds ? "holds" : "fails" }, caption),
+    h("thead", {}, h("tr", {}, ["Claim", "Measured", "Expected", "Point"].map((t) => h("th", { scope: "col" }, t)))),
+    h("tbody", {}, result.claims.map((claim, n) =>
       h("tr", { class: claim.holds ? "" : "fails" },
-        h("td", {}, claim.name),
-        h("td", {}, claim.measured === null ? "nothing" : Number(claim.measured.toPrecision(4))),
+        h("td", {}, `${claim.holds ? "✓" : "✗"} ${claim.name}`),
+        h("td", {}, figure(claim.measured)),
         h("td", {}, claim.interval),
-        h("td", {}, claim.holds ? "✓ yes" : "✗ no"),
         h("td", {}, backs(n)))))));
 }
+
+/** @param {number | null} measured */
+const figure = (measured) => (measured === null ? "nothing" : String(Number(measured.toPrecision(3))));

@@ -1,50 +1,59 @@
 // The exam's page: shows the session, hears the two people, keeps every change.
-import { get, put } from "../api.js";
-import { append, fail, fill, h } from "../dom.js";
-import { evidenceView } from "./evidence.js";
+import { get } from "../api.js";
+import { fill, h } from "../dom.js";
+import { evidenceView, verdict, warning } from "./evidence.js";
+import { keeper } from "./keep.js";
 import { keyPoints, marksOf } from "./marks.js";
 import { sketchPad } from "./pad.js";
 import {
-  advance, edit, finish, pause, remaining, resume, round, shuffled, start, tick, TIMED,
+  advance, edit, finish, isSession, over, pause, remaining, resume, round, shuffled, start, tick,
+  TIMED,
 } from "./session.js";
 import { summaryView } from "./summary.js";
 
 /** @typedef {{text: string, source: string, claim: string, bonus: boolean}} KeyPoint */
 /** @typedef {{id: string, question: string, points: KeyPoint[], experiment: string, sketch: string}} Question */
 /** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./evidence.js").Evidence} Evidence */
 
 const TASKS = {
   ready: "Read the question. Ask back if it is not clear.",
   answer: "answers now: most important first, with a sketch.",
   feedback: "gives feedback against the key points.",
-  discussion: "Discuss together: what does the experiment say?",
+  discussion: "Discuss together, for about a minute: what does the experiment say?",
 };
+const SOON = 10_000; // milliseconds before the end from which the clock warns
 
 /** @param {HTMLElement} root */
 export async function exam(root) {
   const given = await get("/api/exam");
   /** @type {Map<string, Question>} */
   const questions = new Map(given.questions.map((/** @type {Question} */ q) => [q.id, q]));
+  /** @type {Map<string, Evidence | null>} */
+  const evidence = new Map(Object.entries(given.evidence));
   /** @type {Session | null} */
-  let session = given.session;
-  if (session?.order.some((id) => !questions.has(id))) session = null; // of other questions
+  let session = isSession(given.session, (id) => questions.has(id)) ? given.session : null;
   const spoken = h("p", { class: "hidden", "aria-live": "assertive" });
+  const trouble = h("p", { role: "alert", class: "error", hidden: true });
   const main = h("main");
-  root.append(spoken, main);
+  root.append(spoken, trouble, main);
 
+  const send = keeper("/api/session", (error) => {
+    trouble.hidden = !error;
+    trouble.textContent = error && `The exam is not kept: ${error.message}. Is the server still running?`;
+  });
   /** @param {Session | null} next */
-  const keep = (next) => {
-    session = next;
-    put("/api/session", next).catch((error) => fail(root, error));
-  };
+  const keep = (next) => { session = next; send(next); };
   /** @param {Session | null} next */
   const go = (next) => { keep(next); show(); };
 
   let clock = 0;
   function show() {
     clearInterval(clock);
-    if (!session) fill(main, startView([...questions.values()], given, (plan) => go(start(plan))));
-    else if (session.phase === "done") fill(main, summaryView(session, questions, () => go(null)));
+    if (!session)
+      fill(main, startView([...questions.values()], given, evidence, (plan) => go(start(plan, Date.now()))));
+    else if (session.phase === "done")
+      fill(main, summaryView(session, questions, evidence, () => go(null)));
     else clock = showRound(session);
   }
 
@@ -52,29 +61,39 @@ export async function exam(root) {
   function showRound(shown) {
     const now = round(shown);
     const question = /** @type {Question} */ (questions.get(now.id));
+    const waits = shown.phase === "ready";
     const timer = h("p", { class: "timer", role: "timer" });
     const bar = h("progress", { max: 1, "aria-label": "time left" });
+    const alarm = h("div", {}, warning(evidence.get(now.id) ?? null));
     /** @param {Partial<import("./session.js").Round>} change */
     const note = (change) => keep(edit(/** @type {Session} */ (session), change));
     fill(
       main,
       roundHead(shown),
       h("h1", { class: "question" }, question.question),
-      h("div", { class: "clock" }, timer, bar, controls(shown)),
-      phaseView(shown, question, given.hints, note),
+      alarm,
+      h("div", { class: "clock" }, !waits && [timer, bar], controls(shown)),
+      phaseView(shown, question, given.hints, evidence.get(now.id) ?? null, note, (found) => {
+        evidence.set(now.id, found);
+        fill(alarm, warning(found));
+      }),
     );
     spoken.textContent = taskOf(shown);
     const beat = () => {
-      const moved = tick(/** @type {Session} */ (session), Date.now());
-      if (moved !== session) go(moved);
-      else if (shown.phase !== "ready") {
-        const left = remaining(moved, Date.now());
-        timer.textContent = clockText(left);
-        const whole = moved.seconds[/** @type {import("./session.js").Timed} */ (moved.phase)];
-        bar.value = left / (1000 * whole);
-      }
+      if (main.querySelector("[data-drawing]")) return;
+      const at = Date.now();
+      const moved = tick(/** @type {Session} */ (session), at);
+      if (moved !== session) return go(moved);
+      const left = remaining(moved, at);
+      const whole = moved.seconds[/** @type {import("./session.js").Timed} */ (moved.phase)];
+      const soon = left <= SOON;
+      if (soon && !timer.classList.contains("soon") && moved.since !== null && left > 0)
+        spoken.textContent = `${Math.ceil(left / 1000)} seconds left`;
+      timer.classList.toggle("soon", soon);
+      timer.textContent = left > 0 ? clockText(left) : `+${clockText(over(moved, at), Math.floor)}`;
+      bar.value = left / (1000 * whole);
     };
-    bar.hidden = shown.phase === "ready";
+    if (waits) return 0;
     beat();
     return window.setInterval(beat, 200);
   }
@@ -85,13 +104,14 @@ export async function exam(root) {
       go(change(/** @type {Session} */ (session), Date.now()));
     const waits = shown.phase === "ready";
     const stands = shown.since === null;
+    const asked = shown.rounds.length - (waits ? 1 : 0);
     const last = shown.rounds.length === shown.order.length;
     const next = { ready: "Start the answer", answer: "To the feedback", feedback: "To the discussion",
       discussion: last ? "To the summary" : "Next question, roles swapped", done: "" }[shown.phase];
     return h("div", { class: "bar" },
       h("button", { class: "main", onclick: act(advance) }, next),
       !waits && h("button", { onclick: act(stands ? resume : pause) }, stands ? "Resume" : "Pause"),
-      h("button", { onclick: act((s) => finish(s)) }, "End the exam"));
+      sure("End the exam", asked ? "End it: to the summary" : "End it", act((s) => finish(s))));
   }
 
   show();
@@ -115,7 +135,7 @@ function roundHead(session) {
       answering === person ? "answers" : "examines");
   const steps = TIMED.map((phase) =>
     h("li", { "aria-current": session.phase === phase && "step" },
-      `${phase[0].toUpperCase()}${phase.slice(1)}`));
+      capital(phase)));
   return h("header", { class: "exam-head" },
     role(0), role(1),
     h("p", { class: "faint" }, `Question ${session.rounds.length} of ${session.order.length}`),
@@ -128,23 +148,28 @@ function roundHead(session) {
  * @param {Session} session
  * @param {Question} question
  * @param {string[]} hints
+ * @param {Evidence | null} evidence
  * @param {(change: Partial<import("./session.js").Round>) => void} note
+ * @param {(evidence: Evidence) => void} measured
  */
-function phaseView(session, question, hints, note) {
+function phaseView(session, question, hints, evidence, note, measured) {
   const now = round(session);
   if (session.phase === "ready") return hintList(hints);
   const pad = sketchPad(now.strokes, (strokes) => note({ strokes }));
   if (session.phase === "answer") return h("div", { class: "two wide-first" }, pad, hintList(hints));
-  const points = keyPoints(question, now, note);
+  const points = keyPoints(question, evidence, now, note);
   if (session.phase === "feedback")
-    return h("div", { class: "two" }, h("div", {}, points, marksOf(now, note)), pad);
+    return h("div", { class: "two" }, points, h("div", {}, marksOf(now, note), pad));
   const notes = h("textarea", { rows: 4, id: "notes", oninput: () => note({ notes: notes.value }) });
   notes.value = now.notes;
-  return h("div", {},
-    question.experiment ? evidenceView(question) : h("p", {}, "This question has no experiment."),
-    h("div", { class: "two" },
-      h("div", {}, points, h("label", { for: "notes" }, "Notes of the discussion"), notes), pad));
+  const laboratory = evidence
+    ? evidenceView(question, evidence, measured)
+    : h("p", {}, "This question has no experiment.");
+  return h("div", { class: "two discussion" }, laboratory,
+    h("div", {}, h("label", { for: "notes" }, "Notes of the discussion"), notes, points, pad));
 }
+
+const capital = (/** @type {string} */ word) => word[0].toUpperCase() + word.slice(1);
 
 /** @param {string[]} hints */
 function hintList(hints) {
@@ -152,36 +177,72 @@ function hintList(hints) {
     h("ol", {}, hints.map((hint) => h("li", {}, hint))));
 }
 
-/** @param {number} milliseconds */
-function clockText(milliseconds) {
-  const seconds = Math.ceil(milliseconds / 1000);
+/**
+ * @param {number} milliseconds
+ * @param {(seconds: number) => number} whole
+ */
+function clockText(milliseconds, whole = Math.ceil) {
+  const seconds = whole(milliseconds / 1000);
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}
+
+/**
+ * A button that asks once more before it does what cannot be undone.
+ * @param {string} label
+ * @param {string} question what it says after the first click
+ * @param {() => void} action
+ */
+export function sure(label, question, action) {
+  let asked = false;
+  const button = h("button", { onclick: () => {
+    if (asked) return action();
+    asked = true;
+    button.textContent = question;
+    button.classList.add("sure");
+  }, onblur: () => {
+    asked = false;
+    button.textContent = label;
+    button.classList.remove("sure");
+  } }, label);
+  return button;
 }
 
 /**
  * @param {Question[]} questions
  * @param {any} given
+ * @param {Map<string, Evidence | null>} evidence
  * @param {(plan: Parameters<typeof start>[0]) => void} begin
  */
-function startView(questions, given, begin) {
-  const name = (/** @type {string} */ label, /** @type {string} */ value) =>
-    h("input", { value, required: true, maxlength: 40, "aria-label": label });
-  const names = [name("Name of the first person", "A"), name("Name of the second person", "B")];
+function startView(questions, given, evidence, begin) {
+  const names = ["A", "B"].map((value, n) =>
+    h("input", { value, required: true, maxlength: 40, id: `name-${n}` }));
+  const roles = ["Examines first", "Answers first"];
   const times = TIMED.map((phase) =>
     h("input", { type: "number", id: `time-${phase}`, min: 5, max: 3600, step: 5, required: true,
       value: given.seconds[phase] }));
   const boxes = questions.map((q) => h("input", { type: "checkbox", checked: true, id: `q-${q.id}` }));
   const problem = h("p", { role: "alert" });
-  const form = h("form", {},
+  const length = h("p", { class: "faint" });
+  const plan = () => {
+    const asked = boxes.filter((box) => box.checked).length;
+    const each = times.reduce((sum, input) => sum + (input.valueAsNumber || 0), 0);
+    length.textContent = `${asked} of ${questions.length} questions, about ${Math.ceil((asked * each) / 60)} minutes. They are asked in random order.`;
+  };
+  const form = h("form", { oninput: plan },
     h("h1", {}, "Pair exam"),
     h("p", {}, "Two people at one screen. One examines, the other answers; after each question the roles swap."),
-    h("h2", {}, "Who"), h("div", { class: "bar" }, names),
-    h("h2", {}, "Seconds"),
-    h("div", { class: "bar" }, TIMED.flatMap((phase, n) => [h("label", { for: `time-${phase}` }, phase), times[n]])),
+    h("div", { class: "two" },
+      h("section", {}, h("h2", {}, "Who"),
+        h("div", { class: "fields" }, names.map((input, n) => h("label", {}, roles[n], input)))),
+      h("section", {}, h("h2", {}, "Seconds"),
+        h("div", { class: "fields" }, TIMED.map((phase, n) => h("label", {}, capital(phase), times[n]))))),
     h("h2", {}, "Questions"),
-    h("ul", { class: "plain" }, questions.map((q, n) => h("li", {}, boxes[n], " ", h("label", { for: boxes[n].id }, q.question)))),
+    h("ul", { class: "plain questions" }, questions.map((q, n) =>
+      h("li", {}, boxes[n], h("label", { for: boxes[n].id }, q.question), verdict(evidence.get(q.id) ?? null)))),
+    length,
     problem,
     h("button", { class: "main", type: "submit" }, "Draw the first question"));
+  plan();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const chosen = questions.filter((_, n) => boxes[n].checked).map((q) => q.id);
@@ -192,6 +253,5 @@ function startView(questions, given, begin) {
       order: shuffled(chosen),
     });
   });
-  append(form, [hintList(given.hints)]);
-  return form;
+  return h("div", {}, form, hintList(given.hints));
 }

@@ -1,5 +1,7 @@
 // What the examiner marks: key points and criteria, each said, partly or missed.
 import { h } from "../dom.js";
+import { backing } from "./evidence.js";
+import { formula } from "./formula.js";
 import { CRITERIA } from "./session.js";
 
 /** @typedef {import("./session.js").Mark} Mark */
@@ -7,17 +9,18 @@ import { CRITERIA } from "./session.js";
 export const MARKS = [["said", "✓ yes"], ["partly", "~ partly"], ["missed", "✗ no"]];
 
 /**
- * The key points with their sources, to be marked.
+ * The key points with their sources and what bears them out, to be marked.
  * @param {import("./exam.js").Question} question
+ * @param {import("./evidence.js").Evidence | null} evidence
  * @param {import("./session.js").Round} round
  * @param {(change: Partial<import("./session.js").Round>) => void} note
  */
-export function keyPoints(question, round, note) {
+export function keyPoints(question, evidence, round, note) {
   const marks = question.points.map((_, n) => round.points[n] ?? null);
   const items = question.points.map((point, n) =>
     h("li", {},
-      h("p", { id: `point-${n}` }, point.text),
-      h("p", { class: "faint source" }, point.source),
+      h("p", { id: `point-${n}` }, point.bonus && h("strong", { class: "bonus" }, "Bonus"), formula(point.text)),
+      h("p", { class: "faint source" }, point.source, h("br"), backing(evidence, n)),
       choice(`mark-${n}`, `point-${n}`, marks[n], (mark) => {
         marks[n] = mark;
         note({ points: [...marks] });
@@ -25,7 +28,7 @@ export function keyPoints(question, round, note) {
   return h("section", {},
     h("h2", {}, "Key points"),
     h("ol", { class: "points" }, items),
-    question.sketch && h("p", {}, h("strong", {}, "A useful sketch: "), question.sketch));
+    question.sketch && h("p", {}, h("strong", {}, "A useful sketch: "), formula(question.sketch)));
 }
 
 /**

@@ -50,11 +50,15 @@ export function sketchPad(strokes, changed) {
     const stroke = { tool: event.buttons & 32 ? "eraser" : tool, colour, points: [] };
     /** @param {PointerEvent} moved */
     const add = (moved) => {
-      for (const one of moved.getCoalescedEvents?.().concat(moved) ?? [moved])
+      const all = moved.getCoalescedEvents?.() ?? [];
+      for (const one of all.length ? all : [moved]) {
         stroke.points.push(place(canvas, one));
-      line(context, stroke, stroke.points.length - 1);
+        line(context, stroke, stroke.points.length - 1);
+      }
     };
+    canvas.dataset.drawing = ""; // the page changes only between strokes
     const end = () => {
+      delete canvas.dataset.drawing;
       canvas.removeEventListener("pointermove", add);
       undone = [];
       set([...drawn, stroke]);
@@ -64,13 +68,15 @@ export function sketchPad(strokes, changed) {
     canvas.addEventListener("pointerup", end, { once: true });
     canvas.addEventListener("pointercancel", end, { once: true });
   });
-  canvas.addEventListener("keydown", (event) => {
+  /** @param {KeyboardEvent} event */
+  const typed = (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
-    if (event.key === "z") undo();
-    else if (event.key === "y") redo();
+    const key = event.key.toLowerCase();
+    if (key === "z" && !event.shiftKey) undo();
+    else if (key === "y" || key === "z") redo();
     else return;
     event.preventDefault();
-  });
+  };
 
   const replay = () => {
     stop();
@@ -112,7 +118,7 @@ export function sketchPad(strokes, changed) {
   const bar = h("div", { class: "bar", role: "toolbar", "aria-label": "Sketch" }, pens, eraser, back, again, whole);
   redraw();
   refresh();
-  return h("div", { class: "sketch" }, bar, canvas);
+  return h("div", { class: "sketch", onkeydown: typed }, bar, canvas);
 }
 
 /**

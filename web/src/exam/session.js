@@ -18,6 +18,7 @@
 /**
  * @typedef {object} Session
  * @property {1} version
+ * @property {number} began when, in milliseconds of the wall clock
  * @property {[string, string]} names
  * @property {Record<Timed, number>} seconds
  * @property {string[]} order the questions still and already drawn, in order
@@ -38,12 +39,13 @@ export const CRITERIA = [
 
 /**
  * @param {{names: [string, string], seconds: Record<Timed, number>, order: string[]}} plan
+ * @param {number} now
  * @returns {Session}
  */
-export function start({ names, seconds, order }) {
+export function start({ names, seconds, order }, now) {
   /** @type {Session} */
   const session = {
-    version: 1, names, seconds, order, phase: "ready", left: 0, since: null, rounds: [],
+    version: 1, began: now, names, seconds, order, phase: "ready", left: 0, since: null, rounds: [],
   };
   return draw(session);
 }
@@ -107,14 +109,34 @@ export function remaining(session, now) {
 }
 
 /**
+ * Milliseconds beyond the time of the phase.
+ * @param {Session} session
+ * @param {number} now
+ */
+export function over(session, now) {
+  return session.since === null ? 0 : Math.max(0, now - session.since - session.left);
+}
+
+/**
+ * Whether what was kept is an exam of these questions.
+ * @param {any} kept
+ * @param {(id: string) => boolean} known
+ * @returns {kept is Session}
+ */
+export function isSession(kept, known) {
+  return kept?.version === 1 && Array.isArray(kept.order) && Array.isArray(kept.rounds) &&
+    kept.order.every(known);
+}
+
+/**
  * What the wall clock did meanwhile: phases whose time is over give way to the next, as
- * of the moment at which it was over.
+ * of the moment at which it was over. Only the discussion takes about its time: it waits.
  * @param {Session} session
  * @param {number} now
  * @returns {Session}
  */
 export function tick(session, now) {
-  while (session.since !== null && remaining(session, now) === 0)
+  while (session.since !== null && session.phase !== "discussion" && remaining(session, now) === 0)
     session = advance(session, session.since + session.left);
   return session;
 }

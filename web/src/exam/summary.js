@@ -1,5 +1,7 @@
 // The end: what was asked, how it went; to print, or to keep as one file.
 import { h } from "../dom.js";
+import { sure } from "./exam.js";
+import { formula } from "./formula.js";
 import { picture } from "./pad.js";
 import { CRITERIA } from "./session.js";
 
@@ -8,39 +10,77 @@ const WORDS = { said: "✓", partly: "~", missed: "✗" };
 /**
  * @param {import("./session.js").Session} session
  * @param {Map<string, import("./exam.js").Question>} questions
+ * @param {Map<string, import("./evidence.js").Evidence | null>} evidence
  * @param {() => void} again
  */
-export function summaryView(session, questions, again) {
+export function summaryView(session, questions, evidence, again) {
+  const when = new Date(session.began ?? Date.now());
   const report = h("article", { class: "summary" },
     h("h1", {}, `Pair exam of ${session.names.join(" and ")}`),
-    h("p", { class: "faint" }, new Date().toLocaleDateString("en-GB", { dateStyle: "long" })),
-    session.rounds.length ? null : h("p", {}, "No question was answered."),
-    session.rounds.map((round) => roundView(session, round, /** @type {any} */ (questions.get(round.id)))));
+    h("p", { class: "faint" }, when.toLocaleDateString("en-GB", { dateStyle: "long" })),
+    session.rounds.length ? totals(session, questions) : h("p", {}, "No question was answered."),
+    session.rounds.map((round) =>
+      roundView(session, round, /** @type {any} */ (questions.get(round.id)), evidence.get(round.id) ?? null)));
   const bar = h("div", { class: "bar" },
     h("button", { class: "main", onclick: () => save(report) }, "Keep as a file"),
     h("button", { onclick: () => window.print() }, "Print"),
-    h("button", { onclick: again }, "A new exam"));
+    sure("A new exam", "Discard this one", again));
   return h("div", {}, bar, report);
+}
+
+/**
+ * What each of the two has reached.
+ * @param {import("./session.js").Session} session
+ * @param {Map<string, import("./exam.js").Question>} questions
+ */
+function totals(session, questions) {
+  const head = ["", "Answers", "Key points", "Bonus points", ...CRITERIA.map(([, label]) => label)];
+  const rows = session.names.map((name, person) => {
+    const rounds = session.rounds.filter((round) => round.answering === person);
+    const counts = [false, true].map((bonus) => {
+      const marks = rounds.flatMap((round) =>
+        (questions.get(round.id)?.points ?? []).flatMap((point, n) =>
+          point.bonus === bonus ? [round.points[n]] : []));
+      return share(marks);
+    });
+    const criteria = CRITERIA.map(([key]) => share(rounds.map((round) => round.criteria[key])));
+    return h("tr", {}, h("th", { scope: "row" }, name),
+      [rounds.length, ...counts, ...criteria].map((cell) => h("td", {}, cell)));
+  });
+  return h("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Totals" },
+    h("table", {}, h("thead", {}, h("tr", {}, head.map((t) => (t ? h("th", { scope: "col" }, t) : h("td"))))),
+      h("tbody", {}, rows)),
+    h("p", { class: "faint" }, "✓ yes counts 1, ~ partly ½, ✗ no and · not marked 0."));
+}
+
+/** @param {(import("./session.js").Mark | null | undefined)[]} marks */
+function share(marks) {
+  const worth = { said: 1, partly: 0.5, missed: 0 };
+  const sum = marks.reduce((total, mark) => total + (mark ? worth[mark] : 0), 0);
+  return marks.length ? `${sum} of ${marks.length}` : "–";
 }
 
 /**
  * @param {import("./session.js").Session} session
  * @param {import("./session.js").Round} round
  * @param {import("./exam.js").Question} question
+ * @param {import("./evidence.js").Evidence | null} evidence
  */
-function roundView(session, round, question) {
-  const said = round.points.filter((mark) => mark === "said").length;
-  const partly = round.points.filter((mark) => mark === "partly").length;
+function roundView(session, round, question, evidence) {
+  const result = evidence?.result;
   const criteria = CRITERIA.filter(([key]) => round.criteria[key])
     .map(([key, label]) => `${label} ${WORDS[/** @type {"said"} */ (round.criteria[key])]}`);
   return h("section", {},
     h("h2", {}, question.question),
-    h("p", {}, `${session.names[round.answering]} answered in ${Math.round(round.spent / 1000)} s: `,
-      `${said} of ${question.points.length} key points`, partly ? `, ${partly} in part` : "", ". ",
+    h("p", {}, `${session.names[round.answering]} answered in ${Math.round(round.spent / 1000)} s. `,
       criteria.join("  ")),
     h("ol", { class: "plain" }, question.points.map((point, n) =>
-      h("li", {}, `${WORDS[/** @type {"said"} */ (round.points[n])] ?? "·"} ${point.text} `,
+      h("li", {}, `${WORDS[/** @type {"said"} */ (round.points[n])] ?? "·"} ${point.bonus ? "Bonus: " : ""}`,
+        formula(point.text), " ",
         h("span", { class: "faint" }, `(${point.source})`)))),
+    result && h("p", { class: result.holds ? "faint" : "fails" },
+      `Laboratory: ${evidence.experiment}, ${result.quick ? "quick" : "full"} form, seed ${result.seed}, `,
+      `${result.date}: ${result.holds ? "every claim holds" : "not every claim holds"}.`),
     round.notes && h("p", { class: "notes" }, round.notes),
     round.strokes.length > 0 && h("img", { src: picture(round.strokes), alt: "The sketch" }));
 }
@@ -48,7 +88,8 @@ function roundView(session, round, question) {
 /** @param {HTMLElement} report */
 function save(report) {
   const style = "body{font:16px/1.5 sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}" +
-    "img{max-width:100%;border:1px solid #999}.faint{color:#595d63}.notes{white-space:pre-wrap}" +
+    "img{max-width:30rem;width:100%;border:1px solid #999}table{border-collapse:collapse}" +
+    "th,td{text-align:left;padding:.2rem .8rem .2rem 0}.fails{color:#a33a00}.faint{color:#595d63}.notes{white-space:pre-wrap}" +
     "ol{list-style:none;padding:0}";
   const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Pair exam</title>` +
     `<style>${style}</style><body>${report.innerHTML}</body></html>`;
