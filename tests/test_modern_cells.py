@@ -260,9 +260,7 @@ def test_a_column_of_a_softmax_matrix_sums_to_one():
     ones = torch.ones(H, dtype=torch.float64)
     assert_close(layer.cells[0].r.matrix.sum(0), ones)
     assert "columns=softmax" in repr(layer)
-    assert r"\operatorname{softmax}\left(W_{r}\right) \cdot c_{t-1}" in (
-        layer.cell.latex()
-    )
+    assert r"\operatorname{softmax}(W_{r}) \cdot c_{t-1}" in (layer.cell.latex())
 
 
 @pytest.mark.parametrize("wrong", [cw.sum, cw.maximum, torch.softmax, "softmax", True])

@@ -530,7 +530,10 @@ def cells(
 
 @app.command()
 def draw(
-    cell: Annotated[str, typer.Argument(help="A cell of the zoo, or FILE.py:NAME.")],
+    cell: Annotated[
+        str,
+        typer.Argument(help="A cell of the zoo, FILE.py:NAME, or a run's directory."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -543,9 +546,27 @@ def draw(
     steps: Annotated[
         bool,
         typer.Option(
-            "--steps", help="A picture an equation, with what it decides: CELL-1.svg, …"
+            "--steps",
+            help="A picture an equation, with what it decides: CELL-1.svg, …; of a run "
+            "with the values of one step of its reading a text.",
         ),
     ] = False,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="With a run: what it reads. Default: its held-out text."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="With a run: the same, written here.")
+    ] = None,
+    layer: Annotated[int, typer.Option(min=0, help="With a run: which layer.")] = 0,
+    at: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="With a run: which token, from 0. Default: the last of the prompt, or "
+            "the 100th of a text.",
+        ),
+    ] = None,
     unroll: Annotated[
         int,
         typer.Option(
@@ -559,11 +580,29 @@ def draw(
 ) -> None:
     """Draw a cell, or write its equations, to a file."""
     from . import cells as zoo
-    from .look.draw import draw
+    from .look.draw import DrawingError, draw, read_run
+    from .text.run import Run
 
-    drawn = zoo.get(cell)
+    moment = None
+    reading = text is not None or prompt is not None or at is not None or layer > 0
+    if Path(cell).is_dir() and cell not in (*zoo.all(), *zoo.all_of_trees()):
+        run = Run(Path(cell))
+        drawn = run.cell
+        if steps:
+            drawn, moment = read_run(run, text=text, prompt=prompt, layer=layer, at=at)
+    else:
+        drawn = zoo.get(cell)
+    if reading and moment is None:
+        raise DrawingError(
+            f"[draw] only the walk through a run has values; received {cell!r}, "
+            "expected a run's directory and --steps: cellwright draw runs/demo --steps "
+            '--prompt "def "'
+        )
     path = out or Path(f"{drawn.name}.svg")
-    written = draw(drawn, path, steps=steps, unroll=unroll, legend=legend, scale=scale)
+    written = draw(
+        drawn, path, steps=steps, moment=moment, unroll=unroll, legend=legend,
+        scale=scale,
+    )  # fmt: skip
     typer.echo("\n".join(map(str, written)))
 
 

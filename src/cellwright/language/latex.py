@@ -19,6 +19,7 @@ GREEK = {
     "omega",
 }  # fmt: skip
 _SUM, _PRODUCT, _ATOM = 1, 2, 3
+_TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
 
 def latex(graph: Graph) -> str:
@@ -35,6 +36,7 @@ class EquationWriter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.symbols: dict[int, str] = {}
+        self.unnamed = 0  # statements so far that have no name
         self.of_child = graph.per_child
 
     # -- the pieces ----------------------------------------------------------------
@@ -103,7 +105,8 @@ class EquationWriter:
         label = next(iter([n for n in labels if n in states] + labels), None)
         if label is None:
             own = number == self.graph.output
-            label = "y" if own else f"u{len(self.symbols)}"
+            self.unnamed += not own
+            label = "y" if own else f"u{self.unnamed}"
         self.symbols[number] = self.at(label, self.now(number))
         return self.equation(self.symbols[number], text)
 
@@ -222,6 +225,9 @@ class LatexWriter(EquationWriter):
         return rf"\sum_{{k \in C(j)}} {text}"
 
     def equation(self, symbol: str, text: str) -> str:
+        """Brackets grow with what is in them where that is taller than a line."""
+        if not any(tall in text for tall in _TALL):
+            text = re.sub(r"\\(left|right)(?![a-z])", "", text)
         return f"{symbol} &= {text}"
 
 
@@ -251,7 +257,8 @@ def symbol(name: str) -> str:
     if not below:
         if head in GREEK:
             return "\\" + head
-        return head if len(head) == 1 else rf"\mathrm{{{head}}}"
+        word = head.replace(" ", r"\ ")
+        return head if len(head) == 1 else rf"\mathrm{{{word}}}"
     return f"{symbol(head)}_{{{' '.join(map(symbol, below))}}}"
 
 
@@ -261,6 +268,6 @@ def split(name: str) -> tuple[str, list[str]]:
     numbered = re.fullmatch("([A-Za-z])([0-9]+)", head)
     if numbered:
         head, below = numbered[1], [numbered[2], *below]
-    if len(head) > 1 and head not in GREEK:
-        return " ".join([head, *below]), []
+    if len(head) > 1 and head not in GREEK and any(len(part) > 1 for part in below):
+        return " ".join([head, *below]), []  # words
     return head, below

@@ -1,14 +1,23 @@
-"""Writes a cell to files, as their names end: its picture or its equations."""
+"""Writes a cell to files, as their names end: its picture or its equations.
+
+A run's cell is drawn as its layer runs it, with the values of one step of its reading.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..language.cell import Cell
-from .diagram import Diagram, DrawingError, Picture
+from ..text.corpus import read_pieces
+from ..text.run import Run
+from .diagram import Diagram, DrawingError, Moment, Picture
 from .formula import mathml, tex_document
+from .reading import Reader
 
 ENDINGS = (".svg", ".png", ".tex", ".mathml")
+TOKENS = 100  # of a text, that are read where nobody says how many
+CONTEXT = 24  # characters before the token, in the pictures' title
 
 
 def draw(
@@ -16,6 +25,7 @@ def draw(
     path: str | Path,
     *,
     steps: bool = False,
+    moment: Moment | None = None,
     unroll: int = 1,
     legend: bool = True,
     scale: float = 2.0,
@@ -26,6 +36,7 @@ def draw(
         cell: what to draw.
         path: the file.
         steps: a picture for each equation, into files numbered from 1: `lstm-1.svg`.
+        moment: the step of a trained cell whose values those show.
         unroll: the cell so often over time; a tree cell: a tree so many nodes high.
         legend: whether the picture explains its signs.
         scale: of a PNG: its pixels for one of the SVG.
@@ -54,8 +65,55 @@ def draw(
     elif steps:
         pictures = {
             path.with_stem(f"{path.stem}-{place}"): step
-            for place, step in enumerate(diagram.steps(), 1)
+            for place, step in enumerate(diagram.steps(moment), 1)
         }
     for file, picture in pictures.items():
         picture.save(file, scale)
     return list(pictures)
+
+
+def read_run(
+    run: Run,
+    *,
+    text: Path | None = None,
+    prompt: str | None = None,
+    layer: int = 0,
+    at: int | None = None,
+) -> tuple[Cell, Moment]:
+    """A run's cell, as one of its layers runs it, and the moment when it reads a token.
+
+    Args:
+        run: a trained run.
+        text: a file to read. Without it or a prompt: the run's held-out text.
+        prompt: a text to read.
+        layer: which.
+        at: the token, from 0. Default: the prompt's last; of a text, the 100th.
+
+    Raises:
+        ArgumentError: no such token or layer.
+        DrawingError: a text and a prompt.
+    """
+    if text and prompt is not None:
+        raise DrawingError(
+            "[draw] a run reads one text; received --text and --prompt, expected one"
+        )
+    needed = TOKENS if at is None else at + 1
+    if prompt is not None:
+        tokens = run.tokenizer.encode(prompt)
+    elif text:
+        tokens = run.tokenizer.encode("".join(read_pieces(text)))
+    else:
+        tokens = run.tokenizer.encode(run.held_out_text(needed))
+    if at is not None and not 0 <= at < len(tokens):
+        raise DrawingError(
+            f"[draw] no token {at} in a text of {len(tokens)}; expected 0 to "
+            f"{len(tokens) - 1}"
+        )
+    tokens = tokens[: len(tokens) if prompt is not None and at is None else needed]
+    reader = Reader(run.trained_model().eval())
+    moment = reader.moment(tokens, layer)
+    *before, last = (run.tokenizer.decode([int(t)]) for t in tokens[-CONTEXT:])
+    title = f"{run.directory.name}, layer {layer}, token {len(tokens) - 1}: "
+    title += f"{''.join(before)!r}, then {last!r}" if before else repr(last)
+    moment = replace(moment, place=f"after {last!r}", title=title)
+    return Cell.from_graph(reader.graphs[layer]), moment

@@ -29,7 +29,7 @@ def mathml(graph: Graph) -> str:
     rows = "\n".join(MathmlWriter(graph).equations())
     return (
         '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">\n'
-        f"<mtable>\n{rows}\n</mtable>\n</math>\n"
+        f'<mtable displaystyle="true">\n{rows}\n</mtable>\n</math>\n'
     )
 
 
@@ -80,11 +80,10 @@ class MathmlWriter(EquationWriter):
         return _row([_signed(float(mantissa)), _operator("·"), power])
 
     def bracket(self, text: str) -> str:
-        return _row([_fence("("), text, _fence(")")])
+        return _fenced("(", text, ")")
 
     def concatenation(self, parts: list[str]) -> str:
-        inner = _operator(",").join(parts)
-        return _row([_fence("["), inner, _fence("]")])
+        return _fenced("[", _operator(",").join(parts), "]")
 
     def matrix(self, weight: str, columns: str | None) -> str:
         text = f"<msub><mi>W</mi>{self.symbol(weight)}</msub>"
@@ -108,7 +107,7 @@ class MathmlWriter(EquationWriter):
             case "sqrt":
                 return f"<msqrt>{parts[0]}</msqrt>"
             case "abs":
-                return _row([_fence("|"), parts[0], _fence("|")])
+                return _fenced("|", parts[0], "|")
             case "sum":
                 return _row([_operator("∑"), parts[0]])
             case "identity":
@@ -116,15 +115,14 @@ class MathmlWriter(EquationWriter):
             case "where":
                 return _cases(*parts)
         name = f"<mi>{_FUNCTIONS.get(op.name, op.name)}</mi><mo>&#x2061;</mo>"
-        inner = _operator(",").join(parts)
-        return _row([name, _fence("("), inner, _fence(")")])
+        return _row([name, _fenced("(", _operator(",").join(parts), ")")])
 
     def scaled(self, parts: list[str]) -> str:
         return _row([parts[0], '<mspace width="0.17em"></mspace>', parts[1]])
 
     def total(self, text: str) -> str:
         children = _row([_identifier("k"), _operator("∈"), "<mi>C</mi>"])
-        node = _row([_fence("("), _identifier("j"), _fence(")")])
+        node = _fenced("(", _identifier("j"), ")")
         return _row(
             [f"<munder>{_operator('∑')}{_row([children, node])}</munder>", text]
         )
@@ -157,8 +155,13 @@ def _operator(sign: str) -> str:
     return f"<mo>{escape(sign)}</mo>"
 
 
-def _fence(sign: str) -> str:
-    return f'<mo stretchy="true">{sign}</mo>'
+def _fenced(left: str, inner: str, right: str) -> str:
+    """Brackets round something: they grow where it is taller than a line."""
+    tall = any(f"<{tag}" in inner for tag in ("mfrac", "munder", "mtable", "msqrt"))
+    grow = "true" if tall else "false"
+    opening = f'<mo form="prefix" stretchy="{grow}">{left}</mo>'
+    closing = f'<mo form="postfix" stretchy="{grow}">{right}</mo>' if right else ""
+    return _row([opening, inner, closing])
 
 
 def _signed(value: float) -> str:
@@ -174,4 +177,4 @@ def _cases(condition: str, then: str, otherwise: str) -> str:
         f'<mtd style="text-align: left">{when}</mtd></mtr>'
         for value, when in rows
     )
-    return _row([_fence("{"), f"<mtable>{cells}</mtable>"])
+    return _fenced("{", f"<mtable>{cells}</mtable>", "")

@@ -6,8 +6,9 @@ changed: what a unit is good for shows when it is held still.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from ..language.errors import ArgumentError, did_you_mean
 from ..language.evaluate import evaluate
+from ..language.graph import Graph
 from ..text.model import LanguageModel
+from .diagram import Moment
 
 #: The states of every layer, one tuple a layer: (1, size) each.
 States = tuple[tuple[Tensor, ...], ...]
@@ -111,17 +114,9 @@ class Reader:
         self, token: int, states: States, changes: Sequence[Change] = ()
     ) -> tuple[Tensor, States, dict[str, Tensor]]:
         """One token: the logits (V,) of the next, the new states, every named value."""
-        x = self.model.embed(torch.tensor([token]))  # (1, E)
-        news, named = [], {}
-        for k, graph in enumerate(self.graphs):
-            olds = {s.name: v for s, v in zip(graph.states, states[k], strict=True)}
-            values = evaluate(
-                graph,
-                self.layer.cells[k],
-                {"x": x},
-                olds,
-                visit=self._changer(k, changes),
-            )
+        news, named, x = [], {}, None
+        for k, (_, values) in enumerate(self._layers(token, states, changes)):
+            graph = self.graphs[k]
             sizes = [int(s.size) for s in graph.states]
             news.append(
                 tuple(
@@ -132,6 +127,47 @@ class Reader:
             named |= {f"{k}.{n}": values[node] for n, node in graph.values.items()}
             x = values[graph.output]
         return self.model.head(x)[0], tuple(news), named
+
+    def _layers(
+        self, token: int, states: States, changes: Sequence[Change] = ()
+    ) -> Iterator[tuple[Tensor, list[Any]]]:
+        """Each layer's input (1, size) and its nodes' values, lowest layer first."""
+        x = self.model.embed(torch.tensor([token]))  # (1, E)
+        for k, graph in enumerate(self.graphs):
+            values = evaluate(
+                graph,
+                self.layer.cells[k],
+                {"x": x},
+                _by_name(graph, states[k]),
+                visit=self._changer(k, changes),
+            )
+            yield x, values
+            x = values[graph.output]
+
+    @torch.no_grad()
+    def moment(
+        self, tokens: Sequence[int] | NDArray[np.int64], layer: int = 0
+    ) -> Moment:
+        """What a layer meets at the last of the tokens, for a walk with live values.
+
+        Raises:
+            ArgumentError: no token, or no such layer.
+        """
+        if not len(tokens):
+            raise ArgumentError("[draw] an empty text; expected at least one token")
+        if not 0 <= layer < len(self.graphs):
+            raise ArgumentError(
+                f"[draw] the model has {len(self.graphs)} layer(s); received layer "
+                f"{layer}, expected 0 to {len(self.graphs) - 1}"
+            )
+        states = self.initial()
+        for token in tokens[:-1]:
+            _, states, _ = self.step(int(token), states)
+        inputs = (x for x, _ in self._layers(int(tokens[-1]), states))
+        x = next(islice(inputs, layer, None))
+        olds = _by_name(self.graphs[layer], states[layer])
+        olds = {name: old[0] for name, old in olds.items()}
+        return Moment(self.layer.cells[layer], {"x": x[0]}, olds)
 
     def read(
         self,
@@ -201,3 +237,7 @@ class Reader:
     def _row(value: Any) -> Tensor:
         """A named value as (1, size): one that is a parameter alone has no rows."""
         return value.detach().reshape(1, -1).float()
+
+
+def _by_name(graph: Graph, states: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    return {s.name: v for s, v in zip(graph.states, states, strict=True)}

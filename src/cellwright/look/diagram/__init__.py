@@ -11,6 +11,7 @@ from ...language.cell import Cell
 from .hyperparameters import with_hyperparameters
 from .lanes import plan
 from .layout import arrange
+from .moment import Moment
 from .picture import DrawingError, Picture
 from .place import place
 from .route import route
@@ -36,10 +37,15 @@ class Diagram(Picture):
         self.layout = arrange(self.plan, placement, route(self.plan, placement))
         super().__init__(draw(self.layout, f"The cell {cell.name}", legend))
 
-    def steps(self) -> tuple[Step, ...]:
-        """The walk through the cell: a picture and a caption for each equation."""
+    def steps(self, moment: Moment | None = None) -> tuple[Step, ...]:
+        """The walk through the cell: a picture and a caption for each equation.
+
+        Args:
+            moment: one step of a trained cell, whose values the pictures show and the
+                captions tell.
+        """
         graph, _ = with_hyperparameters(self.cell)
-        return walk(graph, self.plan, self.layout, self.cell.name)
+        return walk(graph, self.plan, self.layout, self.cell.name, moment)
 
     def unrolled(self, steps: int) -> Picture:
         """The chain of the cell over time; of a tree cell, a tree so many nodes high.
@@ -56,4 +62,4 @@ class Diagram(Picture):
         return f"<diagram of {self.cell.name}>"
 
 
-__all__ = ["Diagram", "DrawingError", "Picture", "Step"]
+__all__ = ["Diagram", "DrawingError", "Moment", "Picture", "Step"]

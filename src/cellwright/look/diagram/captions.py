@@ -19,18 +19,14 @@ GATES = ("σ", "hard σ", "softmax", "step", "σ LN", "exp")
 ROLES = ("keep", "delete", "reset", "store", "store the rest", "output")
 
 
-def caption(plan: Plan, top: int, names: Mapping[int, Label]) -> Label:
-    """What the statement decides whose last element is `top`.
+class Teller:
+    """Tells the captions of a cell's statements.
 
     Args:
         plan: of the cell's picture.
-        top: the element.
         names: what the equations call each statement's value, by node.
     """
-    return _Teller(plan, names).caption(top)
 
-
-class _Teller:
     def __init__(self, plan: Plan, names: Mapping[int, Label]) -> None:
         self.plan = plan
         self.elements = plan.elements
@@ -38,6 +34,7 @@ class _Teller:
         self.readers = [[r for r, _ in found] for found in plan.readers()]
 
     def caption(self, top: int) -> Label:
+        """What the statement decides whose last element is `top`."""
         lane = next((lane for lane in self.plan.lanes if lane[-2] == top), None)
         if lane is not None:
             return self.update(lane)
@@ -165,39 +162,39 @@ class _Teller:
 
     def gate(self, number: int) -> Label:
         name, seen, roles = self.name(number), self.seen(number), self.roles(number)
-        begin = _say("{} sees {} and decides ", name, seen)
+        begin = say("{} sees {} and decides ", name, seen)
         match tuple(roles):
             case ("keep", "store the rest"):
-                return begin + _say(
+                return begin + say(
                     "both for each unit: how much of {} is kept and, as 1 − {}, how "
                     "much of {} is stored. New information comes in only where old is "
                     "deleted.",
                     roles["keep"], name, roles["store the rest"],
                 )  # fmt: skip
             case ("delete", "store") | ("delete", "reset", "store"):
-                return begin + _say(
+                return begin + say(
                     "both for each unit: how much of {} is stored and, as 1 − {}, how "
                     "much of {} is kept. One gate updates and deletes.",
                     roles["store"], name, roles["delete"],
                 )  # fmt: skip
             case ("keep", *_) if self.text(number) in GATES:
-                return begin + _say(
+                return begin + say(
                     "what is deleted from {}: for each unit, 1 keeps it, 0 deletes it.",
                     roles["keep"],
                 )
             case ("reset", *_):
-                return begin + _say(
+                return begin + say(
                     "how much of {} the candidate may see: at 0 it starts as if there "
                     "were no past.",
                     roles["reset"],
                 )
             case ("store", *_) if self.text(number) in GATES:
-                return begin + _say(
+                return begin + say(
                     "which units are updated: how much of {} is stored.", roles["store"]
                 )
             case ("output",) if self.text(number) in GATES:
-                return begin + _say("what is output: how much each unit shows.")
-        said = _say("{} is made of {}", name, seen)
+                return begin + say("what is output: how much each unit shows.")
+        said = say("{} is made of {}", name, seen)
         new = self.is_added(number) or any(map(self.is_added, self.readers[number]))
         return said + plain(
             ": new information that could be stored in the state." if new else "."
@@ -218,23 +215,23 @@ class _Teller:
         if not beside:
             return ()
         if all(w.mark for w in beside):
-            return _say(
+            return say(
                 " Through a peephole each unit sees its own {}, which the output gate "
                 "may hide.",
                 seen,
             )
-        return _say(
+        return say(
             " Through a peephole it sees {}, too, which the output gate may hide.", seen
         )
 
     def update(self, lane: tuple[int, ...]) -> Label:
         """What becomes of a state on its lane, operation by operation."""
         deeds = [self.deed(n, before) for before, n in pairwise(lane[:-1])]
-        said = _say("From {} to {}: ", self.name(lane[0]), self.name(lane[-1]))
+        said = say("From {} to {}: ", self.name(lane[0]), self.name(lane[-1]))
         said += _listed(deeds, ", ", "; then ")
         states = [e for e in self.elements if e.kind == "new"]
         if len(states) == 1 and self.is_shown(lane[-2]):
-            said += _say(
+            said += say(
                 ". Memory and output are one: no state is beside {}",
                 self.name(lane[-1]),
             )
@@ -247,13 +244,13 @@ class _Teller:
         element, text = self.elements[number], self.text(number)
         others = [w.source for w in element.inputs if w.source != before]
         if not others and text[0] == "×":
-            return _say("delete, times {}", _without_sign(element.label))
+            return say("delete, times {}", _without_sign(element.label))
         if not others:
-            return _say("apply {}", element.label)
+            return say("apply {}", element.label)
         verb = {"×": "delete, times {}", "+": "add {}"}.get(text)
         if verb is None:
-            return _say("take {} with {}", element.label, self.name(others[0]))
-        return _say(verb, self.name(others[0]))
+            return say("take {} with {}", element.label, self.name(others[0]))
+        return say(verb, self.name(others[0]))
 
     def is_shown(self, number: int) -> bool:
         return any(self.elements[r].kind == "output" for r in self.readers[number])
@@ -269,14 +266,14 @@ class _Teller:
         gates = [s for s in operands if self.text(s) in GATES]
         if self.text(number) == "×" and gates and len(operands) == 2:
             other = sum(operands) - gates[0]
-            said = _say(
+            said = say(
                 "{} is {}, as far as {} lets it through.",
                 name, self.name(other), self.name(gates[0]),
             )  # fmt: skip
             if self.text(other) == "tanh" and self.elements[other].kind == "op":
                 said += plain(" The tanh brings the state between −1 and 1.")
             return begin + said
-        return begin + _say("{} is made of {}.", name, self.seen(number))
+        return begin + say("{} is made of {}.", name, self.seen(number))
 
     def layer_result(self, number: int) -> Label:
         """A state that a matrix makes: of itself, of its own units, of other values."""
@@ -285,25 +282,25 @@ class _Teller:
         if any(self.elements[s].kind == "state" for s in mapped):
             if self.roles(number):
                 return self.gate(number) + self.peephole(number)
-            return _say(
+            return say(
                 "{} is made of {} by a matrix: the whole state is written anew at "
                 "every step, and the gradient meets the matrix at every step back.",
                 name, seen,
             )  # fmt: skip
         own = _listed([self.name(s) for s in sorted(self.beside(number))])
         if own:
-            return _say(
+            return say(
                 "{} is made of {} by a matrix, and each unit of its own {}: no unit "
                 "sees another's past.",
                 name, seen, own,
             )  # fmt: skip
-        return _say("{} is made of {} by a matrix.", name, seen)
+        return say("{} is made of {} by a matrix.", name, seen)
 
     def beside(self, number: int) -> set[int]:
         return {w.source for w in self.elements[number].inputs[1:]}
 
 
-def _say(template: str, *labels: Label) -> Label:
+def say(template: str, *labels: Label) -> Label:
     """Words with labels among them."""
     words = template.split("{}")
     runs: list[Run] = [*plain(words[0])]

@@ -1,27 +1,32 @@
 """The walk through a cell, as lectures take it: one picture an equation.
 
 Each shows the part of the cell that the equation computes, the rest pale, over the
-equation and a sentence on what it decides.
+equation and a sentence on what it decides; with the values of a trained model, where
+they are given.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ...language.graph import Graph
 from ...language.latex import EquationWriter
 from ...language.ops import Op
 from ...language.order import statements
-from .captions import caption
+from .captions import Teller
 from .lanes import JOIN, Plan
 from .layout import Layout
+from .live import Live, Row
+from .moment import Moment
 from .picture import Picture
 from .sketch import GLYPHS, RESULTS
+from .strips import STYLE, chips, panel
 from .svg import body, document, lit_picture, spans
 from .text import Label, Run, as_text, number, symbol, width
 
 EQUATION, CAPTION = 19.0, 15.0  # sizes of the two
-LEAST = 560.0  # width of a picture, for the captions' sake
+LEAST, LEAST_LIVE = 560.0, 740.0  # width of a picture, for captions and strips
 
 
 class Step(Picture):
@@ -31,6 +36,8 @@ class Step(Picture):
         equation: the equation, as plain text.
         caption: what it decides, as plain text.
         lit: the elements that it computes, and what feeds them.
+        values: of a walk with live values: those of the equation's operands, of what is
+            made on the way, and of its result, by their names as plain text.
     """
 
     def __init__(
@@ -40,13 +47,17 @@ class Step(Picture):
         equation: Label,
         caption: Label,
         name: str,
+        rows: Sequence[Row] = (),
+        title: str = "",
     ) -> None:
         self.lit = lit
         self.equation, self.caption = as_text(equation), as_text(caption)
-        wide = max(layout.width, LEAST)
+        self.values = {as_text(row.label): row.values for row in rows}
+        wide = max(layout.width, LEAST_LIVE if rows else LEAST)
         shift = (wide - layout.width) / 2
         lines = [f'<g transform="translate({shift:g} 0)">', *body(layout)]
-        lines += [*lit_picture(layout, set(lit)), "</g>"]
+        lines += lit_picture(layout, set(lit))
+        lines += [*chips(layout, lit, rows), "</g>"]
         y = layout.height + 22
         for part in wrapped(equation, EQUATION, wide - 40):
             lines.append(_centred(part, wide, y, EQUATION))
@@ -55,21 +66,32 @@ class Step(Picture):
         for part in wrapped(caption, CAPTION, wide - 60):
             lines.append(_centred(part, wide, y, CAPTION))
             y += 1.45 * CAPTION
-        super().__init__(document(lines, wide, y, f"{name}, {self.equation}"))
+        if rows:
+            drawn, high = panel(rows, title, wide, y)
+            lines += drawn
+            y += high
+        spoken = f"{name}, {self.equation}"
+        super().__init__(document(lines, wide, y, spoken, STYLE if rows else ""))
 
 
-def walk(graph: Graph, plan: Plan, layout: Layout, name: str) -> tuple[Step, ...]:
+def walk(
+    graph: Graph, plan: Plan, layout: Layout, name: str, moment: Moment | None = None
+) -> tuple[Step, ...]:
     """A step for every equation that has a part of the picture."""
     writer = _LabelWriter(graph)
     steps = []
     equations = {s: _label(writer.statement(s)) for s in statements(graph)}
     names = {node: _label(name) for node, name in writer.symbols.items()}
+    teller = Teller(plan, names)
+    live = Live(graph, plan, teller, moment) if moment else None
     for statement, equation in equations.items():
         own = _elements_of(plan, _inlined(graph, statement))
         if own:
             lit = frozenset(own | _around(plan, own))
-            said = caption(plan, max(own, key=lambda e: plan.elements[e].value), names)
-            steps.append(Step(layout, lit, equation, said, name))
+            top = max(own, key=lambda e: plan.elements[e].value)
+            said = teller.caption(top) + (live.sentence(top) if live else ())
+            rows, title = (live.rows(own), live.moment.title) if live else ((), "")
+            steps.append(Step(layout, lit, equation, said, name, rows, title))
     return tuple(steps)
 
 

@@ -53,22 +53,25 @@ def draw(layout: Layout, title: str, legend: bool = True) -> str:
     if legend:
         key, key_width, key_height = draw_legend()
         shift = max(0.0, (key_width - wide) / 2)
-        content = [f'<g transform="translate({_n(shift)} 0)">', *content, "</g>"]
+        content = [f'<g transform="translate({px(shift)} 0)">', *content, "</g>"]
         wide = max(wide, key_width)
         left = (wide - key_width) / 2
-        content += [f'<g transform="translate({_n(left)} {_n(high)})">', *key, "</g>"]
+        content += [f'<g transform="translate({px(left)} {px(high)})">', *key, "</g>"]
         high += key_height
     return document(content, wide, high, title)
 
 
-def document(content: Iterable[str], wide: float, high: float, title: str) -> str:
-    size = f"{_n(wide)} {_n(high)}"
+def document(
+    content: Iterable[str], wide: float, high: float, title: str, style: str = ""
+) -> str:
+    """The text of an SVG file; `style` is what its own classes look like."""
+    size = f"{px(wide)} {px(high)}"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" '
-            f'width="{_n(wide)}" height="{_n(high)}" role="img">',
+            f'width="{px(wide)}" height="{px(high)}" role="img">',
             f"<title>{escape(title)}</title>",
-            f"<style>{STYLE}</style>",
+            f"<style>{STYLE}{style}</style>",
             '<rect class="cw-page" width="100%" height="100%"/>',
             *content,
             "</svg>\n",
@@ -79,8 +82,8 @@ def document(content: Iterable[str], wide: float, high: float, title: str) -> st
 def body(layout: Layout) -> list[str]:
     x0, y0, x1, y1 = layout.body
     return [
-        f'<rect class="cw-body" x="{_n(x0)}" y="{_n(y0)}" width="{_n(x1 - x0)}" '
-        f'height="{_n(y1 - y0)}" rx="14"/>'
+        f'<rect class="cw-body" x="{px(x0)}" y="{px(y0)}" width="{px(x1 - x0)}" '
+        f'height="{px(y1 - y0)}" rx="14"/>'
     ]
 
 
@@ -132,16 +135,16 @@ def draw_shape(layout: Layout, number: int, shape: Shape) -> list[str]:
 def rectangle(shape: Shape, kind: str, radius: float, more: str = "") -> str:
     x, y, _, _ = shape.box
     return (
-        f'<rect class="cw-{kind}" x="{_n(x)}" y="{_n(y)}" '
-        f'width="{_n(2 * shape.half_width)}" height="{_n(2 * shape.half_height)}" '
-        f'rx="{_n(radius)}"{more}/>'
+        f'<rect class="cw-{kind}" x="{px(x)}" y="{px(y)}" '
+        f'width="{px(2 * shape.half_width)}" height="{px(2 * shape.half_height)}" '
+        f'rx="{px(radius)}"{more}/>'
     )
 
 
 def draw_text(text: Text) -> str:
     return (
-        f'<text class="cw-text" x="{_n(text.x)}" y="{_n(text.y)}" '
-        f'font-size="{_n(text.size)}" text-anchor="{text.anchor}" '
+        f'<text class="cw-text" x="{px(text.x)}" y="{px(text.y)}" '
+        f'font-size="{px(text.size)}" text-anchor="{text.anchor}" '
         f'data-role="{text.role}" data-element="{text.element}">'
         f"{spans(text.label, text.size)}</text>"
     )
@@ -153,12 +156,20 @@ def spans(label: Label, size: float) -> str:
     for run in label:
         options = ' class="cw-italic"' if run.italic else ""
         if run.sub != low:
-            options += f' dy="{_n(size * (0.25 if run.sub else -0.25))}"'
+            options += f' dy="{px(size * (0.25 if run.sub else -0.25))}"'
         if run.sub:
-            options += f' font-size="{_n(size * SUBSCRIPT)}"'
+            options += f' font-size="{px(size * SUBSCRIPT)}"'
         parts.append(f"<tspan{options}>{escape(run.text)}</tspan>")
         low = run.sub
     return "".join(parts)
+
+
+def words(text: str, x: float, y: float, size: float, anchor: str = "start") -> str:
+    """Text that is no formula."""
+    return (
+        f'<text class="cw-words" x="{px(x)}" y="{px(y)}" font-size="{px(size)}" '
+        f'text-anchor="{anchor}">{escape(text)}</text>'
+    )
 
 
 # -- wires -----------------------------------------------------------------------
@@ -236,10 +247,11 @@ def _moved(point: XY, step: Step, distance: float) -> XY:
 
 
 def _at(point: XY) -> str:
-    return f"{_n(point[0])} {_n(point[1])}"
+    return f"{px(point[0])} {px(point[1])}"
 
 
-def _n(value: float) -> str:
+def px(value: float) -> str:
+    """Pixels as text."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
@@ -262,7 +274,7 @@ def draw_legend() -> tuple[list[str], float, float]:
     for name, sign in items:
         wide = width(plain(name), 12) * 0.95
         lines.append(
-            f'<g transform="translate({_n(x)} 2)">{sign}'
+            f'<g transform="translate({px(x)} 2)">{sign}'
             f'<text class="cw-words" x="40" y="17" font-size="12">{name}</text></g>'
         )
         x += 40 + wide + 18
