@@ -25,7 +25,8 @@ template <> struct Coefficients<float> {
     // pi / 2 in parts, each but the last short enough that n * part is exact
     static constexpr float half_pi[] = {0x1.92p+0f, 0x1.fb4p-12f, 0x1.444p-24f,
                                         0x1.68cp-39f, 0x1.1a6264p-54f};
-    static constexpr float exp_low = -104.0f, exp_high = 89.0f, tanh_one = 10.0f;
+    static constexpr float exp_low = -104.0f, exp_normal = -87.0f, exp_high = 89.0f,
+                            tanh_one = 10.0f;
 };
 template <> struct Coefficients<double> {
     static constexpr double exp[] = {
@@ -48,7 +49,8 @@ template <> struct Coefficients<double> {
     static constexpr double half_pi[] = {1.57079632673412561417e+00,
                                          6.07710050630396597660e-11,
                                          2.02226624879595063154e-21};
-    static constexpr double exp_low = -746.0, exp_high = 710.0, tanh_one = 22.0;
+    static constexpr double exp_low = -746.0, exp_normal = -708.0, exp_high = 710.0,
+                            tanh_one = 22.0;
 };
 
 template <class T, int N>
@@ -92,8 +94,12 @@ template <class T> CELLWRIGHT_INLINE Vec<T> exponential(Vec<T> x) {
     return ((T)1 + e.p) * power_of_two<T>(half) * power_of_two<T>(e.n - half);
 }
 
+// exp(-x) in one factor: below the normal range it counts for nothing beside 1, and
+// 2^n beyond the exponent's range is infinity, whose reciprocal is 0.
 template <class T> CELLWRIGHT_INLINE Vec<T> sigmoid(Vec<T> x) {
-    return (T)1 / ((T)1 + exponential<T>(-x));
+    using C = Coefficients<T>;
+    const Exponent<T> e = reduce_exponent<T>(clamp<T>(-x, C::exp_normal, C::exp_high));
+    return (T)1 / ((T)1 + ((T)1 + e.p) * power_of_two<T>(e.n));
 }
 
 // tanh|x| = m / (m + 2) with m = expm1(2|x|), which keeps its digits near 0.
