@@ -3,10 +3,10 @@
     python benchmarks/inspector.py --json benchmarks/results/inspector.json
     python benchmarks/inspector.py --hidden 256 --steps 500 --rounds 3
 
-An untrained LSTM of 1024 units reads 2000 characters of the standard library. Every round
-is a new `cellwright inspect` and a new page in Chromium, so that nothing is kept from the
-last one; times are the page's own clock, from the navigation or the event to the end of
-the frame that shows what was asked for.
+An untrained LSTM of 1024 units reads 2000 characters of the standard library. Every
+round is a new `cellwright inspect` and a new page in Chromium, so that nothing is kept
+from the last one. Times are the page's own clock's: from the navigation or the event to
+the end of the frame that shows what was asked for.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from typing import Any
 import machine
 from playwright.sync_api import Browser, Page, sync_playwright
 
-LIMITS = {  # milliseconds, of the medians
+LIMITS = {  # milliseconds: what was asked for; the text is not drawn on a canvas
     "first paint, text": 1000,
     "first paint, heat map": 1000,
     "recolour the map: another value": 33,
     "recolour the map: a value seen before": 33,
     "sort the map's units": 33,
-    "recolour the text: the next unit": 33,
     "a key typed": 50,
 }
 ORDERS = ("variance", "cluster", "saturation", "time constant", "index")
@@ -43,18 +42,23 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
 
 # In the page: when the frame after a change of `data-shown` has been made.
 CLOCK = """
+window.after = (done) => requestAnimationFrame(() => {  // the task after a frame's own
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => done(performance.now());
+  port2.postMessage(0);
+});
 window.shown = new Promise((resolve) => {
   const look = () => {
-    if (document.querySelector("[data-shown]")) after(resolve); else requestAnimationFrame(look);
+    if (document.querySelector("[data-shown]")) after(resolve);
+    else requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
 });
-window.after = (done) => {  // the task after a frame's own
-  requestAnimationFrame(() => { const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => done(performance.now()); port2.postMessage(0); });
-};
 window.until = (act) => new Promise((resolve) => {
-  const watch = new MutationObserver(() => { watch.disconnect(); after((end) => resolve(end - start)); });
+  const watch = new MutationObserver(() => {
+    watch.disconnect();
+    after((end) => resolve(end - start));
+  });
   watch.observe(document.body, { subtree: true, attributeFilter: ["data-shown"] });
   const start = performance.now();
   act();
@@ -64,8 +68,10 @@ window.choose = (label, value) => until(() => {
   menu.value = value;
   menu.dispatchEvent(new Event("change"));
 });
-window.press = (selector, key) => until(() => document.querySelector(selector)
-  .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true })));
+window.press = (selector, key) => until(() => {
+  const options = { key, bubbles: true, cancelable: true };
+  document.querySelector(selector).dispatchEvent(new KeyboardEvent("keydown", options));
+});
 """
 
 
@@ -92,8 +98,10 @@ class Server:
     def __init__(self, run: Path, steps: int) -> None:
         start = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cellwright", "inspect", str(run)]
-            + ["--steps", str(steps), "--no-browser"],
+            [
+                *(sys.executable, "-m", "cellwright", "inspect", str(run)),
+                *("--steps", str(steps), "--no-browser"),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

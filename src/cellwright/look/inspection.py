@@ -270,15 +270,12 @@ class Inspection(Keeper):
 
         The loss at t is that of predicting token t + 1.
         """
+        flow = self._flow()
         return {
-            "names": list(self._flow().norms),
-            "reach": self._flow().norms["x"].shape[1] - 1,
-            "medians": {
-                name: _numbers(self._flow().median(name)) for name in self._flow().norms
-            },
-            "half_lives": {
-                name: _number(self._flow().half_life(name)) for name in self._flow().norms
-            },
+            "names": list(flow.norms),
+            "reach": flow.norms["x"].shape[1] - 1,
+            "medians": {n: _numbers(flow.median(n)) for n in flow.norms},
+            "half_lives": {n: _number(flow.half_life(n)) for n in flow.norms},
         }
 
     def flow_at(self, step: int) -> dict[str, Any]:

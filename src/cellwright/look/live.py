@@ -18,7 +18,7 @@ SHOWN = 10  # likeliest next tokens
 
 @dataclass(frozen=True)
 class Step:
-    """A token that was read, and what the model then was: the next one's logits (V,)."""
+    """A token that was read, and the model after it; logits (V,) of the next."""
 
     token: int
     logits: Tensor

@@ -1,8 +1,10 @@
 // Type to the model, or let it write: every key moves one kept state.
 import { fail, fill, h } from "../dom.js";
-import { legend, scaleOf, swatches } from "./colour.js";
+import { css, legend, scaleOf, short } from "./colour.js";
 import { bars } from "./next.js";
 
+const ACROSS = 64; // squares of units in a row
+const SQUARE = 14; // pixels
 const PAUSE = 60; // milliseconds between two tokens of the model's own
 
 /** @param {import("./inspect.js").Context} context */
@@ -10,7 +12,9 @@ export async function liveView({ source, selection }) {
   const text = h("div", { class: "text typed", tabindex: 0, role: "textbox", "aria-label": "Type here", "aria-multiline": "true" });
   const side = h("aside", { class: "hints" });
   const scaleBox = h("div");
-  const units = h("div", { class: "cells", "aria-hidden": "true" });
+  const units = h("canvas", { class: "cells", "aria-hidden": "true" });
+  /** @type {number[]} */
+  let now = []; // the values that the squares show
   const number = (/** @type {string} */ label, /** @type {any} */ more) => h("input", { type: "number", "aria-label": label, class: "unit", ...more });
   const temperature = number("Temperature", { value: 0.8, min: 0, step: 0.1 });
   const topK = number("Top k", { placeholder: "all", min: 1 });
@@ -42,15 +46,21 @@ export async function liveView({ source, selection }) {
   /** @param {number[]} values */
   function paintUnits(values) {
     const scale = scaleOf(selection.value.low, selection.value.high);
-    const swatch = swatches(scale);
-    if (units.children.length !== values.length) fill(units, values.map(() => h("span")));
+    units.width = Math.min(ACROSS, values.length);
+    units.height = Math.ceil(values.length / ACROSS);
+    units.style.width = `${units.width * SQUARE}px`;
+    const context = /** @type {CanvasRenderingContext2D} */ (units.getContext("2d"));
     values.forEach((value, n) => {
-      const cell = /** @type {HTMLElement} */ (units.children[n]);
-      cell.style.cssText = swatch(value);
-      cell.title = `unit ${n}: ${value.toFixed(3)}`;
+      context.fillStyle = css(scale.rgb(value));
+      context.fillRect(n % ACROSS, Math.floor(n / ACROSS), 1, 1);
     });
+    now = values;
     fill(scaleBox, legend(scale, selection.title));
   }
+  units.addEventListener("pointermove", (event) => {
+    const unit = Math.floor(event.offsetX / SQUARE) + ACROSS * Math.floor(event.offsetY / SQUARE);
+    if (unit in now) units.title = `unit ${unit}: ${short(now[unit])}`;
+  });
 
   text.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;

@@ -9,6 +9,9 @@ export async function textView(context) {
   const told = h("p", { class: "told", "aria-live": "polite" });
   const scaleBox = h("div");
   const { box, paint } = paintedText(run.pieces, selection);
+  /** @type {() => void} */
+  let paintedOnce;
+  const painted = new Promise((/** @type {(value: void) => void} */ resolve) => { paintedOnce = resolve; });
   let turn = 0;
   let shown = ""; // whose values these are
   /** @type {Float32Array} */
@@ -26,6 +29,7 @@ export async function textView(context) {
       paint(column, scale);
       fill(scaleBox, legend(scale, title));
       box.dataset.shown = shown;
+      paintedOnce();
       for (const next of [unit - 1, unit + 1]) // of the arrow keys
         if (next >= 0 && next < value.size) source.exact(key, next);
     }
@@ -42,7 +46,7 @@ export async function textView(context) {
     h("div", { class: "bar" }, selection.valuePicker(), selection.unitPicker(), scaleBox),
     h("p", { class: "faint" }, "Arrow keys on the text: up and down change the unit, left and right the step."),
     told,
-    h("div", { class: "beside" }, box, interesting(context)));
+    h("div", { class: "beside" }, box, interesting(context, painted)));
 }
 
 /**
@@ -70,19 +74,50 @@ export function paintedText(pieces, selection) {
     at = spans[selection.step];
     at.classList.add("at");
   });
+  let rest = 0;
   /**
+   * What can be seen at once, the rest when there is time.
    * @param {ArrayLike<number | null>} values one a token; none is painted as 0
    * @param {import("./colour.js").Scale} scale
    */
   function paint(values, scale) {
     const swatch = swatches(scale);
-    spans.forEach((span, n) => { span.style.cssText = swatch(values[n] ?? 0); });
+    const [from, to] = seen(box, spans);
+    const some = (/** @type {number} */ first, /** @type {number} */ end) => {
+      for (let n = first; n < end; n++) spans[n].style.cssText = swatch(values[n] ?? 0);
+    };
+    cancelIdleCallback(rest);
+    some(from, to);
+    rest = requestIdleCallback(() => { some(0, from); some(to, spans.length); });
   }
   return { box, paint, stop };
 }
 
-/** @param {import("./inspect.js").Context} context */
-function interesting({ source, run, selection }) {
+/**
+ * The tokens in a scrolling box that can be seen: from and to.
+ * @param {HTMLElement} box
+ * @param {HTMLElement[]} spans in the order of their lines
+ */
+function seen(box, spans) {
+  if (!box.clientHeight) return [0, spans.length];
+  /** @param {number} height the first token that begins below */
+  const below = (height) => {
+    let [low, high] = [0, spans.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (spans[middle].offsetTop > height) high = middle; else low = middle + 1;
+    }
+    return low;
+  };
+  const line = spans[0].offsetHeight;
+  return [below(box.scrollTop - 2 * line), below(box.scrollTop + box.clientHeight)];
+}
+
+/**
+ * @param {import("./inspect.js").Context} context
+ * @param {Promise<void>} begin not before this
+ */
+function interesting({ source, run, selection }, begin) {
   const list = h("ol", { class: "units" });
   const pattern = h("input", { placeholder: "regular expression", "aria-label": "Regular expression", hidden: true,
     onchange: () => look() });
@@ -106,7 +141,7 @@ function interesting({ source, run, selection }) {
       fail(list, error);
     }
   };
-  look();
+  begin.then(look);
   return h("aside", { class: "hints" }, h("h2", {}, "Interesting units"),
     h("p", { class: "faint" }, "By the mutual information of their value and …"),
     h("div", { class: "bar" }, menu, pattern), list);

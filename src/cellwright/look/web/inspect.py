@@ -11,8 +11,7 @@ GET  /api/predictions           of every token
 GET  /api/flow                  medians and half-lives of gradient norms
 GET  /api/flow/STEP             the norms of one prediction
 GET  /api/triangle/NAME         bytes, log₁₀ of the norms, 0 for none
-POST /api/live/DO               reset, type, back, sample, show: the text, what may come,
-                                and the value "key" now
+POST /api/live/DO               reset, type, back, sample, show; "key": a value
 POST /api/intervene             {"changes": [{key, kind, amount, unit}]}
 """
 

@@ -51,7 +51,7 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # asyncio turns Nagle's algorithm off (40 ms an answer) where it sees that this is TCP.
+    # asyncio turns Nagle's algorithm off where it sees TCP; it costs 40 ms an answer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
