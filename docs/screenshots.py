@@ -2,8 +2,8 @@
 
     python docs/screenshots.py [RUN]
 
-It trains a small model for a minute unless it is given a run, and needs Chromium and the
-extras `test` and `draw`'s fonts; what it writes is in docs/inspector/.
+It trains a small model for a minute unless it is given a run; it needs Chromium and the
+extra `test`, and writes docs/inspector/*.png.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ VIEWS = {
     "text": best_unit, "heat": sorted_map, "saturation": None, "flow": None,
     "next": surprising, "live": typed, "intervene": silenced,
 }  # fmt: skip
+LARGEST = 150 * 1024  # bytes of a picture
 DARK = ("text", "heat", "flow")
 
 
@@ -78,12 +79,12 @@ def shoot(page: Page, address: str, view: str, name: str, scheme: str) -> None:
 
 
 def _with_few_colours(path: Path) -> None:
-    """256 colours where Pillow is there (it comes with matplotlib): a third the size."""
+    """256 colours, a third of the size, where it is too large."""
     from PIL import Image
 
-    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        path, optimize=True
-    )
+    if path.stat().st_size > LARGEST:
+        few = Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size // 1024} KB")
 
 

@@ -46,7 +46,7 @@ def test_key_by_key_is_the_whole_text(kind: str):
 
 
 def test_what_the_model_wrote_is_taken_back_a_token_at_a_time():
-    live, model, tokenizer = make("word")
+    live, *_ = make("word")
     live.type("the cat")
     before = live.show("0.c")
     live.sample(temperature=0)

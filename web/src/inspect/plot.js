@@ -55,7 +55,8 @@ export function linePlot(lines, { label, x, y, log = false, marks = [], range })
     const end = points.at(-1);
     if (!end || lines.length < 2) return;
     let height = up(/** @type {number} */ (end[1])) + 4;
-    while (taken.some((other) => Math.abs(other - height) < 13)) height += 13;
+    const away = height > HEIGHT / 2 ? -13 : 13; // names that meet stay within the plot
+    while (taken.some((other) => Math.abs(other - height) < 13)) height += away;
     taken.push(height);
     plot.append(svg("text", { x: right(/** @type {number} */ (end[0])) + 5, y: height, class: `name ${colour}` }, line.name));
   });
