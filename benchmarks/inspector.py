@@ -184,27 +184,30 @@ def main() -> None:
 
     facts = machine.facts()
     times: dict[str, list[float]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         run = make_run(Path(folder), given.hidden)
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         facts["chromium"] = browser.version
-        for _ in range(given.rounds):
+        for done in range(1, given.rounds + 1):
             for name, more in measure(browser, run, given.steps).items():
                 times.setdefault(name, []).extend(more)
+            figures = {name: summary(name, found) for name, found in times.items()}
+            report = {
+                "machine": facts,
+                "units": given.hidden,
+                "steps": given.steps,
+                "rounds": done,
+                "load_average_at_end": [round(v, 2) for v in os.getloadavg()],
+                "figures": figures,
+            }
+            if given.json:  # after every round: a stopped run keeps what it has
+                given.json.write_text(json.dumps(report, indent=1) + "\n")
         browser.close()
 
-    figures = {name: summary(name, found) for name, found in times.items()}
     for name, figure in figures.items():
         limit = f"   (asked for: {figure['limit_ms']})" if figure["limit_ms"] else ""
         print(f"{name:40}{figure['median_ms']:9.1f} ms{limit}")
-    if given.json:
-        report = {
-            "machine": facts,
-            "units": given.hidden,
-            "steps": given.steps,
-            "figures": figures,
-        }
-        given.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
