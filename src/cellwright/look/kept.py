@@ -32,11 +32,10 @@ def kept(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
     @wraps(method)
     def answer(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         key = (method.__name__, args, tuple(sorted(kwargs.items())))
+        mine: Future[R] = Future()
         with self._lock:
-            found = self._answers.get(key)
-            if found is None:
-                mine = self._answers[key] = Future()
-        if found is not None:
+            found = self._answers.setdefault(key, mine)
+        if found is not mine:
             return found.result()
         try:
             mine.set_result(method(self, *args, **kwargs))
