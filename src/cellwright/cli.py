@@ -359,7 +359,7 @@ def inspect(
         for run in runs
     ]
     if report:
-        write_report(found[0], report)
+        write_report(found[0], report, *found[1:])
         typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
         return
     routes = InspectServer(*found).routes()

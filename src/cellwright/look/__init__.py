@@ -1,1 +1,5 @@
 """Looking inside: checks and views of cells."""
+
+from .widget import inspect
+
+__all__ = ["inspect"]

@@ -99,13 +99,30 @@ def mutual_information(
         (H,): the plug-in estimate minus its bias for independent variables
         ((bins − 1)(classes − 1) / 2T ln 2; Miller 1955), not below 0.
     """
-    steps, units = values.shape
-    kinds = int(classes.max()) + 1
-    cuts = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1], axis=0)  # (bins−1, H)
-    binned = (values[None] > cuts[:, None]).sum(0)  # (T, H)
-    cell = (np.arange(units) * bins + binned) * kinds + classes[:, None]
-    joint = np.bincount(cell.ravel(), minlength=units * bins * kinds)
-    joint = joint.reshape(units, bins, kinds) / steps
+    return binned_information(quantile_bins(values, bins), classes, bins)
+
+
+def quantile_bins(values: NDArray[np.floating], bins: int = 8) -> NDArray[np.uint8]:
+    """Each unit's values (T, H) cut at their own quantiles: numbers of bins, (H, T)."""
+    units = np.ascontiguousarray(values.T)
+    ordered = np.sort(units, axis=1)
+    places = np.linspace(0, units.shape[1] - 1, bins + 1)[1:-1]
+    below = places.astype(np.int64)
+    low, high = ordered[:, below], ordered[:, below + 1]
+    binned = np.zeros(units.shape, np.uint8)
+    for cut in (low + (high - low) * (places - below)).T:
+        binned += units > cut[:, None]
+    return binned
+
+
+def binned_information(
+    binned: NDArray[np.uint8], classes: Classes, bins: int = 8
+) -> NDArray[np.float64]:
+    """`mutual_information` of values that `quantile_bins` has cut."""
+    steps = len(classes)
+    members = np.eye(int(classes.max()) + 1, dtype=np.float32)[classes]  # (T, classes)
+    counts = [(binned == n).astype(np.float32) @ members for n in range(bins)]
+    joint = np.stack(counts, 1).astype(np.float64) / steps  # (H, bins, classes)
     product = joint.sum(2, keepdims=True) * joint.sum(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(joint > 0, joint * np.log2(joint / product), 0.0)

@@ -7,7 +7,6 @@ The same answers serve the live page (`web/inspect.py`) and the report in one fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from torch.nn import functional as F
 
 from ..language.errors import ArgumentError, did_you_mean
 from ..text.run import Run
-from .detectors import DETECTORS, matches, mutual_information
-from .gradient_flow import gradient_flow
+from .detectors import DETECTORS, binned_information, matches, quantile_bins
+from .gradient_flow import GradientFlow, gradient_flow
+from .kept import Keeper, kept
 from .reading import Change, Reader, Reading
 from .saturation import saturation
 
@@ -28,8 +28,10 @@ BINS = 20  # of a histogram
 ORDERS = ("index", "variance", "cluster", "saturation", "time constant")
 
 
-class Inspection:
+class Inspection(Keeper):
     """A run's model and its reading of a text.
+
+    What costs time is computed once, when it is first asked for.
 
     Args:
         run: a trained run.
@@ -49,6 +51,7 @@ class Inspection:
         steps: int = 2000,
         advance: Callable[[int], Any] = lambda count: None,
     ) -> None:
+        super().__init__()
         self.run, self.tokenizer = run, run.tokenizer
         self.model = run.trained_model().eval()
         self.reader = Reader(self.model)
@@ -63,6 +66,7 @@ class Inspection:
 
     # -- what there is
 
+    @kept
     def describe(self) -> dict[str, Any]:
         """The model and the text: everything but the numbers."""
         cell = self.run.cell
@@ -74,9 +78,9 @@ class Inspection:
                 "name": key.split(".", 1)[1],
                 "size": matrix.shape[1],
                 "state": key.split(".", 1)[1] in states,
-                "gate": self._is_gate(matrix),
-                "low": float(matrix.min()),
-                "high": float(matrix.max()),
+                "gate": self.is_gate(key),
+                "low": self.limits(key)[0],
+                "high": self.limits(key)[1],
             }
             for key, matrix in self.reading.values.items()
         ]
@@ -95,10 +99,16 @@ class Inspection:
             "nats": float(np.nanmean(self.reading.surprisal())),
         }
 
-    @staticmethod
-    def _is_gate(matrix: NDArray[np.floating]) -> bool:
-        """Whether values stay in [0, 1] and use more than its middle."""
-        return bool(matrix.min() >= 0 and matrix.max() <= 1)
+    @kept
+    def limits(self, key: str) -> tuple[float, float]:
+        """The lowest and the highest of a value."""
+        matrix = self.values(key)
+        return float(matrix.min()), float(matrix.max())
+
+    def is_gate(self, key: str) -> bool:
+        """Whether a value stays in [0, 1]."""
+        low, high = self.limits(key)
+        return low >= 0 and high <= 1
 
     def values(self, key: str) -> NDArray[np.float32]:
         """(T, size).
@@ -116,14 +126,17 @@ class Inspection:
 
     # -- the views
 
+    @kept
     def quantised(self, key: str) -> tuple[float, float, NDArray[np.uint8]]:
-        """The values in 256 levels from low to high: (low, high, (T, size))."""
-        matrix = self.values(key)
-        low, high = float(matrix.min()), float(matrix.max())
-        scale = 255 / (high - low) if high > low else 0.0
-        levels = np.rint((matrix - low) * scale).astype(np.uint8)
-        return low, high, levels
+        """The values in 256 levels from low to high: (low, high, (size, T))."""
+        low, high = self.limits(key)
+        scale = np.float32(255 / (high - low) if high > low else 0.0)
+        levels = self.values(key) - np.float32(low)
+        levels *= scale
+        np.rint(levels, out=levels)
+        return low, high, np.ascontiguousarray(levels.astype(np.uint8).T)
 
+    @kept
     def order(self, key: str, by: str) -> list[int]:
         """The units of a value, sorted.
 
@@ -149,6 +162,7 @@ class Inspection:
             )
         return np.argsort(-scores[by](), kind="stable").tolist()
 
+    @kept
     def interesting(self, detector: str, pattern: str = "") -> dict[str, Any]:
         """Which units follow a detector of the text.
 
@@ -170,8 +184,8 @@ class Inspection:
         found = detect(whole) if whole else np.zeros(0, np.int64)
         classes = found[np.minimum(firsts, len(whole) - 1)]
         ranked = []
-        for key, matrix in self.reading.values.items():
-            bits = mutual_information(matrix, classes)
+        for key in self.reading.values:
+            bits = binned_information(self._bins(key), classes)
             ranked += [(float(b), key, unit) for unit, b in enumerate(bits)]
         ranked.sort(key=lambda r: (-r[0], r[1], r[2]))
         return {
@@ -183,11 +197,16 @@ class Inspection:
             ],
         }
 
+    @kept
+    def _bins(self, key: str) -> NDArray[np.uint8]:
+        return quantile_bins(self.values(key))
+
+    @kept
     def saturation(self) -> list[dict[str, Any]]:
         """Of every gate: how near 0 and 1, mean, memory, and a histogram."""
         found = []
         for key, matrix in self.reading.values.items():
-            if not self._is_gate(matrix):
+            if not self.is_gate(key):
                 continue
             s = saturation(matrix)
             counts, _ = np.histogram(matrix, BINS, (0.0, 1.0))
@@ -203,6 +222,7 @@ class Inspection:
             )
         return found
 
+    @kept
     def predictions(self) -> dict[str, Any]:
         """Of every token: surprisal, rank, entropy, and what was likely instead."""
         told = self.reading.log_probabilities
@@ -226,8 +246,8 @@ class Inspection:
     def _vocabulary(self, tokens: NDArray[np.int64]) -> dict[int, str]:
         return {int(t): self.tokenizer.decode([int(t)]) for t in np.unique(tokens)}
 
-    @cached_property
-    def _flow(self) -> Any:
+    @kept
+    def _flow(self) -> GradientFlow:
         with torch.no_grad():
             tokens = torch.from_numpy(self.reading.tokens)
             x = self.model.embed(tokens[:-1])
@@ -250,15 +270,12 @@ class Inspection:
 
         The loss at t is that of predicting token t + 1.
         """
+        flow = self._flow()
         return {
-            "names": list(self._flow.norms),
-            "reach": self._flow.norms["x"].shape[1] - 1,
-            "medians": {
-                name: _numbers(self._flow.median(name)) for name in self._flow.norms
-            },
-            "half_lives": {
-                name: _number(self._flow.half_life(name)) for name in self._flow.norms
-            },
+            "names": list(flow.norms),
+            "reach": flow.norms["x"].shape[1] - 1,
+            "medians": {n: _numbers(flow.median(n)) for n in flow.norms},
+            "half_lives": {n: _number(flow.half_life(n)) for n in flow.norms},
         }
 
     def flow_at(self, step: int) -> dict[str, Any]:
@@ -268,8 +285,9 @@ class Inspection:
                 f"[inspect] token {step} has no prediction; expected 1 to "
                 f"{len(self.pieces) - 1}"
             )
-        return {n: _numbers(v[step - 1]) for n, v in self._flow.norms.items()}
+        return {n: _numbers(v[step - 1]) for n, v in self._flow().norms.items()}
 
+    @kept
     def flow_triangle(self, name: str) -> tuple[float, float, NDArray[np.uint8]]:
         """log₁₀ of the norms in 255 levels, 0 for none.
 
@@ -279,12 +297,12 @@ class Inspection:
         Raises:
             ArgumentError: there is no such state.
         """
-        if name not in self._flow.norms:
+        if name not in self._flow().norms:
             raise ArgumentError(
                 f"[inspect] no gradient of {name!r}. "
-                f"{did_you_mean(name, list(self._flow.norms))}"
+                f"{did_you_mean(name, list(self._flow().norms))}"
             )
-        logs = self._flow.norms[name].log10().numpy()
+        logs = self._flow().norms[name].log10().numpy()
         seen = np.isfinite(logs)
         low, high = (logs[seen].min(), logs[seen].max()) if seen.any() else (0.0, 0.0)
         low = max(low, high - 12)  # what is smaller by more is as good as none
@@ -310,6 +328,20 @@ class Inspection:
                 for t in last
             ],
         }
+
+
+def described_beside(one: Inspection, other: Inspection | None) -> dict[str, Any]:
+    """What `describe` says, and the name of the model to compare with."""
+    beside = other.run.directory.name if other else None
+    return {**one.describe(), "beside": beside}
+
+
+def saturation_beside(one: Inspection, other: Inspection | None) -> dict[str, Any]:
+    """The saturation of one model or of two."""
+    return {
+        "run": one.saturation(),
+        **({"beside": other.saturation()} if other else {}),
+    }
 
 
 def _number(value: float) -> float | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..language.errors import ArgumentError
+from ..language.errors import ArgumentError, did_you_mean
 from ..text.generate import keep_likely
 from ..text.tokenizer import TextTokenizer
 from .reading import Reader, States
@@ -15,8 +16,22 @@ from .reading import Reader, States
 SHOWN = 10  # likeliest next tokens
 
 
+@dataclass(frozen=True)
+class Step:
+    """A token that was read, and the model after it; logits (V,) of the next."""
+
+    token: int
+    logits: Tensor
+    states: States
+    named: dict[str, Tensor]
+
+
 class Live:
     """A text that grows and shrinks at its end, with the state after every token.
+
+    It begins with what is settled, tokens that the model wrote or read before it wrote;
+    what has been typed since is cut into tokens anew with every key, since a key may
+    complete a word or a byte pair. Only tokens that change are read again.
 
     Args:
         reader: of the model.
@@ -29,36 +44,34 @@ class Live:
         self._reader, self._tokenizer = reader, tokenizer
         self._generator = torch.Generator()
         self._generator.seed()
-        self._stack: list[tuple[int, Tensor, States, dict[str, Tensor]]] = []
+        self._steps: list[Step] = []
+        self._settled, self._typed = 0, ""
 
-    def reset(self, seed: int | None = None) -> dict[str, Any]:
+    def reset(self, seed: int | None = None) -> None:
         """Back to an empty text; `seed` fixes the samples to come."""
-        self._stack.clear()
+        self._steps, self._settled, self._typed = [], 0, ""
         if seed is None:
             self._generator.seed()
         else:
             self._generator.manual_seed(seed)
-        return self.show()
 
-    def type(self, text: str) -> dict[str, Any]:
+    def type(self, text: str) -> None:
         """Read more text.
 
         Raises:
             ArgumentError: the whole is too long.
         """
-        for token in self._tokenizer.encode(text):
-            self._push(int(token))
-        return self.show()
+        self._read(self._typed + text)
 
-    def back(self) -> dict[str, Any]:
-        """Take the last token back."""
-        if self._stack:
-            self._stack.pop()
-        return self.show()
+    def back(self) -> None:
+        """Take the last character back, or the last token that the model wrote."""
+        if self._typed:
+            self._read(self._typed[:-1])
+        elif self._steps:
+            self._steps.pop()
+            self._settled = len(self._steps)
 
-    def sample(
-        self, temperature: float = 1.0, top_k: int | None = None
-    ) -> dict[str, Any]:
+    def sample(self, temperature: float = 1.0, top_k: int | None = None) -> None:
         """Add one token of the model's own; temperature 0 takes the likeliest.
 
         Raises:
@@ -68,7 +81,7 @@ class Live:
             raise ArgumentError(f"[temperature] received {temperature}, expected ≥ 0")
         if top_k is not None and top_k < 1:
             raise ArgumentError(f"[top-k] received {top_k}, expected 1 or more")
-        if not self._stack:
+        if not self._steps:
             self.type("\n")
         logits = self._logits()
         if temperature == 0:
@@ -76,38 +89,69 @@ class Live:
         else:
             kept = keep_likely(logits / temperature, top_k, None).softmax(-1)
             self._push(int(torch.multinomial(kept, 1, generator=self._generator)))
-        return self.show()
+        self._settled, self._typed = len(self._steps), ""
 
-    def show(self) -> dict[str, Any]:
-        """The text, what is likely next, and every named value after the last token."""
-        pieces = [self._tokenizer.decode([token]) for token, *_ in self._stack]
-        if not self._stack:
-            return {"pieces": [], "next": [], "values": {}}
+    def show(self, key: str | None = None) -> dict[str, Any]:
+        """The text, what is likely next, and a named value after the last token.
+
+        Args:
+            key: the value, such as "0.c"; None for none.
+
+        Raises:
+            ArgumentError: there is no such value.
+        """
+        if key is not None and key not in self._reader.keys:
+            raise ArgumentError(
+                f"[live] no value {key!r}. {did_you_mean(key, list(self._reader.keys))}"
+            )
+        settled = [step.token for step in self._steps[: self._settled]]
+        found: dict[str, Any] = {
+            "text": self._tokenizer.decode(settled) + self._typed,
+            "tokens": len(self._steps),
+            "next": [],
+            "values": [],
+        }
+        if self._steps:
+            found["next"] = self._likely()
+            if key is not None:
+                value = self._steps[-1].named[key].flatten()
+                found["values"] = [round(v, 5) for v in value.tolist()]
+        return found
+
+    def _likely(self) -> list[dict[str, Any]]:
         chances = self._logits().softmax(-1)
         top = chances.topk(min(SHOWN, len(chances)))
-        return {
-            "pieces": pieces,
-            "next": [
-                {"piece": self._tokenizer.decode([t]), "chance": round(p, 5)}
-                for t, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-            ],
-            "values": {
-                key: [round(v, 5) for v in value.flatten().tolist()]
-                for key, value in self._stack[-1][3].items()
-            },
-        }
+        return [
+            {"piece": self._tokenizer.decode([t]), "chance": round(p, 5)}
+            for t, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
 
     def _logits(self) -> Tensor:
-        logits = self._stack[-1][1].clone()
+        logits = self._steps[-1].logits.clone()
         if self._tokenizer.unknown is not None:
             logits[self._tokenizer.unknown] = -torch.inf
         return logits
 
-    def _push(self, token: int) -> None:
-        if len(self._stack) >= self.LONGEST:
+    def _read(self, typed: str) -> None:
+        """Make `typed` what follows the settled text."""
+        tokens = [int(t) for t in self._tokenizer.encode(typed)]
+        if self._settled + len(tokens) > self.LONGEST:
             raise ArgumentError(
                 f"[live] the text is full; expected at most {self.LONGEST} tokens"
             )
-        states = self._stack[-1][2] if self._stack else self._reader.initial()
-        logits, states, named = self._reader.step(token, states)
-        self._stack.append((token, logits, states, named))
+        old = [step.token for step in self._steps[self._settled :]]
+        same = 0
+        while same < min(len(old), len(tokens)) and old[same] == tokens[same]:
+            same += 1
+        del self._steps[self._settled + same :]
+        for token in tokens[same:]:
+            self._push(token)
+        self._typed = typed
+
+    def _push(self, token: int) -> None:
+        if len(self._steps) >= self.LONGEST:
+            raise ArgumentError(
+                f"[live] the text is full; expected at most {self.LONGEST} tokens"
+            )
+        states = self._steps[-1].states if self._steps else self._reader.initial()
+        self._steps.append(Step(token, *self._reader.step(token, states)))

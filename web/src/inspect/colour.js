@@ -57,6 +57,17 @@ export function inkOn(rgb) {
 }
 
 /**
+ * Style declarations for text on a scale's 256 colours.
+ * @param {Scale} scale
+ * @returns {(value: number) => string}
+ */
+export function swatches({ low, high, table }) {
+  const styles = table.map((rgb) => `background-color:${css(rgb)};color:${inkOn(rgb)}`);
+  const levels = high > low ? 255 / (high - low) : 0;
+  return (value) => styles[Math.min(255, Math.max(0, Math.round((value - low) * levels)))];
+}
+
+/**
  * 256 colours as a canvas's 32-bit pixels.
  * @param {Scale} scale
  */

@@ -1,7 +1,7 @@
 // How far back predictions reach: gradient norms against distance, and by token.
 import { fill, h } from "../dom.js";
 import { css, inkOn, legend, PALE, pixels, scaleOf, short } from "./colour.js";
-import { linePlot } from "./plot.js";
+import { linePlot, svg } from "./plot.js";
 import { visible } from "./selection.js";
 
 /** @param {import("./inspect.js").Context} context */
@@ -55,16 +55,27 @@ export async function flowView({ source, run, selection }) {
   return h("section", {},
     h("p", { class: "guide" }, guide.length ? `In the middle of all predictions, ${guide.join("; ")}.` : "The gradient is level."),
     linePlot(names.map((/** @type {string} */ name) => ({ name, y: flow.medians[name] })),
-      { label: "Median gradient norm against distance", x: "k, steps back (dashed: borders of the training window)", y: "median ‖∂loss_t/∂s_{t−k}‖", log: true,
-        marks: windows(run.window, flow.reach) }),
+      { label: "Median gradient norm against distance", x: "k, steps back (dashed: the training window)", y: "median ‖∂loss_t/∂s_{t−k}‖", log: true,
+        marks: [run.window] }),
     h("h2", {}, "Every prediction"),
     h("div", { class: "bar" }, h("label", {}, "gradient by ", menu), triangleScale),
-    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Triangle, scrolls" }, h("div", { class: "stack triangle" }, canvas)),
+    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Triangle, scrolls" }, h("div", { class: "stack triangle" }, canvas, borders(run, flow.reach))),
     h("h2", {}, "One prediction"), one);
 }
 
-/** @param {number} window @param {number} reach */
-const windows = (window, reach) => Array.from({ length: Math.floor(reach / window) }, (_, n) => (n + 1) * window);
+/**
+ * Where training cuts gradients, were the text cut into windows from its start: between the
+ * states before and after step n·window, on whichever diagonal t − k that is.
+ * @param {import("./inspect.js").Description} run
+ * @param {number} reach
+ */
+function borders({ pieces, window }, reach) {
+  const steps = pieces.length - 1, end = reach + 1;
+  const lines = svg("svg", { class: "borders", viewBox: `0 0 ${steps} ${end}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  for (let first = window; first < steps; first += window)
+    lines.append(svg("line", { x1: first - 0.5, y1: 0, x2: first - 0.5 + end, y2: end, class: "mark" }));
+  return lines;
+}
 
 /**
  * Which tokens a prediction depends on.
@@ -92,5 +103,6 @@ function prediction(run, step, norms, states, reach) {
     h("div", { class: "text few" }, spans, h("span", { class: "at" }, visible(run.pieces[step]))),
     legend(scale, "‖∂loss/∂x‖"),
     linePlot(states.map((name) => ({ name, y: norms[name] })),
-      { label: `Gradient norms of the prediction of token ${step}`, x: "k, steps back", y: "‖∂loss/∂s_{t−k}‖", log: true, marks: windows(run.window, reach) }));
+      { label: `Gradient norms of the prediction of token ${step}`, x: "k, steps back (dashed: borders of training windows)", y: "‖∂loss/∂s_{t−k}‖", log: true,
+        marks: Array.from({ length: Math.ceil(reach / run.window) }, (_, n) => ((step - 1) % run.window) + 0.5 + n * run.window) }));
 }

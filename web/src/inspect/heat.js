@@ -1,69 +1,129 @@
 // Units against steps, a pixel or more each; sorted as one likes; a crosshair that knows.
-import { fill, h } from "../dom.js";
+// Only what can be seen is fetched and painted, so a long text costs no more than a short one.
+import { fail, fill, h } from "../dom.js";
 import { legend, pixels, scaleOf, short } from "./colour.js";
-import { linePlot } from "./plot.js";
+import { linePlot, moveMark } from "./plot.js";
 import { visible } from "./selection.js";
 
-const AREA = 1.5e6; // screen pixels that a map may have beyond one for each value
+/** @typedef {import("./source.js").Block} Block */
+
+const LARGEST = 12; // screen pixels of a value, at most
+const HEIGHT = 560; // screen pixels that all units get, where they fit
+const CONTEXT = 40; // tokens shown on both sides of the crosshair
 
 /** @param {import("./inspect.js").Context} context */
 export async function heatView({ source, run, selection }) {
+  const steps = run.pieces.length;
   const canvas = h("canvas", { class: "heat", tabindex: 0, role: "img" });
   const cross = [h("div", { class: "cross across" }), h("div", { class: "cross down" })];
+  const stack = h("div", { class: "stack" }, canvas, cross);
+  const scroll = h("div", { class: "scroll map", tabindex: 0, role: "group", "aria-label": "Heat map, scrolls" }, stack);
   const told = h("p", { class: "told", "aria-live": "polite" });
   const scaleBox = h("div");
   const below = h("div");
   const strip = h("p", { class: "strip", "aria-hidden": "true" });
   const by = h("select", { "aria-label": "Order of units", onchange: () => draw() },
     run.orders.map((name) => h("option", { value: name }, name)));
+  let zoom = { x: 1, y: 1 };
   /** @type {number[]} */
   let order = [];
-  /** @type {import("./source.js").Levels} */
-  let levels;
-  let zoom = [1, 1];
-  let drawn = "";
+  let colours = new Uint32Array();
+  let scaled = ""; // the value that the scale is of
+  let plotted = ""; // the unit that the plot is of
+  let turn = 0;
 
-  async function draw() {
-    const wanted = `${selection.key} ${by.value}`;
-    if (wanted !== drawn) {
-      drawn = wanted;
-      const key = selection.key;
-      const [found, sorted] = await Promise.all([source.levels("values", key), source.json("order", key, by.value)]);
-      if (drawn !== wanted) return;
-      [levels, order] = [found, sorted];
-      const scale = scaleOf(levels.low, levels.high);
-      paint(canvas, levels, order, pixels(scale));
-      const grow = Math.sqrt(AREA / (levels.rows * levels.columns));
-      zoom = [Math.min(12, Math.max(1, Math.floor(grow))), Math.min(12, Math.max(1, Math.floor(grow)))];
-      canvas.style.width = `${levels.rows * zoom[0]}px`;
-      canvas.style.height = `${levels.columns * zoom[1]}px`;
-      canvas.setAttribute("aria-label", `${selection.title}: ${levels.columns} units over ${levels.rows} steps`);
-      fill(scaleBox, legend(scale, selection.title));
-    }
-    await show();
+  /** What can be seen: steps and rows, from and to. */
+  function seen() {
+    const x = Math.floor(scroll.scrollLeft / zoom.x), y = Math.floor(scroll.scrollTop / zoom.y);
+    return { x, y, right: Math.min(steps, x + Math.ceil(scroll.clientWidth / zoom.x) + 1),
+      bottom: Math.min(selection.value.size, y + Math.ceil(scroll.clientHeight / zoom.y) + 1) };
   }
 
-  async function show() {
-    const row = order.indexOf(selection.unit);
-    cross[0].style.top = `${(row + 0.5) * zoom[1]}px`;
-    cross[1].style.left = `${(selection.step + 0.5) * zoom[0]}px`;
-    const { key, unit } = selection;
+  async function draw() {
+    if (!scroll.clientWidth) return; // not on the screen yet
+    const mine = ++turn;
+    const { key, value } = selection;
+    resize(value.size);
+    const view = seen();
+    try {
+      const [blocks, sorted] = await Promise.all([source.blocks(key, view.x, view.right), source.json("order", key, by.value)]);
+      if (mine !== turn) return;
+      if (scaled !== key) {
+        scaled = key;
+        const scale = scaleOf(value.low, value.high);
+        colours = pixels(scale);
+        fill(scaleBox, legend(scale, selection.title));
+        canvas.setAttribute("aria-label", `${selection.title}: ${value.size} units over ${steps} steps`);
+      }
+      order = sorted;
+      paint(canvas, view, blocks, order, colours);
+      canvas.style.transform = `translate(${view.x * zoom.x}px, ${view.y * zoom.y}px)`;
+      canvas.style.width = `${(view.right - view.x) * zoom.x}px`;
+      canvas.style.height = `${(view.bottom - view.y) * zoom.y}px`;
+      point();
+      canvas.dataset.shown = `${key} ${by.value} ${view.x} ${view.y}`;
+      requestIdleCallback(() => foresee(view));
+    } catch (error) {
+      fail(told, error);
+    }
+  }
+
+  /**
+   * Fetch what the reader may want next: other orders, and the other values of the layer.
+   * @param {{x: number, right: number}} view
+   */
+  function foresee({ x, right }) {
+    if (!scroll.isConnected) return;
+    for (const name of run.orders) source.json("order", selection.key, name);
+    for (const { key, layer } of run.values)
+      if (layer === selection.value.layer) {
+        source.blocks(key, x, right);
+        source.json("order", key, by.value);
+      }
+  }
+
+  /** @param {number} units */
+  function resize(units) {
+    const fit = (/** @type {number} */ room, /** @type {number} */ count) => Math.min(LARGEST, Math.max(1, Math.floor(room / count)));
+    zoom = { x: fit(scroll.clientWidth, steps), y: fit(HEIGHT, units) };
+    stack.style.width = `${steps * zoom.x}px`;
+    stack.style.height = `${units * zoom.y}px`;
+  }
+
+  function point() {
+    cross[0].style.top = `${(order.indexOf(selection.unit) + 0.5) * zoom.y}px`;
+    cross[1].style.left = `${(selection.step + 0.5) * zoom.x}px`;
+  }
+
+  /** The words, the text and the unit's line at the crosshair. */
+  async function tell() {
+    const { key, unit, step, title, value } = selection;
     const column = await source.exact(key, unit);
-    if (key !== selection.key || unit !== selection.unit) return;
-    told.textContent = `Unit ${unit} of ${selection.title}, step ${selection.step}, ` +
-      `“${visible(run.pieces[selection.step])}”: ${short(column[selection.step])}`;
-    const from = Math.max(0, selection.step - 40);
-    fill(strip, [...run.pieces.slice(from, selection.step + 41)].map((piece, n) =>
-      h("span", { class: from + n === selection.step && "at" }, visible(piece))));
-    fill(below, linePlot([{ name: `unit ${unit}`, y: [...column] }],
-      { label: `Unit ${unit} of ${selection.title} over the steps`, x: "step", y: selection.title,
-        range: [selection.value.low, selection.value.high], marks: [selection.step] }));
+    if (key !== selection.key || unit !== selection.unit || step !== selection.step) return;
+    told.textContent = `Unit ${unit} of ${title}, step ${step}, “${visible(run.pieces[step])}”: ${short(column[step])}`;
+    const from = Math.max(0, step - CONTEXT);
+    fill(strip, run.pieces.slice(from, step + CONTEXT + 1).map((piece, n) =>
+      h("span", { class: from + n === step && "at" }, visible(piece))));
+    if (plotted !== `${key} ${unit}`) {
+      plotted = `${key} ${unit}`;
+      fill(below, linePlot([{ name: `unit ${unit}`, y: [...column] }],
+        { label: `Unit ${unit} of ${title} over the steps`, x: "step", y: `unit ${unit} of ${title}`,
+          range: [value.low, value.high], marks: [step] }));
+    }
+    moveMark(/** @type {SVGElement} */ (below.firstElementChild), step);
+  }
+
+  /** Scroll to where the keyboard has taken the crosshair. */
+  function reveal() {
+    const x = (selection.step + 0.5) * zoom.x, y = (order.indexOf(selection.unit) + 0.5) * zoom.y;
+    if (x < scroll.scrollLeft || x > scroll.scrollLeft + scroll.clientWidth) scroll.scrollLeft = x - scroll.clientWidth / 2;
+    if (y < scroll.scrollTop || y > scroll.scrollTop + scroll.clientHeight) scroll.scrollTop = y - scroll.clientHeight / 2;
   }
 
   canvas.addEventListener("pointermove", (event) => {
-    const box = canvas.getBoundingClientRect();
-    const step = Math.floor((event.clientX - box.left) / zoom[0]);
-    const row = Math.floor((event.clientY - box.top) / zoom[1]);
+    const box = stack.getBoundingClientRect();
+    const step = Math.floor((event.clientX - box.left) / zoom.x);
+    const row = Math.floor((event.clientY - box.top) / zoom.y);
     if (step !== selection.step || order[row] !== selection.unit)
       selection.set({ step, unit: order[row] ?? selection.unit });
   });
@@ -73,31 +133,42 @@ export async function heatView({ source, run, selection }) {
     event.preventDefault();
     const row = Math.min(Math.max(order.indexOf(selection.unit) + move[0], 0), order.length - 1);
     selection.set({ unit: order[row], step: selection.step + move[1] });
+    reveal();
   });
-  selection.listen(draw);
+  scroll.addEventListener("scroll", () => requestAnimationFrame(draw));
+  new ResizeObserver(() => draw()).observe(scroll); // also when it first gets a size
+  selection.listen(() => {
+    if (selection.key === scaled) point();
+    else draw();
+    tell();
+  });
   return h("section", {},
     h("div", { class: "bar" }, selection.valuePicker(), h("label", {}, "units by ", by), selection.unitPicker(), scaleBox),
-    told, strip,
-    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Heat map, scrolls" }, h("div", { class: "stack" }, canvas, cross)),
-    below);
+    told, strip, scroll, below);
 }
 
 /**
  * Steps from left to right, units from top to bottom.
  * @param {HTMLCanvasElement} canvas
- * @param {import("./source.js").Levels} levels
+ * @param {{x: number, y: number, right: number, bottom: number}} view
+ * @param {Block[]} blocks that hold all of its steps
  * @param {number[]} order
  * @param {Uint32Array} colours
  */
-function paint(canvas, { rows, columns, data }, order, colours) {
-  canvas.width = rows;
-  canvas.height = columns;
+function paint(canvas, view, blocks, order, colours) {
+  const width = view.right - view.x, height = view.bottom - view.y;
+  canvas.width = width;
+  canvas.height = height;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  const image = context.createImageData(rows, columns);
+  const image = context.createImageData(width, height);
   const out = new Uint32Array(image.data.buffer);
-  for (let row = 0; row < columns; row++) {
-    const unit = order[row];
-    for (let step = 0, to = row * rows; step < rows; step++, to++) out[to] = colours[data[step * columns + unit]];
+  for (const { from, columns, data } of blocks) {
+    const first = Math.max(from, view.x), end = Math.min(from + columns, view.right);
+    for (let row = 0; row < height; row++) {
+      let at = order[view.y + row] * columns + first - from;
+      const start = row * width - view.x;
+      for (let to = start + first; to < start + end; to++, at++) out[to] = colours[data[at]];
+    }
   }
   context.putImageData(image, 0, 0);
 }

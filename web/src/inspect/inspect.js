@@ -34,6 +34,7 @@ export async function inspect(root, source) {
   /** @type {Description} */
   const run = await source.json("run");
   const selection = new Selection(run);
+  const whole = root === document.body; // the address is ours
   const context = { source, run, selection, go: open };
   const panel = h("div", { role: "tabpanel", id: "panel", tabindex: 0 });
   const tabs = VIEWS.map(([name, label]) =>
@@ -44,7 +45,7 @@ export async function inspect(root, source) {
   function walk(event) {
     const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!move) return;
-    const at = tabs.findIndex((tab) => tab === document.activeElement);
+    const at = tabs.findIndex((tab) => tab === event.target);
     const next = (at + move + tabs.length) % tabs.length;
     tabs[next].focus();
     open(VIEWS[next][0]);
@@ -58,7 +59,7 @@ export async function inspect(root, source) {
       tab.tabIndex = n === at ? 0 : -1;
     });
     panel.setAttribute("aria-labelledby", tabs[at].id);
-    history.replaceState(null, "", `#${VIEWS[at][0]}`);
+    if (whole) history.replaceState(null, "", `#${VIEWS[at][0]}`);
     selection.clear();
     try {
       fill(panel, await VIEWS[at][2](context));
@@ -76,5 +77,5 @@ export async function inspect(root, source) {
         `${run.nats.toFixed(3)} nats each`),
       h("details", {}, h("summary", {}, "Equations"), h("pre", {}, run.equations.join("\n")))),
     bar, panel));
-  await open(location.hash.slice(1) || "text");
+  await open((whole && location.hash.slice(1)) || "text");
 }

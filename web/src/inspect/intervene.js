@@ -1,7 +1,7 @@
 // Hold a unit or a gate still, and see what the model loses.
 import { fail, fill, h } from "../dom.js";
-import { css, inkOn, legend, scaleOf } from "./colour.js";
-import { spansOf } from "./text.js";
+import { legend, scaleOf } from "./colour.js";
+import { paintedText } from "./text.js";
 import { visible } from "./selection.js";
 
 /** @typedef {{key: string, kind: string, amount: number, unit: number | null}} Change */
@@ -12,6 +12,7 @@ export async function interveneView({ source, run, selection }) {
   let changes = [];
   const list = h("ul", { class: "plain" });
   const result = h("div", { "aria-live": "polite" });
+  let stop = () => {}; // what shows the last result
   const kind = h("select", { "aria-label": "What to do" },
     h("option", { value: "zero" }, "set to 0"), h("option", { value: "clamp" }, "set to"), h("option", { value: "scale" }, "multiply by"));
   const amount = h("input", { type: "number", step: 0.1, value: 0.5, class: "unit", "aria-label": "Amount", hidden: true });
@@ -27,11 +28,16 @@ export async function interveneView({ source, run, selection }) {
   async function apply() {
     fill(list, changes.map((change, n) => h("li", {}, words(change), " ",
       h("button", { class: "link", onclick: () => { changes = changes.filter((_, m) => m !== n); apply(); } }, "undo"))));
-    if (!changes.length) { fill(result); return; }
+    stop();
+    const asked = changes;
+    if (!asked.length) { fill(result); return; }
     fill(result, h("p", {}, "reading again …"));
     try {
-      const found = await source.intervene(changes);
-      fill(result, view(run, found));
+      const found = await source.intervene(asked);
+      if (asked !== changes) return; // the reader has gone on
+      const shown = view(run, selection, found);
+      stop = shown.stop;
+      fill(result, shown.element);
     } catch (error) {
       fill(result);
       fail(result, error);
@@ -53,22 +59,21 @@ function words({ key, kind, amount, unit }) {
 
 /**
  * @param {import("./inspect.js").Description} run
+ * @param {import("./selection.js").Selection} selection
  * @param {any} found
  */
-function view(run, { before, after, difference, next }) {
+function view(run, selection, { before, after, difference, next }) {
   const end = Math.max(0.1, ...difference.map((/** @type {number | null} */ d) => Math.abs(d ?? 0)));
   const scale = scaleOf(-end, end);
   const told = h("p", { class: "told" });
-  const { box, spans } = spansOf(run.pieces, (step) => {
+  const { box, paint, stop: unmark } = paintedText(run.pieces, selection);
+  paint(difference, scale);
+  const untell = selection.listen(() => {
+    const { step } = selection;
     told.textContent = difference[step] === null ? "" :
       `step ${step}, “${visible(run.pieces[step])}”: ${difference[step] > 0 ? "+" : ""}${difference[step].toFixed(2)} nats`;
   });
-  spans.forEach((span, n) => {
-    const rgb = scale.rgb(difference[n] ?? 0);
-    span.style.backgroundColor = css(rgb);
-    span.style.color = inkOn(rgb);
-  });
-  return h("div", {},
+  const element = h("div", {},
     h("p", { class: "guide" }, `The loss goes from ${before.toFixed(3)} to ${after.toFixed(3)} nats a token (${after >= before ? "+" : ""}${(after - before).toFixed(3)}).`),
     legend(scale, "nats more (orange) or less (blue)"), told,
     h("div", { class: "beside" }, box,
@@ -76,4 +81,5 @@ function view(run, { before, after, difference, next }) {
         h("table", {}, h("thead", {}, h("tr", {}, ["token", "before", "after"].map((t) => h("th", { scope: "col" }, t)))),
           h("tbody", {}, next.map((/** @type {any} */ n) => h("tr", {}, h("th", { scope: "row" }, visible(n.piece)),
             h("td", {}, `${(100 * n.before).toFixed(1)} %`), h("td", {}, `${(100 * n.after).toFixed(1)} %`))))))));
+  return { element, stop: () => { unmark(); untell(); } };
 }

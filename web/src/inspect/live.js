@@ -1,15 +1,20 @@
 // Type to the model, or let it write: every key moves one kept state.
 import { fail, fill, h } from "../dom.js";
-import { css, scaleOf } from "./colour.js";
+import { css, legend, scaleOf, short } from "./colour.js";
 import { bars } from "./next.js";
 
+const ACROSS = 64; // squares of units in a row
+const SQUARE = 14; // pixels
 const PAUSE = 60; // milliseconds between two tokens of the model's own
 
 /** @param {import("./inspect.js").Context} context */
 export async function liveView({ source, selection }) {
   const text = h("div", { class: "text typed", tabindex: 0, role: "textbox", "aria-label": "Type here", "aria-multiline": "true" });
   const side = h("aside", { class: "hints" });
-  const units = h("div", { class: "cells", "aria-hidden": "true" });
+  const scaleBox = h("div");
+  const units = h("canvas", { class: "cells", "aria-hidden": "true" });
+  /** @type {number[]} */
+  let now = []; // the values that the squares show
   const number = (/** @type {string} */ label, /** @type {any} */ more) => h("input", { type: "number", "aria-label": label, class: "unit", ...more });
   const temperature = number("Temperature", { value: 0.8, min: 0, step: 0.1 });
   const topK = number("Top k", { placeholder: "all", min: 1 });
@@ -21,7 +26,7 @@ export async function liveView({ source, selection }) {
 
   /** @param {string} what @param {any} [body] */
   function act(what, body) {
-    queue = queue.then(() => source.live(what, body)).then(show, (error) => {
+    queue = queue.then(() => source.live(what, { key: selection.key, ...body })).then(show, (error) => {
       running = false;
       fill(problem);
       fail(problem, error);
@@ -31,18 +36,31 @@ export async function liveView({ source, selection }) {
 
   /** @param {any} live */
   function show(live) {
-    text.textContent = live.pieces.join("");
-    text.append(h("span", { class: "caret" }));
+    fill(text, live.text, h("span", { class: "caret" }));
     text.scrollTop = text.scrollHeight;
     fill(side, h("h2", {}, "Next"), live.next.length ? bars(live.next) : h("p", {}, "Type something."));
-    const values = live.values[selection.key] ?? [];
-    const scale = scaleOf(selection.value.low, selection.value.high);
-    fill(units, values.map((/** @type {number} */ value) => {
-      const cell = h("span", { title: value.toFixed(3) });
-      cell.style.backgroundColor = css(scale.rgb(value));
-      return cell;
-    }));
+    paintUnits(live.values);
+    text.dataset.shown = `${live.tokens} ${selection.key}`;
   }
+
+  /** @param {number[]} values */
+  function paintUnits(values) {
+    const scale = scaleOf(selection.value.low, selection.value.high);
+    units.width = Math.min(ACROSS, values.length);
+    units.height = Math.ceil(values.length / ACROSS);
+    units.style.width = `${units.width * SQUARE}px`;
+    const context = /** @type {CanvasRenderingContext2D} */ (units.getContext("2d"));
+    values.forEach((value, n) => {
+      context.fillStyle = css(scale.rgb(value));
+      context.fillRect(n % ACROSS, Math.floor(n / ACROSS), 1, 1);
+    });
+    now = values;
+    fill(scaleBox, legend(scale, selection.title));
+  }
+  units.addEventListener("pointermove", (event) => {
+    const unit = Math.floor(event.offsetX / SQUARE) + ACROSS * Math.floor(event.offsetY / SQUARE);
+    if (unit in now) units.title = `unit ${unit}: ${short(now[unit])}`;
+  });
 
   text.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -72,7 +90,8 @@ export async function liveView({ source, selection }) {
     h("button", { onclick: () => act("sample", settings()) }, "One step"),
     h("label", {}, "temperature ", temperature), h("label", {}, "top k ", topK), h("label", {}, "seed ", seed),
     h("button", { onclick: () => act("reset", { seed: Number.isNaN(seed.valueAsNumber) ? null : seed.valueAsNumber }) }, "Start anew"));
-  await act("show");
+  selection.listen(() => act("show"));
+  await queue;
   return h("section", {}, bar, problem, h("div", { class: "beside" }, text, side),
-    h("div", { class: "bar" }, h("h2", {}, "Units now"), selection.valuePicker()), units);
+    h("div", { class: "bar" }, h("h2", {}, "Units now"), selection.valuePicker(), scaleBox), units);
 }

@@ -1,7 +1,7 @@
 // What the model expected, token by token: surprisal under the text, and the alternatives.
 import { fill, h } from "../dom.js";
-import { css, inkOn, legend, PALE, scaleOf } from "./colour.js";
-import { spansOf } from "./text.js";
+import { legend, PALE, scaleOf } from "./colour.js";
+import { paintedText } from "./text.js";
 import { visible } from "./selection.js";
 
 /** @param {import("./inspect.js").Context} context */
@@ -9,25 +9,13 @@ export async function nextView({ source, run, selection, go }) {
   const told = await source.json("predictions");
   const known = told.surprisal.filter((/** @type {any} */ v) => v !== null);
   const scale = scaleOf(0, Math.max(...known), PALE);
-  const { box, spans } = spansOf(run.pieces, (step) => selection.set({ step }));
-  spans.forEach((span, n) => {
-    const rgb = scale.rgb(told.surprisal[n] ?? 0);
-    span.style.backgroundColor = css(rgb);
-    span.style.color = inkOn(rgb);
-  });
+  const { box, paint } = paintedText(run.pieces, selection);
+  paint(told.surprisal, scale);
   box.addEventListener("click", () => go("flow"));
-  box.addEventListener("keydown", (event) => {
-    const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === "Enter") go("flow");
-    if (!move) return;
-    event.preventDefault();
-    selection.set({ step: selection.step + move });
-  });
+  box.addEventListener("keydown", (event) => { if (event.key === "Enter") go("flow"); });
   const side = h("aside", { class: "hints", "aria-live": "polite" });
   selection.listen(() => {
     const step = selection.step;
-    box.querySelector(".at")?.classList.remove("at");
-    spans[step].classList.add("at");
     if (told.surprisal[step] === null) { fill(side, h("p", {}, "Nothing came before the first token.")); return; }
     fill(side,
       h("h2", {}, `“${visible(run.pieces[step])}”, step ${step}`),

@@ -32,9 +32,9 @@ export function linePlot(lines, { label, x, y, log = false, marks = [], range })
   let [low, high] = range ?? [Math.min(...seen), Math.max(...seen)];
   if (!seen.length) [low, high] = [0, 1];
   if (high - low < 1e-12) [low, high] = [low - 0.5, high + 0.5];
-  const right = (/** @type {number} */ v) => EDGE.left + (v / last) * (WIDTH - EDGE.left - EDGE.right);
+  const right = (/** @type {number} */ v) => across(v, last);
   const up = (/** @type {number} */ v) => HEIGHT - EDGE.bottom - ((v - low) / (high - low)) * (HEIGHT - EDGE.top - EDGE.bottom);
-  const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": label });
+  const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": label, "data-last": last });
   for (const tick of ticks(low, high, log)) {
     plot.append(svg("line", { x1: EDGE.left, x2: WIDTH - EDGE.right, y1: up(tick), y2: up(tick), class: "grid" }),
       svg("text", { x: EDGE.left - 6, y: up(tick) + 4, "text-anchor": "end" }, log ? power(tick) : String(Number(tick.toPrecision(3)))));
@@ -55,11 +55,27 @@ export function linePlot(lines, { label, x, y, log = false, marks = [], range })
     const end = points.at(-1);
     if (!end || lines.length < 2) return;
     let height = up(/** @type {number} */ (end[1])) + 4;
-    while (taken.some((other) => Math.abs(other - height) < 13)) height += 13;
+    const away = height > HEIGHT / 2 ? -13 : 13; // names that meet stay within the plot
+    while (taken.some((other) => Math.abs(other - height) < 13)) height += away;
     taken.push(height);
     plot.append(svg("text", { x: right(/** @type {number} */ (end[0])) + 5, y: height, class: `name ${colour}` }, line.name));
   });
   return plot;
+}
+
+/** @param {number} x @param {number} last */
+const across = (x, last) => EDGE.left + (x / last) * (WIDTH - EDGE.left - EDGE.right);
+
+/**
+ * Put a plot's first vertical line elsewhere.
+ * @param {Element} plot
+ * @param {number} x
+ */
+export function moveMark(plot, x) {
+  const at = String(across(x, Number(plot.getAttribute("data-last"))));
+  const mark = plot.querySelector(".mark");
+  mark?.setAttribute("x1", at);
+  mark?.setAttribute("x2", at);
 }
 
 /** @param {number} exponent */

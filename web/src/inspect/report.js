@@ -2,7 +2,7 @@
 import { initialStates, logSoftmax, stepModel } from "./engine.js";
 
 /** @typedef {import("./engine.js").Row} Row */
-/** @typedef {{token: number, logits: Row, states: Row[][], named: Record<string, Row>}} Entry */
+/** @typedef {{token: number, logits: Row, states: Row[][], named: Record<string, Row>}} Step */
 
 const LIKELY = 10;
 
@@ -26,8 +26,11 @@ export class ReportSource {
     this.report = report;
     /** @type {Map<string, import("./source.js").Levels>} */
     this.kept = new Map();
-    /** @type {Entry[]} */
-    this.stack = [];
+    // As in live.py: settled steps, then what has been typed since, cut anew with every key.
+    /** @type {Step[]} */
+    this.steps = [];
+    this.settled = 0;
+    this.typed = "";
     this.random = Math.random;
     const model = report.model;
     this.model = model && {
@@ -63,12 +66,22 @@ export class ReportSource {
   }
 
   /**
+   * A report has every value whole.
+   * @param {string} key
+   * @returns {Promise<import("./source.js").Block[]>}
+   */
+  async blocks(key) {
+    return [{ ...await this.levels("values", key), from: 0 }];
+  }
+
+  /**
    * Values at the resolution of 256 levels.
    * @param {string} key @param {number} unit
    */
   async exact(key, unit) {
-    const { low, high, rows, columns, data } = await this.levels("values", key);
-    return Float32Array.from({ length: rows }, (_, step) => low + ((high - low) * data[step * columns + unit]) / 255);
+    const { low, high, columns, data } = await this.levels("values", key);
+    const row = data.subarray(unit * columns, (unit + 1) * columns);
+    return Float32Array.from(row, (level) => low + ((high - low) * level) / 255);
   }
 
   /** @param {number} step the token that is predicted */
@@ -85,17 +98,21 @@ export class ReportSource {
   }
 
   /** @param {string} what @param {any} [options] */
-  async live(what, options = {}) {
+  async live(what, { key, ...options } = {}) {
     if (!this.model) throw new Error("This report holds no weights: the model has over a million. `cellwright inspect` types to it.");
-    if (what === "reset") { this.stack = []; this.random = options.seed === null ? Math.random : seeded(options.seed); }
-    if (what === "back") this.stack.pop();
-    if (what === "type") for (const token of this.encode(options.text)) this.push(token);
+    if (what === "reset") {
+      [this.steps, this.settled, this.typed] = [[], 0, ""];
+      this.random = options.seed === null ? Math.random : seeded(options.seed);
+    }
+    if (what === "back") this.back();
+    if (what === "type") this.readTyped(this.typed + options.text);
     if (what === "sample") this.sample(options);
-    const last = this.stack.at(-1);
+    const last = this.steps.at(-1);
     return {
-      pieces: this.stack.map((entry) => this.piece(entry.token)),
+      text: this.steps.slice(0, this.settled).map((step) => this.piece(step.token)).join("") + this.typed,
+      tokens: this.steps.length,
       next: last ? likely(this.allowed(last.logits)).map(([token, chance]) => ({ piece: this.piece(token), chance })) : [],
-      values: last ? map(last.named, (row) => [...row]) : {},
+      values: last && key ? [...last.named[key]] : [],
     };
   }
 
@@ -165,12 +182,28 @@ export class ReportSource {
     return found;
   }
 
+  back() {
+    if (this.typed) this.readTyped(this.typed.slice(0, -1));
+    else { this.steps.pop(); this.settled = this.steps.length; }
+  }
+
+  /** @param {string} typed what follows the settled text from now on */
+  readTyped(typed) {
+    const tokens = this.encode(typed);
+    const old = this.steps.slice(this.settled);
+    let same = 0;
+    while (same < Math.min(old.length, tokens.length) && old[same].token === tokens[same]) same++;
+    this.steps.length = this.settled + same;
+    tokens.slice(same).forEach((token) => this.push(token));
+    this.typed = typed;
+  }
+
   /** @param {number} token */
   push(token) {
     const model = /** @type {import("./engine.js").Model} */ (this.model);
-    const states = this.stack.at(-1)?.states ?? initialStates(model);
+    const states = this.steps.at(-1)?.states ?? initialStates(model);
     const { logits, states: news, named } = stepModel(model, token, states);
-    this.stack.push({ token, logits, states: news, named });
+    this.steps.push({ token, logits, states: news, named });
   }
 
   /** @param {Row} logits */
@@ -181,20 +214,25 @@ export class ReportSource {
 
   /** @param {{temperature: number, top_k: number | null}} options */
   sample({ temperature, top_k: topK }) {
-    if (!this.stack.length) for (const token of this.encode("\n")) this.push(token);
-    const logits = this.allowed(/** @type {Entry} */ (this.stack.at(-1)).logits);
-    if (temperature === 0) { this.push(logits.indexOf(Math.max(...logits))); return; }
-    const chances = logSoftmax(logits.map((v) => v / temperature)).map(Math.exp);
+    if (!this.steps.length) this.readTyped("\n");
+    const logits = this.allowed(/** @type {Step} */ (this.steps.at(-1)).logits);
+    this.push(temperature === 0 ? logits.indexOf(Math.max(...logits)) : this.draw(logits.map((v) => v / temperature), topK));
+    this.settled = this.steps.length;
+    this.typed = "";
+  }
+
+  /** @param {Row} logits @param {number | null} topK */
+  draw(logits, topK) {
+    const chances = logSoftmax(logits).map(Math.exp);
     const sorted = [...chances].sort((a, b) => b - a);
     const least = topK ? sorted[Math.min(topK, sorted.length) - 1] : 0;
     let left = this.random() * chances.reduce((sum, p) => sum + (p >= least ? p : 0), 0);
-    let token = chances.indexOf(sorted[0]);
     for (let n = 0; n < chances.length; n++) {
       if (chances[n] < least) continue;
       left -= chances[n];
-      if (left < 0) { token = n; break; }
+      if (left < 0) return n;
     }
-    this.push(token);
+    return chances.indexOf(sorted[0]);
   }
 }
 

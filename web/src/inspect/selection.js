@@ -13,10 +13,14 @@ export class Selection {
     this.listeners = [];
   }
 
-  /** @param {() => void} listener called at once and after every change */
+  /**
+   * @param {() => void} listener called at once and after every change
+   * @returns {() => void} ends that
+   */
   listen(listener) {
     this.listeners.push(listener);
     listener();
+    return () => { this.listeners = this.listeners.filter((other) => other !== listener); };
   }
 
   clear() {

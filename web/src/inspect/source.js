@@ -2,6 +2,10 @@
 import { get, getResponse, post } from "../api.js";
 
 /** @typedef {{low: number, high: number, rows: number, columns: number, data: Uint8Array}} Levels */
+/** @typedef {Levels & {from: number}} Block units in rows, steps from `from` on in columns */
+
+const BLOCK = 512; // steps of a value that are fetched at once
+const MOST_BLOCKS = 96; // that are kept
 
 export class Source {
   constructor() {
@@ -34,6 +38,23 @@ export class Source {
       return { low: number("X-Low"), high: number("X-High"), rows: number("X-Rows"),
         columns: number("X-Columns"), data: new Uint8Array(await response.arrayBuffer()) };
     });
+  }
+
+  /**
+   * The blocks of a value that hold some of its steps.
+   * @param {string} key
+   * @param {number} from
+   * @param {number} to
+   * @returns {Promise<Block[]>}
+   */
+  async blocks(key, from, to) {
+    const firsts = [];
+    for (let first = from - (from % BLOCK); first < to; first += BLOCK) firsts.push(first);
+    const found = await Promise.all(firsts.map(async (first) =>
+      ({ ...await this.levels("values", key, first, first + BLOCK), from: first })));
+    const old = [...this.kept.keys()].filter((path) => path.startsWith("/api/values/"));
+    for (const path of old.slice(0, -MOST_BLOCKS)) this.kept.delete(path);
+    return found;
   }
 
   /** @param {string} key @param {number} unit @returns {Promise<Float32Array>} */

@@ -1,6 +1,6 @@
 // The text, painted by one unit of one value; and which units are worth painting with.
 import { fail, fill, h } from "../dom.js";
-import { css, inkOn, legend, scaleOf, short } from "./colour.js";
+import { legend, scaleOf, short, swatches } from "./colour.js";
 import { visible } from "./selection.js";
 
 /** @param {import("./inspect.js").Context} context */
@@ -8,70 +8,116 @@ export async function textView(context) {
   const { source, run, selection } = context;
   const told = h("p", { class: "told", "aria-live": "polite" });
   const scaleBox = h("div");
-  const { box, spans } = spansOf(run.pieces, (step) => selection.set({ step }));
-  let latest = 0;
+  const { box, paint } = paintedText(run.pieces, selection);
+  /** @type {() => void} */
+  let paintedOnce;
+  const painted = new Promise((/** @type {(value: void) => void} */ resolve) => { paintedOnce = resolve; });
+  let turn = 0;
+  let shown = ""; // whose values these are
   /** @type {Float32Array} */
   let column = new Float32Array();
 
-  const tell = () => {
-    if (!column.length) return;
-    told.textContent = `Unit ${selection.unit} of ${selection.title}, step ${selection.step}, ` +
-      `“${visible(run.pieces[selection.step])}”: ${short(column[selection.step])}`;
-    box.querySelector(".at")?.classList.remove("at");
-    spans[selection.step].classList.add("at");
-  };
-  let shown = "";
   selection.listen(async () => {
-    const wanted = `${selection.key} ${selection.unit}`;
-    if (wanted === shown) { tell(); return; }
-    const turn = ++latest;
-    const found = await source.exact(selection.key, selection.unit);
-    if (turn !== latest) return; // the reader has gone on
-    shown = wanted;
-    column = found;
-    const { low, high } = selection.value;
-    const scale = scaleOf(low, high);
-    spans.forEach((span, n) => {
-      const rgb = scale.rgb(column[n]);
-      span.style.backgroundColor = css(rgb);
-      span.style.color = inkOn(rgb);
-    });
-    fill(scaleBox, legend(scale, selection.title));
-    tell();
+    const mine = ++turn;
+    const { key, unit, value, title } = selection;
+    if (shown !== `${key} ${unit}`) {
+      const found = await source.exact(key, unit);
+      if (mine !== turn) return; // the reader has gone on
+      column = found;
+      shown = `${key} ${unit}`;
+      const scale = scaleOf(value.low, value.high);
+      paint(column, scale);
+      fill(scaleBox, legend(scale, title));
+      box.dataset.shown = shown;
+      paintedOnce();
+      for (const next of [unit - 1, unit + 1]) // of the arrow keys
+        if (next >= 0 && next < value.size) source.exact(key, next);
+    }
+    const { step } = selection;
+    told.textContent = `Unit ${unit} of ${title}, step ${step}, “${visible(run.pieces[step])}”: ${short(column[step])}`;
   });
   box.addEventListener("keydown", (event) => {
-    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const move = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (!move) return;
     event.preventDefault();
-    selection.set({ unit: selection.unit + move[0], step: selection.step + move[1] });
+    selection.set({ unit: selection.unit + move });
   });
   return h("section", {},
     h("div", { class: "bar" }, selection.valuePicker(), selection.unitPicker(), scaleBox),
     h("p", { class: "faint" }, "Arrow keys on the text: up and down change the unit, left and right the step."),
     told,
-    h("div", { class: "beside" }, box, interesting(context)));
+    h("div", { class: "beside" }, box, interesting(context, painted)));
 }
 
 /**
- * One span a token.
+ * The text, a span for each token. Pointer and arrow keys select the step, which is marked.
  * @param {string[]} pieces
- * @param {(step: number) => void} point
+ * @param {import("./selection.js").Selection} selection
  */
-export function spansOf(pieces, point) {
-  const spans = pieces.map((piece, n) => {
-    const span = h("span", { "data-step": n }, piece === "\n" ? "↵\n" : piece);
-    return span;
-  });
+export function paintedText(pieces, selection) {
+  const spans = pieces.map((piece, n) => h("span", { "data-step": n }, piece === "\n" ? "↵\n" : piece));
   const box = h("div", { class: "text", tabindex: 0, role: "group", "aria-label": "The text, a token a colour" }, spans);
+  let at = spans[0];
   box.addEventListener("pointerover", (event) => {
-    const step = /** @type {HTMLElement} */ (event.target).dataset.step;
-    if (step !== undefined) point(Number(step));
+    const { step } = /** @type {HTMLElement} */ (event.target).dataset;
+    if (step !== undefined) selection.set({ step: Number(step) });
   });
-  return { box, spans };
+  box.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    selection.set({ step: selection.step + move });
+    at.scrollIntoView({ block: "nearest" });
+  });
+  const stop = selection.listen(() => {
+    at.classList.remove("at");
+    at = spans[selection.step];
+    at.classList.add("at");
+  });
+  let rest = 0;
+  /**
+   * What can be seen at once, the rest when there is time.
+   * @param {ArrayLike<number | null>} values one a token; none is painted as 0
+   * @param {import("./colour.js").Scale} scale
+   */
+  function paint(values, scale) {
+    const swatch = swatches(scale);
+    const [from, to] = seen(box, spans);
+    const some = (/** @type {number} */ first, /** @type {number} */ end) => {
+      for (let n = first; n < end; n++) spans[n].style.cssText = swatch(values[n] ?? 0);
+    };
+    cancelIdleCallback(rest);
+    some(from, to);
+    rest = requestIdleCallback(() => { some(0, from); some(to, spans.length); });
+  }
+  return { box, paint, stop };
 }
 
-/** @param {import("./inspect.js").Context} context */
-function interesting({ source, run, selection }) {
+/**
+ * The tokens in a scrolling box that can be seen: from and to.
+ * @param {HTMLElement} box
+ * @param {HTMLElement[]} spans in the order of their lines
+ */
+function seen(box, spans) {
+  if (!box.clientHeight) return [0, spans.length];
+  /** @param {number} height the first token that begins below */
+  const below = (height) => {
+    let [low, high] = [0, spans.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (spans[middle].offsetTop > height) high = middle; else low = middle + 1;
+    }
+    return low;
+  };
+  const line = spans[0].offsetHeight;
+  return [below(box.scrollTop - 2 * line), below(box.scrollTop + box.clientHeight)];
+}
+
+/**
+ * @param {import("./inspect.js").Context} context
+ * @param {Promise<void>} begin not before this
+ */
+function interesting({ source, run, selection }, begin) {
   const list = h("ol", { class: "units" });
   const pattern = h("input", { placeholder: "regular expression", "aria-label": "Regular expression", hidden: true,
     onchange: () => look() });
@@ -95,7 +141,7 @@ function interesting({ source, run, selection }) {
       fail(list, error);
     }
   };
-  look();
+  begin.then(look);
   return h("aside", { class: "hints" }, h("h2", {}, "Interesting units"),
     h("p", { class: "faint" }, "By the mutual information of their value and …"),
     h("div", { class: "bar" }, menu, pattern), list);

@@ -2,7 +2,7 @@
 
 GET  /                          the page
 GET  /api/run                   the model, the text, what can be seen
-GET  /api/values/KEY            bytes, 256 levels from X-Low to X-High, (T, size)
+GET  /api/values/KEY/FROM/TO    bytes, 256 levels from X-Low to X-High, (size, steps)
 GET  /api/exact/KEY/UNIT        float32, one unit at every step
 GET  /api/order/KEY/BY          the units, sorted
 GET  /api/interesting/DETECTOR  ?pattern=: units that follow a detector
@@ -11,7 +11,7 @@ GET  /api/predictions           of every token
 GET  /api/flow                  medians and half-lives of gradient norms
 GET  /api/flow/STEP             the norms of one prediction
 GET  /api/triangle/NAME         bytes, log₁₀ of the norms, 0 for none
-POST /api/live/DO               reset, type, back, sample
+POST /api/live/DO               reset, type, back, sample, show; "key": a value
 POST /api/intervene             {"changes": [{key, kind, amount, unit}]}
 """
 
@@ -22,12 +22,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from ...language.errors import ArgumentError
-from ..inspection import Inspection
+from ..inspection import Inspection, described_beside, saturation_beside
 from ..live import Live
 from ..reading import Change
 from .app import page
@@ -47,7 +48,7 @@ class InspectServer:
         return [
             Route("/", self.show),
             Route("/api/run", self.describe),
-            Route("/api/values/{key}", self.values),
+            Route("/api/values/{key}/{first:int}/{end:int}", self.values),
             Route("/api/exact/{key}/{unit:int}", self.exact),
             Route("/api/order/{key}/{by}", self.order),
             Route("/api/interesting/{detector}", self.interesting),
@@ -64,11 +65,12 @@ class InspectServer:
         return page(f"{self.inspection.run.directory.name}: inspector", "inspect")
 
     def describe(self, request: Request) -> JSONResponse:
-        beside = self.beside.run.directory.name if self.beside else None
-        return JSONResponse({**self.inspection.describe(), "beside": beside})
+        return JSONResponse(described_beside(self.inspection, self.beside))
 
     def values(self, request: Request) -> Response:
-        return levels(*self.inspection.quantised(request.path_params["key"]))
+        asked = request.path_params
+        low, high, matrix = self.inspection.quantised(asked["key"])
+        return levels(low, high, matrix[:, asked["first"] : asked["end"]])
 
     def exact(self, request: Request) -> Response:
         key, unit = request.path_params["key"], request.path_params["unit"]
@@ -90,10 +92,7 @@ class InspectServer:
         return JSONResponse(self.inspection.interesting(detector, pattern))
 
     def saturation(self, request: Request) -> JSONResponse:
-        shown = {"run": self.inspection.saturation()}
-        if self.beside:
-            shown["beside"] = self.beside.saturation()
-        return JSONResponse(shown)
+        return JSONResponse(saturation_beside(self.inspection, self.beside))
 
     def predictions(self, request: Request) -> JSONResponse:
         return JSONResponse(self.inspection.predictions())
@@ -109,12 +108,13 @@ class InspectServer:
 
     async def live(self, request: Request) -> JSONResponse:
         body = await json_object(request)
-        live = self._live_of(str(body.pop("page", "")))
+        live, key = self._live_of(str(body.pop("page", ""))), body.pop("key", None)
         do: dict[str, Callable[..., Any]] = {
             "reset": live.reset, "type": live.type, "back": live.back,
-            "sample": live.sample, "show": live.show,
+            "sample": live.sample, "show": lambda: None,
         }  # fmt: skip
-        return JSONResponse(call(do, request.path_params["do"], body))
+        call(do, request.path_params["do"], body)
+        return JSONResponse(live.show(key))
 
     def _live_of(self, page: str) -> Live:
         """The text in progress of a page; the oldest gives way."""
@@ -132,7 +132,8 @@ class InspectServer:
             changes = [Change(**change) for change in body.get("changes", [])]
         except TypeError as error:
             raise ArgumentError(f"[intervene] no change: {error}") from None
-        return JSONResponse(self.inspection.intervene(changes))
+        found = await run_in_threadpool(self.inspection.intervene, changes)
+        return JSONResponse(found)
 
 
 def levels(low: float, high: float, matrix: np.ndarray) -> Response:

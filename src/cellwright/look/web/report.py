@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from ...language.graph import AFFINE, Graph
-from ..inspection import Inspection
+from ..inspection import Inspection, described_beside, saturation_beside
 from .app import STATIC
 
 MOST_WEIGHTS = 1_000_000  # a report of a larger model holds no weights
 
 
-def report(inspection: Inspection) -> str:
-    """The HTML of a report."""
-    data = json.dumps(_data(inspection), ensure_ascii=False).replace("<", "\\u003c")
+def report(inspection: Inspection, beside: Inspection | None = None) -> str:
+    """The HTML of a report; `beside` is a second model's, for comparison."""
+    data = report_json(inspection, beside).replace("<", "\\u003c")
     script = (STATIC / "cellwright.js").read_text(encoding="utf-8")
     style = (STATIC / "cellwright.css").read_text(encoding="utf-8")
     policy = (
@@ -53,14 +53,19 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _data(inspection: Inspection) -> dict[str, Any]:
-    """What the page asks for, by the paths that it asks with."""
-    described = {**inspection.describe(), "beside": None}
+def report_json(inspection: Inspection, beside: Inspection | None = None) -> str:
+    """What a report holds: every answer that the page asks for, and the model."""
+    return json.dumps(_data(inspection, beside), ensure_ascii=False)
+
+
+def _data(inspection: Inspection, beside: Inspection | None) -> dict[str, Any]:
+    """The answers, by the paths that the page asks with."""
+    described = described_beside(inspection, beside)
     flow = inspection.flow()
     keys = [value["key"] for value in described["values"]]
     answers: dict[str, Any] = {
         "run": described,
-        "saturation": {"run": inspection.saturation()},
+        "saturation": saturation_beside(inspection, beside),
         "predictions": inspection.predictions(),
         "flow": flow,
     }
@@ -167,8 +172,10 @@ def _base64(tensor: Tensor) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
-def write_report(inspection: Inspection, path: Path) -> None:
+def write_report(
+    inspection: Inspection, path: Path, beside: Inspection | None = None
+) -> None:
     """Write the report; a full disk leaves what was there."""
     from ...train.checkpoint import write_atomically
 
-    write_atomically(path, report(inspection).encode())
+    write_atomically(path, report(inspection, beside).encode())

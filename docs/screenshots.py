@@ -1,0 +1,131 @@
+"""Pictures of the inspector's pages for docs/inspector.md, by hand:
+
+    python docs/screenshots.py [RUN]
+
+It trains a small model for a minute unless it is given a run; it needs Chromium and the
+extra `test`, and writes docs/inspector/*.png.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import uvicorn
+from playwright.sync_api import Page, sync_playwright
+
+from cellwright.look.inspection import Inspection
+from cellwright.look.web.app import make_app
+from cellwright.look.web.inspect import InspectServer
+from cellwright.look.web.report import write_report
+from cellwright.look.web.serve import _listen
+from cellwright.text.run import Run
+
+OUT = Path(__file__).parent / "inspector"
+TRAIN = ("train", "stdlib", "--hidden", "128", "--minutes", "1")
+
+
+def best_unit(page: Page) -> None:
+    page.locator(".units button").first.click()
+    page.locator('.text span[data-step="120"]').hover()
+
+
+def sorted_map(page: Page) -> None:
+    page.get_by_label("Order of units").select_option("cluster")
+    page.locator("canvas.heat").hover(position={"x": 480, "y": 120})
+
+
+def surprising(page: Page) -> None:
+    page.locator('.text span[data-step="120"]').hover()
+
+
+def typed(page: Page) -> None:
+    page.get_by_role("textbox", name="Type here").focus()
+    page.keyboard.type("def read(self, na")
+
+
+def silenced(page: Page) -> None:
+    page.get_by_label("all units").check()
+    page.get_by_role("button", name="Read again").click()
+    page.locator(".guide").wait_for()
+
+
+VIEWS = {
+    "text": best_unit, "heat": sorted_map, "saturation": None, "flow": None,
+    "next": surprising, "live": typed, "intervene": silenced,
+}  # fmt: skip
+LARGEST = 150 * 1024  # bytes of a picture
+DARK = ("text", "heat", "flow")
+
+
+def shoot(page: Page, address: str, view: str, name: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto("about:blank")
+    page.goto(f"{address}#{view}")
+    page.locator("#panel section").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    if act := VIEWS[view]:
+        act(page)
+        page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(300)
+    path = OUT / f"{name}.png"
+    page.screenshot(path=path)
+    _with_few_colours(path)
+
+
+def _with_few_colours(path: Path) -> None:
+    """256 colours, a third of the size, where it is too large."""
+    from PIL import Image
+
+    if path.stat().st_size > LARGEST:
+        few = Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size // 1024} KB")
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(sys.argv[1]) if sys.argv[1:] else Path(folder) / "run"
+        if not sys.argv[1:]:
+            command = [sys.executable, "-m", "cellwright", *TRAIN, "--out", str(run)]
+            subprocess.run(command, check=True)
+        trained = Run(run)
+        inspection = Inspection(trained, trained.held_out_text(1500), steps=1500)
+        report = Path(folder) / "report.html"
+        write_report(inspection, report)
+        listener = _listen("127.0.0.1", 0)
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        app = make_app(InspectServer(inspection).routes(), [host])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            _shoot_all(f"http://{host}/", report.as_uri())
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _shoot_all(address: str, report: str) -> None:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        for view in VIEWS:
+            shoot(page, address, view, view, "light")
+        for view in DARK:
+            shoot(page, address, view, f"{view}-dark", "dark")
+        shoot(page, report, "live", "report", "light")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

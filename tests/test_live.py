@@ -1,0 +1,83 @@
+"""Typing to a model: the kept states are those of reading the whole text at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cellwright import cells
+from cellwright.language import ArgumentError
+from cellwright.look.live import Live
+from cellwright.look.reading import Reader
+from cellwright.text.model import LanguageModel, ModelSizes
+from cellwright.text.tokenizer import TextTokenizer
+
+TEXT = "the cat sat on the mat, and the rat sat on the cat. "
+
+
+def make(kind: str) -> tuple[Live, LanguageModel, TextTokenizer]:
+    tokenizer = TextTokenizer.learn(kind, [TEXT], 260 if kind == "bpe" else None)
+    model = LanguageModel(cells.get("lstm"), ModelSizes(tokenizer.vocabulary, 4, 6))
+    return Live(Reader(model.eval()), tokenizer), model, tokenizer
+
+
+def chances(model: LanguageModel, tokens: list[int], unknown: int | None) -> list:
+    with torch.no_grad():
+        logits, _ = model(torch.tensor(tokens)[:, None])
+    last = logits[-1, 0].clone()
+    if unknown is not None:
+        last[unknown] = -torch.inf
+    top = last.softmax(-1).topk(min(10, len(last)))
+    return top.values.tolist()
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "bpe"])
+def test_key_by_key_is_the_whole_text(kind: str):
+    live, model, tokenizer = make(kind)
+    for key in "the cat x":
+        live.type(key)
+    live.back()
+    live.back()
+    assert live.show()["text"] == "the cat"
+    tokens = tokenizer.encode("the cat").tolist()
+    assert live.show()["tokens"] == len(tokens)
+    shown = [n["chance"] for n in live.show()["next"]]
+    assert shown == pytest.approx(chances(model, tokens, tokenizer.unknown), abs=2e-5)
+
+
+def test_what_the_model_wrote_is_taken_back_a_token_at_a_time():
+    live, *_ = make("word")
+    live.type("the cat")
+    before = live.show("0.c")
+    live.sample(temperature=0)
+    live.sample(temperature=0)
+    assert live.show()["tokens"] == before["tokens"] + 2
+    assert live.show()["text"].startswith("the cat")
+    live.back()
+    live.back()
+    assert live.show("0.c") == before
+
+
+def test_a_seed_repeats_what_is_written():
+    live, *_ = make("char")
+    texts = []
+    for _ in range(2):
+        live.reset(seed=3)
+        for _ in range(12):
+            live.sample(temperature=1.0, top_k=5)
+        texts.append(live.show()["text"])
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 13
+
+
+def test_wrong_options_are_explained():
+    live, *_ = make("char")
+    with pytest.raises(ArgumentError, match=r"\[temperature\] received -1"):
+        live.sample(temperature=-1)
+    with pytest.raises(ArgumentError, match=r"\[top-k\] received 0"):
+        live.sample(top_k=0)
+    with pytest.raises(ArgumentError, match=r"no value '0.q'"):
+        live.show("0.q")
+    live.LONGEST = 3
+    with pytest.raises(ArgumentError, match="expected at most 3 tokens"):
+        live.type("the cat")
