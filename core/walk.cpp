@@ -21,6 +21,7 @@ constexpr int64_t kWideTileRows = 8;       // rows of a tile that spans all unit
 constexpr int64_t kLineBytes = 64;         // of a cache line
 constexpr int64_t kBlocksEach = 4;         // of a stage, for each thread that shares it
 constexpr int64_t kReuseRows = 72;         // rows that a tile had better have, if it can
+constexpr int64_t kPanelRows = 12;         // of a tile of gate gradients: no product is in it
 constexpr int64_t kHoistedRows = 64;       // rows whose inputs' products are held at a time
 constexpr int64_t kChunkRows = 512;        // rows of gate gradients held at a time
 constexpr int64_t kFewRows = 2;            // too few to fill a micro-kernel's registers
@@ -93,6 +94,7 @@ struct GradientLayout {
     std::vector<Range> ranges;
     size_t sums;
     size_t source;  // of the walk's
+    int64_t slice;  // columns of a task
 };
 
 // What gradients multiply a panel by: for a chunk, column by column.
@@ -255,7 +257,7 @@ private:
         const int64_t W = kernels_.lanes, single = ceil_div(s.units, W);
         const bool panel = fills_panel(s), level = s.when == When::level && !panel;
         const int64_t lanes = shared_stages_ ? lanes_ : ceil_div(lanes_, threads_);
-        const int64_t rows = level ? std::min(lanes, kReuseRows) : kReuseRows;
+        const int64_t rows = panel ? kPanelRows : level ? std::min(lanes, kReuseRows) : kReuseRows;
         int64_t most = kTileBytes / (s.tiles * rows * W * int64_t(sizeof(T)));
         if (!panel && (shared_stages_ || !level))
             most = std::min(most, single / (kBlocksEach * threads_));
@@ -438,10 +440,15 @@ private:
                     for (int64_t r = 0; r < most_rows(program_.stages[i].axis);
                          r += layouts_[i].tile_rows)
                         tasks_.push_back({Task::tile, int(i), b, r});
-        for (size_t i = 0; i < gradients_.size(); ++i)
-            for (size_t b = 0; b < gradients_[i].ranges.size(); ++b)
-                for (int64_t k = 0; k < gradients_[i].ranges[b].count; k += kSliceColumns)
+        for (size_t i = 0; i < gradients_.size(); ++i) {
+            GradientLayout& l = gradients_[i];
+            // Smaller tasks where there would be too few of them.
+            const int64_t all = l.ranges.front().count * int64_t(l.ranges.size());
+            l.slice = std::clamp<int64_t>(all / (kBlocksEach * threads_), 12, kSliceColumns);
+            for (size_t b = 0; b < l.ranges.size(); ++b)
+                for (int64_t k = 0; k < l.ranges[b].count; k += l.slice)
                     tasks_.push_back({Task::gradient, int(i), int64_t(b), k});
+        }
         for (size_t i = 0; i < panels_.size(); ++i)
             if (panels_[i].reduced)
                 for (int64_t b = 0; b < layouts_[program_.arrays[i].stage].blocks; ++b)
@@ -915,7 +922,7 @@ private:
         o.source_stride = source.stride;
         const int64_t rows = rows_of(chunk, program_.arrays[g.panel].axis);
         o.first = range.begin + task.part;
-        o.last = range.begin + std::min(range.count, task.part + kSliceColumns);
+        o.last = range.begin + std::min(range.count, task.part + l.slice);
         o.panel_stride = panels_[g.panel].row;
         o.sums_stride = int64_t(vectors) * W;
         const T* panel = buffers_[g.panel].data + task.block * panels_[g.panel].stride +
