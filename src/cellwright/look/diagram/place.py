@@ -8,6 +8,7 @@ from them over its reader. Joins stand below, left of the first layer that they 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .lanes import JOIN, Plan
@@ -66,8 +67,11 @@ class _Placer:
                 anchors[number] = float(number)
         return anchors
 
-    def _topological(self) -> list[int]:
-        """Joins come at the end of the elements, but before their readers here."""
+    def _topological(self, first: Iterable[int] = ()) -> list[int]:
+        """Joins come at the end of the elements, but before their readers here.
+
+        `first`: who comes, after what it reads, before all others.
+        """
         done: dict[int, None] = {}
 
         def visit(number: int) -> None:
@@ -76,7 +80,7 @@ class _Placer:
                     visit(wire.source)
                 done[number] = None
 
-        for number in range(len(self.elements)):
+        for number in (*first, *range(len(self.elements))):
             visit(number)
         return list(done)
 
@@ -112,7 +116,7 @@ class _Placer:
                 self.slot[number] = Slot([number])
                 self.slots.append(self.slot[number])
                 self.level[number] = 0
-        for number in order:
+        for number in self._topological(e for lane in self.plan.lanes for e in lane):
             if self.elements[number].kind == "op" and not self.hangs(number):
                 self._place_op(number)
         for number in reversed(order):
@@ -167,10 +171,20 @@ class _Placer:
             own = self.level[slot.stack[-1]] + 1
         else:
             slot, own = self.slot_after(slot), 1
-        others = [self.level.get(s, 0) for s in sources]
-        self.level[number] = max([own, *others])
+        level = max([own, *(self.level.get(s, 0) for s in sources)])
+        self.level[number] = level + self.is_blocked(sources, slot, level)
         self.slot[number] = slot
         slot.stack.append(number)
+
+    def is_blocked(self, sources: list[int], slot: Slot, level: int) -> bool:
+        """Whether something stands in a level line to a slot from an operation."""
+        starts = [
+            self.position(self.slot[s])
+            for s in sources
+            if self.elements[s].kind == "op" and self.level.get(s) == level
+        ]
+        between = self.slots[min(starts) + 1 : self.position(slot)] if starts else []
+        return any(self.level[n] == level for s in between for n in s.stack)
 
     def makes_way(self, number: int) -> bool:
         """What only changes a value for a reader further right leaves the place over
@@ -178,9 +192,14 @@ class _Placer:
         sources, readers = self.sources(number), [r for r, _ in self.readers[number]]
         if len(sources) != 1 or len(readers) != 1:
             return False
+        if self.stays(number, readers[0]):
+            return False
         others = [r for r, _ in self.readers[sources[0]] if r != number]
-        stays = self.anchors[readers[0]] == self.anchors[number]
-        return not stays and any(self.elements[r].kind == "op" for r in others)
+        return any(self.elements[r].kind == "op" and self.stays(number, r) for r in others)
+
+    def stays(self, number: int, reader: int) -> bool:
+        """Whether a reader stands over no layer further right."""
+        return self.anchors[reader] == self.anchors[number]
 
     def _place_on_lane(self, number: int) -> None:
         lane = self.lane_of[number]
@@ -352,12 +371,13 @@ class _Placer:
         rows: dict[int, int] = {}
         free = [n for n in range(len(self.elements)) if n not in self.lane_of]
         states = [n for n in free if self.elements[n].kind == "state"]
-        rows.update((number, row) for row, number in enumerate(states))
+        above = self._has_trunk_above(states)
+        rows.update((number, above + row) for row, number in enumerate(states))
         for number in free:
             if self.elements[number].kind == "new":
                 same = [n for n in states if self._same_state(n, number)]
-                rows[number] = rows[same[0]] if same else len(set(rows.values()))
-        count = len(set(rows.values()))
+                rows[number] = rows[same[0]] if same else above + len(set(rows.values()))
+        count = above + len(set(rows.values()))
         spans: list[list[tuple[int, int]]] = []
         for number in self._topological():
             if self.elements[number].kind != JOIN:
@@ -371,6 +391,26 @@ class _Placer:
             spans[row].append(span)
             rows[number] = row
         return rows, max([count, len(spans), 1])
+
+    def _has_trunk_above(self, states: list[int]) -> bool:
+        """Whether a layer reads a state right of all that a trunk without it feeds.
+
+        Below the state's row, the trunk's lines up to the layers would cross it.
+        """
+        trunks = [n for n, e in enumerate(self.elements) if e.kind == JOIN]
+        ends = [self._span(n)[1] for n in trunks if self._head(n) not in states]
+        reads = [
+            self.position(self.slot[reader])
+            for state in states
+            for reader, _ in self.readers[state]
+            if self.elements[reader].kind == "layer"
+        ]
+        return bool(ends and reads) and min(ends) < max(reads)
+
+    def _head(self, join: int) -> int:
+        """What a trunk begins with, over all its joins."""
+        first = self.sources(join)[0]
+        return self._head(first) if self.elements[first].kind == JOIN else first
 
     def _same_state(self, a: int, b: int) -> bool:
         return self.elements[a].state == self.elements[b].state
