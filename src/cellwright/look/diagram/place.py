@@ -8,6 +8,7 @@ from them over its reader. Joins stand below, left of the first layer that they 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -116,7 +117,7 @@ class _Placer:
                 self.slot[number] = Slot([number])
                 self.slots.append(self.slot[number])
                 self.level[number] = 0
-        for number in self._topological(e for lane in self.plan.lanes for e in lane):
+        for number in self._in_order_of_lanes(order):
             if self.elements[number].kind == "op" and not self.hangs(number):
                 self._place_op(number)
         for number in reversed(order):
@@ -127,6 +128,18 @@ class _Placer:
         self._place_inputs()
         self.slots.append(self.end)
         return self._numbered()
+
+    def _in_order_of_lanes(self, order: list[int]) -> list[int]:
+        """What is made of values on lanes comes in the order in which lanes take it."""
+        late: set[int] = set()
+        for number in order:
+            if any(
+                s in late or (s in self.lane_of and self.elements[s].kind == "op")
+                for s in self.sources(number)
+            ):
+                late.add(number)
+        early = [number for number in order if number not in late]
+        return self._topological((*early, *itertools.chain(*self.plan.lanes)))
 
     def position(self, slot: Slot) -> int:
         return self.slots.index(slot)
@@ -171,20 +184,10 @@ class _Placer:
             own = self.level[slot.stack[-1]] + 1
         else:
             slot, own = self.slot_after(slot), 1
-        level = max([own, *(self.level.get(s, 0) for s in sources)])
-        self.level[number] = level + self.is_blocked(sources, slot, level)
+        others = [self.level.get(s, 0) for s in sources]
+        self.level[number] = max([own, *others])
         self.slot[number] = slot
         slot.stack.append(number)
-
-    def is_blocked(self, sources: list[int], slot: Slot, level: int) -> bool:
-        """Whether something stands in a level line to a slot from an operation."""
-        starts = [
-            self.position(self.slot[s])
-            for s in sources
-            if self.elements[s].kind == "op" and self.level.get(s) == level
-        ]
-        between = self.slots[min(starts) + 1 : self.position(slot)] if starts else []
-        return any(self.level[n] == level for s in between for n in s.stack)
 
     def makes_way(self, number: int) -> bool:
         """What only changes a value for a reader further right leaves the place over
@@ -192,14 +195,9 @@ class _Placer:
         sources, readers = self.sources(number), [r for r, _ in self.readers[number]]
         if len(sources) != 1 or len(readers) != 1:
             return False
-        if self.stays(number, readers[0]):
-            return False
         others = [r for r, _ in self.readers[sources[0]] if r != number]
-        return any(self.elements[r].kind == "op" and self.stays(number, r) for r in others)
-
-    def stays(self, number: int, reader: int) -> bool:
-        """Whether a reader stands over no layer further right."""
-        return self.anchors[reader] == self.anchors[number]
+        stays = self.anchors[readers[0]] == self.anchors[number]
+        return not stays and any(self.elements[r].kind == "op" for r in others)
 
     def _place_on_lane(self, number: int) -> None:
         lane = self.lane_of[number]
