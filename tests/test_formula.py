@@ -80,7 +80,8 @@ def test_a_new_state_is_told_from_the_old(name):
     given = [line.split(" &= ")[0] for line in cell.latex().splitlines()[1:-1]]
     assert len(set(given)) == len(given)
     for state in cell.states:
-        now = LatexWriter(cell.graph).at(state.name, "j" if cell.graph.children else "t")
+        time = "j" if cell.graph.children else "t"
+        now = LatexWriter(cell.graph).at(state.name, time)
         assert now in given
         assert not [g for g in given if g.endswith(("t-1}", "left}", "_k"))]
 

@@ -374,7 +374,8 @@ class _Placer:
         for number in free:
             if self.elements[number].kind == "new":
                 same = [n for n in states if self._same_state(n, number)]
-                rows[number] = rows[same[0]] if same else above + len(set(rows.values()))
+                new = above + len(set(rows.values()))
+                rows[number] = rows[same[0]] if same else new
         count = above + len(set(rows.values()))
         spans: list[list[tuple[int, int]]] = []
         for number in self._topological():
