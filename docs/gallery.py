@@ -63,7 +63,7 @@ def _section(name: str, cell: cw.Cell) -> str:
     return SECTION.format(
         name=name,
         doc="<br>".join(escape(cell.__doc__ or "").split("\n\n")),
-        equations=mathml(cell.graph),
+        equations=mathml(cell),
         picture=cell.diagram(legend=False).svg,
         parameters="\n".join(rows),
         source=escape(inspect.getsource(cell.function)) if cell.function else "",

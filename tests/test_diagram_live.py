@@ -15,11 +15,14 @@ from cellwright.look.diagram import Moment
 from cellwright.look.diagram.live import short
 from cellwright.look.diagram.strips import levels
 from cellwright.look.inspection import Inspection
-from diagram_geometry import _box, _overlap, read
+from diagram_geometry import _box, _overlap, _text_box, read
+from test_diagram import measured
 from web.runs import make_run
 
 SVG = "{http://www.w3.org/2000/svg}"
 T, ROW = 7, 1  # the step and the sequence that are looked at
+TREES = [n for n in cw.cells.all_of_trees() if not cw.cells.get(n).graph.many]
+LIVE = [*cw.cells.all(), *TREES]
 
 
 def recorded(name: str) -> tuple[cw.Recurrent, Moment, dict[str, np.ndarray]]:
@@ -142,18 +145,42 @@ def test_numbers_beside_the_strips():
     assert {"a title", "0", "1", "−a", "a"} <= set(texts)
 
 
-def test_histograms_count_the_units_and_cover_nothing_lit():
-    layer, moment, _ = recorded("lstm")
-    for step in layer.cell.diagram().steps(moment):
+def any_moment(name: str) -> tuple[cw.Cell, Moment]:
+    """A step of a cell of sequences, or of a tree's node, with wide weights."""
+    torch.manual_seed(3)
+    graph = cw.cells.get(name).graph
+    inputs = {i.name: 1 for i in graph.inputs if i.name != "x"}
+    tree = bool(graph.children)
+    layer = (
+        cw.TreeRecurrent(name, 5, 24) if tree
+        else cw.Recurrent(name, 5, 24, inputs=inputs)
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(4)
+    labels = [n.label for n in graph.nodes if n.op == "state"]
+    given = {"x": torch.randn(5)} | {name: torch.rand(1) for name in inputs}
+    states = {label: torch.rand(24) for label in labels}
+    return layer.cell, Moment(layer.cells[0], given, states)
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_histograms_count_the_units_and_cover_nothing(name):
+    cell, moment = any_moment(name)
+    for step in cell.diagram().steps(moment):
         root = ET.fromstring(step.svg)
         chips = [g for g in root.iter(f"{SVG}g") if g.get("data-chip")]
         assert len(chips) == len(step.values)
         boxes = [rectangle(next(chip.iter(f"{SVG}rect"))) for chip in chips]
         pale = next(g for g in root.iter(f"{SVG}g") if g.get("class") == "cw-pale")
         lit = read(f'<svg xmlns="{SVG[1:-1]}">{lit_part(root, pale)}</svg>')
+        whole = read(f'<svg xmlns="{SVG[1:-1]}">{ET.tostring(pale, "unicode")}</svg>')
         for n, box in enumerate(boxes):
             assert not any(_overlap(box, other, 0) for other in boxes[n + 1 :])
-            assert not any(_overlap(box, shape.box, 0) for shape in lit.shapes)
+            for shape in lit.shapes + whole.shapes:
+                assert not _overlap(box, shape.box, 0)
+            for label in lit.labels + whole.labels:
+                assert not _overlap(box, _text_box(label, measured), 0), label.text
             for line in lit.lines:
                 assert not any(_overlap(box, _box(s), 0) for s in line.straight)
         assert lit.shapes

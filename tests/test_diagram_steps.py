@@ -97,6 +97,10 @@ def test_tree_has_every_node(name, nodes):
         f"x{n}" for n in range(1, nodes + 1)
     ]
     assert found.count(name.replace("_", " ")) == nodes
+    states = [s.name for s in cw.cells.get(name).states]
+    for node in range(1, nodes):  # what goes up from each is told from its parent's
+        assert ", ".join(f"{state}{node}" for state in states) in found
+    assert f"h{nodes}" in found
 
 
 def test_draw_command_writes_the_walk(tmp_path):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import cellwright as cw
 from cellwright.cli import app
+from cellwright.language.latex import LatexWriter
 from cellwright.look.formula import mathml, tex_document
 
 CELLS = [*cw.cells.all(), *cw.cells.all_of_trees()]
@@ -32,7 +33,7 @@ def test_latex_is_balanced_and_typesets(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_mathml_says_what_latex_says(name):
     cell = cw.cells.get(name)
-    rows = ET.fromstring(mathml(cell.graph)).findall(f".//{MATHML}mtr")
+    rows = ET.fromstring(mathml(cell)).findall(f".//{MATHML}mtr")
     lines = cell.latex().splitlines()[1:-1]
     assert len(rows) == len(lines)
     for row, line in zip(rows, lines, strict=True):
@@ -51,10 +52,38 @@ def plain(latex: str) -> str:
 
 
 def test_mathml_in_the_notation_of_the_lectures():
-    text = "".join(ET.fromstring(mathml(cw.cells.gru_bias.graph)).itertext())
+    text = "".join(ET.fromstring(mathml(cw.cells.gru_bias)).itertext())
     lines = [line.replace("\u2061", "") for line in text.split()]
     assert lines[0] == "zt=σ(Wz·[ht−1,xt]+bz)"
     assert lines[-1] == "ht=(1−zt)⊙ht−1+zt⊙nt"
+
+
+def test_hyperparameters_bear_their_names():
+    assert cw.cells.leaky_rnn.latex().splitlines()[2] == (
+        r"h_t &= (1 - \alpha)\, h_{t-1} + \alpha\, n_t"
+    )
+    words = "".join(ET.fromstring(mathml(cw.cells.leaky_rnn)).itertext())
+    assert "ht=(1−α)ht−1+αnt" in words.replace("\u2061", "")
+    assert r"= \mathrm{dt}\, s_t" in cw.cells.lem.latex()  # although dt is 1.0
+    stored = cw.Cell.from_text(cw.cells.leaky_rnn.to_text())
+    assert r"h_t &= 0.9\, h_{t-1} + 0.1\, n_t" in stored.latex()
+
+
+def test_what_has_no_name_takes_no_other_letter():
+    assert r"v_{1, j} &= \sum_{k \in C(j)} h_k" in cw.cells.child_sum_lstm.latex()
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_new_state_is_told_from_the_old(name):
+    """Every symbol is given once, and no old state is ever given."""
+    cell = cw.cells.get(name)
+    given = [line.split(" &= ")[0] for line in cell.latex().splitlines()[1:-1]]
+    assert len(set(given)) == len(given)
+    for state in cell.states:
+        time = "j" if cell.graph.children else "t"
+        now = LatexWriter(cell.graph).at(state.name, time)
+        assert now in given
+        assert not [g for g in given if g.endswith(("t-1}", "left}", "_k"))]
 
 
 def test_mathml_of_every_operation():
@@ -63,7 +92,7 @@ def test_mathml_of_every_operation():
         a = cw.where(W.a(x) > 0.5, cw.sqrt(cw.abs(h)), -h) / (1 + cw.exp(h))
         return cw.maximum(a, 1e-5 * cw.softplus(W.b(h, x))) - (2 - cw.sum(h))
 
-    text = mathml(odd.graph)
+    text = mathml(odd)
     root = ET.fromstring(text)
     tags = {item.tag.removeprefix(MATHML) for item in root.iter()}
     assert {"mfrac", "msqrt", "msup", "mtext"} <= tags

@@ -108,7 +108,7 @@ class Cell:
 
     def latex(self) -> str:
         """The equations as a LaTeX `aligned` block, in the lectures' notation."""
-        return latex(self.graph)
+        return latex(self)
 
     def diagram(self, *, legend: bool = True) -> Diagram:
         """The picture of the cell: a notebook shows it, its `save(path)` writes it.
@@ -131,7 +131,7 @@ class Cell:
         return {
             "text/plain": repr(self),
             "text/latex": self._repr_latex_(),
-            "text/html": f"{mathml(self.graph)}<div>{picture}</div>",
+            "text/html": f"{mathml(self)}<div>{picture}</div>",
             "image/svg+xml": picture,
         }
 

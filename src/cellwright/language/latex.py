@@ -8,10 +8,16 @@ are \odot, matrix products \cdot.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from .graph import AFFINE, TOTAL, Graph, Node
+from .hyperparameters import Known, with_hyperparameters
 from .ops import OPS, Op
 from .order import statements
+
+if TYPE_CHECKING:
+    from .cell import Cell
 
 GREEK = {
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa",
@@ -22,21 +28,29 @@ _SUM, _PRODUCT, _ATOM = 1, 2, 3
 _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
 
-def latex(graph: Graph) -> str:
-    r"""The equations of a graph as a LaTeX `aligned` block."""
-    return LatexWriter(graph).block()
+def latex(cell: Cell) -> str:
+    """The equations of a cell as a LaTeX `aligned` block."""
+    return LatexWriter(*with_hyperparameters(cell)).block()
 
 
 class EquationWriter:
     """Walks the statements of a graph and brackets as precedence asks.
 
     A subclass says how the pieces are written: LaTeX here, MathML in `look`.
+
+    Args:
+        graph: the cell's.
+        known: its constants that are a hyperparameter, which stands for its number.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, known: Mapping[int, Known] | None = None) -> None:
         self.graph = graph
+        self.known = known or {}
         self.symbols: dict[int, str] = {}
         self.unnamed = 0  # statements so far that have no name
+        named = [n for n, _ in graph.names] + [i.name for i in graph.inputs]
+        letters = {split(name)[0] for name in named}
+        self.spare = next((c for c in "uvqsa" if c not in letters), "u")
         self.of_child = graph.per_child
 
     # -- the pieces ----------------------------------------------------------------
@@ -106,7 +120,7 @@ class EquationWriter:
         if label is None:
             own = number == self.graph.output
             self.unnamed += not own
-            label = "y" if own else f"u{self.unnamed}"
+            label = "y" if own else f"{self.spare}{self.unnamed}"
         self.symbols[number] = self.at(label, self.now(number))
         return self.equation(self.symbols[number], text)
 
@@ -124,13 +138,21 @@ class EquationWriter:
             text = text if binding >= _PRODUCT else self.bracket(text)
             return self.total(text), _PRODUCT
         if node.op == "constant":
-            value = node["value"]
-            return self.literal(value), _SUM if value < 0 else _ATOM
+            return self.constant(number)
         if node.op == "weight":
             return self.symbol(node["weight"]), _ATOM
         if node.op == AFFINE:
             return self.affine(node)
         return self.operation(node, OPS[node.op])
+
+    def constant(self, number: int) -> tuple[str, int]:
+        known, value = self.known.get(number), self.graph.nodes[number]["value"]
+        if known is None:
+            return self.literal(value), _SUM if value < 0 else _ATOM
+        name = self.symbol(known.name)
+        if known.rest:
+            return self.apply(OPS["sub"], [self.literal(1), name]), _SUM
+        return name, _ATOM
 
     def affine(self, node: Node) -> tuple[str, int]:
         weight = self.graph.weight(node["weight"])
@@ -174,7 +196,7 @@ class EquationWriter:
         if number in self.symbols or node.op == AFFINE:
             return False
         if node.op == "constant":
-            return node["value"] < 0
+            return number not in self.known and node["value"] < 0
         if node.op in ("add", "sub", "mul"):
             return self.is_negative(node.args[0])
         return node.op == "neg"

@@ -55,7 +55,7 @@ def draw(
         )
     if path.suffix in (".tex", ".mathml"):
         tex = path.suffix == ".tex"
-        text = tex_document(cell) if tex else mathml(cell.graph)
+        text = tex_document(cell) if tex else mathml(cell)
         path.write_text(text, encoding="utf-8")
         return [path]
     diagram = Diagram(cell, legend=legend)

@@ -9,7 +9,7 @@ import re
 from xml.sax.saxutils import escape
 
 from ..language.cell import Cell
-from ..language.graph import Graph
+from ..language.hyperparameters import with_hyperparameters
 from ..language.latex import EquationWriter, is_index, split
 from ..language.ops import OPS, Op
 from .diagram.text import GREEK, number
@@ -24,9 +24,9 @@ _SIGNS = {
 }  # fmt: skip
 
 
-def mathml(graph: Graph) -> str:
+def mathml(cell: Cell) -> str:
     """The equations as one MathML `<math>` element, aligned at their signs."""
-    rows = "\n".join(MathmlWriter(graph).equations())
+    rows = "\n".join(MathmlWriter(*with_hyperparameters(cell)).equations())
     return (
         '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">\n'
         f'<mtable displaystyle="true">\n{rows}\n</mtable>\n</math>\n'

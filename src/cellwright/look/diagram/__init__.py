@@ -8,7 +8,7 @@ and trunks), `place` (slots and rows), `route` (wires on a grid), `layout` (pixe
 from __future__ import annotations
 
 from ...language.cell import Cell
-from .hyperparameters import with_hyperparameters
+from ...language.hyperparameters import with_hyperparameters
 from .lanes import plan
 from .layout import arrange
 from .moment import Moment
@@ -44,8 +44,8 @@ class Diagram(Picture):
             moment: one step of a trained cell, whose values the pictures show and the
                 captions tell.
         """
-        graph, _ = with_hyperparameters(self.cell)
-        return walk(graph, self.plan, self.layout, self.cell.name, moment)
+        known = with_hyperparameters(self.cell)
+        return walk(*known, self.plan, self.layout, self.cell.name, moment)
 
     def unrolled(self, steps: int) -> Picture:
         """The chain of the cell over time; of a tree cell, a tree so many nodes high.

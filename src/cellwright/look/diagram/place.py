@@ -8,6 +8,8 @@ from them over its reader. Joins stand below, left of the first layer that they 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .lanes import JOIN, Plan
@@ -66,8 +68,11 @@ class _Placer:
                 anchors[number] = float(number)
         return anchors
 
-    def _topological(self) -> list[int]:
-        """Joins come at the end of the elements, but before their readers here."""
+    def _topological(self, first: Iterable[int] = ()) -> list[int]:
+        """Joins come at the end of the elements, but before their readers here.
+
+        `first`: who comes, after what it reads, before all others.
+        """
         done: dict[int, None] = {}
 
         def visit(number: int) -> None:
@@ -76,7 +81,7 @@ class _Placer:
                     visit(wire.source)
                 done[number] = None
 
-        for number in range(len(self.elements)):
+        for number in (*first, *range(len(self.elements))):
             visit(number)
         return list(done)
 
@@ -112,7 +117,7 @@ class _Placer:
                 self.slot[number] = Slot([number])
                 self.slots.append(self.slot[number])
                 self.level[number] = 0
-        for number in order:
+        for number in self._in_order_of_lanes(order):
             if self.elements[number].kind == "op" and not self.hangs(number):
                 self._place_op(number)
         for number in reversed(order):
@@ -123,6 +128,18 @@ class _Placer:
         self._place_inputs()
         self.slots.append(self.end)
         return self._numbered()
+
+    def _in_order_of_lanes(self, order: list[int]) -> list[int]:
+        """What is made of values on lanes comes in the order in which lanes take it."""
+        late: set[int] = set()
+        for number in order:
+            if any(
+                s in late or (s in self.lane_of and self.elements[s].kind == "op")
+                for s in self.sources(number)
+            ):
+                late.add(number)
+        early = [number for number in order if number not in late]
+        return self._topological((*early, *itertools.chain(*self.plan.lanes)))
 
     def position(self, slot: Slot) -> int:
         return self.slots.index(slot)
@@ -352,12 +369,14 @@ class _Placer:
         rows: dict[int, int] = {}
         free = [n for n in range(len(self.elements)) if n not in self.lane_of]
         states = [n for n in free if self.elements[n].kind == "state"]
-        rows.update((number, row) for row, number in enumerate(states))
+        above = self._has_trunk_above(states)
+        rows.update((number, above + row) for row, number in enumerate(states))
         for number in free:
             if self.elements[number].kind == "new":
                 same = [n for n in states if self._same_state(n, number)]
-                rows[number] = rows[same[0]] if same else len(set(rows.values()))
-        count = len(set(rows.values()))
+                new = above + len(set(rows.values()))
+                rows[number] = rows[same[0]] if same else new
+        count = above + len(set(rows.values()))
         spans: list[list[tuple[int, int]]] = []
         for number in self._topological():
             if self.elements[number].kind != JOIN:
@@ -371,6 +390,26 @@ class _Placer:
             spans[row].append(span)
             rows[number] = row
         return rows, max([count, len(spans), 1])
+
+    def _has_trunk_above(self, states: list[int]) -> bool:
+        """Whether a layer reads a state right of all that a trunk without it feeds.
+
+        Below the state's row, the trunk's lines up to the layers would cross it.
+        """
+        trunks = [n for n, e in enumerate(self.elements) if e.kind == JOIN]
+        ends = [self._span(n)[1] for n in trunks if self._head(n) not in states]
+        reads = [
+            self.position(self.slot[reader])
+            for state in states
+            for reader, _ in self.readers[state]
+            if self.elements[reader].kind == "layer"
+        ]
+        return bool(ends and reads) and min(ends) < max(reads)
+
+    def _head(self, join: int) -> int:
+        """What a trunk begins with, over all its joins."""
+        first = self.sources(join)[0]
+        return self._head(first) if self.elements[first].kind == JOIN else first
 
     def _same_state(self, a: int, b: int) -> bool:
         return self.elements[a].state == self.elements[b].state

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ...language.graph import AFFINE, TOTAL, Graph
+from ...language.hyperparameters import Known
 from ...language.latex import LatexWriter
 from ...language.ops import OPS
 from .text import Label, Run, number, plain, symbol
@@ -69,15 +70,15 @@ GLYPHS = {
 
 
 def sketch(
-    graph: Graph, constants: Mapping[int, Label] | None = None
+    graph: Graph, known: Mapping[int, Known] | None = None
 ) -> tuple[Element, ...]:
     """The elements of a cell's picture; inputs of each come before it.
 
     Args:
         graph: the cell's.
-        constants: labels of the constants that are more than a number.
+        known: its constants that are a hyperparameter.
     """
-    return _Sketcher(graph, constants or {}).elements()
+    return _Sketcher(graph, known or {}).elements()
 
 
 @dataclass
@@ -91,9 +92,9 @@ class _Layer:
 
 
 class _Sketcher:
-    def __init__(self, graph: Graph, constants: Mapping[int, Label]) -> None:
+    def __init__(self, graph: Graph, known: Mapping[int, Known]) -> None:
         self.graph = graph
-        self.constants = constants
+        self.known = known
         self.uses = graph.uses()
         self.writer = LatexWriter(graph)  # knows each value's time, or its tree's node
         self.named = {node for name, node in graph.names if name in graph.explicit}
@@ -366,7 +367,8 @@ class _Sketcher:
         """Numbers and weights, written out."""
         item = self.graph.nodes[node]
         if item.op == "constant":
-            return self.constants.get(node) or plain(number(item["value"]))
+            known = self.known.get(node)
+            return _written(known) if known else plain(number(item["value"]))
         if item.op == "weight":
             return symbol(item["weight"])
         parts = [self.fixed_text(a) for a in item.args]
@@ -386,6 +388,12 @@ class _Sketcher:
         for arg in self.graph.nodes[node].args:
             found |= self.below(arg)
         return found
+
+
+def _written(known: Known) -> Label:
+    """A hyperparameter: α, or (1−α)."""
+    name = symbol(known.name)
+    return (Run("(1−"), *name, Run(")")) if known.rest else name
 
 
 def _bracketed(label: Label) -> Label:

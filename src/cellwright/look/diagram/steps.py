@@ -8,9 +8,10 @@ they are given.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...language.graph import Graph
+from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
 from ...language.ops import Op
 from ...language.order import statements
@@ -75,10 +76,15 @@ class Step(Picture):
 
 
 def walk(
-    graph: Graph, plan: Plan, layout: Layout, name: str, moment: Moment | None = None
+    graph: Graph,
+    known: Mapping[int, Known],
+    plan: Plan,
+    layout: Layout,
+    name: str,
+    moment: Moment | None = None,
 ) -> tuple[Step, ...]:
     """A step for every equation that has a part of the picture."""
-    writer = _LabelWriter(graph)
+    writer = _LabelWriter(graph, known)
     steps = []
     equations = {s: _label(writer.statement(s)) for s in statements(graph)}
     names = {node: _label(name) for node, name in writer.symbols.items()}

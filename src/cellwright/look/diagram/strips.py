@@ -61,6 +61,7 @@ WORDS = 12.0
 BARS, CHIP_HEIGHT, CLEAR = 40.0, 19.0, 3.0  # a histogram, and what is left free
 NAME, LONGEST_NAME = 11.0, 34.0  # of the value, in its histogram; how wide at most
 REACH, GRID = 96, 4  # how far from its place a histogram may be, and the search's step
+OVER_SHAPE, OVER_LINE = 80.0, 25.0  # see `_prices`
 
 
 def levels(row: Row) -> np.ndarray:
@@ -207,15 +208,11 @@ def _words(text: str, x: float, y: float, anchor: str = "start") -> str:
 def chips(layout: Layout, lit: frozenset[int], rows: Iterable[Row]) -> list[str]:
     """A small histogram at each value's place, clear of all that is lit."""
     busy = list(_lit_boxes(layout, lit))
-    pale = [s.box for s in layout.shapes if s.half_width] + [
-        t.box for t in layout.texts
-    ]
+    pale = list(_prices(layout))
     lines = []
     for row in rows:
-        at = layout.shapes[row.element]
-        layer = layout.elements[row.element].kind == "layer"
         wide = BARS + 4 + _name_width(row)
-        box = _free(at.box, wide, layer, busy, pale, layout)
+        box = _free(_places(layout, row.element, wide), busy, pale)
         if box is not None:
             busy.append(box)
             lines += _chip(row, box)
@@ -233,8 +230,28 @@ def _lit_boxes(layout: Layout, lit: frozenset[int]) -> Iterator[Box]:
             yield text.box
     for route in layout.routes:
         if route.reader in lit:
-            for (x0, y0), (x1, y1) in itertools.pairwise(route.corners):
-                yield min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+            yield from _stretches(route.corners)
+
+
+def _stretches(corners: Sequence[tuple[float, float]]) -> Iterator[Box]:
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        yield min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def _prices(layout: Layout) -> Iterator[tuple[Box, float]]:
+    """What it costs to cover a thing that is pale, as far as one would go instead."""
+    for shape in layout.shapes:
+        if shape.half_width:
+            yield shape.box, OVER_SHAPE
+    for text in layout.texts:
+        yield text.box, OVER_SHAPE
+    for wire in layout.wires:
+        for box in _stretches(wire.corners):
+            yield box, OVER_LINE
+    left, top, right, bottom = layout.body
+    edge = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
+    for box in _stretches(edge):
+        yield box, OVER_LINE
 
 
 def _name_width(row: Row) -> float:
@@ -243,28 +260,45 @@ def _name_width(row: Row) -> float:
     return wide if wide <= LONGEST_NAME else 0.0
 
 
-def _free(
-    own: Box, wide: float, above: bool, busy: list[Box], pale: list[Box], layout: Layout
-) -> Box | None:
-    """The nearest place for a histogram, over what is pale only where there is none.
-
-    `above`: where the value comes out.
-    """
-    x, y = (own[0] + own[2]) / 2, (own[1] + own[3]) / 2
+def _places(
+    layout: Layout, element: int, wide: float
+) -> Iterator[tuple[float, float, Box]]:
+    """Boxes round an element: how far from it, and from its middle, each is."""
+    shape = layout.shapes[element]
+    x, y = shape.x, shape.y
     half_w, half_h = wide / 2, CHIP_HEIGHT / 2
-    found = []
     for dx, dy in itertools.product(range(-REACH, REACH + 1, GRID), repeat=2):
         box = (x + dx - half_w, y + dy - half_h, x + dx + half_w, y + dy + half_h)
         inside = box[0] >= 3 and box[1] >= 3
-        inside = inside and box[2] <= layout.width - 3 and box[3] <= layout.height - 3
-        if inside:
-            astray = BARS if above and box[3] > own[1] else 0.0
-            found.append((_apart(own, box) + astray, abs(dx) + 0.9 * abs(dy), box))
-    for others in (busy + pale, busy):
-        for *_, box in sorted(found):
-            if not any(_overlap(box, other, CLEAR) for other in others):
-                return box
-    return None
+        if inside and box[2] <= layout.width - 3 and box[3] <= layout.height - 3:
+            astray = BARS if _is_astray(layout, element, box) else 0.0
+            yield _apart(shape.box, box) + astray, abs(dx) + 0.9 * abs(dy), box
+
+
+def _is_astray(layout: Layout, element: int, box: Box) -> bool:
+    """Whether it is not where the value comes out: over a layer, further on a lane."""
+    shape, kind = layout.shapes[element], layout.elements[element].kind
+    if kind == "layer":
+        return box[3] > shape.box[1]
+    on_lane = any(w.lane and w.source == element for w in layout.wires)
+    return kind == "op" and on_lane and box[0] < shape.x
+
+
+def _free(
+    places: Iterable[tuple[float, float, Box]],
+    busy: list[Box],
+    pale: list[tuple[Box, float]],
+) -> Box | None:
+    """The cheapest place for a histogram: near, and over little that is pale."""
+    best, least = None, math.inf
+    for far, _, box in sorted(places):
+        if far >= least:
+            break
+        if not any(_overlap(box, other, CLEAR) for other in busy):
+            cost = far + sum(p for other, p in pale if _overlap(box, other, CLEAR))
+            if cost < least:
+                best, least = box, cost
+    return best
 
 
 def _apart(a: Box, b: Box) -> float:

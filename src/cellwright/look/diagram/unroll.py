@@ -81,7 +81,8 @@ def tree(graph: Graph, height: int, title: str) -> str:
     content = [line for node in nodes for line in _draw(node, graph, name, half)]
     top = (root.x, MARGIN + 2 * PORT)
     content += _line((root.x, root.y - BOX_HEIGHT / 2), top)
-    content += _circle(root.x, MARGIN + PORT, "output", symbol(graph.states[0].name))
+    result = symbol(graph.states[0].name, str(root.number))
+    content += _circle(root.x, MARGIN + PORT, "output", result)
     wide = max(n.x for n in nodes) + half + 2 * MARGIN
     leaf = max(n.y for n in nodes) + BOX_HEIGHT / 2
     return document(content, wide, leaf + REACH + 2 * PORT + MARGIN, title)
@@ -123,8 +124,9 @@ def _draw(node: _Node, graph: Graph, name: Label, half: float) -> list[str]:
     lines = [rectangle(Shape(node.x, node.y, half, BOX_HEIGHT / 2), "body", 8)]
     lines.append(_text(name, node.x, node.y + 4, SMALL))
     below = node.y + BOX_HEIGHT / 2
-    carried = [run for s in graph.states for run in (Run(", "), *symbol(s.name))][1:]
     for place, child in enumerate(node.children, 1):
+        states = [symbol(s.name, str(child.number)) for s in graph.states]
+        carried = [run for state in states for run in (Run(", "), *state)][1:]
         x = node.x - half + 2 * half * place / (len(node.children) + 1)
         start, bend = (child.x, child.y - BOX_HEIGHT / 2), below + 26
         lines += _line(start, (child.x, bend), (x, bend), (x, below))

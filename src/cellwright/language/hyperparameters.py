@@ -1,4 +1,4 @@
-"""Which numbers of a cell's graph are hyperparameters: ×α says more than ×0.1.
+"""Which numbers of a cell's graph are hyperparameters: α n_t says more than 0.1 n_t.
 
 A graph knows numbers only. So the cell is traced with each hyperparameter moved a
 little, and the numbers that moved with it bear its name.
@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from ...language.cell import Cell
-from ...language.errors import CellError
-from ...language.graph import Graph
-from .text import Label, Run, symbol
+from .errors import CellError
+from .graph import Graph
+
+if TYPE_CHECKING:
+    from .cell import Cell
 
 
-def with_hyperparameters(cell: Cell) -> tuple[Graph, dict[int, Label]]:
-    """The cell's graph, and labels of the constants that are a hyperparameter.
+class Known(NamedTuple):
+    """What a number is: a hyperparameter, or one minus it."""
+
+    name: str
+    rest: bool
+
+
+def with_hyperparameters(cell: Cell) -> tuple[Graph, dict[int, Known]]:
+    """The cell's graph, and its constants that are a hyperparameter, by node.
 
     In the graph constants stand apart where two values that the cell has happen to be
     equal: it is that of the moved cell, its constants moved back.
@@ -30,25 +39,21 @@ def with_hyperparameters(cell: Cell) -> tuple[Graph, dict[int, Label]]:
         graph = cell.partial(**moved).graph
     except CellError:  # a value that the cell takes by itself alone
         return cell.graph, {}
-    labels, nodes = {}, list(graph.nodes)
+    known, nodes = {}, list(graph.nodes)
     for number, node in enumerate(nodes):
         found = _found(node["value"], moved) if node.op == "constant" else None
         if found:
-            name, rest = found
-            labels[number] = (
-                (Run("(1−"), *symbol(name), Run(")")) if rest else symbol(name)
-            )
-            value = cell.hyperparameters[name]
-            attrs = (("value", 1 - value if rest else value),)
+            known[number] = found
+            value = cell.hyperparameters[found.name]
+            attrs = (("value", 1 - value if found.rest else value),)
             nodes[number] = replace(node, attrs=attrs)
-    return replace(graph, nodes=tuple(nodes)), labels
+    return replace(graph, nodes=tuple(nodes)), known
 
 
-def _found(constant: float, moved: dict[str, float]) -> tuple[str, bool] | None:
-    """Which hyperparameter a number is; True: it is one minus it."""
+def _found(constant: float, moved: dict[str, float]) -> Known | None:
     for name, value in moved.items():
         if math.isclose(constant, value, rel_tol=1e-14):
-            return name, False
+            return Known(name, rest=False)
         if math.isclose(constant, 1 - value, rel_tol=1e-14):
-            return name, True
+            return Known(name, rest=True)
     return None
