@@ -1,5 +1,5 @@
-"""Builds the documentation into _site/: the pages of docs/, the gallery of cells, and the
-API reference from the docstrings.
+"""Builds the documentation into _site/: the pages of docs/, the gallery of cells, and
+the API reference from the docstrings.
 
 make docs
 """

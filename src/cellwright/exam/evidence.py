@@ -1,8 +1,8 @@
 """What the laboratory says on a question: the last result of its experiment.
 
 The results that come with cellwright are of the full forms. A run from the exam is of
-the quick form, and takes their place on the page until a full form is newer; a key point
-that it does not measure keeps the full form's evidence.
+the quick form, and takes their place on the page until a full form is newer; a key
+point that it does not measure keeps the full form's evidence.
 """
 
 from __future__ import annotations
