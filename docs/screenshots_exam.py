@@ -24,6 +24,7 @@ from cellwright.exam.server import ExamServer
 from cellwright.look.web.serve import served
 
 DOCS = Path(__file__).resolve().parent
+SHOWN = ("start", "answer", "feedback", "discussion")  # in docs/exam.md
 NOON = datetime.datetime(2026, 1, 1, 12)
 WIDE, NARROW = (1200, 800), (420, 800)
 
@@ -51,7 +52,8 @@ def shoot(
     )
 
     def keep(shown: str) -> None:
-        keep_picture(page, folder / name.format(shown), whole=True)
+        if folder != DOCS or shown in SHOWN:
+            keep_picture(page, folder / name.format(shown), whole=True)
 
     with tempfile.TemporaryDirectory() as kept:
         routes = ExamServer(load(), Path(kept)).routes()
