@@ -14,9 +14,9 @@ body { font-family: system-ui, sans-serif; line-height: 1.45; max-width: 72rem;
        margin: 2rem auto; padding: 0 1rem }
 nav a { display: inline-block; margin: 0 .8rem .3rem 0 }
 section { border-top: 1px solid #8886; padding: 1rem 0 2rem }
-svg { max-width: 100%; height: auto }
+svg, img { max-width: 100%; height: auto }
 math { margin: 1rem 0; width: max-content }
-table { border-collapse: collapse; font-size: .9rem }
+table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto }
 td, th { padding: .15rem .8rem .15rem 0; text-align: left }
 pre { overflow-x: auto; font-size: .85rem }
 """
@@ -26,13 +26,11 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>All cells of cellwright</title>
+<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
-<h1>All cells</h1>
-<nav>{links}</nav>
-{sections}
+{body}
 </body>
 </html>
 """
@@ -51,7 +49,13 @@ def gallery() -> str:
     cells = {**cw.cells.all(), **cw.cells.all_of_trees()}
     links = "\n".join(f'<a href="#{name}">{name}</a>' for name in cells)
     sections = "\n".join(_section(name, cell) for name, cell in cells.items())
-    return PAGE.format(style=STYLE, links=links, sections=sections)
+    body = f"<h1>All cells</h1>\n<nav>{links}</nav>\n{sections}"
+    return page("All cells of cellwright", body)
+
+
+def page(title: str, body: str) -> str:
+    """A page of the documentation."""
+    return PAGE.format(title=escape(title), style=STYLE, body=body)
 
 
 def _section(name: str, cell: cw.Cell) -> str:

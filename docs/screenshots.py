@@ -8,22 +8,18 @@ extra `test`, and writes docs/inspector/*.png.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
-import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from browser import chromium, keep_picture
+from playwright.sync_api import Browser, Page
 
 from cellwright.look.inspection import Inspection
-from cellwright.look.web.app import make_app
 from cellwright.look.web.inspect import InspectServer
 from cellwright.look.web.report import write_report
-from cellwright.look.web.serve import _listen
+from cellwright.look.web.serve import served
 from cellwright.text.run import Run
 
 OUT = Path(__file__).parent / "inspector"
@@ -47,6 +43,7 @@ def surprising(page: Page) -> None:
 def typed(page: Page) -> None:
     page.get_by_role("textbox", name="Type here").focus()
     page.keyboard.type("def read(self, na")
+    page.get_by_text("def read(self, na").wait_for()
 
 
 def silenced(page: Page) -> None:
@@ -59,7 +56,6 @@ VIEWS = {
     "text": best_unit, "heat": sorted_map, "saturation": None, "flow": None,
     "next": surprising, "live": typed, "intervene": silenced,
 }  # fmt: skip
-LARGEST = 150 * 1024  # bytes of a picture
 DARK = ("text", "heat", "flow")
 
 
@@ -73,19 +69,16 @@ def shoot(page: Page, address: str, view: str, name: str, scheme: str) -> None:
         act(page)
         page.wait_for_load_state("networkidle")
     page.wait_for_timeout(300)
-    path = OUT / f"{name}.png"
-    page.screenshot(path=path)
-    _with_few_colours(path)
+    keep_picture(page, OUT / f"{name}.png")
 
 
-def _with_few_colours(path: Path) -> None:
-    """256 colours, a third of the size, where it is too large."""
-    from PIL import Image
-
-    if path.stat().st_size > LARGEST:
-        few = Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        few.save(path, optimize=True)
-    print(f"{path.name}: {path.stat().st_size // 1024} KB")
+def shoot_all(browser: Browser, address: str, report: str) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    for view in VIEWS:
+        shoot(page, address, view, view, "light")
+    for view in DARK:
+        shoot(page, address, view, f"{view}-dark", "dark")
+    shoot(page, report, "live", "report", "light")
 
 
 def main() -> None:
@@ -99,32 +92,9 @@ def main() -> None:
         inspection = Inspection(trained, trained.held_out_text(1500), steps=1500)
         report = Path(folder) / "report.html"
         write_report(inspection, report)
-        listener = _listen("127.0.0.1", 0)
-        host = f"127.0.0.1:{listener.getsockname()[1]}"
-        app = make_app(InspectServer(inspection).routes(), [host])
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            _shoot_all(f"http://{host}/", report.as_uri())
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def _shoot_all(address: str, report: str) -> None:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 1200, "height": 800})
-        for view in VIEWS:
-            shoot(page, address, view, view, "light")
-        for view in DARK:
-            shoot(page, address, view, f"{view}-dark", "dark")
-        shoot(page, report, "live", "report", "light")
-        browser.close()
+        routes = InspectServer(inspection).routes()
+        with served(routes) as address, chromium() as browser:
+            shoot_all(browser, address, report.as_uri())
 
 
 if __name__ == "__main__":

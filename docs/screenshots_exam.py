@@ -10,38 +10,27 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
-import shutil
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import uvicorn
-from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from browser import chromium, keep_picture
+from playwright.sync_api import Browser, Page
 
 from cellwright.exam.questions import load
 from cellwright.exam.server import ExamServer
-from cellwright.look.web.app import make_app
-from cellwright.look.web.serve import _listen
+from cellwright.look.web.serve import served
 
 DOCS = Path(__file__).resolve().parent
+SHOWN = ("start", "answer", "feedback", "discussion")  # in docs/exam.md
 NOON = datetime.datetime(2026, 1, 1, 12)
 WIDE, NARROW = (1200, 800), (420, 800)
-COLOURS = 128  # of a picture: small files, and text stays sharp
 
 
 def main() -> None:
-    with sync_playwright() as playwright:
-        path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as browser:
         if len(sys.argv) == 1:
             shoot(browser, DOCS, "exam-{}.png", "light", WIDE)
             return
@@ -57,43 +46,23 @@ def shoot(
 ) -> None:
     """Every page of an exam into the folder."""
     width, height = size
-    context = browser.new_context(
+    page = browser.new_page(
         viewport={"width": width, "height": height},
         color_scheme=scheme,  # pyright: ignore[reportArgumentType]
     )
-    page = context.new_page()
 
     def keep(shown: str) -> None:
-        file = folder / name.format(shown)
-        page.wait_for_load_state("networkidle")
-        page.screenshot(path=file, full_page=True)
-        picture = Image.open(file).convert("RGB").quantize(COLOURS, dither=0)
-        picture.save(file, optimize=True)
-        print(f"{file}: {file.stat().st_size / 1024:.0f} KiB")
+        if folder != DOCS or shown in SHOWN:
+            keep_picture(page, folder / name.format(shown), whole=True)
 
-    with served() as address:
-        page.clock.install(time=NOON)
-        page.goto(address)
-        page.clock.pause_at(NOON + datetime.timedelta(minutes=1))
-        walk(page, keep)
-    context.close()
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The exam's server, on a port of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        listener = _listen("127.0.0.1", 0)
-        port = listener.getsockname()[1]
-        app = make_app(ExamServer(load(), Path(folder)).routes(), [f"127.0.0.1:{port}"])
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}/"
-        server.should_exit = True
-        thread.join()
+    with tempfile.TemporaryDirectory() as kept:
+        routes = ExamServer(load(), Path(kept)).routes()
+        with served(routes) as address:
+            page.clock.install(time=NOON)
+            page.goto(address)
+            page.clock.pause_at(NOON + datetime.timedelta(minutes=1))
+            walk(page, keep)
+    page.close()
 
 
 def walk(page: Page, keep: Callable[[str], None]) -> None:

@@ -85,6 +85,26 @@ def test_no_such_folder_of_questions(tmp_path: Path):
         load([tmp_path / "nowhere"])
 
 
+def test_a_folder_without_questions(tmp_path: Path):
+    with pytest.raises(QuestionError, match=r"holds no questions; expected files that"):
+        load([tmp_path])
+
+
+def test_an_unknown_experiment_is_explained(tmp_path: Path):
+    text = MINE.replace("[[points]]", 'experiment = "btpt"\n[[points]]')
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(QuestionError, match=r"received 'btpt'.*bptt"):
+        load([tmp_path])
+
+
+def test_a_broken_session_is_explained(client: TestClient, tmp_path: Path):
+    (tmp_path / "session.json").write_text('{"phase": ')
+    answer = client.get("/api/exam")
+    assert answer.status_code == 400
+    told = answer.json()["error"]
+    assert "session.json] is no session; expected JSON. Delete it to begin" in told
+
+
 def test_times_are_checked(tmp_path: Path):
     with pytest.raises(ArgumentError, match="expected more than 0"):
         ExamServer(load(), tmp_path, (0, 1, 1))
@@ -127,6 +147,26 @@ def test_a_newer_run_takes_the_shipped_results_place(
     (own / "bptt.json").write_text(json.dumps(content))
     shown = client.get("/api/evidence/bptt").json()["result"]
     assert (shown["quick"], shown["holds"]) == (True, False)
+
+
+def test_what_a_quick_run_leaves_keeps_the_full_forms_evidence(
+    client: TestClient, tmp_path: Path
+):
+    own = tmp_path / "lab" / "recursive"
+    own.mkdir(parents=True)
+    content = json.loads((lab.SHIPPED / "recursive.json").read_text())
+    content |= {"date": "2999-01-01", "quick": True}
+    content["claims"] = content["claims"][:3]  # ListOps; the treebank is left out
+    (own / "recursive.json").write_text(json.dumps(content))
+    shown = client.get("/api/evidence/recursive").json()["result"]
+    points = next(q for q in load() if q.id == "recursive").points
+    runs = [back["quick"] for back in shown["backs"] if back]
+    assert len(runs) == sum(bool(p.claim) for p in points)
+    full = lab.load_result("recursive")
+    kept = next(b for b in shown["backs"] if b and not b["quick"])
+    assert kept["name"].startswith("sentiment: the tree")
+    assert (kept["measured"], kept["date"]) == (full.claims[3].measured, full.date)
+    assert runs.count(True) == 3
 
 
 def test_an_unknown_question_is_explained(client: TestClient):

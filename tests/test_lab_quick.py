@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from cellwright import lab
+from cellwright.exam.questions import load
+
+#: Claims of key points that the quick forms do not measure, or not without the music.
+FULL_ALONE = {"sentiment: the tree", "copy, T = 1000", "JSB Chorales, TCN"}
 
 
 @pytest.mark.lab
@@ -27,3 +31,7 @@ def test_the_claims_of_the_quick_form_hold(name, tmp_path):
     )
     assert result.conclusion
     assert os.path.getsize(lab.plot_path(name, tmp_path)) > 10_000
+    asked = [p for q in load() if q.experiment == name for p in q.points if p.claim]
+    for point in asked:
+        found = [c for c in result.claims if c.name.startswith(point.claim)]
+        assert len(found) == 1 or (not found and point.claim in FULL_ALONE), point

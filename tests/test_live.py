@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import cellwright as cw
 from cellwright import cells
 from cellwright.language import ArgumentError
 from cellwright.look.live import Live
@@ -43,6 +44,17 @@ def test_key_by_key_is_the_whole_text(kind: str):
     assert live.show()["tokens"] == len(tokens)
     shown = [n["chance"] for n in live.show()["next"]]
     assert shown == pytest.approx(chances(model, tokens, tokenizer.unknown), abs=2e-5)
+
+
+def test_typing_starts_at_the_learned_state():
+    _, model, tokenizer = make("char")
+    model.rnn = cw.Recurrent("lstm", 4, 6, learn_initial_state=True).eval()
+    cw.init.initial_state_(model.rnn, h=0.9, c=-2.0)
+    live = Live(Reader(model), tokenizer)
+    live.type("the")
+    shown = [n["chance"] for n in live.show()["next"]]
+    told = chances(model, tokenizer.encode("the").tolist(), tokenizer.unknown)
+    assert shown == pytest.approx(told, abs=2e-5)
 
 
 def test_what_the_model_wrote_is_taken_back_a_token_at_a_time():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import cellwright as cw
 from cellwright import cells
 from cellwright.language import ArgumentError
 from cellwright.look.reading import Change, Reader
@@ -34,6 +35,31 @@ def test_a_reading_is_the_models(cell: str, layers: int):
         )
     expected = F.cross_entropy(logits[:-1, 0], tokens[1:], reduction="none")
     np.testing.assert_allclose(reading.surprisal()[1:], expected, rtol=1e-4)
+
+
+def learned(cell: str, layers: int = 1) -> LanguageModel:
+    """A model whose layers start at learned states, far from the declared ones."""
+    model = make(cell, layers)
+    model.rnn = cw.Recurrent(cell, 4, 6, layers, learn_initial_state=True)
+    for states in model.rnn.initial_states:
+        for state in states.values():
+            torch.nn.init.uniform_(state, 0.5, 1.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("cell", "layers"), [("lstm", 2), ("slstm", 1)])
+def test_a_reading_starts_at_the_learned_state(cell: str, layers: int):
+    model = learned(cell, layers)
+    tokens = torch.randint(0, 11, (5,))
+    reader = Reader(model)
+    reading = reader.read(tokens.numpy())
+    with torch.no_grad():
+        logits, _ = model(tokens[:, None])
+    np.testing.assert_allclose(reading.logits, logits[:, 0], rtol=1e-4, atol=1e-5)
+    declared = [torch.full_like(s, d.init) for s, d in zip(
+        model.rnn.own_states(), model.rnn.cell.graph.states, strict=True)]  # fmt: skip
+    other, _ = model(tokens[:, None], tuple(s[:, None] for s in declared))
+    assert (other[0, 0] - logits[0, 0]).abs().max() > 1e-2
 
 
 def test_gates_are_named_and_in_range():

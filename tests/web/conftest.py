@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 pytest.importorskip("starlette", reason="needs cellwright[web]")
 pytest.importorskip("playwright", reason="needs playwright")
 
-import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from cellwright.look.web.app import make_app
-from cellwright.look.web.serve import _listen
+from cellwright.look.web.serve import served
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -40,24 +37,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def serve_routes() -> Iterator[Callable[[list], str]]:
     """Serves routes and gives the address."""
-    running = []
-
-    def start(routes: list) -> str:
-        listener = _listen("127.0.0.1", 0)
-        port = listener.getsockname()[1]
-        app = make_app(routes, [f"127.0.0.1:{port}"])
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        running.append((server, thread))
-        while not server.started:
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{port}/"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join()
+    with ExitStack() as running:
+        yield lambda routes: running.enter_context(served(routes))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +15,22 @@ import torch
 from cellwright import Recurrent, cells
 from cellwright.language.evaluate import evaluate
 from cellwright.language.ops import OPS
-from cellwright.look.web.report import _layer
+from cellwright.look.inspection import Inspection
+from cellwright.look.reading import Reader
+from cellwright.look.web.report import _layer, report_json
+
+from .runs import make_run
 
 pytestmark = pytest.mark.browser
-SCRIPT = Path(__file__).parents[2] / "web/tests/steps.mjs"
+SCRIPTS = Path(__file__).parents[2] / "web/tests"
 
 
-def in_node(cases: list) -> dict:
+def in_node(cases: list, script: str = "steps.mjs") -> Any:
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs Node")
     done = subprocess.run(
-        [node, str(SCRIPT)],
+        [node, str(SCRIPTS / script)],
         input=json.dumps(cases),
         capture_output=True,
         text=True,
@@ -63,3 +68,27 @@ def test_every_cell_gives_the_same_numbers():
 def test_the_browser_knows_every_operation_of_the_table():
     known = set(in_node([])["operations"])
     assert known == {name for name, op in OPS.items() if op.kind != "internal"}
+
+
+@pytest.mark.parametrize(("cell", "learned"), [("lstm", False), ("slstm", True)])
+def test_a_whole_language_model_gives_the_same_numbers(
+    tmp_path: Path, cell: str, learned: bool
+):
+    """Embedding, two layers, logits: as the model says, which its engine computes."""
+    run = make_run(tmp_path, cell)
+    inspection = Inspection(run, run.held_out_text(60))
+    if learned:
+        rnn = Recurrent(cell, inspection.model.rnn.input_size, 16, 2,
+                        learn_initial_state=True)  # fmt: skip
+        for parameter in rnn.initial_states.parameters():
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        inspection.model.rnn = rnn.eval()
+        inspection.reader = Reader(inspection.model)
+    case = {"report": json.loads(report_json(inspection)),
+            "tokens": inspection.reading.tokens.tolist()}  # fmt: skip
+    with torch.no_grad():
+        tokens = torch.from_numpy(inspection.reading.tokens)
+        logits, _ = inspection.model(tokens[:, None])
+    (found,) = in_node([case], "models.mjs")
+    assert np.shape(found) == (60, inspection.tokenizer.vocabulary)
+    np.testing.assert_allclose(found, logits[:, 0], rtol=1e-5, atol=1e-5)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from cellwright import lab
 from cellwright.exam.questions import load
 from cellwright.exam.server import ExamServer
 
@@ -115,6 +117,55 @@ def test_pause_holds_the_clock(opened: Page):
     press(opened, "Resume")
     opened.clock.run_for(10_000)
     expect(opened.get_by_role("timer")).to_have_text("0:40")
+
+
+def test_the_discussion_goes_on_beyond_its_time(opened: Page):
+    begin(opened)
+    for button in ("Start the answer", "To the feedback", "To the discussion"):
+        press(opened, button)
+    timer = opened.get_by_role("timer")
+    opened.clock.run_for(75_000)
+    expect(timer).to_have_text("+0:15")
+    expect(opened.get_by_label("Notes of the discussion")).to_be_visible()
+    press(opened, "Pause")
+    opened.clock.run_for(60_000)
+    expect(timer).to_have_text("+0:15")
+    press(opened, "Resume")
+    opened.clock.run_for(5_000)
+    expect(timer).to_have_text("+0:20")
+    press(opened, "Next question, roles swapped")
+    expect(opened.get_by_text("Question 2 of 8")).to_be_visible()
+
+
+def test_a_question_whose_experiment_fails_is_red(
+    page: Page, serve_routes: Callable, tmp_path: Path
+):
+    result = json.loads((lab.SHIPPED / "standout.json").read_text())
+    failing = next(c for c in result["claims"] if c["name"].startswith("MLP on a"))
+    failing |= {"low": 1.0, "high": None}
+    folder = tmp_path / "lab" / "standout"
+    folder.mkdir(parents=True)
+    (folder / "standout.json").write_text(
+        json.dumps(result | {"date": "2999-01-01", "quick": True})
+    )
+    page.goto(serve_routes(ExamServer(load(), tmp_path).routes()))
+    red = "rgb(163, 58, 0)"
+    listed = page.locator(".questions li")
+    expect(listed.first.locator(".verdict")).to_have_text("✗ standout, 2999-01-01")
+    expect(listed.first.locator(".verdict")).to_have_css("color", red)
+    expect(page.locator(".verdict.fails")).to_have_count(1)
+
+    begin(page, questions=1)
+    alarm = page.get_by_text("✗ The key points need another look")
+    expect(alarm).to_contain_text("its experiment, standout, failed on 2999-01-01")
+    expect(alarm).to_have_css("color", red)
+    press(page, "Start the answer")
+    press(page, "To the feedback")
+    expect(alarm).to_be_visible()
+    first = page.locator(".points li").first
+    expect(first).to_contain_text("✗ fails: standout measured")
+    expect(first).to_contain_text("(expected at least 1; quick form, seed 0, 2999")
+    expect(first.locator(".fails")).to_have_css("color", red)
 
 
 def test_sketches_can_be_undone_redone_erased(opened: Page):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from cellwright.look.inspection import Inspection
 from cellwright.look.reading import Change
@@ -119,6 +119,25 @@ def test_heat_map_pixels_have_the_colour_of_their_value(
         assert value == pytest.approx(expected, abs=float(np.ptp(told)) / 100)
 
 
+def test_a_recoloured_map_has_the_colours_of_its_new_values(
+    opened: Page, inspection: Inspection
+):
+    open_tab(opened, "Heat map")
+    canvas = opened.locator("canvas.heat")
+    for key in ("1.c", "0.f", "1.h", "0.f"):
+        opened.get_by_label("Value", exact=True).select_option(key)
+        expect(canvas).to_have_attribute("data-shown", re.compile(f"^{key} index "))
+        told, colours = inspection.values(key), legend_colours(opened)
+        for step, unit in ((1, 2), (60, 9), (149, 15)):
+            pixel = canvas.evaluate(
+                "(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]",
+                [step, unit],
+            )
+            value = value_of(np.array(pixel[:3]), colours, told.min(), told.max())
+            spread = float(np.ptp(told))
+            assert value == pytest.approx(told[step, unit], abs=spread / 100)
+
+
 def test_the_crosshair_tells_unit_step_and_value(opened: Page, inspection: Inspection):
     open_tab(opened, "Heat map")
     opened.get_by_label("Value", exact=True).select_option("0.h")
@@ -170,6 +189,94 @@ def test_gradient_flow_says_its_half_life(opened: Page, inspection: Inspection):
     expect(opened.locator("svg.plot")).to_have_count(2)
 
 
+def test_windows_of_training_cut_the_triangle_where_they_end(
+    opened: Page, inspection: Inspection
+):
+    open_tab(opened, "Gradient flow")
+    window, reach = 16, inspection.flow()["reach"]
+    lines = opened.locator("svg.borders line")
+    expect(lines).to_have_count((STEPS - 2) // window)  # none at the start
+    box = lines.first.evaluate("line => line.ownerSVGElement.getAttribute('viewBox')")
+    assert box == f"0 0 {STEPS - 1} {reach + 1}"
+    for n, line in enumerate(lines.all(), start=1):
+        x1, y1, x2, y2 = (
+            float(line.get_attribute(name) or "nan")
+            for name in ("x1", "y1", "x2", "y2")
+        )
+        # Between (t, k) with t − k = n·window and those with one less: where the pixel
+        # (t, k) covers t … t + 1 and k … k + 1, its middle has x − y = t − k.
+        assert (x1 - y1, x2 - y2) == (n * window - 0.5, n * window - 0.5)
+        assert (y1, y2) == (0, reach + 1)
+    opened.get_by_role("tab", name="Text").click()
+    opened.locator('.text span[data-step="30"]').hover()
+    open_tab(opened, "Gradient flow")
+    marks = opened.locator("svg.plot").last.locator(".mark")
+    at = [float(m.get_attribute("x1") or "nan") for m in marks.all()]
+    # Token 30 is predicted at step 29, 13 steps after the border at 16.
+    shown = [62 + k / reach * (640 - 62 - 64) for k in np.arange(13.5, reach, window)]
+    assert at == pytest.approx(shown)
+
+
+def test_the_triangle_is_read_by_keys(opened: Page, inspection: Inspection):
+    open_tab(opened, "Gradient flow")
+    opened.get_by_label("State", exact=True).select_option("0.c")
+    canvas = opened.locator("canvas.heat")
+    expect(canvas).to_have_attribute("aria-label", re.compile("norm by 0.c"))
+    canvas.focus()
+    for key in ["ArrowRight"] * 8 + ["ArrowDown"] * 3 + ["ArrowLeft", "ArrowUp"]:
+        opened.keyboard.press(key)
+    told = opened.locator(".told")
+    expect(told).to_contain_text("Prediction of token 8, ")
+    expect(told).to_contain_text(", 3 steps back: ‖∂loss/∂0.c‖ = ")
+    low, high, _ = inspection.flow_triangle("0.c")
+    norm = inspection.flow_at(8)["0.c"][3]
+    width = (high - low) / 254  # of a level
+    shown = np.log10(number_in(told.inner_text()))
+    assert shown == pytest.approx(np.log10(norm), abs=width + 2e-3)
+
+
+def test_saturation_is_read_by_keys(opened: Page, inspection: Inspection):
+    open_tab(opened, "Saturation")
+    gate = inspection.saturation()[0]
+    plot = opened.locator(".gate svg").first
+    told = opened.locator(".gate .told").first
+    plot.focus()
+    by_open = np.argsort(gate["high"], kind="stable").tolist()
+    expect(told).to_contain_text(f"unit {by_open[0]}: ")
+    for unit in by_open[1:]:
+        opened.keyboard.press("ArrowRight")
+        expect(told).to_contain_text(f"unit {unit}: ")
+    assert number_in(told.inner_text()) == pytest.approx(
+        gate["mean"][by_open[-1]], abs=1e-3
+    )
+    by_shut = np.argsort(gate["low"], kind="stable").tolist()
+    for _ in by_shut:
+        opened.keyboard.press("ArrowDown")
+    expect(told).to_contain_text(f"unit {by_shut[0]}: ")
+    expect(plot.locator(".dot.at")).to_have_count(1)
+    opened.keyboard.press("Enter")
+    expect(opened.get_by_label("Value", exact=True)).to_have_value(gate["key"])
+    expect(opened.get_by_label("Unit", exact=True)).to_have_value(str(by_shut[0]))
+
+
+def test_other_views_go_on_while_the_gradient_flow_is_computed(opened: Page):
+    held: list[Route] = []
+    opened.route("**/api/flow", lambda route: held.append(route))
+    open_tab(opened, "Gradient flow")
+    expect(opened.get_by_role("status")).to_contain_text("Gradient flow: computing …")
+    open_tab(opened, "Heat map")
+    expect(opened.locator("canvas.heat")).to_have_attribute(
+        "aria-label", re.compile("units over")
+    )
+    held[0].continue_()
+    opened.wait_for_load_state("networkidle")
+    expect(opened.get_by_label("Order of units")).to_be_visible()
+    expect(opened.get_by_role("status")).to_be_empty()
+    open_tab(opened, "Gradient flow")
+    expect(opened.locator(".guide")).to_contain_text("In the middle of all predictions")
+    assert len(held) == 1
+
+
 def test_predictions_are_the_models(opened: Page, inspection: Inspection):
     open_tab(opened, "Next token")
     opened.locator('.text span[data-step="30"]').hover()
@@ -181,7 +288,7 @@ def test_predictions_are_the_models(opened: Page, inspection: Inspection):
     expected = [100 * c for c in told["chances"][30]]
     assert [float(c.split()[0]) for c in chances] == pytest.approx(expected, abs=0.051)
     opened.locator('.text span[data-step="30"]').click()
-    expect(opened.get_by_text("Token 30, ")).to_be_visible()
+    expect(opened.get_by_text(re.compile("^Token 30, "))).to_be_visible()
 
 
 def check_typing(page: Page, inspection: Inspection) -> None:

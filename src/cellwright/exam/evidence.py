@@ -1,18 +1,22 @@
 """What the laboratory says on a question: the last result of its experiment.
 
 The results that come with cellwright are of the full forms. A run from the exam is of
-the quick form, and takes their place on the page until a full form is newer.
+the quick form, and takes their place on the page until a full form is newer; a key
+point that it does not measure keeps the full form's evidence.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import lab
+from ..lab import Claim, Result
 from .questions import Point, Question
 
 
@@ -41,15 +45,7 @@ class Evidence:
             result = lab.load_result(name, folder)
         except lab.LabError as error:
             return {**shown, "result": None, "failure": failure or str(error)}
-        claims = [
-            {
-                "name": claim.name,
-                "measured": claim.measured,
-                "interval": claim.interval,
-                "holds": claim.holds,
-            }
-            for claim in result.claims
-        ]
+        backs = [_backing(point, self._results(result)) for point in question.points]
         shown["result"] = {
             "quick": result.quick,
             "seed": result.seed,
@@ -57,9 +53,9 @@ class Evidence:
             "seconds": result.seconds,
             "command": result.command,
             "conclusion": result.conclusion,
-            "holds": result.holds,
-            "claims": claims,
-            "backs": [_backing(point, claims) for point in question.points],
+            "holds": result.holds and all(back["holds"] for back in backs if back),
+            "claims": [_shown(claim) for claim in result.claims],
+            "backs": backs,
         }
         return shown
 
@@ -106,6 +102,13 @@ class Evidence:
         log = (self.directory / name / "log.txt").read_text(errors="replace")
         return False, log.strip()[-2000:] or f"it ended with {process.returncode}"
 
+    def _results(self, result: Result) -> Iterator[Result]:
+        """A result, then the full form's, which may measure what a quick one leaves."""
+        yield result
+        if result.quick:
+            with suppress(lab.LabError):
+                yield lab.load_result(result.experiment)
+
     def _folder(self, name: str) -> Path:
         """Where the newer of the two results lies."""
         own = self.directory / name
@@ -118,9 +121,20 @@ class Evidence:
         return own if lab.load_result(name, own).date >= shipped else lab.SHIPPED
 
 
-def _backing(point: Point, claims: list[dict[str, Any]]) -> int | None:
-    """The number of the claim that bears a point out."""
-    if not point.claim:
-        return None
-    begins = [n for n, c in enumerate(claims) if c["name"].startswith(point.claim)]
-    return begins[0] if begins else None
+def _shown(claim: Claim) -> dict[str, Any]:
+    return {
+        "name": claim.name,
+        "measured": claim.measured,
+        "interval": claim.interval,
+        "holds": claim.holds,
+    }
+
+
+def _backing(point: Point, results: Iterable[Result]) -> dict[str, Any] | None:
+    """What bears a point out: its claim, of the first result that has it, and when."""
+    for result in results:
+        for claim in result.claims:
+            if point.claim and claim.name.startswith(point.claim):
+                when = {key: getattr(result, key) for key in ("quick", "seed", "date")}
+                return {**_shown(claim), **when}
+    return None

@@ -102,12 +102,11 @@ class Reader:
             for name, node in graph.values.items()
         }
 
+    @torch.no_grad()
     def initial(self) -> States:
-        """The states before the first token."""
-        return tuple(
-            tuple(torch.full((1, int(s.size)), s.init) for s in graph.states)
-            for graph in self.graphs
-        )
+        """The states before the first token: the layer's own, learned or declared."""
+        by_state = [own.split(1) for own in self.layer.own_states()]
+        return tuple(zip(*by_state, strict=True))
 
     @torch.no_grad()
     def step(

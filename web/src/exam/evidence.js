@@ -13,8 +13,9 @@ import { fail, fill, h } from "../dom.js";
  * @property {string} conclusion
  * @property {boolean} holds
  * @property {Claim[]} claims
- * @property {(number | null)[]} backs for each key point the number of its claim
+ * @property {(Backing | null)[]} backs for each key point its claim, and of which run it is
  */
+/** @typedef {Claim & {quick: boolean, seed: number, date: string}} Backing */
 /** @typedef {{experiment: string, running: boolean, failure: string | null, result: Result | null}} Evidence */
 
 const POLL = 1000; // milliseconds between two looks at a run
@@ -51,13 +52,11 @@ export function evidenceView(question, first, changed) {
  * @param {number} point
  */
 export function backing(evidence, point) {
-  const result = evidence?.result;
-  const number = result?.backs[point];
-  if (!result || number === null || number === undefined) return null;
-  const { holds, interval, measured } = result.claims[number];
-  return h("span", { class: holds ? "" : "fails" },
-    `${holds ? "✓" : "✗ fails:"} ${evidence.experiment} measured ${figure(measured)} (expected ${interval}; `,
-    `${result.quick ? "quick form, " : ""}seed ${result.seed}, ${result.date})`);
+  const back = evidence?.result?.backs[point];
+  if (!back) return null;
+  return h("span", { class: back.holds ? "" : "fails" },
+    `${back.holds ? "✓" : "✗ fails:"} ${evidence.experiment} measured ${figure(back.measured)} (expected ${back.interval}; `,
+    `${back.quick ? "quick form, " : ""}seed ${back.seed}, ${back.date})`);
 }
 
 /**
@@ -114,18 +113,18 @@ function view(question, { experiment, result, running, failure }, run) {
  * @param {Result} result
  */
 function claimTable(question, result) {
-  const backs = (/** @type {number} */ n) =>
-    question.points.map((_, p) => p + 1).filter((p) => result.backs[p - 1] === n).join(", ");
+  const backs = (/** @type {Claim} */ { name }) =>
+    question.points.map((_, p) => p + 1).filter((p) => result.backs[p - 1]?.name === name).join(", ");
   const caption = result.holds ? "✓ every claim holds" : "✗ not every claim holds";
   return h("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Claims" }, h("table", {},
     h("caption", { class: result.holds ? "holds" : "fails" }, caption),
     h("thead", {}, h("tr", {}, ["Claim", "Measured", "Expected", "Point"].map((t) => h("th", { scope: "col" }, t)))),
-    h("tbody", {}, result.claims.map((claim, n) =>
+    h("tbody", {}, result.claims.map((claim) =>
       h("tr", { class: claim.holds ? "" : "fails" },
         h("td", {}, `${claim.holds ? "✓" : "✗"} ${claim.name}`),
         h("td", {}, figure(claim.measured)),
         h("td", {}, claim.interval),
-        h("td", {}, backs(n)))))));
+        h("td", {}, backs(claim)))))));
 }
 
 /** @param {number | null} measured */

@@ -99,23 +99,26 @@ export function advance(session, now) {
 }
 
 /**
+ * Milliseconds to the end of the phase's time; below 0 after it.
+ * @param {Session} session
+ * @param {number} now
+ */
+const balance = (session, now) =>
+  session.since === null ? session.left : session.left - (now - session.since);
+
+/**
  * Milliseconds that the phase has left.
  * @param {Session} session
  * @param {number} now
  */
-export function remaining(session, now) {
-  if (session.since === null) return session.left;
-  return Math.max(0, session.left - (now - session.since));
-}
+export const remaining = (session, now) => Math.max(0, balance(session, now));
 
 /**
  * Milliseconds beyond the time of the phase.
  * @param {Session} session
  * @param {number} now
  */
-export function over(session, now) {
-  return session.since === null ? 0 : Math.max(0, now - session.since - session.left);
-}
+export const over = (session, now) => Math.max(0, -balance(session, now));
 
 /**
  * Whether what was kept is an exam of these questions.
@@ -147,7 +150,7 @@ export function tick(session, now) {
  * @returns {Session}
  */
 export function pause(session, now) {
-  return { ...session, left: remaining(session, now), since: null };
+  return { ...session, left: balance(session, now), since: null };
 }
 
 /**

@@ -6,7 +6,7 @@
 /**
  * @typedef {object} Graph
  * @property {Node[]} nodes
- * @property {{name: string, size: number, init: string}[]} states
+ * @property {string[]} states
  * @property {number[]} updates
  * @property {number} output
  * @property {[string, number][]} names
@@ -126,14 +126,14 @@ export function stepLayer({ graph, matrices, vectors }, x, olds, change = (_, va
     else if (op === "weight") value = Float64Array.from(vectors[attrs.weight]);
     else if (op === "constant") value = Float64Array.of(attrs.value);
     else if (op === "input") value = x;
-    else if (op === "state") value = olds[graph.states.findIndex((s) => s.name === attrs.name)];
+    else if (op === "state") value = olds[graph.states.indexOf(attrs.name)];
     else if (op in WHOLE) value = WHOLE[op](given[0], attrs);
     else value = each(EACH[op], given);
     values.push(change(n, value));
   });
   return {
     output: values[graph.output],
-    news: graph.updates.map((u, n) => wide(values[u], graph.states[n].size)),
+    news: graph.updates.map((u, n) => wide(values[u], olds[n].length)),
     named: Object.fromEntries(graph.names.map(([name, node]) => [name, values[node]])),
   };
 }
@@ -142,13 +142,13 @@ export function stepLayer({ graph, matrices, vectors }, x, olds, change = (_, va
  * A language model: embedding, layers, linear.
  * @typedef {object} Model
  * @property {Matrix} embedding a row a token
- * @property {Layer[]} layers
+ * @property {(Layer & {initial: Float32Array[]})[]} layers with their states before the first token
  * @property {Matrix} head
  */
 
 /** @param {Model} model @returns {Row[][]} */
 export const initialStates = ({ layers }) =>
-  layers.map(({ graph }) => graph.states.map((s) => new Float64Array(s.size).fill(Number(s.init))));
+  layers.map(({ initial }) => initial.map((state) => Float64Array.from(state)));
 
 /**
  * @param {Model} model

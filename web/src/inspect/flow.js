@@ -12,12 +12,18 @@ export async function flowView({ source, run, selection }) {
   const menu = h("select", { "aria-label": "State", onchange: () => triangle() },
     states.map((/** @type {string} */ name) => h("option", { value: name }, name)));
   if (states.length) menu.value = states.at(-1);
-  const canvas = h("canvas", { class: "heat", role: "img" });
+  const canvas = h("canvas", { class: "heat", role: "application", tabindex: 0 });
+  const cross = [h("div", { class: "cross across" }), h("div", { class: "cross down" })];
+  const told = h("p", { class: "told", "aria-live": "polite" });
   const triangleScale = h("div");
   const one = h("div");
+  let distance = 1; // of the crosshair: k
+  /** @type {import("./source.js").Levels} */
+  let levels;
 
   async function triangle() {
-    const { low, high, rows, columns, data } = await source.levels("triangle", menu.value);
+    levels = await source.levels("triangle", menu.value);
+    const { low, high, rows, columns, data } = levels;
     const scale = scaleOf(0, 254);
     const colours = pixels(scale);
     canvas.width = rows;
@@ -31,16 +37,44 @@ export async function flowView({ source, run, selection }) {
         out[k * rows + t] = level ? colours[level] : 0;
       }
     context.putImageData(image, 0, 0);
-    canvas.setAttribute("aria-label", `log₁₀ of the gradient's norm by ${menu.value}: prediction from left to right, distance k downwards`);
+    canvas.setAttribute("aria-label", `log₁₀ of the gradient's norm by ${menu.value}: prediction from left to right, distance k downwards; arrow keys move the crosshair`);
     fill(triangleScale, legend({ ...scale, low, high }, "log₁₀ ‖∂loss/∂state‖"));
+    point();
+  }
+
+  /** The crosshair, and in words what is under it. */
+  function point() {
+    const { low, high, rows, columns, data } = levels;
+    const step = Math.max(1, selection.step);
+    const level = data[(step - 1) * columns + distance];
+    cross[0].style.top = `${(100 * (distance + 0.5)) / columns}%`;
+    cross[1].style.left = `${(100 * (step - 0.5)) / rows}%`;
+    const norm = level ? `‖∂loss/∂${menu.value}‖ = ${short(10 ** (low + ((high - low) * (level - 1)) / 254))}` : "nothing: before the start, or no gradient";
+    told.textContent = `Prediction of token ${step}, “${visible(run.pieces[step])}”, ${distance} step${distance === 1 ? "" : "s"} back: ${norm}`;
+  }
+
+  /** @param {number} step @param {number} k */
+  function move(step, k) {
+    distance = Math.min(Math.max(k, 0), levels.columns - 1);
+    selection.set({ step: Math.max(1, step) });
   }
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
-    selection.set({ step: 1 + Math.floor(((event.clientX - box.left) / box.width) * canvas.width) });
+    const part = (/** @type {number} */ at, /** @type {number} */ count) => Math.floor(at * count);
+    move(1 + part((event.clientX - box.left) / box.width, levels.rows), part((event.clientY - box.top) / box.height, levels.columns));
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const by = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    move(Math.max(1, selection.step) + by[0], distance + by[1]);
+    for (const line of cross) line.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
+  await triangle();
   let latest = 0;
   selection.listen(async () => {
+    point();
     const turn = ++latest;
     const step = Math.max(1, selection.step);
     const norms = await source.json("flow", step);
@@ -51,7 +85,6 @@ export async function flowView({ source, run, selection }) {
     .filter((/** @type {any} */ [, life]) => life !== null);
   const guide = slowest.map((/** @type {any} */ [name, life]) =>
     life > 0 ? `through ${name} the gradient halves every ${life.toFixed(1)} steps` : `through ${name} it doubles every ${(-life).toFixed(1)} steps`);
-  await triangle();
   return h("section", {},
     h("p", { class: "guide" }, guide.length ? `In the middle of all predictions, ${guide.join("; ")}.` : "The gradient is level."),
     linePlot(names.map((/** @type {string} */ name) => ({ name, y: flow.medians[name] })),
@@ -59,7 +92,8 @@ export async function flowView({ source, run, selection }) {
         marks: [run.window] }),
     h("h2", {}, "Every prediction"),
     h("div", { class: "bar" }, h("label", {}, "gradient by ", menu), triangleScale),
-    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Triangle, scrolls" }, h("div", { class: "stack triangle" }, canvas, borders(run, flow.reach))),
+    told,
+    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Triangle, scrolls" }, h("div", { class: "stack triangle" }, canvas, borders(run, flow.reach), cross)),
     h("h2", {}, "One prediction"), one);
 }
 

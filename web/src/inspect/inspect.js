@@ -26,6 +26,8 @@ const VIEWS = [
   ["intervene", "Intervene", interveneView],
 ];
 
+const PATIENCE = 300; // milliseconds without a word
+
 /**
  * @param {HTMLElement} root
  * @param {Source | ReportSource} source
@@ -33,9 +35,10 @@ const VIEWS = [
 export async function inspect(root, source) {
   /** @type {Description} */
   const run = await source.json("run");
-  const selection = new Selection(run);
+  let selection = new Selection(run);
   const whole = root === document.body; // the address is ours
-  const context = { source, run, selection, go: open };
+  const waiting = h("p", { class: "faint", role: "status" });
+  let opened = 0;
   const panel = h("div", { role: "tabpanel", id: "panel", tabindex: 0 });
   const tabs = VIEWS.map(([name, label]) =>
     h("button", { role: "tab", id: `tab-${name}`, "aria-controls": "panel", onclick: () => open(name) }, label));
@@ -53,6 +56,7 @@ export async function inspect(root, source) {
 
   /** @param {string} name */
   async function open(name) {
+    const mine = ++opened;
     const at = Math.max(0, VIEWS.findIndex(([other]) => other === name));
     tabs.forEach((tab, n) => {
       tab.setAttribute("aria-selected", String(n === at));
@@ -60,13 +64,24 @@ export async function inspect(root, source) {
     });
     panel.setAttribute("aria-labelledby", tabs[at].id);
     if (whole) history.replaceState(null, "", `#${VIEWS[at][0]}`);
-    selection.clear();
-    try {
-      fill(panel, await VIEWS[at][2](context));
-    } catch (error) {
+    selection = selection.alone(); // views that the reader has left hear no more of it
+    const slow = setTimeout(() => {
       fill(panel);
-      fail(panel, error);
+      waiting.textContent = `${VIEWS[at][1]}: computing … The other views go on meanwhile.`;
+    }, PATIENCE);
+    /** @type {HTMLElement | null} */
+    let view = null;
+    let problem;
+    try {
+      view = await VIEWS[at][2]({ source, run, selection, go: open });
+    } catch (error) {
+      problem = error;
     }
+    clearTimeout(slow);
+    if (mine !== opened) return; // the reader has gone on
+    waiting.textContent = "";
+    fill(panel, view);
+    if (problem) fail(panel, problem);
   }
 
   root.append(h("main", { class: "inspector" },
@@ -76,6 +91,6 @@ export async function inspect(root, source) {
         `${run.parameters.toLocaleString("en")} parameters; ${run.pieces.length} tokens read, ` +
         `${run.nats.toFixed(3)} nats each`),
       h("details", {}, h("summary", {}, "Equations"), h("pre", {}, run.equations.join("\n")))),
-    bar, panel));
+    bar, waiting, panel));
   await open((whole && location.hash.slice(1)) || "text");
 }

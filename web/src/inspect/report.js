@@ -14,11 +14,12 @@ function bytes(text) {
   return out;
 }
 
+/** @param {string} text base64 */
+const floats = (text) => new Float32Array(bytes(text).buffer);
+
 /** @param {any} matrix as the report has it */
-const matrixOf = ({ weight, bias, rows, columns }) => ({
-  weight: new Float32Array(bytes(weight).buffer),
-  bias: bias && new Float32Array(bytes(bias).buffer), rows, columns,
-});
+const matrixOf = ({ weight, bias, rows, columns }) =>
+  ({ weight: floats(weight), bias: bias && floats(bias), rows, columns });
 
 export class ReportSource {
   /** @param {any} report */
@@ -39,7 +40,8 @@ export class ReportSource {
       layers: model.layers.map((/** @type {any} */ layer) => ({
         graph: layer.graph,
         matrices: map(layer.matrices, matrixOf),
-        vectors: map(layer.vectors, (v) => new Float32Array(bytes(v).buffer)),
+        vectors: map(layer.vectors, floats),
+        initial: layer.initial.map(floats),
       })),
     };
     this.longest = model ? Math.max(...model.vocabulary.map((/** @type {string} */ p) => p.length)) : 0;

@@ -11,24 +11,27 @@ export async function saturationView({ source, run, selection, go }) {
   const found = await source.json("saturation");
   if (!found.run.length)
     return h("p", {}, "No value of this cell stays between 0 and 1: it has no gate to saturate.");
-  const models = [[run.run, found.run], ...(found.beside ? [[run.beside, found.beside]] : [])];
+  const pick = (/** @type {string} */ key) => (/** @type {number} */ unit) => { selection.set({ key, unit }); go("text"); };
+  /** @type {[string | null, any[], (key: string) => ((unit: number) => void) | null][]} */
+  const models = [[run.run, found.run, pick]];
+  if (found.beside) models.push([run.beside, found.beside, () => null]); // its text is not here
   return h("section", {},
     h("p", {}, "A dot is a unit: to the right, how often its gate is nearly open (above 0.9); upwards, how often it is ",
       "nearly shut (below 0.1). On the diagonal it is always one or the other: a switch. ",
-      "Near the origin it never saturates: it is used as an analogue weight."),
-    models.map(([name, gates]) => h("section", {}, models.length > 1 && h("h2", {}, name),
-      h("div", { class: "gates" }, gates.map((/** @type {any} */ gate) =>
-        card(gate, (unit) => { selection.set({ key: gate.key, unit }); go("text"); }))))));
+      "Near the origin it never saturates: it is used as an analogue weight. ",
+      "Arrow keys on a plot go from dot to dot; a click, or Enter, shows the unit in the text."),
+    models.map(([name, gates, pickOf]) => h("section", {}, models.length > 1 && h("h2", {}, name),
+      h("div", { class: "gates" }, gates.map((gate) => card(gate, pickOf(gate.key)))))));
 }
 
 /**
  * @param {any} gate
- * @param {(unit: number) => void} pick
+ * @param {((unit: number) => void) | null} pick shows a unit in the text, where that is here
  */
 function card(gate, pick) {
   const at = (/** @type {number} */ v) => EDGE + v * (SIZE - EDGE - 12);
-  const plot = svg("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, class: "plot", role: "img",
-    "aria-label": `${gate.key}: ${gate.mean.length} units by fraction of steps above 0.9 and below 0.1` });
+  const plot = svg("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, class: "plot", role: "application", tabindex: 0,
+    "aria-label": `${gate.key}: ${gate.mean.length} units by fraction of steps above 0.9 and below 0.1; arrow keys go from unit to unit` });
   const y = (/** @type {number} */ v) => SIZE - at(v);
   for (const tick of [0, 0.5, 1])
     plot.append(svg("line", { x1: at(tick), x2: at(tick), y1: y(0), y2: y(1), class: "grid" }),
@@ -38,19 +41,53 @@ function card(gate, pick) {
   plot.append(svg("line", { x1: at(0), y1: y(1), x2: at(1), y2: y(0), class: "mark" }),
     svg("text", { x: at(0.5), y: SIZE - 5, "text-anchor": "middle" }, "above 0.9"),
     svg("text", { transform: `translate(10 ${y(0.5)}) rotate(-90)`, "text-anchor": "middle" }, "below 0.1"));
-  gate.mean.forEach((/** @type {number} */ mean, /** @type {number} */ unit) => {
-    const dot = svg("circle", { cx: at(gate.high[unit]), cy: y(gate.low[unit]), r: 3.5, class: "dot" },
-      svg("title", {}, `unit ${unit}: ${percent(gate.high[unit])} open, ${percent(gate.low[unit])} shut, mean ${mean.toFixed(3)}`));
-    dot.addEventListener("click", () => pick(unit));
-    plot.append(dot);
+  const words = (/** @type {number} */ unit) =>
+    `unit ${unit}: ${percent(gate.high[unit])} open, ${percent(gate.low[unit])} shut, mean ${gate.mean[unit].toFixed(3)}`;
+  const dots = gate.mean.map((/** @type {number} */ _, /** @type {number} */ unit) => {
+    const dot = svg("circle", { cx: at(gate.high[unit]), cy: y(gate.low[unit]), r: 3.5, class: "dot" }, svg("title", {}, words(unit)));
+    if (pick) dot.addEventListener("click", () => pick(unit));
+    return dot;
   });
+  plot.append(...dots);
+  const told = h("p", { class: "told", "aria-live": "polite" });
+  walk(plot, gate, (unit) => {
+    plot.querySelector(".at")?.classList.remove("at");
+    dots[unit].classList.add("at");
+    plot.append(dots[unit]); // above those that hide it
+    told.textContent = words(unit);
+  }, pick);
   const longest = gate.memory.map((/** @type {number | null} */ m, /** @type {number} */ unit) => ({ m: m ?? Infinity, unit }))
     .sort((/** @type {any} */ a, /** @type {any} */ b) => b.m - a.m).slice(0, 5);
-  return h("figure", { class: "gate" }, h("figcaption", {}, h("strong", {}, gate.key)), plot, histogram(gate),
+  return h("figure", { class: "gate" }, h("figcaption", {}, h("strong", {}, gate.key)), plot, told, histogram(gate),
     h("p", {}, "Implied memory 1/(1 − mean), in steps, longest first: ",
       longest.map((/** @type {any} */ l, /** @type {number} */ n) => [n > 0 && ", ",
-        h("button", { class: "link", onclick: () => pick(l.unit) }, `unit ${l.unit}`),
+        pick ? h("button", { class: "link", onclick: () => pick(l.unit) }, `unit ${l.unit}`) : `unit ${l.unit}`,
         `: ${l.m === Infinity ? "∞" : l.m.toFixed(l.m < 10 ? 1 : 0)}`]).flat()));
+}
+
+/**
+ * Keys that go from dot to dot: left and right by how often a unit is open, up and down by
+ * how often it is shut, so that dots which cover one another are reached too.
+ * @param {SVGElement} plot
+ * @param {any} gate
+ * @param {(unit: number) => void} show
+ * @param {((unit: number) => void) | null} pick
+ */
+function walk(plot, gate, show, pick) {
+  const sorted = (/** @type {number[]} */ by) => by.map((_, unit) => unit).sort((a, b) => by[a] - by[b]);
+  const open = sorted(gate.high), shut = sorted(gate.low);
+  /** @type {Record<string, [number[], number]>} */
+  const ways = { ArrowLeft: [open, -1], ArrowRight: [open, 1], ArrowDown: [shut, -1], ArrowUp: [shut, 1] };
+  let unit = open[0];
+  plot.addEventListener("focus", () => show(unit));
+  plot.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") pick?.(unit);
+    if (!(event.key in ways)) return;
+    event.preventDefault();
+    const [order, by] = ways[event.key];
+    unit = order[Math.min(Math.max(order.indexOf(unit) + by, 0), order.length - 1)];
+    show(unit);
+  });
 }
 
 /** @param {any} gate */

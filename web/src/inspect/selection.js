@@ -23,8 +23,10 @@ export class Selection {
     return () => { this.listeners = this.listeners.filter((other) => other !== listener); };
   }
 
-  clear() {
-    this.listeners = [];
+  /** The same selection, that nobody listens to yet. */
+  alone() {
+    const { key, unit, step } = this;
+    return Object.assign(new Selection(this.run), { key, unit, step });
   }
 
   /** @param {{key?: string, unit?: number, step?: number}} change */

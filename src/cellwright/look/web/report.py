@@ -102,9 +102,15 @@ def _model(inspection: Inspection) -> dict[str, Any] | None:
         "embedding": _matrix(model.embed.weight, None),
         "head": _matrix(model.head.weight, model.head.bias),
         "layers": [
-            _layer(graph, weights)
-            for graph, weights in zip(
-                inspection.reader.graphs, model.rnn.cells, strict=True
+            {
+                **_layer(graph, weights),
+                "initial": [_base64(state) for state in states],
+            }
+            for graph, weights, states in zip(
+                inspection.reader.graphs,
+                model.rnn.cells,
+                inspection.reader.initial(),
+                strict=True,
             )
         ],
     }
@@ -138,18 +144,11 @@ def _graph(graph: Graph) -> dict[str, Any]:
             }
             for node in graph.nodes
         ],
-        "states": [  # JSON has no infinity: JavaScript reads it from text
-            {"name": s.name, "size": s.size, "init": _number_text(s.init)}
-            for s in graph.states
-        ],
+        "states": [s.name for s in graph.states],
         "updates": graph.updates,
         "output": graph.output,
         "names": graph.names,
     }
-
-
-def _number_text(value: float) -> str:
-    return repr(value).replace("inf", "Infinity")
 
 
 def _attributes(op: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -48,6 +51,24 @@ def serve(
         webbrowser.open(address)
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none")
     uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def served(routes: Sequence[BaseRoute]) -> Iterator[str]:
+    """Serve from a thread of this process while a block runs; gives the address."""
+    listener = _listen(LOCAL[0], 0)
+    host = f"{LOCAL[0]}:{listener.getsockname()[1]}"
+    app = make_app(routes, [host])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while thread.is_alive() and not server.started:
+            time.sleep(0.01)
+        yield f"http://{host}/"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def _listen(host: str, port: int) -> socket.socket:

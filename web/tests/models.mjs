@@ -1,0 +1,11 @@
+// Reads texts with the models of reports, as a page that was opened from the disk does;
+// prints the logits after every token. For tests/web/test_browser_engine.py.
+import { readFileSync } from "node:fs";
+import { ReportSource } from "../src/inspect/report.js";
+
+const results = JSON.parse(readFileSync(0, "utf8")).map(({ report, tokens }) => {
+  const source = new ReportSource(report);
+  for (const token of tokens) source.push(token);
+  return source.steps.map(({ logits }) => [...logits]);
+});
+console.log(JSON.stringify(results));
