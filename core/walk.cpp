@@ -67,6 +67,7 @@ struct Range {
 
 struct TermLayout {
     int vectors;  // side by side in all: columns * vectors of a block
+    int abreast;  // of them in one product at most
     std::vector<Range> ranges;
     size_t weights;
 };
@@ -133,7 +134,6 @@ public:
         : program_(program), call_(call), schedule_(call.schedule), kernels_(kernels) {
         lanes_ = widest(schedule_);
         block_ = block_rows(schedule_);
-        abreast_ = lanes_ <= kFewRows ? kernels_.vectors_of_few_rows : kernels_.vectors;
         lay_out_levels();
         // Few rows a level use a product badly. What needs no state needs not wait for it.
         hoists_ = !program_.backward && trees_ == nullptr && schedule_.levels > 1 &&
@@ -256,8 +256,8 @@ private:
     int vectors_of_block(const Stage& s) const {
         const int64_t W = kernels_.lanes, single = ceil_div(s.units, W);
         const bool panel = fills_panel(s), level = s.when == When::level && !panel;
-        const int64_t lanes = shared_stages_ ? lanes_ : ceil_div(lanes_, threads_);
-        const int64_t rows = panel ? kPanelRows : level ? std::min(lanes, kReuseRows) : kReuseRows;
+        const int64_t rows =
+            panel ? kPanelRows : level ? std::min(rows_at_once(), kReuseRows) : kReuseRows;
         int64_t most = kTileBytes / (s.tiles * rows * W * int64_t(sizeof(T)));
         if (!panel && (shared_stages_ || !level))
             most = std::min(most, single / (kBlocksEach * threads_));
@@ -271,12 +271,26 @@ private:
         return int(vectors);
     }
 
+    // Rows of a level that one thread sees.
+    int64_t rows_at_once() const {
+        return shared_stages_ || !own_rows_ ? lanes_ : ceil_div(lanes_, threads_);
+    }
+
+    // How many vectors a product of so many rows computes: enough independent sums to keep
+    // the processor busy, and no more than its registers hold.
+    int vectors_abreast(int64_t rows) const {
+        return rows <= kFewRows ? kernels_.vectors_of_few_rows / int(std::max<int64_t>(rows, 1))
+                                : kernels_.vectors;
+    }
+
     void lay_out_terms(size_t index) {
         const Stage& s = program_.stages[index];
         StageLayout& l = layouts_[index];
         for (const Term& t : s.terms) {
             TermLayout term{};
             term.vectors = int(t.columns.size()) * l.vectors;
+            const bool level = s.when == When::level && l.terms.size() >= l.hoisted;
+            term.abreast = vectors_abreast(level ? rows_at_once() : chunk_rows_);
             int64_t at = 0;
             for (int64_t b = 0; b < l.blocks; ++b) {
                 Range range = heads_range(b * l.width, std::min(s.units, (b + 1) * l.width),
@@ -353,19 +367,18 @@ private:
 
     // Rows are independent in a dense walk, so threads may each walk rows of their own;
     // where those are few, or the weights too many to pass by twice, they share each
-    // stage's units and meet after it.
+    // stage's units and meet after it, if a level is worth a meeting. Where it is not and
+    // rows do depend on one another, the first thread walks alone; the others come for
+    // what has no order.
     void choose_threads() {
         for (const Stage& s : program_.stages)
             for (const Term& t : s.terms)
                 work_ += int64_t(t.pieces.size()) * t.width * s.units / t.heads;
         threads_ = work_ * walked_ < kOneThread ? 1 : call_.threads;
-        shared_stages_ = threads_ > 1 && (schedule_.previous != nullptr || trees_ != nullptr ||
-                                          lanes_ < kOwnRows * threads_ ||
-                                          work_ * int64_t(sizeof(T)) > kOwnWeights);
-        if (shared_stages_ && work_ * lanes_ < kOneLevel) {  // not worth a meeting
-            shared_stages_ = false;
-            threads_ = 1;
-        }
+        own_rows_ = schedule_.previous == nullptr && trees_ == nullptr;
+        shared_stages_ = threads_ > 1 && work_ * lanes_ >= kOneLevel &&
+                         (!own_rows_ || lanes_ < kOwnRows * threads_ ||
+                          work_ * int64_t(sizeof(T)) > kOwnWeights);
     }
 
     void lay_out_memory() {
@@ -500,11 +513,14 @@ private:
         share_lanes();
     }
 
-    // Threads that walk on their own take the same number of rows each, over all levels.
+    // Threads that walk on their own take the same number of rows each, over all levels;
+    // the first takes all where rows depend on one another.
     void share_lanes() {
         std::vector<int64_t> ending(lanes_ + 1);  // levels by their number of rows
         for (int64_t l = 0; l < schedule_.levels; ++l) ++ending[schedule_.counts[l]];
         first_lane_.assign(threads_ + 1, lanes_);
+        first_lane_[0] = 0;
+        if (!own_rows_) return;
         int64_t alive = schedule_.levels, before = 0;
         for (int64_t lane = 0, thread = 0; lane < lanes_; ++lane) {
             while (thread < threads_ && before * threads_ >= walked_ * thread)
@@ -823,7 +839,7 @@ private:
         p.column_stride = sums.row;
         const T* weights = memory_.at<T>(l.weights) + range.at;
         const int W = kernels_.lanes;
-        for (int first = 0, group = 0, groups = groups_of(l.vectors); group < groups; ++group) {
+        for (int first = 0, group = 0, groups = groups_of(l); group < groups; ++group) {
             const int next = (group + 1) * l.vectors / groups;
             p.vectors = next - first;
             for (int v = first; v < next; ++v)
@@ -836,7 +852,7 @@ private:
         }
     }
 
-    int groups_of(int vectors) const { return int(ceil_div(vectors, abreast_)); }
+    static int groups_of(const TermLayout& l) { return int(ceil_div(l.vectors, l.abreast)); }
 
     T* row_registers(size_t index, int64_t block) const {
         return memory_.at<T>(layouts_[index].row_registers) +
@@ -928,7 +944,7 @@ private:
         const T* panel = buffers_[g.panel].data + task.block * panels_[g.panel].stride +
                          g.first * s.width;
         T* sums = memory_.at<T>(l.sums) + range.at - range.begin * o.sums_stride;
-        for (int first = 0, group = 0, groups = groups_of(vectors); group < groups; ++group) {
+        for (int first = 0, group = 0, groups = int(ceil_div(vectors, kernels_.vectors)); group < groups; ++group) {
             const int next = (group + 1) * vectors / groups;
             o.vectors = next - first;
             o.sums = sums + first * W;
@@ -1023,7 +1039,7 @@ private:
         const Term& term = stage.terms[which];
         const TermLayout& l = s.terms[which];
         T* out = memory_.at<T>(l.weights) + l.ranges[block].at;
-        for (int first = 0, group = 0, groups = groups_of(l.vectors); group < groups; ++group) {
+        for (int first = 0, group = 0, groups = groups_of(l); group < groups; ++group) {
             const int next = (group + 1) * l.vectors / groups;
             const int64_t depth = term.transposed
                                       ? pack_transposed(stage, s, term, l, block, first, next, out)
@@ -1154,13 +1170,13 @@ private:
     int64_t lanes_ = 0;        // rows of the widest level
     int64_t block_ = 0;        // rows of a level in a rolling array
     int64_t walked_ = 0;       // rows of all levels
-    int abreast_ = 0;          // vectors that one product computes at most
     int64_t chunk_rows_ = 0;   // rows of the largest chunk
     int64_t level_children_ = 0, chunk_children_ = 0;  // over trees: the most there are
     int64_t table_rows_ = 0;
     int64_t work_ = 0;         // multiply-adds a row, and as many weights
     int threads_ = 1;
     bool shared_stages_ = false;  // threads share each stage, rather than own rows
+    bool own_rows_ = false;       // they could: rows are independent
     bool hoists_ = false;         // inputs' products are summed up before a chunk
 
     std::vector<StageLayout> layouts_;
