@@ -28,7 +28,7 @@ int64_t gradient_rows(const Schedule& s) {
 struct Extent {
     const char *first, *last;
     bool written;
-    const char* kind;  // "array", "parameter" or "gradient"
+    const char* kind;  // "array", "parameter", "gradient" or "final"
     size_t index;
 };
 
@@ -213,7 +213,7 @@ void check_call(const Program& program, const Call& call, const std::vector<bool
                          : "[call] the program walks over sequences");
     if (program.tree) check_children(program, *s.trees);
     std::vector<Extent> extents;
-    extents.reserve(call.arrays.size() + 2 * call.parameters.size());
+    extents.reserve(call.arrays.size() + 2 * call.parameters.size() + call.finals.size());
     const auto check = [&](const char* kind, size_t index, const Buffer& b, int64_t rows,
                            int64_t columns, bool writes) {
         extents.push_back({nullptr, nullptr, writes, kind, index});
@@ -246,6 +246,14 @@ void check_call(const Program& program, const Call& call, const std::vector<bool
     };
     check_all(call.parameters, "parameter", false);
     check_all(call.gradients, "gradient", true);
+    for (size_t i = 0; i < call.finals.size(); ++i) {
+        const Final& f = call.finals[i];
+        REQUIRE(f.array < call.arrays.size(), "[call] a final row's array is not among them");
+        const Array& a = program.arrays[f.array];
+        REQUIRE(f.row >= 0 && f.to.rows <= call.arrays[f.array].rows - f.row,
+                "[" + a.name + "] has not so many final rows");
+        check("final", i, f.to, f.to.rows, a.columns, true);
+    }
     for (const Extent& a : extents)
         for (const Extent& b : extents)
             REQUIRE(!a.written || &a == &b || a.first >= b.last || b.first >= a.last,

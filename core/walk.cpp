@@ -494,8 +494,8 @@ private:
             for (int64_t i = 0; i < n; ++i)
                 level(program_.backward ? chunk.last_level - 1 - i : chunk.first_level + i,
                       chunk, thread);
+            wait();  // nobody fills the next chunk's arrays while this one's are read
             if (tasks_.empty()) continue;
-            wait();
             for (const SourceLayout& s : sources_) turn(s, chunk, thread);
             wait();
             chunk_tasks(c, thread);
@@ -987,7 +987,16 @@ private:
                     if (mine()) pack_term(i, t, b);
             }
         }
+        clear_gradients(thread);
         if (thread == 0) clear_sums();
+    }
+
+    void clear_gradients(int thread) const {
+        for (const Buffer& g : call_.gradients) {
+            const int64_t n = g.rows * g.columns, from = n * thread / threads_;
+            std::memset(static_cast<T*>(g.data) + from, 0,
+                        size_t(n * (thread + 1) / threads_ - from) * sizeof(T));
+        }
     }
 
     void clear_sums() {
@@ -1200,10 +1209,22 @@ private:
 
 }  // namespace
 
+static void copy_rows(const Buffer& from, const Final& f, int element_size) {
+    const auto at = [&](const Buffer& b, int64_t row) {
+        return static_cast<char*>(b.data) + row * b.stride * element_size;
+    };
+    for (int64_t r = 0; r < f.to.rows; ++r)
+        std::memcpy(at(f.to, r), at(from, f.row + r), size_t(f.to.columns) * element_size);
+}
+
 void run(const Program& program, const Call& call) {
     const std::vector<bool> written = program.written();
     check_call(program, call, written);
-    if (walked_rows(call.schedule) == 0) return;
+    if (walked_rows(call.schedule) == 0) {
+        for (const Buffer& g : call.gradients)
+            if (g.data != nullptr) std::memset(g.data, 0, size_t(g.rows * g.columns) * call.element_size);
+        return;
+    }
     for (size_t i = 0; i < call.arrays.size(); ++i) {
         const Buffer& b = call.arrays[i];
         if (written[i]) expect_writes(b.data, size_t(b.rows * b.stride) * call.element_size);
@@ -1212,6 +1233,7 @@ void run(const Program& program, const Call& call) {
         Walk<float>(program, call, call.isa->f32).walk();
     else
         Walk<double>(program, call, call.isa->f64).walk();
+    for (const Final& f : call.finals) copy_rows(call.arrays[f.array], f, call.element_size);
 }
 
 template <class T>

@@ -66,14 +66,22 @@ struct Buffer {
     int64_t rows, columns, stride;
 };
 
+// What is copied out of an array when the walk has ended: rows from `row` on.
+struct Final {
+    size_t array;
+    int64_t row;
+    Buffer to;
+};
+
 struct Call {
     int element_size;                // 4: float, 8: double; of every buffer
     std::vector<Buffer> arrays;      // the program's given arrays, in its order
     std::vector<Buffer> parameters;  // contiguous: rows * columns elements
-    std::vector<Buffer> gradients;   // like the parameters; added to. Empty if forward
+    std::vector<Buffer> gradients;   // like the parameters; written. Empty if forward
     Schedule schedule;
     int threads;
     const KernelSet* isa;
+    std::vector<Final> finals = {};
 };
 
 // Throws std::invalid_argument, before anything is touched, where the call does not fit

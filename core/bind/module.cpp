@@ -224,6 +224,20 @@ std::vector<Buffer> read_buffers(const nb::handle& items, int element_size) {
     return out;
 }
 
+// Each is (array, first row, address, elements).
+std::vector<Final> read_finals(const nb::handle& items, const Program& program) {
+    std::vector<Final> out;
+    for (nb::handle f : items) {
+        const auto array = get<size_t>(f, 0);
+        if (array >= program.arrays.size())
+            throw std::invalid_argument("[call] a final row's array is not among them");
+        const int64_t columns = program.arrays[array].columns, count = get<int64_t>(f, 3);
+        void* const data = reinterpret_cast<void*>(get<uintptr_t>(f, 2));
+        out.push_back({array, get<int64_t>(f, 1), {data, count / columns, columns, columns}});
+    }
+    return out;
+}
+
 // One row that holds an array's rows one after the other becomes those rows.
 void fold(std::vector<Buffer>& buffers, const std::vector<Array>& arrays) {
     for (size_t i = 0; i < std::min(buffers.size(), arrays.size()); ++i) {
@@ -236,7 +250,7 @@ void fold(std::vector<Buffer>& buffers, const std::vector<Array>& arrays) {
 
 void run_program(const Program& program, const OwnedSchedule& schedule, int element_size,
                  nb::handle arrays, nb::handle parameters, nb::handle gradients, int threads,
-                 const std::string& isa) {
+                 const std::string& isa, nb::handle finals) {
     Trees trees{};
     Call call{element_size,
               read_buffers(arrays, element_size),
@@ -244,7 +258,8 @@ void run_program(const Program& program, const OwnedSchedule& schedule, int elem
               read_buffers(gradients, element_size),
               schedule.view(trees),
               threads_or(threads),
-              &choose_isa(isa)};
+              &choose_isa(isa),
+              read_finals(finals, program)};
     fold(call.arrays, program.arrays);
     const nb::gil_scoped_release released;
     run(program, call);
@@ -291,7 +306,8 @@ NB_MODULE(_core, m) {
         .def_static("trees", &make_trees, "counts"_a, "place"_a, "input"_a, "inputs"_a,
                     "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
-          "parameters"_a, "gradients"_a, "threads"_a, "isa"_a);
+          "parameters"_a, "gradients"_a, "threads"_a, "isa"_a,
+          "finals"_a = nb::tuple());
     nb::class_<Stepper>(m, "Stepper")
         .def("__init__", &init_stepper, "layers"_a, "element_size"_a, "rows"_a, "isa"_a)
         .def("step", &step, "x"_a, "y"_a)  // addresses of contiguous rows

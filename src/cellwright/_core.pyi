@@ -56,8 +56,12 @@ def run(
     gradients: Iterable[Any],
     threads: int,
     isa: str,
+    finals: Iterable[tuple[int, int, int, int]] = (),
 ) -> None:
-    """A buffer is a DLPack matrix, or (address, rows, columns, stride)."""
+    """A buffer is a DLPack matrix, or (address, rows, columns, stride).
+
+    `finals`: (array, first row, address, elements) of rows to copy when it has ended.
+    """
 
 class Stepper:
     """Layers run step by step, on weights that stay packed: see core/stepper.h.

@@ -185,19 +185,50 @@ class NativeCell:
         planes = self.planes if training else self.hidden
         saved = x.new_empty(rows * sum(planes))
         records = self._records(x, walk) if self.recorded else []
-        self._run(kind, (), keep, y, _split(saved, rows, planes), records, [], walk)
         last = walk.last if training else walk.last_rolling
-        finals, at = [], 0
-        for number, state in enumerate(states):
-            if number == 0 and self.output_is_state:
-                finals.append(_final(y, 0, walk.rows, walk.last, state))
-                continue
-            finals.append(_final(saved, at, rows, last, state))
-            at += rows * self.sizes[number]
+        finals = [state.new_empty(state.shape) for state in states]
+        copies = []
+        if isinstance(last, int):
+            copies = self._copies(finals, last, walk)
+        planes = _split(saved, rows, planes)
+        self._run(kind, (), keep, y, planes, memory(records), [], walk, copies)
+        if not copies:
+            self._gather(finals, y, saved, rows, last, walk)
         if walk.empty is not None:
             for final, state in zip(finals, states, strict=True):
                 final[..., walk.empty, :] = state[..., walk.empty, :]
         return [y, *finals, *records], saved
+
+    def _copies(
+        self, finals: Sequence[Tensor], last: int, walk: Schedule
+    ) -> list[tuple[int, int, int, int]]:
+        """The final states as the core copies them: all rows of a state's last step."""
+        first, batch, copies = len(self.inputs), walk.batch, []
+        for number, final in enumerate(finals):
+            of_y = number == 0 and self.output_is_state
+            row = (walk.last if of_y else last) * batch
+            copies.append((first + 2 * number, row, final.data_ptr(), final.numel()))
+        return copies
+
+    def _gather(
+        self,
+        finals: Sequence[Tensor],
+        y: Tensor,
+        saved: Tensor,
+        rows: int,
+        last: Tensor,
+        walk: Schedule,
+    ) -> None:
+        """The final states where each row has its own last step."""
+        at = 0
+        for number, final in enumerate(finals):
+            size, where = final.shape[-1], last
+            if number == 0 and self.output_is_state:
+                plane, where = y.view(-1, size), walk.last
+            else:
+                plane = saved[at : at + rows * size].view(rows, size)
+                at += rows * size
+            torch.index_select(plane, 0, where, out=final.view(-1, size))
 
     def _records(self, x: Tensor, walk: Schedule) -> list[Tensor]:
         """New arrays, one for each recorded value."""
@@ -215,37 +246,47 @@ class NativeCell:
         grads: Sequence[Tensor | None],
         walk: Schedule,
         wanted: tuple[str, ...],
-    ) -> tuple[list[Tensor], ...]:
+        states_wanted: bool = True,
+    ) -> tuple[list[Any], ...]:
         """Gradients of the wanted inputs, the initial states, the fresh ones, the
         parameters, and of the recorded values if they are probed.
 
         `grads` are those of the outputs, the final states and the recorded values.
+        Where nobody wants those of the initial states, they may be `None`.
         """
         grad_y, *rest = grads
         grad_finals, grad_records = rest[: len(states)], rest[len(states) :]
         keep = _arrays(inputs, states, fresh, parameters, walk)
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
         first, last = len(inputs), len(inputs) + len(states)
+        unwanted = walk.whole and not states_wanted
         # Each state's cotangent is carried from the final to the initial one.
-        carried = [
-            torch.zeros_like(state, memory_format=torch.contiguous_format)
-            if grad is None
-            else grad.clone(memory_format=torch.contiguous_format)
-            for state, grad in zip(states, grad_finals, strict=True)
-        ]
-        rows = walk.gradient_rows or walk.batch
-        initial = [
-            torch.empty_like(state) if walk.whole else state.new_zeros(rows, size)
-            for state, size in zip(keep[first:last], self.sizes, strict=True)
-        ]
+        if unwanted and all(grad is None for grad in grad_finals):
+            carried, initial = [], [None] * len(states)
+            sizes = [size for size in self.sizes for _ in range(2)]
+            room = y.new_zeros(walk.batch * sum(sizes))
+            pairs = _split(room, walk.batch, sizes)
+        else:
+            carried = [
+                torch.zeros_like(state, memory_format=torch.contiguous_format)
+                if grad is None
+                else grad.clone(memory_format=torch.contiguous_format)
+                for state, grad in zip(states, grad_finals, strict=True)
+            ]
+            rows = walk.gradient_rows or walk.batch
+            initial = [
+                torch.empty_like(state) if walk.whole else state.new_zeros(rows, size)
+                for state, size in zip(keep[first:last], self.sizes, strict=True)
+            ]
+            both = zip(carried, initial, strict=True)
+            pairs = memory([t for pair in both for t in pair])
         make = torch.empty_like if walk.lanes is None else torch.zeros_like
         grad_inputs = [
             make(t)
             for name, t in zip(self.inputs, keep, strict=False)
             if name in wanted
         ]
-        gradients = [torch.zeros_like(p) for p in keep[last:]]
-        pairs = [t for pair in zip(carried, initial, strict=True) for t in pair]
+        gradients = [torch.empty_like(p) for p in keep[last:]]
         probes = totals = []
         if self.probed:
             totals = self._records(keep[0], walk)
@@ -253,7 +294,7 @@ class NativeCell:
                 torch.zeros_like(t) if grad is None else grad.contiguous()
                 for t, grad in zip(totals, grad_records, strict=True)
             ]
-        own = [grad_y, *pairs, *grad_inputs, *probes, *totals]
+        own = [*memory([grad_y]), *pairs, *memory([*grad_inputs, *probes, *totals])]
         planes = _split(saved, walk.rows, self.planes)
         self._run("backward", wanted, keep, y, planes, own, gradients, walk)
         if walk.whole:
@@ -278,9 +319,10 @@ class NativeCell:
         keep: list[Tensor],
         y: Tensor,
         planes: list[Memory],
-        gradient_arrays: list[Tensor],
+        more: list[Memory],
         gradients: list[Tensor],
         walk: Schedule,
+        finals: Sequence[tuple[int, int, int, int]] = (),
     ) -> None:
         """Hand everything to the core, in the order of the program's arrays."""
         first, last = len(self.inputs), len(self.inputs) + len(self.sizes)
@@ -293,7 +335,7 @@ class NativeCell:
         if not self.output_is_state:
             arrays += output
         arrays += sequences[last - first :]
-        arrays += memory(gradient_arrays)
+        arrays += more
         assert _core is not None  # `unavailable` has said so
         _core.run(
             self.program(kind, wanted),
@@ -304,6 +346,7 @@ class NativeCell:
             memory(gradients),
             torch.get_num_threads(),
             self.isa,
+            finals,
         )
 
     def reference(
@@ -368,25 +411,6 @@ def _split(whole: Tensor, rows: int, sizes: Sequence[int]) -> list[Memory]:
         parts.append((address, rows * size))
         address += rows * size * element
     return parts
-
-
-def _final(
-    plane: Tensor, at: int, rows: int, last: int | Tensor, like: Tensor
-) -> Tensor:
-    """The final states, shaped as the initial ones: memory of their own, no view.
-
-    Args:
-        plane, at, rows: what begins at element `at` has rows of a state.
-        last: the rows that are final; a number where they are all of that step.
-        like: the initial states.
-    """
-    shape = like.shape
-    size = shape[-1]
-    if isinstance(last, Tensor):
-        return plane.as_strided((rows, size), (size, 1), at)[last.view(shape[:-1])]
-    count = like.numel()
-    strides = (count, size, 1)[-like.dim() :]
-    return torch.as_strided_copy(plane, shape, strides, at + last * count)
 
 
 def _new(walk: Schedule, like: Tensor, *shape: int) -> Tensor:
@@ -576,7 +600,11 @@ def _gradients(
     if torch.is_grad_enabled():
         return _double(cell, walk, counts, tensors, grads, needed)
     wanted = tuple(n for n, need in zip(cell.inputs, needed, strict=False) if need)
-    found, *rest = cell.backward(*parts, y, saved, grads, walk, wanted)
+    at = len(parts[0])
+    states_wanted = any(needed[at : at + len(parts[1])])
+    found, *rest = cell.backward(
+        *parts, y, saved, grads, walk, wanted, states_wanted
+    )
     of_inputs = [found.pop(0) if n in wanted else None for n in cell.inputs]
     return [*of_inputs, *(gradient for part in rest for gradient in part)]
 

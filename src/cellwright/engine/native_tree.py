@@ -95,7 +95,7 @@ class NativeTreeCell(NativeCell):
             for name, t in zip(self.inputs, inputs, strict=True)
             if name in wanted
         ]
-        gradients = [torch.zeros_like(p) for p in parameters]
+        gradients = [torch.empty_like(p) for p in parameters]
         own = [grad_y, *carried, *found]
         self._run_tree(
             "backward", wanted, inputs, states, y, saved, own, parameters, gradients,
