@@ -17,6 +17,9 @@ int64_t widest(const Schedule& s);       // rows of the widest level
 int64_t walked_rows(const Schedule& s);  // of all levels
 int64_t block_rows(const Schedule& s);   // of one level in a rolling array
 
+// Whether the caller leaves an array to the core: see `Buffer`.
+bool left_out(const Program& program, const Call& call, size_t array, bool written);
+
 // Throws std::invalid_argument where sizes, places or memory do not fit the program.
 // `written` is `program.written()`.
 void check_call(const Program& program, const Call& call, const std::vector<bool>& written);

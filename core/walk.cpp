@@ -147,7 +147,6 @@ public:
     void walk() {
         memory_.allocate();
         place_scratch();
-        if (nothing_size_ > 0) std::memset(memory_.at<T>(nothing_), 0, nothing_size_);
         const Job job = {
             [](void* self, int count) { static_cast<Walk*>(self)->begin(count); },
             [](void* self, int thread) {
@@ -158,6 +157,14 @@ public:
         // Workers may take a tenth of the time that the job takes alone to come.
         const int64_t alone = work_ * walked_ / kSpeed;
         run_on_pool(threads_, std::clamp<int64_t>(alone / 10, 20'000, 2'000'000), job);
+        for (const Final& f : call_.finals) copy(f);
+    }
+
+    void copy(const Final& f) const {
+        const auto [base, stride] = buffers_[f.array];
+        for (int64_t r = 0; r < f.to.rows; ++r)
+            std::copy_n(base + (f.row + r) * stride, f.to.columns,
+                        static_cast<T*>(f.to.data) + r * f.to.stride);
     }
 
     void prepare() {
@@ -329,7 +336,10 @@ private:
             while (next < s.start_count && s.starts[next].level == l) ++next;
         }
         starts_.push_back(next);
-        if (trees_ == nullptr && (!program_.backward || s.start_count == 0)) return;
+        bool zeros = trees_ != nullptr || (program_.backward && s.start_count > 0);
+        for (size_t i = 0; i < call_.arrays.size(); ++i)
+            zeros = zeros || (left_out(i) && program_.arrays[i].rows == Rows::initial);
+        if (!zeros) return;
         int64_t columns = 0;
         for (const Array& a : program_.arrays) columns = std::max(columns, a.columns);
         nothing_size_ = size_t(columns + kMaxLanes) * sizeof(T);
@@ -403,7 +413,7 @@ private:
         scratch_.resize(program_.arrays.size());
         for (size_t i = 0; i < program_.arrays.size(); ++i) {
             const Array& a = program_.arrays[i];
-            if (!a.scratch) continue;
+            if (!a.scratch && !(left_out(i) && a.rows == Rows::rolling)) continue;
             if (a.rows == Rows::panel) {
                 const StageLayout& s = layouts_[a.stage];
                 panels_[i].stride = (most_rows(a.axis) + 1) * panels_[i].row;
@@ -469,12 +479,21 @@ private:
         next_task_ = std::vector<std::atomic<int64_t>>(chunks_.size());
     }
 
+    bool left_out(size_t array) const {
+        return array < call_.arrays.size() &&
+               cellwright::left_out(program_, call_, array, written_[array]);
+    }
+
     // Every array as (base, stride), whoever owns it.
     void place_scratch() {
+        if (nothing_size_ > 0) std::memset(memory_.at<T>(nothing_), 0, nothing_size_);
         buffers_.resize(program_.arrays.size());
         for (size_t i = 0; i < program_.arrays.size(); ++i) {
             const Array& a = program_.arrays[i];
-            if (!a.scratch)
+            const bool own = a.scratch || left_out(i);
+            if (own && a.rows == Rows::initial)
+                buffers_[i] = {memory_.at<T>(nothing_), 0};
+            else if (!own)
                 buffers_[i] = {static_cast<T*>(call_.arrays[i].data), call_.arrays[i].stride};
             else
                 buffers_[i] = {memory_.at<T>(scratch_[i]),
@@ -1209,14 +1228,6 @@ private:
 
 }  // namespace
 
-static void copy_rows(const Buffer& from, const Final& f, int element_size) {
-    const auto at = [&](const Buffer& b, int64_t row) {
-        return static_cast<char*>(b.data) + row * b.stride * element_size;
-    };
-    for (int64_t r = 0; r < f.to.rows; ++r)
-        std::memcpy(at(f.to, r), at(from, f.row + r), size_t(f.to.columns) * element_size);
-}
-
 void run(const Program& program, const Call& call) {
     const std::vector<bool> written = program.written();
     check_call(program, call, written);
@@ -1233,7 +1244,6 @@ void run(const Program& program, const Call& call) {
         Walk<float>(program, call, call.isa->f32).walk();
     else
         Walk<double>(program, call, call.isa->f64).walk();
-    for (const Final& f : call.finals) copy_rows(call.arrays[f.array], f, call.element_size);
 }
 
 template <class T>

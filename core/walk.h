@@ -60,7 +60,9 @@ struct Schedule {
     const Trees* trees = nullptr;
 };
 
-// `rows` rows of `columns` elements, `stride` elements apart.
+// `rows` rows of `columns` elements, `stride` elements apart. No memory and no rows is an
+// array that the caller leaves to the core: initial rows that are read are zeros then, and
+// a forward walk's rolling array is scratch.
 struct Buffer {
     void* data;
     int64_t rows, columns, stride;

@@ -185,6 +185,82 @@ def test_a_call_that_does_not_fit_is_refused(spoil, message):
         run(program, arrays, parameters)
 
 
+def rolling_call(T=3, B=2, X=3, H=4):
+    """A GRU that forgets all but two levels of its state, and its output."""
+    plan = make_plan("lstm", X, H)
+    program = plan.inference
+    torch.manual_seed(3)
+    sizes = [
+        T * B,
+        T * B,
+        B,
+        2 * B,
+        B,
+    ]  # x, h and where it starts, c and where it starts
+    arrays = [np.random.default_rng(1).normal(size=(n, a.columns))
+              for n, a in zip(sizes, program.arrays, strict=False)]  # fmt: skip
+    assert [a.rows for a in program.arrays[:5]] == [
+        "sequence", "sequence", "initial", "rolling", "initial"
+    ]  # fmt: skip
+    parameters = [np.full(n, 0.3) for _, n in program.parameters]
+    return program.compile(), arrays, parameters
+
+
+def address(a):
+    return a.ctypes.data, a.size
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_arrays_left_to_the_core_and_final_rows(steps):
+    """Without memory a state starts from zeros, and rolls in the core's own."""
+    program, arrays, parameters = rolling_call(T=steps)
+    for zeros in arrays[2], arrays[4]:
+        zeros[:] = 0
+    walk = schedule.dense(steps, 2)
+    run(program, arrays, parameters, walk.core)
+    y = arrays[1].copy()
+    last = arrays[3][2 * walk.last_rolling :][:2]
+    arrays[1][:] = 7
+    final = np.full((2, 4), 7.0)
+    given = [address(arrays[0]), address(arrays[1]), (0, 0), (0, 0), (0, 0)]
+    finals = [(3, 2 * walk.last_rolling, *address(final))]
+    core.run(program, walk.core, 8, given, parameters, (), 1, "", finals)
+    assert np.array_equal(arrays[1], y)
+    assert np.array_equal(final, last)
+
+
+@pytest.mark.parametrize(
+    ("final", "message"),
+    [
+        (lambda a, out: (5, 0, *address(out)), "array is not among them"),
+        (lambda a, out: (99, 0, *address(out)), "array is not among them"),
+        (lambda a, out: (1, 5, *address(out)), "not so many final rows"),
+        (lambda a, out: (3, 3, *address(out)), "not so many final rows"),
+        (lambda a, out: (1, -1, *address(out)), "not so many final rows"),
+        (lambda a, out: (2, 0, *address(out)), "not so many final rows"),
+        (lambda a, out: (1, 0, *address(a[1][:2])), r"\[h\] is written and overlaps"),
+        (lambda a, out: (1, 0, *address(a[0])), r"overlaps"),
+        (lambda a, out: (1, 0, 0, out.size), "no memory"),
+    ],
+)
+def test_final_rows_that_do_not_fit_are_refused(final, message):
+    program, arrays, parameters = rolling_call()
+    out = np.full((2, 4), 7.0)
+    given = [address(arrays[0]), address(arrays[1]), (0, 0), (0, 0), (0, 0)]
+    order = schedule.dense(3, 2).core
+    with pytest.raises(ValueError, match=message):
+        core.run(program, order, 8, given, parameters, (), 1, "", [final(arrays, out)])
+    assert (out == 7).all()
+
+
+def test_only_what_the_core_can_make_may_be_left_to_it():
+    for missing in 0, 1:
+        program, arrays, parameters = rolling_call()
+        arrays[missing] = (0, 0)
+        with pytest.raises(ValueError, match=r"expected 6 rows; received 0"):
+            run(program, arrays, parameters)
+
+
 def test_a_lane_array_has_a_row_for_each_lane():
     program = lane_plan().inference
     arrays = [np.zeros((6, 3)), np.zeros((1, 4)), np.zeros((6, 4)), np.zeros((2, 4))]
@@ -257,7 +333,7 @@ def test_a_walk_whose_rows_follow_any_earlier_row(name, threads):
     carried = [torch.zeros(rows, n, dtype=torch.float64) for n in sizes]
     first = [torch.zeros(3, n, dtype=torch.float64) for n in sizes]
     grad_x = torch.zeros_like(x)
-    gradients = [torch.zeros_like(p) for p in parameters]
+    gradients = [torch.full_like(p, 7.0) for p in parameters]  # they are written
     pairs = [t for pair in zip(carried, first, strict=True) for t in pair]
     core.run(
         plan.backward(("x",)).compile(), walk, 8,

@@ -36,6 +36,9 @@ DTYPES = (torch.float32, torch.float64)
 Memory = tuple[int, int]  # address, elements
 Parts = tuple[list[Any], list[Any], list[Any], list[Any]]
 
+States = Sequence[Tensor | None]
+_LEFT_OUT: Memory = 0, 0
+
 _CELLS: dict[str, NativeCell] = {}  # by key
 
 
@@ -156,12 +159,12 @@ class NativeCell:
     def forward(
         self,
         inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
+        states: States,
         fresh: Sequence[Tensor],
         parameters: Sequence[Tensor],
         walk: Schedule,
         training: bool,
-    ) -> tuple[list[Tensor], Tensor]:
+    ) -> tuple[list[Tensor], Tensor | None]:
         """The outputs, the final states and the recorded values; and what the backward
         walk will read.
 
@@ -169,7 +172,7 @@ class NativeCell:
             inputs: x and the named inputs, one row (…, size) for each of the walk, or
                 of the batch where an input is constant.
             states: the initial states, (B, size) or (1, B, size) each; the final ones
-                have the same shape.
+                have the same shape. `None` is zeros (1, B, size), in a whole walk.
             fresh: what a reset starts from, (size,) each; none, if there are no resets.
             parameters: as the binding lists them.
             walk: the order of the rows.
@@ -178,29 +181,40 @@ class NativeCell:
         keep = _arrays(inputs, states, fresh, parameters, walk)
         x = keep[0]
         y = _new(walk, x, *x.shape[:-1], self.output_size)
-        # Without a backward walk a state needs its last two levels alone.
-        kind, rows = (
-            ("training", walk.rows) if training else ("inference", 2 * walk.batch)
-        )
-        planes = self.planes if training else self.hidden
-        saved = x.new_empty(rows * sum(planes))
         records = self._records(x, walk) if self.recorded else []
-        last = walk.last if training else walk.last_rolling
-        finals = [state.new_empty(state.shape) for state in states]
-        copies = []
-        if isinstance(last, int):
-            copies = self._copies(finals, last, walk)
-        planes = _split(saved, rows, planes)
-        self._run(kind, (), keep, y, planes, memory(records), [], walk, copies)
-        if not copies:
+        finals = [
+            x.new_empty((1, walk.batch, size) if state is None else state.shape)
+            for state, size in zip(states, self.sizes, strict=True)
+        ]
+        # Without a backward walk a state needs its last two levels alone.
+        kind, rows, planes, last = "inference", 2 * walk.batch, self.hidden, walk.last
+        if training:
+            kind, rows, planes = "training", walk.rows, self.planes
+        else:
+            last = walk.last_rolling
+        together = isinstance(
+            last, int
+        )  # all rows end at one step: the core copies them
+        copies = self._copies(finals, last, walk) if together else ()
+        saved = x.new_empty(rows * sum(planes)) if training or not together else None
+        split = _split(saved, rows, planes)
+        self._run(kind, (), keep, y, split, memory(records), [], walk, copies)
+        if not together:
             self._gather(finals, y, saved, rows, last, walk)
         if walk.empty is not None:
             for final, state in zip(finals, states, strict=True):
-                final[..., walk.empty, :] = state[..., walk.empty, :]
+                final[..., walk.empty, :] = state[..., walk.empty, :]  # type: ignore[index]
         return [y, *finals, *records], saved
 
+    def filled(self, states: States, like: Tensor, batch: int) -> list[Tensor]:
+        """The states, with zeros (1, B, size) for those that are `None`."""
+        return [
+            like.new_zeros(1, batch, size) if state is None else state
+            for state, size in zip(states, self.sizes, strict=True)
+        ]
+
     def _copies(
-        self, finals: Sequence[Tensor], last: int, walk: Schedule
+        self, finals: Sequence[Tensor], last: Any, walk: Schedule
     ) -> list[tuple[int, int, int, int]]:
         """The final states as the core copies them: all rows of a state's last step."""
         first, batch, copies = len(self.inputs), walk.batch, []
@@ -214,9 +228,9 @@ class NativeCell:
         self,
         finals: Sequence[Tensor],
         y: Tensor,
-        saved: Tensor,
+        saved: Any,
         rows: int,
-        last: Tensor,
+        last: Any,
         walk: Schedule,
     ) -> None:
         """The final states where each row has its own last step."""
@@ -224,11 +238,11 @@ class NativeCell:
         for number, final in enumerate(finals):
             size, where = final.shape[-1], last
             if number == 0 and self.output_is_state:
-                plane, where = y.view(-1, size), walk.last
+                plane, where = y.view(-1, size), walk.last  # y keeps every level
             else:
                 plane = saved[at : at + rows * size].view(rows, size)
                 at += rows * size
-            torch.index_select(plane, 0, where, out=final.view(-1, size))
+            torch.index_select(plane, 0, where, out=final.view(-1, size))  # type: ignore[arg-type]
 
     def _records(self, x: Tensor, walk: Schedule) -> list[Tensor]:
         """New arrays, one for each recorded value."""
@@ -238,7 +252,7 @@ class NativeCell:
     def backward(
         self,
         inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
+        states: States,
         fresh: Sequence[Tensor],
         parameters: Sequence[Tensor],
         y: Tensor,
@@ -258,35 +272,15 @@ class NativeCell:
         grad_finals, grad_records = rest[: len(states)], rest[len(states) :]
         keep = _arrays(inputs, states, fresh, parameters, walk)
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
-        first, last = len(inputs), len(inputs) + len(states)
-        unwanted = walk.whole and not states_wanted
-        # Each state's cotangent is carried from the final to the initial one.
-        if unwanted and all(grad is None for grad in grad_finals):
-            carried, initial = [], [None] * len(states)
-            sizes = [size for size in self.sizes for _ in range(2)]
-            room = y.new_zeros(walk.batch * sum(sizes))
-            pairs = _split(room, walk.batch, sizes)
-        else:
-            carried = [
-                torch.zeros_like(state, memory_format=torch.contiguous_format)
-                if grad is None
-                else grad.clone(memory_format=torch.contiguous_format)
-                for state, grad in zip(states, grad_finals, strict=True)
-            ]
-            rows = walk.gradient_rows or walk.batch
-            initial = [
-                torch.empty_like(state) if walk.whole else state.new_zeros(rows, size)
-                for state, size in zip(keep[first:last], self.sizes, strict=True)
-            ]
-            both = zip(carried, initial, strict=True)
-            pairs = memory([t for pair in both for t in pair])
+        states_wanted = states_wanted or not walk.whole
+        carried, initial, pairs = self._carry(grad_finals, states_wanted, y, walk)
         make = torch.empty_like if walk.lanes is None else torch.zeros_like
         grad_inputs = [
             make(t)
             for name, t in zip(self.inputs, keep, strict=False)
             if name in wanted
         ]
-        gradients = [torch.empty_like(p) for p in keep[last:]]
+        gradients = [torch.empty_like(p) for p in keep[len(inputs) + len(states) :]]
         probes = totals = []
         if self.probed:
             totals = self._records(keep[0], walk)
@@ -297,12 +291,15 @@ class NativeCell:
         own = [*memory([grad_y]), *pairs, *memory([*grad_inputs, *probes, *totals])]
         planes = _split(saved, walk.rows, self.planes)
         self._run("backward", wanted, keep, y, planes, own, gradients, walk)
+        of_states: list[Any] = [None] * len(states)
+        if states_wanted:
+            of_states = [
+                None if s is None else v[: walk.batch].view(s.shape)
+                for v, s in zip(initial, states, strict=True)
+            ]
         if walk.whole:
             none = [torch.zeros_like(f) for f in fresh]  # nothing starts anew
-            return grad_inputs, initial, none, gradients, totals
-        of_states = [
-            v[: walk.batch].view(s.shape) for v, s in zip(initial, states, strict=True)
-        ]
+            return grad_inputs, of_states, none, gradients, totals
         if walk.empty is not None:  # a row without a step ends where it started
             for found, final in zip(of_states, carried, strict=True):
                 found[..., walk.empty, :] = final[..., walk.empty, :]
@@ -312,11 +309,38 @@ class NativeCell:
         ]
         return grad_inputs, of_states, of_fresh, gradients, totals
 
+    def _carry(
+        self, grads: Sequence[Tensor | None], wanted: bool, like: Tensor, walk: Schedule
+    ) -> tuple[list[Tensor], list[Tensor], list[Memory]]:
+        """The cotangents that are carried from each final state to the initial one.
+
+        Returns:
+            Those of the final states, which the core changes; those of the initial
+            ones, for the core to fill; the memory of both, state by state. Where nobody
+            gives and nobody wants them, they are one piece of memory, the first list.
+        """
+        batch, sizes = walk.batch, self.sizes
+        if not wanted and all(grad is None for grad in grads):
+            room = like.new_zeros(2 * batch * sum(sizes))
+            pairs = _split(room, batch, [size for size in sizes for _ in range(2)])
+            return [room], [], pairs
+        carried = [
+            like.new_zeros(batch, size)
+            if grad is None
+            else grad.clone(memory_format=torch.contiguous_format)
+            for grad, size in zip(grads, sizes, strict=True)
+        ]
+        make = like.new_empty if walk.whole else like.new_zeros
+        rows = walk.gradient_rows or batch
+        initial = [make(rows, size) for size in sizes]
+        both = zip(carried, initial, strict=True)
+        return carried, initial, memory([t for pair in both for t in pair])
+
     def _run(
         self,
         kind: str,
         wanted: tuple[str, ...],
-        keep: list[Tensor],
+        keep: Sequence[Tensor | None],
         y: Tensor,
         planes: list[Memory],
         more: list[Memory],
@@ -352,13 +376,14 @@ class NativeCell:
     def reference(
         self,
         inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
+        states: States,
         fresh: Sequence[Tensor],
         parameters: Sequence[Tensor],
         walk: Schedule,
         probes: Sequence[Tensor] = (),
     ) -> list[Tensor]:
         """The same walk stepped in torch: outputs, final states, recorded values."""
+        begin = self.filled(states, inputs[0], walk.batch)
         W = BoundWeights(self.graph, self.binding, parameters)
         if self.constant:
             lanes = _lanes(walk, inputs[0].device)
@@ -366,28 +391,29 @@ class NativeCell:
                 v[lanes] if name in self.constant else v
                 for name, v in zip(self.inputs, inputs, strict=True)
             ]
-        rows = [s.reshape(-1, s.shape[-1]) for s in states]
+        rows = [s.reshape(-1, s.shape[-1]) for s in begin]
         y, finals, records = reference.run_graph(
             self.graph, W, inputs, rows, fresh, walk, self.recorded, probes
         )
-        finals = [f.reshape(s.shape) for f, s in zip(finals, states, strict=True)]
+        finals = [f.reshape(s.shape) for f, s in zip(finals, begin, strict=True)]
         return [y, *finals, *records]
 
 
 def _arrays(
     inputs: Sequence[Tensor],
-    states: Sequence[Tensor],
+    states: States,
     fresh: Sequence[Tensor],
     parameters: Sequence[Tensor],
     walk: Schedule,
-) -> list[Tensor]:
+) -> list[Any]:
     """What a walk reads, in order; the fresh states are the initial ones' last row."""
     if walk.starts is not None:
         states = [
-            torch.cat([s.reshape(-1, s.shape[-1]), f[None]])
+            torch.cat([s.reshape(-1, s.shape[-1]), f[None]])  # type: ignore[union-attr]
             for s, f in zip(states, fresh, strict=True)
         ]
-    return [t.contiguous() for t in (*inputs, *states, *parameters)]
+    arrays = (*inputs, *states, *parameters)
+    return [None if t is None else t.contiguous() for t in arrays]
 
 
 def _lanes(walk: Schedule, device: torch.device) -> Tensor:
@@ -399,13 +425,15 @@ def _lanes(walk: Schedule, device: torch.device) -> Tensor:
     return found.to(device)
 
 
-def memory(tensors: Sequence[Tensor]) -> list[Memory]:
-    """Where contiguous tensors are, as the core takes them."""
-    return [(t.data_ptr(), t.numel()) for t in tensors]
+def memory(tensors: Sequence[Tensor | None]) -> list[Memory]:
+    """Where contiguous tensors are, as the core takes them; `None` is left to it."""
+    return [_LEFT_OUT if t is None else (t.data_ptr(), t.numel()) for t in tensors]
 
 
-def _split(whole: Tensor, rows: int, sizes: Sequence[int]) -> list[Memory]:
+def _split(whole: Tensor | None, rows: int, sizes: Sequence[int]) -> list[Memory]:
     """A matrix (rows, size) for each size, one after the other."""
+    if whole is None:
+        return [_LEFT_OUT] * len(sizes)
     address, element, parts = whole.data_ptr(), whole.element_size(), []
     for size in sizes:
         parts.append((address, rows * size))
@@ -491,7 +519,7 @@ class BoundWeights:
 def walk(
     cell: NativeCell,
     x: Tensor,
-    states: Sequence[Tensor],
+    states: States,
     inputs: Mapping[str, Tensor],
     parameters: Sequence[Tensor],
     *,
@@ -506,7 +534,7 @@ def walk(
         cell: its programs.
         x: (T, B, input_size), T ≥ 1; (Σ batch_sizes, input_size) if it is packed.
         states: the initial states, (B, size) or (1, B, size) each; the final ones have
-            the same shape.
+            the same shape. `None` is zeros (1, B, size).
         inputs: the named inputs, shaped like x; a constant one (B, size).
         parameters: as the cell's binding lists them.
         reverse: walk from the last step to the first.
@@ -524,11 +552,12 @@ def walk(
     sources = [x, *(inputs[name] for name in cell.inputs[1:])]
     dtype = parameters[0].dtype if parameters else x.dtype
     sources = [t if t.dtype == dtype else t.to(dtype) for t in sources]  # autocast
-    states = [t if t.dtype == dtype else t.to(dtype) for t in states]
+    states = [t if t is None or t.dtype == dtype else t.to(dtype) for t in states]
     fresh = [t if t.dtype == dtype else t.to(dtype) for t in fresh]
     learned = any(t.requires_grad for t in fresh)
     if torch.compiler.is_compiling():
         order = order or Order(x.shape[0], x.shape[1])
+        states = cell.filled(states, sources[0], order.batch)
         tensors = sources, states, fresh, list(parameters)
         sequences = list(order.batch_sizes or ()), order.lengths, order.resets
         training = torch.is_grad_enabled()
@@ -540,11 +569,15 @@ def walk(
         schedule = order.schedule(reverse, learned)
     if schedule.starts is None:
         fresh = []
+    if not schedule.whole:
+        states = cell.filled(states, sources[0], schedule.batch)
     if transformed():
         y, *finals = cell.reference(sources, states, fresh, parameters, schedule)
         return y, finals
     tensors = (*sources, *states, *fresh, *parameters, *probes)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in tensors
+    ):
         counts = [len(part) for part in (sources, states, fresh, parameters)]
         y, *finals = _Walk.apply(cell, schedule, counts, *tensors)  # type: ignore[misc]
         return y, finals
@@ -602,9 +635,7 @@ def _gradients(
     wanted = tuple(n for n, need in zip(cell.inputs, needed, strict=False) if need)
     at = len(parts[0])
     states_wanted = any(needed[at : at + len(parts[1])])
-    found, *rest = cell.backward(
-        *parts, y, saved, grads, walk, wanted, states_wanted
-    )
+    found, *rest = cell.backward(*parts, y, saved, grads, walk, wanted, states_wanted)
     of_inputs = [found.pop(0) if n in wanted else None for n in cell.inputs]
     return [*of_inputs, *(gradient for part in rest for gradient in part)]
 
@@ -718,7 +749,8 @@ def _walk_op(
     walk = order.schedule(reverse, learned)
     arguments = inputs, states, fresh, parameters, walk, training
     results, saved = _known(key).forward(*arguments)
-    return [*results, saved if training else saved.new_empty(0)]
+    nothing = results[0].new_empty(0)
+    return [*results, saved if training and saved is not None else nothing]
 
 
 @_walk_op.register_fake

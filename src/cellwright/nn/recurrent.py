@@ -152,6 +152,8 @@ class Recurrent(ChoosesEngine, nn.Module):
             CellWeights(graph, hidden_size, device, dtype) for graph in self.graphs
         )
         self.learn_initial_state = learn_initial_state
+        zero = all(init == 0 for _, init in self._declared)
+        self._from_zero = zero and not learn_initial_state
         self.initial_states = (
             nn.ModuleList(_learned(graph, device, dtype) for graph in self.graphs)
             if learn_initial_state
@@ -246,11 +248,17 @@ class Recurrent(ChoosesEngine, nn.Module):
         layout = Layout(x, self.batch_first, lengths, resets)
         for name, value in named.items():
             layout.check_named(name, value)
-        states = self._initial_states(x, state, layout)
+        engine = self.watched_engine if self._watchers else self.engine
+        drawing = self.training and self._regularised
+        alone = engine == "native" and len(self._natives) == 1 and not self._watchers
+        states: Any
+        if state is None and alone and self._from_zero and not drawing:
+            states = [None] * len(self._declared)  # the core's zeros
+        else:
+            states = self._initial_states(x, state, layout)
         x = layout.enter(x)
         named = {n: layout.enter(v) for n, v in named.items()}
         own = [] if layout.order.resets is None else self.own_states()
-        engine = self.watched_engine if self._watchers else self.engine
 
         def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             fresh = [states[k] for states in own]
@@ -261,8 +269,8 @@ class Recurrent(ChoosesEngine, nn.Module):
 
         y, finals = run_layers(
             run, x, states, self.num_layers, self.directions,
-            drop if self.training and self._regularised else None,
-            single=engine == "native" and not self._watchers,
+            drop if drawing else None,
+            single=alone,
         )  # fmt: skip
         finals = [layout.leave_state(f) for f in finals]
         return layout.leave(y), finals[0] if len(finals) == 1 else tuple(finals)
@@ -411,7 +419,7 @@ class Recurrent(ChoosesEngine, nn.Module):
 def run_layers(
     run: Run,
     x: Tensor,
-    states: Sequence[Tensor],
+    states: Sequence[Any],
     num_layers: int,
     directions: int,
     drop: Callable[[str, Tensor], Tensor] | None,
@@ -425,13 +433,14 @@ def run_layers(
         x: (T, B, input_size).
         states: (num_layers · directions, B, size) each.
         drop: `(where, x) -> x`, dropout of what flows along, if there is any.
-        single: `run` takes and gives states (1, B, size) too.
+        single: there is one layer and direction, and `run` takes and gives states
+            (1, B, size), or `None` for zeros.
 
     Returns:
         The last layer's outputs, directions concatenated, and the final states.
     """
     drop = drop or _flow
-    if single and num_layers == directions == 1:  # its states need no cutting out
+    if single:  # its states need no cutting out
         y, news = run(0, drop("input_dropout", x), list(states))
         return drop("output_dropout", y), news
     finals: list[list[Tensor]] = []

@@ -83,10 +83,14 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             return super().forward(input, hx)
         single = self.mode != "LSTM"
         layout = self._check(input, hx, lengths, resets)
-        if hx is None:
-            olds = self._first_states(layout.order.batch)
-        else:
+        alone = engine == "native" and len(self._natives) == 1 and not self._watchers
+        olds: Any
+        if hx is not None:
             olds = [layout.enter_state(s) for s in ([hx] if single else hx)]
+        elif alone:
+            olds = [None] * (1 if single else 2)  # the core's zeros
+        else:
+            olds = self._first_states(layout.order.batch)
         own = [] if layout.order.resets is None else self._first_states(1)
 
         def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -100,7 +104,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         y, finals = run_layers(
             run, layout.enter(input), olds, self.num_layers, self.directions,
             drop if self.dropout else None,
-            single=engine == "native" and not self._watchers,
+            single=alone,
         )  # fmt: skip
         finals = [layout.leave_state(f) for f in finals]
         return layout.leave(y), finals[0] if single else tuple(finals)
