@@ -71,11 +71,15 @@ template <class T> struct Tile {
     const TileView<T>* views;
 };
 
-template <class T> struct Kernels {
+// How wide the loops of an instruction set are, for one element type.
+struct Widths {
     int lanes;                // elements of a vector
     int vectors;              // side by side where there are many rows …
     int vectors_of_few_rows;  // … and few: enough independent sums to keep busy
     int tile_rows;            // rows a tile has at most
+};
+
+template <class T> struct Kernels : Widths {
     void (*product)(const Product<T>&);
     void (*outer)(const Outer<T>&);
     void (*pointwise)(const Tile<T>&);

@@ -189,3 +189,29 @@ TEST_CASE("a stepper refuses what does not fit") {
     CHECK_THROWS_WITH_AS(step.step(nowhere, 1, nullptr), doctest::Contains("no memory"),
                          std::invalid_argument);
 }
+
+TEST_CASE("final rows are copied, and a state without initial rows starts from zeros") {
+    for (const KernelSet* isa : available_isas())
+        for (int threads : {1, 2}) {
+            Run run(3, 5, 3, 21);
+            const Program program = make_forward(run.I, run.H);
+            std::fill(run.initial.begin(), run.initial.end(), 0.0);
+            cellwright::run(program, run.call(*isa, threads));
+            const std::vector<double> expected = run.h;
+            std::fill(run.h.begin(), run.h.end(), 7.0);
+            std::vector<double> last(run.B * run.H, 7.0);
+            Call call = run.call(*isa, threads);
+            call.arrays[2] = {nullptr, 0, run.H, run.H};
+            call.finals = {{1, 2 * run.B, {last.data(), run.B, run.H, run.H}}};
+            cellwright::run(program, call);
+            CHECK(run.h == expected);
+            CHECK(std::equal(last.begin(), last.end(), expected.end() - run.B * run.H));
+            call.finals[0].row += 1;
+            CHECK_THROWS_WITH(cellwright::run(program, call),
+                              "[h] has not so many final rows");
+            call.finals = {};
+            call.arrays[1] = {nullptr, 0, run.H, run.H};
+            CHECK_THROWS_WITH(cellwright::run(program, call),
+                              "[h] expected 15 rows; received 0");
+        }
+}

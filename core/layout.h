@@ -1,0 +1,160 @@
+// How the work of one call is cut and who does it: units into blocks of vectors, levels
+// into chunks, what has no order into tasks; and where everything lies in the workspace.
+// Offsets are in bytes, sizes in elements.
+#pragma once
+
+#include <vector>
+
+#include "kernels.h"
+#include "program.h"
+#include "walk.h"
+#include "workspace.h"
+
+namespace cellwright {
+
+constexpr int64_t kMaxLanes = 16;  // of any vector
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// What one block of units reads of a term's or gradient's source: all of it, or the
+// heads that the block meets.
+struct Range {
+    int64_t begin, count;  // source columns; for a transposed term: blocks of the panel
+    int64_t at;            // where its weights, or sums, begin: an offset in elements
+};
+
+struct TermLayout {
+    int vectors;  // side by side in all: columns * vectors of a block
+    int abreast;  // of them in one product at most
+    std::vector<Range> ranges;
+    size_t weights;
+
+    int groups() const { return int(ceil_div(vectors, abreast)); }  // products of a block
+};
+
+struct StageLayout {
+    int vectors;           // of a block
+    int64_t width;         // of a block, in elements
+    int64_t blocks;
+    int64_t tile_rows;
+    std::vector<TermLayout> terms;
+    std::vector<Instruction> begin;  // sets the accumulators
+    size_t row_registers;
+    size_t hoisted = 0;      // terms that are summed up for many levels at once
+    int64_t sums_row = 0;    // elements of a row of those sums, within a block
+    size_t sums = 0;         // [block][row of the chunk][accumulator][width]
+};
+
+struct PanelLayout {
+    int64_t block, row, stride;  // elements of a row, from row to row, from block to block
+    bool reduced = false;
+    size_t sums;
+};
+
+struct GradientLayout {
+    std::vector<Range> ranges;
+    size_t sums;
+    size_t source;  // of the walk's
+    int64_t slice;  // columns of a task
+};
+
+// What gradients multiply a panel by: for a chunk, column by column.
+struct SourceLayout {
+    View view;
+    Axis axis;
+    int64_t width, stride;  // columns, and from one to the next
+    size_t columns;
+};
+
+struct Chunk {
+    int64_t first_level, last_level;  // [first, last)
+    int64_t base, rows;               // counted in the order of the walk
+    int64_t first_child, children;    // over trees: of its rows
+};
+
+// Of a chunk's work that has no order: a tile of a stage, a slice of a gradient, or the
+// column sums of a panel's block.
+struct Task {
+    enum Kind { tile, gradient, reduction } kind;
+    int index;
+    int64_t block, part;
+};
+
+class Layout {
+protected:
+    Layout(const Program& program, const Call& call, const Widths& widths);
+
+    // Whether the caller leaves an array to the core: see `Buffer`.
+    bool left_out(size_t array) const;
+
+    int64_t scratch_stride(const Array& a) const;  // from row to row
+
+    int panel_stage(const Stage& s, const Term& t) const {
+        return program_.arrays[s.views[t.view].array].stage;
+    }
+
+    // Over trees: the first of a row's own children.
+    int64_t first_child(int64_t row) const {
+        return trees_ && trees_->first_child ? trees_->first_child[row] : 0;
+    }
+
+    int64_t rows_of(const Chunk& chunk, Axis axis) const {
+        return axis == Axis::child ? chunk.children : chunk.rows;
+    }
+
+    const Program& program_;
+    const Call& call_;
+    const Schedule& schedule_;
+    const Widths& widths_;
+    const int64_t element_size_;
+    const Trees* const trees_ = schedule_.trees;
+    const std::vector<bool> written_ = program_.written();  // by array
+
+    int64_t lanes_ = 0;        // rows of the widest level
+    int64_t block_ = 0;        // rows of a level in a rolling array
+    int64_t walked_ = 0;       // rows of all levels
+    int64_t chunk_rows_ = 0;   // rows of the largest chunk
+    int64_t level_children_ = 0, chunk_children_ = 0;  // over trees: the most there are
+    int64_t table_rows_ = 0;   // of a thread's table: where each row is, view by view
+    int64_t work_ = 0;         // multiply-adds a row, and as many weights
+    int threads_ = 1;          // that may take part; a walk then has those that came
+    bool shared_stages_ = false;  // threads share each stage, rather than own rows
+    bool own_rows_ = false;       // they could: rows are independent
+    bool hoists_ = false;         // inputs' products are summed up before a chunk
+
+    std::vector<StageLayout> layouts_;
+    std::vector<PanelLayout> panels_;  // by array
+    std::vector<GradientLayout> gradients_;
+    std::vector<SourceLayout> sources_;
+    std::vector<Chunk> chunks_;
+    std::vector<int64_t> ranks_;       // rows walked before each level
+    std::vector<int64_t> starts_;      // the first start of each level
+    std::vector<Task> tasks_;
+    size_t nothing_ = 0, nothing_size_ = 0;        // a row of zeros
+    std::vector<size_t> scratch_;                  // by array
+    std::vector<size_t> tiles_, tables_, lost_;    // of each thread; `lost_` is what is
+                                                   // written to no row of a tree
+    Workspace memory_;
+
+private:
+    void lay_out_levels();
+    void lay_out_chunks();
+    void choose_threads();
+    void lay_out_stages();
+    void lay_out_terms(size_t index);
+    void lay_out_memory();
+    void lay_out_scratch();
+    void lay_out_sums();
+    void lay_out_tasks();
+
+    size_t source_of(const Gradient& g);
+    size_t leading_inputs(const Stage& s) const;
+    int vectors_of_block(const Stage& s) const;
+    int64_t rows_at_once() const;
+    int vectors_abreast(int64_t rows) const;
+    int64_t odd_lines(int64_t elements) const;
+    int64_t most_rows(Axis axis) const;  // of the largest chunk
+    size_t reserve(int64_t elements) { return memory_.reserve<char>(elements * element_size_); }
+};
+
+}  // namespace cellwright
