@@ -20,6 +20,7 @@ constexpr int64_t kFewRows = 2;            // too few to fill a micro-kernel's r
 constexpr int64_t kSliceColumns = 96;      // of a gradient: the grain of its tasks
 constexpr int64_t kOneThread = 1 << 18;    // multiply-adds not worth a second thread
 constexpr int64_t kOneLevel = 1 << 18;     // the same of a level that threads share
+constexpr int64_t kOneWalker = 1 << 23;    // the same where one thread walks all levels
 constexpr int64_t kOwnRows = 8;            // rows a thread needs to walk on its own
 constexpr int64_t kOwnWeights = 3 << 19;   // bytes of weights a thread may walk past
 
@@ -48,11 +49,12 @@ Layout::Layout(const Program& program, const Call& call, const Widths& widths)
       lanes_(widest(schedule_)),
       block_(block_rows(schedule_)) {
     lay_out_levels();
-    // Few rows a level use a product badly. What needs no state needs not wait for it.
-    hoists_ = !program_.backward && trees_ == nullptr && schedule_.levels > 1 &&
-              lanes_ < kOwnRows;
-    lay_out_chunks();
     choose_threads();
+    // Few rows a level use a product badly. What needs no state needs not wait for it; but
+    // threads with rows of their own would have to wait for one another.
+    hoists_ = !program_.backward && trees_ == nullptr && schedule_.levels > 1 &&
+              lanes_ < kOwnRows && (threads_ == 1 || shared_stages_);
+    lay_out_chunks();
     lay_out_stages();
     lay_out_memory();
 }
@@ -248,9 +250,9 @@ void Layout::lay_out_chunks() {
 
 // Rows are independent in a dense walk, so threads may each walk rows of their own;
 // where those are few, or the weights too many to pass by twice, they share each
-// stage's units and meet after it, if a level is worth a meeting. Where it is not and
-// rows do depend on one another, the first thread walks alone; the others come for
-// what has no order.
+// stage's units and meet after it, if a level is worth a meeting. Where it is not, one
+// row, or rows that depend on one another, are walked by the first thread alone; others
+// come for what has no order, if it is long: on a busy machine they let it wait.
 void Layout::choose_threads() {
     for (const Stage& s : program_.stages)
         for (const Term& t : s.terms)
@@ -260,6 +262,8 @@ void Layout::choose_threads() {
     shared_stages_ = threads_ > 1 && work_ * lanes_ >= kOneLevel &&
                      (!own_rows_ || lanes_ < kOwnRows * threads_ ||
                       work_ * element_size_ > kOwnWeights);
+    const bool alone = !shared_stages_ && (!own_rows_ || lanes_ == 1);
+    if (alone && (!program_.backward || work_ * walked_ < kOneWalker)) threads_ = 1;
 }
 
 void Layout::lay_out_memory() {
