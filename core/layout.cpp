@@ -64,7 +64,6 @@ bool Layout::left_out(size_t array) const {
            cellwright::left_out(program_, call_, array, written_[array]);
 }
 
-// Of the largest chunk.
 int64_t Layout::most_rows(Axis axis) const {
     return axis == Axis::child ? chunk_children_ : chunk_rows_;
 }
@@ -170,10 +169,11 @@ int Layout::vectors_abreast(int64_t rows) const {
 void Layout::lay_out_terms(size_t index) {
     const Stage& s = program_.stages[index];
     StageLayout& l = layouts_[index];
-    for (const Term& t : s.terms) {
+    for (size_t i = 0; i < s.terms.size(); ++i) {
+        const Term& t = s.terms[i];
         TermLayout term{};
         term.vectors = int(t.columns.size()) * l.vectors;
-        const bool level = s.when == When::level && l.terms.size() >= l.hoisted;
+        const bool level = s.when == When::level && i >= l.hoisted;
         term.abreast = vectors_abreast(level ? rows_at_once() : chunk_rows_);
         int64_t at = 0;
         for (int64_t b = 0; b < l.blocks; ++b) {
@@ -262,6 +262,8 @@ void Layout::choose_threads() {
     shared_stages_ = threads_ > 1 && work_ * lanes_ >= kOneLevel &&
                      (!own_rows_ || lanes_ < kOwnRows * threads_ ||
                       work_ * element_size_ > kOwnWeights);
+    if (own_rows_ && !shared_stages_ && !program_.backward)
+        threads_ = int(std::min<int64_t>(threads_, lanes_));
     const bool alone = !shared_stages_ && (!own_rows_ || lanes_ == 1);
     if (alone && (!program_.backward || work_ * walked_ < kOneWalker)) threads_ = 1;
 }

@@ -551,7 +551,8 @@ private:
         const T* panel = buffers_[g.panel].data + task.block * panels_[g.panel].stride +
                          g.first * s.width;
         T* sums = memory_.at<T>(l.sums) + range.at - range.begin * o.sums_stride;
-        for (int first = 0, group = 0, groups = int(ceil_div(vectors, kernels_.vectors)); group < groups; ++group) {
+        const int groups = int(ceil_div(vectors, kernels_.vectors));
+        for (int first = 0, group = 0; group < groups; ++group) {
             const int next = (group + 1) * vectors / groups;
             o.vectors = next - first;
             o.sums = sums + first * W;
@@ -791,7 +792,8 @@ void run(const Program& program, const Call& call) {
     check_call(program, call, written);
     if (walked_rows(call.schedule) == 0) {
         for (const Buffer& g : call.gradients)
-            if (g.data != nullptr) std::memset(g.data, 0, size_t(g.rows * g.columns) * call.element_size);
+            if (g.data != nullptr)
+                std::memset(g.data, 0, size_t(g.rows * g.columns) * call.element_size);
         return;
     }
     for (size_t i = 0; i < call.arrays.size(); ++i) {

@@ -60,15 +60,16 @@ struct Schedule {
     const Trees* trees = nullptr;
 };
 
-// `rows` rows of `columns` elements, `stride` elements apart. No memory and no rows is an
-// array that the caller leaves to the core: initial rows that are read are zeros then, and
-// a forward walk's rolling array is scratch.
+// `rows` rows of `columns` elements, `stride` elements apart. `Buffer{}` leaves an array of a
+// sequence to the core: initial rows that are read are zeros then, and a forward walk's
+// rolling array is scratch.
 struct Buffer {
     void* data;
     int64_t rows, columns, stride;
 };
 
-// What is copied out of an array when the walk has ended: rows from `row` on.
+// What is copied out of an array when the walk has ended: rows from `row` on. Where there
+// was no row to walk nothing is.
 struct Final {
     size_t array;
     int64_t row;

@@ -186,19 +186,14 @@ def test_a_call_that_does_not_fit_is_refused(spoil, message):
 
 
 def rolling_call(T=3, B=2, X=3, H=4):
-    """A GRU that forgets all but two levels of its state, and its output."""
+    """An LSTM's inference: of c the last two levels are kept."""
     plan = make_plan("lstm", X, H)
     program = plan.inference
-    torch.manual_seed(3)
-    sizes = [
-        T * B,
-        T * B,
-        B,
-        2 * B,
-        B,
-    ]  # x, h and where it starts, c and where it starts
-    arrays = [np.random.default_rng(1).normal(size=(n, a.columns))
-              for n, a in zip(sizes, program.arrays, strict=False)]  # fmt: skip
+    rows = T * B, T * B, B, 2 * B, B  # of x, h, where it starts, c, where it starts
+    draw = np.random.default_rng(1).normal
+    arrays = [
+        draw(size=(n, a.columns)) for n, a in zip(rows, program.arrays, strict=False)
+    ]
     assert [a.rows for a in program.arrays[:5]] == [
         "sequence", "sequence", "initial", "rolling", "initial"
     ]  # fmt: skip
@@ -222,7 +217,7 @@ def test_arrays_left_to_the_core_and_final_rows(steps):
     last = arrays[3][2 * walk.last_rolling :][:2]
     arrays[1][:] = 7
     final = np.full((2, 4), 7.0)
-    given = [address(arrays[0]), address(arrays[1]), (0, 0), (0, 0), (0, 0)]
+    given = [address(arrays[0]), address(arrays[1]), None, None, None]
     finals = [(3, 2 * walk.last_rolling, *address(final))]
     core.run(program, walk.core, 8, given, parameters, (), 1, "", finals)
     assert np.array_equal(arrays[1], y)
@@ -239,14 +234,16 @@ def test_arrays_left_to_the_core_and_final_rows(steps):
         (lambda a, out: (1, -1, *address(out)), "not so many final rows"),
         (lambda a, out: (2, 0, *address(out)), "not so many final rows"),
         (lambda a, out: (1, 0, *address(a[1][:2])), r"\[h\] is written and overlaps"),
-        (lambda a, out: (1, 0, *address(a[0])), r"overlaps"),
+        (lambda a, out: (1, 0, a[0].ctypes.data, 8), "overlaps"),
         (lambda a, out: (1, 0, 0, out.size), "no memory"),
+        (lambda a, out: (1, 0, out.ctypes.data, 7), "whole rows"),
+        (lambda a, out: (1, 0, out.ctypes.data, -8), "whole rows"),
     ],
 )
 def test_final_rows_that_do_not_fit_are_refused(final, message):
     program, arrays, parameters = rolling_call()
     out = np.full((2, 4), 7.0)
-    given = [address(arrays[0]), address(arrays[1]), (0, 0), (0, 0), (0, 0)]
+    given = [address(arrays[0]), address(arrays[1]), None, None, None]
     order = schedule.dense(3, 2).core
     with pytest.raises(ValueError, match=message):
         core.run(program, order, 8, given, parameters, (), 1, "", [final(arrays, out)])
@@ -256,9 +253,16 @@ def test_final_rows_that_do_not_fit_are_refused(final, message):
 def test_only_what_the_core_can_make_may_be_left_to_it():
     for missing in 0, 1:
         program, arrays, parameters = rolling_call()
-        arrays[missing] = (0, 0)
-        with pytest.raises(ValueError, match=r"expected 6 rows; received 0"):
+        arrays[missing] = None
+        with pytest.raises(ValueError, match=r"columns; received 0"):
             run(program, arrays, parameters)
+
+
+def test_an_empty_array_is_not_one_that_is_left_out():
+    program, arrays, parameters = rolling_call()
+    arrays[2] = (0, 0)
+    with pytest.raises(ValueError, match=r"expected 2 rows; received 0"):
+        run(program, arrays, parameters)
 
 
 def test_a_lane_array_has_a_row_for_each_lane():

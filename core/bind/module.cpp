@@ -197,9 +197,10 @@ OwnedSchedule make_trees(const Indices& counts, const Indices& place, const Indi
 
 // -- a buffer is any DLPack array of two dimensions, or, without its cost, the tuple
 // (address, rows, columns, stride in elements) of memory that the caller keeps alive, or
-// (address, elements) of rows without gaps
+// (address, elements) of rows without gaps; None is left to the core
 
 Buffer read_buffer(const nb::handle& h, int element_size) {
+    if (h.is_none()) return {};
     if (nb::isinstance<nb::tuple>(h)) {
         void* const data = reinterpret_cast<void*>(get<uintptr_t>(h, 0));
         const int64_t count = get<int64_t>(h, 1);
@@ -232,6 +233,8 @@ std::vector<Final> read_finals(const nb::handle& items, const Program& program) 
         if (array >= program.arrays.size())
             throw std::invalid_argument("[call] a final row's array is not among them");
         const int64_t columns = program.arrays[array].columns, count = get<int64_t>(f, 3);
+        if (count < 0 || count % columns != 0)
+            throw std::invalid_argument("[call] final rows must be whole rows");
         void* const data = reinterpret_cast<void*>(get<uintptr_t>(f, 2));
         out.push_back({array, get<int64_t>(f, 1), {data, count / columns, columns, columns}});
     }

@@ -201,7 +201,7 @@ TEST_CASE("final rows are copied, and a state without initial rows starts from z
             std::fill(run.h.begin(), run.h.end(), 7.0);
             std::vector<double> last(run.B * run.H, 7.0);
             Call call = run.call(*isa, threads);
-            call.arrays[2] = {nullptr, 0, run.H, run.H};
+            call.arrays[2] = {};
             call.finals = {{1, 2 * run.B, {last.data(), run.B, run.H, run.H}}};
             cellwright::run(program, call);
             CHECK(run.h == expected);
@@ -210,8 +210,8 @@ TEST_CASE("final rows are copied, and a state without initial rows starts from z
             CHECK_THROWS_WITH(cellwright::run(program, call),
                               "[h] has not so many final rows");
             call.finals = {};
-            call.arrays[1] = {nullptr, 0, run.H, run.H};
+            call.arrays[1] = {};
             CHECK_THROWS_WITH(cellwright::run(program, call),
-                              "[h] expected 15 rows; received 0");
+                              "[h] expected 21 columns; received 0");
         }
 }

@@ -33,11 +33,10 @@ except ImportError as error:  # a pure Python build, or a broken one
 _SHARES_THREADS = _core is not None and share_threads(_core)
 
 DTYPES = (torch.float32, torch.float64)
-Memory = tuple[int, int]  # address, elements
+Memory = tuple[int, int] | None  # address, elements; or left to the core
 Parts = tuple[list[Any], list[Any], list[Any], list[Any]]
 
 States = Sequence[Tensor | None]
-_LEFT_OUT: Memory = 0, 0
 
 _CELLS: dict[str, NativeCell] = {}  # by key
 
@@ -192,9 +191,8 @@ class NativeCell:
             kind, rows, planes = "training", walk.rows, self.planes
         else:
             last = walk.last_rolling
-        together = isinstance(
-            last, int
-        )  # all rows end at one step: the core copies them
+        # Where all rows end at one step, the core copies them.
+        together = isinstance(last, int)
         copies = self._copies(finals, last, walk) if together else ()
         saved = x.new_empty(rows * sum(planes)) if training or not together else None
         split = _split(saved, rows, planes)
@@ -427,14 +425,15 @@ def _lanes(walk: Schedule, device: torch.device) -> Tensor:
 
 def memory(tensors: Sequence[Tensor | None]) -> list[Memory]:
     """Where contiguous tensors are, as the core takes them; `None` is left to it."""
-    return [_LEFT_OUT if t is None else (t.data_ptr(), t.numel()) for t in tensors]
+    return [None if t is None else (t.data_ptr(), t.numel()) for t in tensors]
 
 
 def _split(whole: Tensor | None, rows: int, sizes: Sequence[int]) -> list[Memory]:
     """A matrix (rows, size) for each size, one after the other."""
     if whole is None:
-        return [_LEFT_OUT] * len(sizes)
-    address, element, parts = whole.data_ptr(), whole.element_size(), []
+        return [None] * len(sizes)
+    address, element = whole.data_ptr(), whole.element_size()
+    parts: list[Memory] = []
     for size in sizes:
         parts.append((address, rows * size))
         address += rows * size * element
@@ -749,8 +748,10 @@ def _walk_op(
     walk = order.schedule(reverse, learned)
     arguments = inputs, states, fresh, parameters, walk, training
     results, saved = _known(key).forward(*arguments)
-    nothing = results[0].new_empty(0)
-    return [*results, saved if training and saved is not None else nothing]
+    if not training:  # the op has one number of results
+        saved = results[0].new_empty(0)
+    assert saved is not None
+    return [*results, saved]
 
 
 @_walk_op.register_fake
