@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import cellwright as cw
-from cellwright.engine import native, reference
+from cellwright.engine import native, native_op, reference
 from oracles import flat, normal, random_cotangents, randomise
 
 EXTRA_SIZES = {"proj_size": 6}
@@ -49,7 +49,7 @@ def run_engine(layer, leaves, engine, reverse=False):
         return flat(reference.run(layer.cell, W, x, states, named, reverse=reverse))
     cell = layer._natives[0]
     parameters = W.in_order(cell.binding.parameters)
-    return flat(native.walk(cell, x, states, named, parameters, reverse=reverse))
+    return flat(native_op.walk(cell, x, states, named, parameters, reverse=reverse))
 
 
 def everything(layer, leaves, engine, reverse=False):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import cellwright as cw
-from cellwright.engine import native
+from cellwright.engine import native_op
 from native_cases import make_layer, make_leaves
 
 core = pytest.importorskip("cellwright._core")
@@ -148,7 +148,7 @@ def test_opcheck(training, packed):
     sizes = [2, 2, 1] if packed else []
     sequences = sizes, None, None, False, False  # no lengths, no resets
     arguments = (inputs, states, [], parameters, cell.key, *sequences, training)
-    torch.library.opcheck(native._walk_op, arguments)
+    torch.library.opcheck(native_op._walk_op, arguments)
 
 
 @pytest.mark.filterwarnings("ignore")

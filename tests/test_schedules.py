@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import cellwright as cw
 import oracles
-from cellwright.engine import native, reference, schedule
+from cellwright.engine import native, native_op, reference, schedule
 from oracles import (
     assert_close,
     assert_same_values_and_gradients,
@@ -671,7 +671,7 @@ def test_opcheck_with_lengths_and_resets(training):
         inputs, states, fresh, parameters, cell.key, [], lengths, some_resets(), False,
         training, training,
     )  # fmt: skip
-    torch.library.opcheck(native._walk_op, arguments)
+    torch.library.opcheck(native_op._walk_op, arguments)
 
 
 def test_double_backward_through_lengths_and_resets():

@@ -16,13 +16,8 @@ from torch import Tensor
 from ..compiler.plan import Plan
 from ..compiler.split import split_affines
 from . import trees
-from .native import (
-    BoundWeights,
-    NativeCell,
-    differentiable_gradients,
-    memory,
-    transformed,
-)
+from .native import BoundWeights, NativeCell, memory
+from .native_op import differentiable_gradients, transformed
 from .trees import TreeSchedule
 
 

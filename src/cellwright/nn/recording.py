@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..engine import native, reference
+from ..engine import native_op, reference
 from ..engine.native import NativeCell
 from ..engine.schedule import Order, dense
 from ..language.names import recordable
@@ -64,7 +64,7 @@ def run_watched(
         cell, parameters: what the native engine runs.
         W: the weights by name, for the reference.
         layout: of the recorded values.
-        The others are as `native.walk` takes them.
+        The others are as `native_op.walk` takes them.
 
     Returns:
         The outputs and the final states.
@@ -72,14 +72,14 @@ def run_watched(
     Raises:
         ArgumentError: inside torch.compile or torch.func, as they trace the layer.
     """
-    native.check_values_may_leave()
+    native_op.check_values_may_leave()
     names = recordable(cell.graph)
     watchers = [(w, w.wants(layer, k, names)) for w in layer._watchers]
     nodes = tuple(sorted({node for _, wanted in watchers for node in wanted.values()}))
     gradients = any(w.gradients for w, _ in watchers) and torch.is_grad_enabled()
     probes = _probes(cell, nodes, x, parameters) if gradients else []
     if layer.watched_engine == "native":
-        y, news = native.walk(
+        y, news = native_op.walk(
             cell.recording(nodes, gradients),
             x,
             states,

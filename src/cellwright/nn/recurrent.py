@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .. import cells as zoo
 from ..compiler.bindings import own_parameters
-from ..engine import native, reference
+from ..engine import native_op, reference
 from ..engine.native import NativeCell
 from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.errors import did_you_mean
@@ -301,7 +301,7 @@ class Recurrent(ChoosesEngine, nn.Module):
             if self._watchers:
                 call = cell, W, parameters, x, olds, named, layout.padded
                 return run_watched(self, k, *call, **how)
-            return native.walk(cell, x, olds, named, parameters, **how)
+            return native_op.walk(cell, x, olds, named, parameters, **how)
         if engine == "torch":
             assert self._layout is not None
             flat = torch_kernels.pack(self._layout, self.graphs[k], W)

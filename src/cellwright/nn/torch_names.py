@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..compiler.bindings import packed_parameters
-from ..engine import native, reference
+from ..engine import native, native_op, reference
 from ..language import Cell
 from . import torch_kernels
 from .engines import ChoosesEngine
@@ -126,7 +126,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             call = self._natives[k], self.cells[k], flat, x, olds, {}, layout.padded
             return run_watched(self, k, *call, **how)
         if engine == "native":
-            return native.walk(self._natives[k], x, olds, {}, flat, **how)
+            return native_op.walk(self._natives[k], x, olds, {}, flat, **how)
         if engine == "torch":
             kernel = self._layout.kernel
             return torch_kernels.run(kernel, flat, x, olds, **how, biased=self.bias)

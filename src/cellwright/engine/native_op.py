@@ -1,0 +1,336 @@
+"""The native engine as torch sees it: one walk, differentiable, one node of a graph.
+
+`walk` runs a `NativeCell`: straight on the core without gradients, as an autograd
+function with them, and as the custom op `cellwright::walk` where torch traces
+(torch.compile, torch.export).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..language import ArgumentError
+from .native import CELLS, NativeCell, States
+from .schedule import Order, Schedule, dense
+
+Parts = tuple[list[Any], list[Any], list[Any], list[Any]]
+
+
+def walk(
+    cell: NativeCell,
+    x: Tensor,
+    states: States,
+    inputs: Mapping[str, Tensor],
+    parameters: Sequence[Tensor],
+    *,
+    reverse: bool = False,
+    order: Order | None = None,
+    fresh: Sequence[Tensor] = (),
+    probes: Sequence[Tensor] = (),
+) -> tuple[Tensor, list[Tensor]]:
+    """Walk a cell over a sequence.
+
+    Args:
+        cell: its programs.
+        x: (T, B, input_size), T ≥ 1; (Σ batch_sizes, input_size) if it is packed.
+        states: the initial states, (B, size) or (1, B, size) each; the final ones have
+            the same shape. `None` is zeros (1, B, size).
+        inputs: the named inputs, shaped like x; a constant one (B, size).
+        parameters: as the cell's binding lists them.
+        reverse: walk from the last step to the first.
+        order: lengths, resets or batch sizes; without it every row at every step.
+        fresh: what a reset starts from, (size,) each.
+        probes: for a probed cell, a tensor shaped like each recorded value, to have its
+            gradient: through all that the value feeds.
+
+    Returns:
+        The outputs (T, B, output_size), in the order of x, and the final states,
+        followed by the recorded values, shaped like the outputs.
+    """
+    if cell.recorded:
+        check_values_may_leave()
+    sources = [x, *(inputs[name] for name in cell.inputs[1:])]
+    dtype = parameters[0].dtype if parameters else x.dtype
+    sources = [t if t.dtype == dtype else t.to(dtype) for t in sources]  # autocast
+    states = [t if t is None or t.dtype == dtype else t.to(dtype) for t in states]
+    fresh = [t if t.dtype == dtype else t.to(dtype) for t in fresh]
+    learned = any(t.requires_grad for t in fresh)
+    if torch.compiler.is_compiling():
+        order = order or Order(x.shape[0], x.shape[1])
+        states = cell.filled(states, sources[0], order.batch)
+        tensors = sources, states, fresh, list(parameters)
+        sequences = list(order.batch_sizes or ()), order.lengths, order.resets
+        training = torch.is_grad_enabled()
+        y, *rest = _walk_op(*tensors, cell.key, *sequences, reverse, learned, training)
+        return y, rest[:-1]
+    if order is None:
+        schedule = dense(x.shape[0], x.shape[1], reverse)
+    else:
+        schedule = order.schedule(reverse, learned)
+    if schedule.starts is None:
+        fresh = []
+    if not schedule.whole:
+        states = cell.filled(states, sources[0], schedule.batch)
+    if transformed():
+        y, *finals = cell.reference(sources, states, fresh, parameters, schedule)
+        return y, finals
+    tensors = (*sources, *states, *fresh, *parameters, *probes)
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in tensors
+    ):
+        counts = [len(part) for part in (sources, states, fresh, parameters)]
+        y, *finals = _Walk.apply(cell, schedule, counts, *tensors)  # type: ignore[misc]
+        return y, finals
+    (y, *rest), _ = cell.forward(sources, states, fresh, parameters, schedule, False)
+    return y, rest
+
+
+def check_values_may_leave() -> None:
+    """Recorded values cannot leave what traces the call.
+
+    Raises:
+        ArgumentError: inside torch.compile or torch.func.
+    """
+    if torch.compiler.is_compiling():  # without fullgraph, torch runs this part itself
+        where, remedy = "torch.compile", "one outside of it, or without fullgraph=True"
+    elif transformed():
+        where, remedy = "torch.func and forward-mode differentiation", "one outside"
+    else:
+        return
+    raise ArgumentError(
+        f"[record] values cannot leave {where}; received a call inside, expected "
+        f"{remedy}"
+    )
+
+
+def transformed() -> bool:
+    """Inside torch.func or forward-mode differentiation, which see through no op."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def _parts(counts: Sequence[int], tensors: Iterable[Any]) -> Parts:
+    """One list of tensors as inputs, states, fresh states, parameters."""
+    rest = iter(tensors)
+    inputs, states, fresh, parameters = (list(islice(rest, n)) for n in counts)
+    return inputs, states, fresh, parameters
+
+
+def _gradients(
+    cell: NativeCell,
+    walk: Schedule,
+    counts: Sequence[int],
+    tensors: Sequence[Tensor],
+    y: Tensor,
+    saved: Tensor,
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradient of every tensor; differentiable ones come from the reference."""
+    parts = _parts(counts, tensors)
+    if torch.is_grad_enabled():
+        return _double(cell, walk, counts, tensors, grads, needed)
+    wanted = tuple(n for n, need in zip(cell.inputs, needed, strict=False) if need)
+    at = len(parts[0])
+    states_wanted = any(needed[at : at + len(parts[1])])
+    found, *rest = cell.backward(*parts, y, saved, grads, walk, wanted, states_wanted)
+    of_inputs = [found.pop(0) if n in wanted else None for n in cell.inputs]
+    return [*of_inputs, *(gradient for part in rest for gradient in part)]
+
+
+def _double(
+    cell: NativeCell,
+    walk: Schedule,
+    counts: Sequence[int],
+    tensors: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    probes = tensors[sum(counts) :]
+    results = cell.reference(*_parts(counts, tensors), walk, probes)
+    return differentiable_gradients(results, tensors, grads, needed)
+
+
+def differentiable_gradients(
+    results: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, from results of the reference.
+
+    Args:
+        grads: the cotangent of each result; None for zero.
+        needed: for each tensor, whether its gradient is wanted.
+    """
+    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]
+    pairs = [(r, g) for r, g in pairs if r.requires_grad]
+    sought = [t for t, need in zip(tensors, needed, strict=True) if need]
+    found = list(
+        torch.autograd.grad(
+            [r for r, _ in pairs],
+            sought,
+            [g for _, g in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return [found.pop(0) if need else None for need in needed]
+
+
+class _Walk(torch.autograd.Function):
+    """The eager way with gradients: lighter than the op, the same kernel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cell: NativeCell,
+        walk: Schedule,
+        counts: Sequence[int],
+        *tensors: Tensor,
+    ) -> Any:
+        results, saved = cell.forward(*_parts(counts, tensors), walk, True)
+        ctx.save_for_backward(*tensors, results[0], saved)
+        ctx.walk = cell, walk, counts
+        ctx.set_materialize_grads(False)
+        if cell.recorded and not cell.probed:
+            ctx.mark_non_differentiable(*results[1 + len(cell.sizes) :])
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        *tensors, y, saved = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        cell, walk, counts = ctx.walk
+        found = _gradients(cell, walk, counts, tensors, y, saved, grads, needed)
+        return (None, None, None, *found)
+
+
+def _order(
+    x: Tensor, sizes: Sequence[int], lengths: Tensor | None, resets: Tensor | None
+) -> Order:
+    if sizes:
+        return Order(len(sizes), sizes[0], batch_sizes=sizes)
+    return Order(x.shape[0], x.shape[1], lengths=lengths, resets=resets)
+
+
+def _known(key: str) -> NativeCell:
+    """The cell that an op's text stands for.
+
+    Raises:
+        ArgumentError: an exported program ran where its layer was never made.
+    """
+    if key not in CELLS:
+        raise ArgumentError(
+            f"[export] the program's cell is not known in this process; received its "
+            f"key {key!r}, expected one of {len(CELLS)} known. Make a layer of the "
+            "same cell, sizes and options before the program runs"
+        )
+    return CELLS[key]
+
+
+@torch.library.custom_op("cellwright::walk", mutates_args=())
+def _walk_op(
+    inputs: list[Tensor],
+    states: list[Tensor],
+    fresh: list[Tensor],
+    parameters: list[Tensor],
+    key: str,
+    batch_sizes: list[int],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    learned: bool,
+    training: bool,
+) -> list[Tensor]:
+    order = _order(inputs[0], batch_sizes, lengths, resets)
+    walk = order.schedule(reverse, learned)
+    arguments = inputs, states, fresh, parameters, walk, training
+    results, saved = _known(key).forward(*arguments)
+    if not training:  # the op has one number of results
+        saved = results[0].new_empty(0)
+    assert saved is not None
+    return [*results, saved]
+
+
+@_walk_op.register_fake
+def _(
+    inputs, states, fresh, parameters, key, sizes, lengths, resets, reverse, learned,
+    training,
+):  # fmt: skip
+    cell, x = _known(key), inputs[0]
+    y = x.new_empty(*x.shape[:-1], cell.output_size)
+    finals = [x.new_empty(s.shape) for s in states]
+    rows = x.shape[0] if sizes else x.shape[0] * x.shape[1]
+    saved = x.new_empty(rows * sum(cell.planes) if training else 0)
+    return [y, *finals, saved]
+
+
+@torch.library.custom_op("cellwright::walk_backward", mutates_args=())
+def _walk_backward_op(
+    inputs: list[Tensor],
+    states: list[Tensor],
+    fresh: list[Tensor],
+    parameters: list[Tensor],
+    y: Tensor,
+    saved: Tensor,
+    grads: list[Tensor],
+    key: str,
+    batch_sizes: list[int],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    learned: bool,
+) -> list[Tensor]:
+    cell, order = _known(key), _order(y, batch_sizes, lengths, resets)
+    walk = order.schedule(reverse, learned)
+    wanted = tuple(name for name in cell.inputs if name not in cell.constant)
+    found, *rest = cell.backward(
+        inputs, states, fresh, parameters, y, saved, grads, walk, wanted
+    )
+    of_inputs = [
+        torch.zeros_like(t) if name in cell.constant else found.pop(0)
+        for name, t in zip(cell.inputs, inputs, strict=True)
+    ]
+    return [gradient.clone() for part in (of_inputs, *rest) for gradient in part]
+
+
+@_walk_backward_op.register_fake
+def _(
+    inputs, states, fresh, parameters, y, saved, grads, key, sizes, lengths, resets,
+    reverse, learned,
+):  # fmt: skip
+    parts = inputs, states, fresh, parameters
+    return [t.new_empty(t.shape) for part in parts for t in part]
+
+
+def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    *lists, key, sizes, lengths, resets, reverse, learned, _ = inputs
+    tensors = [t for part in lists for t in part]
+    ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets)
+    ctx.counts = [len(part) for part in lists]
+    ctx.walk = key, sizes, reverse, learned
+
+
+def _op_backward(ctx: Any, grads: list[Tensor | None]):
+    *tensors, y, saved, lengths, resets = ctx.saved_tensors
+    parts = _parts(ctx.counts, tensors)
+    filled = [
+        torch.zeros_like(like) if g is None else g
+        for g, like in zip(grads[:-1], [y, *parts[1]], strict=True)
+    ]
+    key, sizes, reverse, learned = ctx.walk
+    sequences = sizes, lengths, resets, reverse, learned
+    found = _walk_backward_op(*parts, y, saved, filled, key, *sequences)
+    none = None if sizes else []  # of batch_sizes, as torch wants it
+    return (*_parts(ctx.counts, found), None, none, None, None, None, None, None)
+
+
+_walk_op.register_autograd(_op_backward, setup_context=_setup_context)
