@@ -20,6 +20,7 @@ constexpr int64_t kFewRows = 2;            // too few to fill a micro-kernel's r
 constexpr int64_t kSliceColumns = 96;      // of a gradient: the grain of its tasks
 constexpr int64_t kOneThread = 1 << 18;    // multiply-adds not worth a second thread
 constexpr int64_t kOneLevel = 1 << 18;     // the same of a level that threads share
+constexpr int64_t kFewRowsWork = 1 << 21;  // the same of rows too few for a thread each
 constexpr int64_t kOneWalker = 1 << 23;    // the same where one thread walks all levels
 constexpr int64_t kOwnRows = 8;            // rows a thread needs to walk on its own
 constexpr int64_t kOwnWeights = 3 << 19;   // bytes of weights a thread may walk past
@@ -252,7 +253,8 @@ void Layout::lay_out_chunks() {
 // where those are few, or the weights too many to pass by twice, they share each
 // stage's units and meet after it, if a level is worth a meeting. Where it is not, one
 // row, or rows that depend on one another, are walked by the first thread alone; others
-// come for what has no order, if it is long: on a busy machine they let it wait.
+// come for what has no order, if it is long: on a busy machine they let it wait, and so
+// does a thread that comes for few rows.
 void Layout::choose_threads() {
     for (const Stage& s : program_.stages)
         for (const Term& t : s.terms)
@@ -262,10 +264,11 @@ void Layout::choose_threads() {
     shared_stages_ = threads_ > 1 && work_ * lanes_ >= kOneLevel &&
                      (!own_rows_ || lanes_ < kOwnRows * threads_ ||
                       work_ * element_size_ > kOwnWeights);
-    if (own_rows_ && !shared_stages_ && !program_.backward)
-        threads_ = int(std::min<int64_t>(threads_, lanes_));
-    const bool alone = !shared_stages_ && (!own_rows_ || lanes_ == 1);
-    if (alone && (!program_.backward || work_ * walked_ < kOneWalker)) threads_ = 1;
+    if (shared_stages_) return;
+    if (own_rows_ && !program_.backward) threads_ = int(std::min<int64_t>(threads_, lanes_));
+    const bool alone = !own_rows_ || lanes_ == 1, few = lanes_ < kOwnRows * threads_;
+    const int64_t worth = alone ? kOneWalker : few ? kFewRowsWork : kOneThread;
+    if ((alone && !program_.backward) || work_ * walked_ < worth) threads_ = 1;
 }
 
 void Layout::lay_out_memory() {
