@@ -58,7 +58,8 @@ def run(
     isa: str,
     finals: Iterable[tuple[int, int, int, int]] = (),
 ) -> None:
-    """A buffer is a DLPack matrix, or (address, rows, columns, stride).
+    """A buffer is a DLPack matrix, (address, rows, columns, stride) or, of rows without
+    gaps, (address, elements). `None` leaves an array to the core: see core/walk.h.
 
     `finals`: (array, first row, address, elements) of rows to copy when it has ended.
     """

@@ -181,11 +181,10 @@ class NativeCell:
             x.new_empty((1, walk.batch, size) if state is None else state.shape)
             for state, size in zip(states, self.sizes, strict=True)
         ]
-        # Without a backward walk a state needs its last two levels alone.
-        kind, rows, planes, last = "inference", 2 * walk.batch, self.hidden, walk.last
         if training:
-            kind, rows, planes = "training", walk.rows, self.planes
-        else:
+            kind, rows, planes, last = "training", walk.rows, self.planes, walk.last
+        else:  # a state needs its last two levels alone
+            kind, rows, planes = "inference", 2 * walk.batch, self.hidden
             last = walk.last_rolling
         # Where all rows end at one step, the core copies them.
         together = isinstance(last, int)

@@ -50,6 +50,12 @@ class ChoosesEngine:
         obstacle = native.unavailable(cell.graph, *self._placement())
         return "reference" if obstacle else "native"
 
+    def _alone(self, engine: str) -> bool:
+        """One layer in one direction, unwatched, on the native engine: its states go
+        through as they are, and start from the core's own zeros."""
+        natives: list[native.NativeCell] = self._natives  # type: ignore[attr-defined]
+        return engine == "native" and len(natives) == 1 and not self._watchers
+
     def stepper(self, batch_size: int = 1) -> Stepper:
         """The layer step by step, without autograd: see docs/streaming.md.
 

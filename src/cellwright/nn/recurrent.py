@@ -250,7 +250,7 @@ class Recurrent(ChoosesEngine, nn.Module):
             layout.check_named(name, value)
         engine = self.watched_engine if self._watchers else self.engine
         drawing = self.training and self._regularised
-        alone = engine == "native" and len(self._natives) == 1 and not self._watchers
+        alone = self._alone(engine)
         states: Any
         if state is None and alone and self._from_zero and not drawing:
             states = [None] * len(self._declared)  # the core's zeros

@@ -83,7 +83,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             return super().forward(input, hx)
         single = self.mode != "LSTM"
         layout = self._check(input, hx, lengths, resets)
-        alone = engine == "native" and len(self._natives) == 1 and not self._watchers
+        alone = self._alone(engine)
         olds: Any
         if hx is not None:
             olds = [layout.enter_state(s) for s in ([hx] if single else hx)]
