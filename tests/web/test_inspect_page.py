@@ -106,7 +106,7 @@ def test_heat_map_pixels_have_the_colour_of_their_value(
     opened.get_by_label("Order of units").select_option("variance")
     opened.get_by_label("Value", exact=True).select_option("1.c")
     canvas = opened.locator("canvas.heat")
-    expect(canvas).to_have_attribute("aria-label", re.compile("^c of layer 1"))
+    expect(canvas).to_have_attribute("data-shown", re.compile("^1.c variance "))
     order, told = inspection.order("1.c", "variance"), inspection.values("1.c")
     colours = legend_colours(opened)
     for step, row in ((0, 0), (77, 3), (149, 15)):
@@ -210,7 +210,9 @@ def test_windows_of_training_cut_the_triangle_where_they_end(
     opened.get_by_role("tab", name="Text").click()
     opened.locator('.text span[data-step="30"]').hover()
     open_tab(opened, "Gradient flow")
-    marks = opened.locator("svg.plot").last.locator(".mark")
+    plot = opened.get_by_role("img", name="Gradient norms of the prediction of token 30")
+    expect(plot).to_be_visible()  # it comes after the page's other plots
+    marks = plot.locator(".mark")
     at = [float(m.get_attribute("x1") or "nan") for m in marks.all()]
     # Token 30 is predicted at step 29, 13 steps after the border at 16.
     shown = [62 + k / reach * (640 - 62 - 64) for k in np.arange(13.5, reach, window)]
