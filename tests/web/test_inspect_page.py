@@ -210,7 +210,9 @@ def test_windows_of_training_cut_the_triangle_where_they_end(
     opened.get_by_role("tab", name="Text").click()
     opened.locator('.text span[data-step="30"]').hover()
     open_tab(opened, "Gradient flow")
-    plot = opened.get_by_role("img", name="Gradient norms of the prediction of token 30")
+    plot = opened.get_by_role(
+        "img", name="Gradient norms of the prediction of token 30"
+    )
     expect(plot).to_be_visible()  # it comes after the page's other plots
     marks = plot.locator(".mark")
     at = [float(m.get_attribute("x1") or "nan") for m in marks.all()]
