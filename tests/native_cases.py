@@ -101,7 +101,7 @@ def assert_as_expected(layer, leaves, expected, reverse=False):
     found = everything(layer, leaves, "native", reverse)
     for name, (value, allowed) in expected.items():
         error = float((found[name] - value).abs().max())
-        assert error <= allowed, f"{name}: {error:.1e} of {allowed:.1e}"
+        assert error <= allowed, f"{name}: error {error:.1e}, allowed {allowed:.1e}"
     with torch.no_grad():
         alone = run_engine(layer, leaves, "native", reverse)
     for n, result in enumerate(alone):
