@@ -109,6 +109,7 @@ def assert_as_expected(layer, leaves, expected, reverse=False):
 
 
 def assert_native(layer, leaves, reverse=False, relative=1e-10):
+    """Native, as the layer is set up, gives what the reference gives."""
     expected = expectation(layer, leaves, reverse, relative)
     assert_as_expected(layer, leaves, expected, reverse)
 
