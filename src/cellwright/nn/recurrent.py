@@ -24,7 +24,7 @@ from .recording import run_watched
 from .regularise import Probabilities, RegularisedSteps, Regularisers
 from .sequences import Layout
 from .stepper import StepperPart
-from .weights import CellWeights, gates_must_be_called, made
+from .weights import CellWeights, first_tensor, gates_must_be_called, made
 
 _FORWARD = (
     "state",
@@ -187,12 +187,12 @@ class Recurrent(ChoosesEngine, nn.Module):
         return 2 if self.bidirectional else 1
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        like = self.cells[0].first_parameter()  # type: ignore[operator]
+        like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
         return like.device, like.dtype
 
     @property
     def _gates_have_hooks(self) -> bool:
-        return gates_must_be_called(self.cells)
+        return gates_must_be_called(self._modules["cells"])  # type: ignore[arg-type]
 
     def _bind_layers(self, cell: Cell) -> list[Graph]:
         """One graph with concrete sizes a layer and direction."""
@@ -362,9 +362,8 @@ class Recurrent(ChoosesEngine, nn.Module):
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
                     f"received {name}=, expected {', '.join(expected) or 'x alone'}"
                 )
-        steps, weights = int(self.batch_first), self.cells[0]
-        parameter = weights.first_parameter()  # type: ignore[operator]
-        _check_x(x, self.input_size, steps, parameter)
+        like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
+        _check_x(x, self.input_size, int(self.batch_first), like)
         x = _data(x)
         for name, size in expected.items():
             if name not in inputs:

@@ -16,7 +16,7 @@ from ..language import ArgumentError, Cell, TreeCell
 from ..language.tree import as_tree
 from .engines import ChoosesEngine
 from .recurrent import configure
-from .weights import CellWeights, gates_must_be_called, made
+from .weights import CellWeights, first_tensor, gates_must_be_called, made
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -91,7 +91,7 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
         self._want_engine(engine, "save")
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        like = self.cells[0].first_parameter()  # type: ignore[operator]
+        like = first_tensor(self.cells)
         return like.device, like.dtype
 
     @property

@@ -221,9 +221,20 @@ def affines_of(weights: CellWeights) -> dict[str, Affine]:
     }
 
 
-def gates_must_be_called(weights: Iterable[Any]) -> bool:
+def gates_must_be_called(cells: nn.ModuleList) -> bool:
     """Whether a gate of some `CellWeights` has hooks of its user's."""
-    return any(must_be_called(gate) for W in weights for gate in W._modules.values())
+    for weights in cells._modules.values():  # loops: this is part of every call
+        for gate in weights._modules.values():  # type: ignore[union-attr]
+            if must_be_called(gate):  # type: ignore[arg-type]
+                return True
+    return False
+
+
+def first_tensor(cells: nn.ModuleList) -> Tensor:
+    """Any tensor of some `CellWeights`, for its device and dtype."""
+    for weights in cells._modules.values():  # a list of modules is slow to index
+        return weights.first_parameter()  # type: ignore[union-attr, operator]
+    raise AssertionError("a layer has weights")
 
 
 def made(weights: CellWeights) -> CellWeights | MadeWeights:
@@ -233,7 +244,7 @@ def made(weights: CellWeights) -> CellWeights | MadeWeights:
         ArgumentError: the parameters are sharded, and nothing gathers them.
     """
     plain = is_plain(weights)
-    if plain and all(is_plain(g) and g.columns is None for g in _gates(weights)):
+    if plain and not _makes_any(weights):
         return weights
     if not plain:
         _check_gathered(weights)
@@ -249,8 +260,12 @@ def made(weights: CellWeights) -> CellWeights | MadeWeights:
     return MadeWeights(weights, found)
 
 
-def _gates(weights: CellWeights) -> Iterable[Any]:
-    return weights._modules.values()
+def _makes_any(weights: CellWeights) -> bool:
+    """Whether something makes a gate's weights."""
+    for gate in weights._modules.values():
+        if not is_plain(gate) or gate.columns is not None:  # type: ignore[union-attr, arg-type]
+            return True
+    return False
 
 
 def _check_gathered(weights: CellWeights) -> None:
