@@ -482,6 +482,34 @@ def test_a_patched_forward_of_a_gate_runs():
         assert_close(layer(x)[0], expected)
 
 
+class LowRank(nn.Module):
+    """A gate that is fine-tuned (Hu et al. 2021)."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.gate = gate.requires_grad_(False)
+        self.down = nn.Parameter(normal(2, X + H, seed=3))
+        self.up = nn.Parameter(normal(H, 2, seed=4))
+
+    def forward(self, *operands, **options):
+        change = torch.cat(operands, -1) @ self.down.mT @ self.up.mT
+        return self.gate(*operands, **options) + change
+
+
+@needs_core
+def test_a_module_in_a_gates_place_runs():
+    layer = cw.Recurrent("lstm", X, H, dtype=torch.float64)
+    x, plain = normal(T, B, X, seed=1), copy.deepcopy(layer)
+    layer.cells[0].i = gate = LowRank(layer.cells[0].i)
+    with torch.no_grad():
+        plain.cells[0].i.weight.add_(gate.up @ gate.down)
+    with reference_now:
+        assert_close(layer(x)[0], plain(x)[0])
+    with cw.record(layer) as values:
+        layer(x)
+    assert_close(values["h"], plain(x)[0])
+
+
 @needs_core
 def test_hooks_run_on_trees_and_with_weight_drop():
     forest = cw.Forest.from_parents([4, 4, 5, 5, 6, 6, -1])

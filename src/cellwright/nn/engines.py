@@ -14,7 +14,7 @@ from .torch_kernels import TorchLayout
 
 ENGINES = ("auto", "native", "torch", "reference")
 MEMORY = ("save", "recompute")
-HOOKS = "a gate has hooks, which run where gates are called, step by step"
+HOOKS = "a gate has hooks (or is another module), to be called at every step"
 
 
 class ChoosesEngine:

@@ -68,7 +68,7 @@ HOOKS = tuple(maker.hook for maker in MAKERS)
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a module's weights are its parameters, or anyhow made by nothing here."""
+    """Whether neither hooks nor parametrizations make a module's weights."""
     return not module._forward_pre_hooks and "parametrizations" not in module._modules
 
 

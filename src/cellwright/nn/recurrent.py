@@ -301,7 +301,10 @@ class Recurrent(ChoosesEngine, nn.Module):
         if engine == "native" or self._watchers:
             natives = self._training_natives if self.training else self._natives
             cell = natives[k]
-            parameters = W.in_order(cell.binding.parameters)
+            if engine == "native":
+                parameters = W.in_order(cell.binding.parameters)
+            else:  # a record of the reference
+                parameters = [first_tensor(self.cells)]
             if self._watchers:
                 call = cell, W, parameters, x, olds, named, layout.padded
                 return run_watched(self, k, *call, **how)

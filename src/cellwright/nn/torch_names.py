@@ -176,7 +176,8 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         """Layer k as a stepper runs it."""
 
         def parameters() -> list[Tensor]:
-            make_weights(self)  # the layer is not called
+            if k == 0:  # the first of all: the layer is not called
+                make_weights(self)
             return self._flat(k)
 
         def weights() -> TorchCell:

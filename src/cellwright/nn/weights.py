@@ -170,7 +170,7 @@ class CellWeights(nn.Module):
             if affine.initial_bias is not None:
                 affine.fill_bias_(affine.initial_bias)
 
-    def first_parameter(self) -> Tensor | None:
+    def first_parameter(self) -> Tensor:
         """Any tensor of it, for its device and dtype; none is made for that."""
         for child in self._modules.values():
             found = child._parameters.get("weight")  # type: ignore[union-attr]
@@ -179,8 +179,12 @@ class CellWeights(nn.Module):
             break
         for tensors in (self._parameters, self._buffers):
             for tensor in tensors.values():
-                return tensor
-        return next(self.parameters(), None)
+                return tensor  # type: ignore[return-value]
+        for parameter in self.parameters():  # a parametrization's
+            return parameter
+        for gate in affines_of(self).values():  # a replica has plain attributes
+            return gate.weight
+        return getattr(self, next(iter(self._initial)))
 
     def __getstate__(self) -> dict[str, Any]:
         return keepable(super().__getstate__())
@@ -222,12 +226,20 @@ def affines_of(weights: CellWeights) -> dict[str, Affine]:
 
 
 def gates_must_be_called(cells: nn.ModuleList) -> bool:
-    """Whether a gate of some `CellWeights` has hooks of its user's."""
+    """Whether a gate of some `CellWeights` has hooks of its user's, or is his own."""
     for weights in cells._modules.values():  # loops: this is part of every call
         for gate in weights._modules.values():  # type: ignore[union-attr]
-            if must_be_called(gate):  # type: ignore[arg-type]
+            if _must_be_called(gate):
                 return True
     return False
+
+
+_OWN = Affine, nn.ModuleDict  # gates; the parametrizations of vectors
+
+
+def _must_be_called(gate: Any) -> bool:
+    """Hooks and the like; or a module that a user put in the gate's place."""
+    return must_be_called(gate) or not isinstance(gate, _OWN)
 
 
 def first_tensor(cells: nn.ModuleList) -> Tensor:
@@ -255,7 +267,7 @@ def made(weights: CellWeights) -> CellWeights | MadeWeights:
         if name not in weights._parameters
     }
     for name, gate in affines_of(weights).items():
-        if not must_be_called(gate):  # else its call makes them
+        if not _must_be_called(gate):  # else its call makes them
             found[name] = MadeAffine.of(gate)
     return MadeWeights(weights, found)
 
@@ -263,7 +275,7 @@ def made(weights: CellWeights) -> CellWeights | MadeWeights:
 def _makes_any(weights: CellWeights) -> bool:
     """Whether something makes a gate's weights."""
     for gate in weights._modules.values():
-        if not is_plain(gate) or gate.columns is not None:  # type: ignore[union-attr, arg-type]
+        if not is_plain(gate) or getattr(gate, "columns", None):  # type: ignore[arg-type]
             return True
     return False
 
