@@ -862,3 +862,56 @@ def test_the_layer_trains_away_a_small_task():
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.1
+
+
+@cell
+def smooth(W, x, h):
+    return 0.5 * h + 0.5 * x
+
+
+@cw.tree_cell
+def add_up(W, x, child):
+    return x + 0.5 * cw.total(child.h)
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+@pytest.mark.parametrize("kind", ["Recurrent", "TreeRecurrent"])
+def test_a_cell_without_parameters_has_a_dtype_and_a_device(kind, engine):
+    forest = cw.Forest.from_parents([2, 2, -1])
+    walked = (forest,) if kind == "TreeRecurrent" else ()
+    own = add_up if kind == "TreeRecurrent" else smooth
+    made = [
+        getattr(cw, kind)(own, 3, 3, engine=engine, dtype=torch.float64),
+        getattr(cw, kind)(own, 3, 3, engine=engine).double(),
+        getattr(cw, kind)(own, 3, 3, engine=engine).to(torch.float64),
+        copy.deepcopy(getattr(cw, kind)(own, 3, 3, engine=engine, dtype=torch.float64)),
+    ]
+    x = torch.randn(3, 3, dtype=torch.float64)
+    for layer in made:
+        assert layer.state_dict() == {}
+        assert layer._placement() == (torch.device("cpu"), torch.float64)
+        y, h = layer(x, *walked)
+        if walked:
+            right = x.clone()
+            right[2] += 0.5 * (x[0] + x[1])
+            last = right[2:]
+        else:
+            right = torch.stack([x[0] / 2, x[0] / 4 + x[1] / 2, x.new_zeros(3)])
+            right[2] = right[1] / 2 + x[2] / 2
+            last = right[2:]
+        torch.testing.assert_close(y, right, rtol=1e-15, atol=1e-15)
+        assert h.dtype == torch.float64
+        torch.testing.assert_close(h.view(1, 3), last, rtol=1e-15, atol=1e-15)
+        with pytest.raises(cw.ArgumentError, match=r"another dtype.*expected .*64"):
+            layer(x.float(), *walked)
+    assert getattr(cw, kind)(own, 3, 3, dtype=torch.bfloat16).engine == "reference"
+    on_meta = getattr(cw, kind)(own, 3, 3, device="meta")
+    assert on_meta._placement()[0].type == "meta"
+    assert on_meta.to_empty(device="cpu").engine == "native"
+
+
+def test_a_stepper_of_a_cell_without_parameters_has_its_dtype():
+    step = cw.Recurrent(smooth, 3, 3, dtype=torch.float64).stepper()
+    x = torch.randn(3, dtype=torch.float64)
+    assert torch.equal(step(x), 0.5 * x)
+    assert step.state.dtype == torch.float64

@@ -1,8 +1,11 @@
 """Steppers: the layer's own values, step by step; states, copies, threads, errors."""
 
 import copy
+import io
+import pickle
 import runpy
 import threading
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
@@ -312,6 +315,127 @@ def test_weights_are_kept_until_refresh():
     step.refresh()
     assert step.state[0].dtype == torch.float32
     assert torch.equal(step.state[0], state[0].float())
+
+
+# -- copies ------------------------------------------------------------------------
+
+LAYERS = [
+    lambda engine: make("slstm", X=5, engine=engine),
+    lambda engine: cw.LSTM(5, 7, 2, engine=engine, dtype=torch.float64),
+]
+
+
+class Net(torch.nn.Module):
+    """A model that holds a layer and its stepper."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.rnn = layer
+        self.step = layer.stepper(2)
+
+
+class Own(cw.GRU):
+    """A layer that holds its own stepper."""
+
+    def __init__(self, **options):
+        super().__init__(5, 7, dtype=torch.float64, **options)
+        self.step = self.stepper(2)
+
+
+def reload(module):
+    """Through a file."""
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def through_processes(module):
+    """As multiprocessing sends it to another process."""
+    return pickle.loads(bytes(ForkingPickler.dumps(module)))
+
+
+def change(layer):
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(1.5)
+
+
+def goes_on(step, layer, x, state):
+    """Whether a stepper goes on from a state as a layer does."""
+    with torch.no_grad():
+        y, _ = layer(x[None], state)
+    torch.testing.assert_close(step(x), y[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("other", [copy.deepcopy, reload, through_processes])
+@pytest.mark.parametrize("make_layer", LAYERS, ids=["Recurrent", "LSTM"])
+def test_a_models_copy_steps_with_its_own_layer(make_layer, other, engine):
+    net = Net(make_layer(engine))
+    x = normal(3, 2, 5, seed=1, grad=False)
+    net.step(x[0])
+    state = net.step.state
+    ema = other(net)
+    change(net.rnn)
+    assert ema.step.layer is ema.rnn
+    assert ema.step.engine == engine
+    goes_on(ema.step, ema.rnn, x[1], state)
+    for mine, kept in zip(as_tuple(net.step.state), as_tuple(state), strict=True):
+        assert torch.equal(mine, kept)  # the copy moved on by itself
+    change(ema.rnn)
+    assert ema.step.stale is (engine == "native")
+    state = ema.step.state
+    ema.step.refresh()
+    goes_on(ema.step, ema.rnn, x[2], state)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("other", [copy.deepcopy, reload])
+def test_a_layer_that_holds_its_stepper_is_copied(other, engine):
+    layer = Own(engine=engine)
+    twin = other(layer)
+    assert twin.step.layer is twin
+    change(layer)
+    x = normal(2, 5, seed=1, grad=False)
+    goes_on(twin.step, twin, x, None)
+
+
+@needs_core
+def test_the_average_of_a_model_has_a_stepper_of_its_own():
+    net = Net(make())
+    average = torch.optim.swa_utils.AveragedModel(net)
+    change(net.rnn)
+    average.update_parameters(net)
+    change(net.rnn)
+    average.update_parameters(net)
+    twin = average.module
+    twin.step.refresh()
+    goes_on(twin.step, twin.rnn, normal(2, 5, seed=1, grad=False), None)
+    assert not torch.equal(twin.rnn.cells[0].f.weight, net.rnn.cells[0].f.weight)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("other", [copy.copy, lambda step: step.copy()])
+def test_a_copy_is_of_the_same_layer_with_weights_as_they_are(other, engine):
+    layer = make(engine=engine)
+    step = layer.stepper(2)
+    x = normal(2, 2, 5, seed=1, grad=False)
+    step(x[0])
+    state = step.state
+    change(layer)
+    twin = other(step)
+    assert twin.layer is layer
+    assert not twin.stale
+    goes_on(twin, layer, x[1], state)
+    assert torch.equal(step.state[0], state[0])
+
+
+def test_a_copied_stepper_has_no_other_attributes():
+    step = cw.Recurrent("gru", 3, 4).stepper()
+    for each in (step, copy.deepcopy(step)):
+        assert not hasattr(each, "weights")
+        assert each.engine == step.engine
 
 
 @needs_core

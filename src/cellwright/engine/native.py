@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..compiler.plan import Plan, unsupported
 from ..compiler.stages import Binding
-from ..language import Graph
+from ..language import ArgumentError, Graph
 from . import reference
 from .openmp import share_threads
 from .schedule import Schedule
@@ -354,17 +355,21 @@ class NativeCell:
         arrays += sequences[last - first :]
         arrays += more
         assert _core is not None  # `unavailable` has said so
-        _core.run(
-            self.program(kind, wanted),
-            walk.core,
-            y.element_size(),
-            arrays,
-            given[last:],
-            memory(gradients),
-            torch.get_num_threads(),
-            self.isa,
-            finals,
-        )
+        try:
+            _core.run(
+                self.program(kind, wanted),
+                walk.core,
+                y.element_size(),
+                arrays,
+                given[last:],
+                memory(gradients),
+                torch.get_num_threads(),
+                self.isa,
+                finals,
+            )
+        except ValueError:
+            check_memory(keep)
+            raise
 
     def reference(
         self,
@@ -423,6 +428,23 @@ def memory(tensors: Sequence[Tensor | None]) -> list[Memory]:
     return [None if t is None else (t.data_ptr(), t.numel()) for t in tensors]
 
 
+def check_memory(tensors: Sequence[Tensor | None]) -> None:
+    """Say why the core refused tensors, if it is that they have no memory.
+
+    Raises:
+        ArgumentError: a tensor that stands for others, such as a DTensor.
+    """
+    for tensor in tensors:
+        if tensor is not None and tensor.numel() and not tensor.data_ptr():
+            raise ArgumentError(
+                "[engine] the native engine reads a tensor's memory, and this one has "
+                f"none of its own; received {type(tensor).__name__}, expected plain "
+                "tensors. What fully_shard(layer) shards is whole while the layer is "
+                "called (for a stepper: after layer.unshard()); tensors that are "
+                "distributed otherwise are refused"
+            )
+
+
 def _split(whole: Tensor | None, rows: int, sizes: Sequence[int]) -> list[Memory]:
     """A matrix (rows, size) for each size, one after the other."""
     if whole is None:
@@ -452,19 +474,20 @@ def make_stepper(
     assert _core is not None  # `unavailable` has said so
     cell, _, states = layers[0]
     keep = [[p.detach().contiguous() for p in given] for _, given, _ in layers]
-    return _core.Stepper(
-        [
-            (
-                cell.program("inference"),
-                memory(parameters),
-                [(s.data_ptr(), *s.shape, s.shape[1]) for s in states],
-            )
-            for (cell, _, states), parameters in zip(layers, keep, strict=True)
-        ],
-        states[0].element_size(),
-        len(states[0]),
-        cell.isa,
-    )
+    parts = [
+        (
+            cell.program("inference"),
+            memory(parameters),
+            [(s.data_ptr(), *s.shape, s.shape[1]) for s in states],
+        )
+        for (cell, _, states), parameters in zip(layers, keep, strict=True)
+    ]
+    size, batch = states[0].element_size(), len(states[0])
+    try:
+        return _core.Stepper(parts, size, batch, cell.isa)
+    except ValueError:
+        check_memory([*chain.from_iterable(keep), *states])
+        raise
 
 
 class BoundWeights:

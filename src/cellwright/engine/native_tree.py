@@ -16,7 +16,7 @@ from torch import Tensor
 from ..compiler.plan import Plan
 from ..compiler.split import split_affines
 from . import trees
-from .native import BoundWeights, NativeCell, memory
+from .native import BoundWeights, NativeCell, check_memory, memory
 from .native_op import differentiable_gradients, transformed
 from .trees import TreeSchedule
 
@@ -116,16 +116,20 @@ class NativeTreeCell(NativeCell):
         arrays = [*inputs, *states, *output, *saved, *own]
         from .. import _core
 
-        _core.run(
-            self.program(kind, wanted),
-            schedule.core,
-            y.element_size(),
-            memory(arrays),
-            memory(parameters),
-            memory(gradients),
-            torch.get_num_threads(),
-            self.isa,
-        )
+        try:
+            _core.run(
+                self.program(kind, wanted),
+                schedule.core,
+                y.element_size(),
+                memory(arrays),
+                memory(parameters),
+                memory(gradients),
+                torch.get_num_threads(),
+                self.isa,
+            )
+        except ValueError:
+            check_memory([*arrays, *parameters])
+            raise
 
 
 def walk(

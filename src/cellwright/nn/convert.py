@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from .. import cells as zoo
 from ..language import ArgumentError, Cell
 from . import torch_kernels
+from .made import make_weights
 from .packing import Packed, Packing, same_gates
 from .recurrent import Recurrent
 from .torch_kernels import TorchLayout
+from .weights import made
 
 # -- torch ---------------------------------------------------------------------
 
@@ -67,6 +69,7 @@ def from_torch(
         **{"dropout": module.dropout, **sizes, **options},
     )  # fmt: skip
     packing = _packing(layout)
+    make_weights(module)  # pruned and normalised ones are as of its last call
     for k, (W, graph) in enumerate(zip(layer.cells, layer.graphs, strict=True)):
         theirs = _torch_weights(module, k)
         none = theirs["weight_ih"].new_zeros(len(theirs["weight_ih"]))
@@ -78,7 +81,8 @@ def from_torch(
         )
         packing.unpack(graph, W, packed)
         if layout.projection:
-            getattr(W, layout.projection).weight.copy_(theirs["weight_hr"])
+            with getattr(W, layout.projection).changing_weight() as weight:
+                weight.copy_(theirs["weight_hr"])
     return layer.train(module.training)
 
 
@@ -107,7 +111,7 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
     if layout.projection:
         options = {"proj_size": _projected_size(layer)}
     first = next(layer.parameters())
-    biases = any(name.endswith(".bias") for name, _ in layer.named_parameters())
+    biases = any(w.bias for w in layer.cell.graph.weights if w.kind == "matrix")
     module = make(
         layer.input_size, layer.hidden_size, layer.num_layers, bias=biases,
         bidirectional=layer.bidirectional, batch_first=layer.batch_first,
@@ -115,7 +119,8 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
     )  # fmt: skip
     order: list[str] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
     for k, (W, graph) in enumerate(zip(layer.cells, layer.graphs, strict=True)):
-        ours = dict(zip(order, torch_kernels.pack(layout, graph, W), strict=False))
+        packed = torch_kernels.pack(layout, graph, made(W))  # type: ignore[arg-type]
+        ours = dict(zip(order, packed, strict=False))
         for name, theirs in _torch_weights(module, k).items():
             theirs.copy_(ours[name])
     return module.train(layer.training)
@@ -243,7 +248,8 @@ def to_keras_weights(layer: Recurrent) -> dict[str, np.ndarray]:
         if len(layer.cells) > 1:
             direction = "backward" if k % layer.directions else "forward"
             path = f"layer_{k // layer.directions}/{direction}/"
-        for name, tensor in _as_keras(packing, packing.pack(graph, W)).items():
+        packed = packing.pack(graph, made(W))  # type: ignore[arg-type]
+        for name, tensor in _as_keras(packing, packed).items():
             found[path + name] = tensor.detach().cpu().numpy()
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from ..engine import native
@@ -12,6 +14,7 @@ from .torch_kernels import TorchLayout
 
 ENGINES = ("auto", "native", "torch", "reference")
 MEMORY = ("save", "recompute")
+HOOKS = "a gate has hooks (or is another module), to be called at every step"
 
 
 class ChoosesEngine:
@@ -27,6 +30,8 @@ class ChoosesEngine:
     memory: str
 
     _watchers = Watchers()  # who records its values: see nn/recording.py
+    _gates_have_hooks = False  # of their user's; a drop-in's gates are no modules
+    _told_of_hooks = False
 
     @property
     def engine(self) -> str:
@@ -49,6 +54,24 @@ class ChoosesEngine:
         cell: Cell = self.cell  # type: ignore[attr-defined]
         obstacle = native.unavailable(cell.graph, *self._placement())
         return "reference" if obstacle else "native"
+
+    def _engine_of_call(self) -> str:
+        """The engine that runs a call now, and a warning where hooks have chosen it."""
+        engine, reason = self._choice()
+        if reason is HOOKS and not torch.compiler.is_compiling():
+            self._tell_of_hooks()
+        return self.watched_engine if self._watchers else engine
+
+    def _tell_of_hooks(self) -> None:
+        if self._told_of_hooks:
+            return
+        self._told_of_hooks = True
+        warnings.warn(
+            f"[engine] {HOOKS}: the layer runs the reference, which is slow, until "
+            "they are removed. To look at values, cellwright.record(layer) is the fast "
+            "way; a hook on the layer itself costs nothing",
+            stacklevel=6,  # who calls the layer, beyond torch's two frames
+        )
 
     def _alone(self, engine: str) -> bool:
         """One layer in one direction, unwatched, on the native engine: its states go
@@ -81,7 +104,10 @@ class ChoosesEngine:
             self._choices[key] = choose_engine(
                 self._wanted, layout, obstacle, self.memory
             )
-        return self._choices[key]
+        chosen = self._choices[key]
+        if self._gates_have_hooks and chosen[0] != "reference":
+            return "reference", HOOKS
+        return chosen
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Where the parameters are, and their type."""

@@ -1,17 +1,19 @@
 """Initialisers that the field uses, by gate name, for `Recurrent` and the drop-ins.
 
-Each works in place, under no gradient, and returns the layer.
+Each works in place, under no gradient, and returns the layer. A weight that is made of
+others is written through what makes it; where that cannot be, it is an `ArgumentError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..language import ArgumentError, Graph
+from .made import changing
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -41,9 +43,11 @@ def orthogonal_(layer: Layer, gain: float = 1.0) -> Layer:
 
     Recurrent are the columns that meet a state, or a value computed from one.
     """
-    for recurrent, matrix in _matrices(layer):
-        if recurrent:
-            nn.init.orthogonal_(matrix, gain)
+
+    def change(matrix: Tensor) -> None:
+        nn.init.orthogonal_(matrix, gain)
+
+    _change_matrices(layer, change, recurrent=True)
     return layer
 
 
@@ -53,9 +57,11 @@ def identity_(layer: Layer, scale: float = 1.0) -> Layer:
 
     Source: Le, Jaitly & Hinton (2015), for `cells.rnn_relu` ("IRNN").
     """
-    for recurrent, matrix in _matrices(layer):
-        if recurrent:
-            nn.init.eye_(matrix).mul_(scale)
+
+    def change(matrix: Tensor) -> None:
+        nn.init.eye_(matrix).mul_(scale)
+
+    _change_matrices(layer, change, recurrent=True)
     for affine in _affines(layer):
         affine.fill_bias_(0.0)
     return layer
@@ -67,8 +73,11 @@ def glorot_(layer: Layer, gain: float = 1.0) -> Layer:
 
     Source: Glorot & Bengio (2010), eq. 16.
     """
-    for _, matrix in _matrices(layer):
+
+    def change(matrix: Tensor) -> None:
         nn.init.xavier_uniform_(matrix, gain)
+
+    _change_matrices(layer, change, recurrent=False)
     return layer
 
 
@@ -127,7 +136,8 @@ def initial_state_(layer: Layer, **values: float | Tensor) -> Layer:
                 f"{', '.join(states[0])}"
             )
         for own in states:
-            own[name].copy_(torch.as_tensor(value))
+            with changing(own, name) as start:
+                start.copy_(torch.as_tensor(value))
     return layer
 
 
@@ -157,15 +167,20 @@ def _gates(layer: Any, gate: str) -> list[Any]:
     return affines
 
 
-def _matrices(layer: Any) -> Iterator[tuple[bool, Tensor]]:
-    """(is recurrent, matrix to initialise) of every operand of every affine."""
+def _change_matrices(
+    layer: Any, change: Callable[[Tensor], None], *, recurrent: bool
+) -> None:
+    """Change what each operand of each affine meets: all, or the recurrent alone."""
     graph: Graph = layer.cell.graph
+    wanted = {
+        w.name: _recurrent(graph, w.name) for w in graph.weights if w.kind == "matrix"
+    }
     for weights in layer.cells:
-        for weight in graph.weights:
-            if weight.kind == "matrix":
-                for operand, recurrent in enumerate(_recurrent(graph, weight.name)):
-                    for matrix in getattr(weights, weight.name).blocks(operand):
-                        yield recurrent, matrix
+        for name, depends in wanted.items():
+            with getattr(weights, name).changing_blocks() as blocks:
+                for matrices, of_state in zip(blocks, depends, strict=True):
+                    for matrix in matrices if of_state or not recurrent else ():
+                        change(matrix)
 
 
 def _recurrent(graph: Graph, name: str) -> list[bool]:

@@ -20,6 +20,7 @@ from ..language.graph import AFFINE
 from .convert import from_torch
 from .packing import Packing, same_gates
 from .recurrent import Recurrent
+from .weights import made
 
 OPSET, IR_VERSION = 17, 8  # old enough for any runtime of the last years
 
@@ -282,7 +283,8 @@ class _Model:
     ) -> tuple[str, list[str]]:
         """As ONNX's own operator."""
         assert self.operator is not None
-        main, graph, W = self.main, self.layer.graphs[k], self.layer.cells[k]
+        main, graph = self.main, self.layer.graphs[k]
+        W = made(self.layer.cells[k])  # type: ignore[arg-type]
         op, packing, attributes = self.operator
         packed = packing.pack(graph, W)
         bias = torch.cat([packed.x_bias, packed.h_bias])
@@ -323,7 +325,7 @@ class _Body:
     def __init__(self, model: _Model, k: int) -> None:
         self.model, self.k = model, k
         self.graph: Graph = model.layer.graphs[k]
-        self.W: Any = model.layer.cells[k]
+        self.W: Any = made(model.layer.cells[k])  # type: ignore[arg-type]
         self.writer = _Writer(model, f"cell{k}.")
         self.batch = self.writer.batch(self.leaf("x"), axis=0)
         self.values: list[str] = []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..language import Cell, Graph
-from .torch_kernels import columns, same_equations
+from .torch_kernels import column_slice, columns, same_equations
 
 
 class Packed(NamedTuple):
@@ -86,21 +86,28 @@ class Packing:
 
         Raises:
             ValueError: a bias that is not zero, for a gate that has none.
+            ArgumentError: a weight that is made of others and cannot be written.
         """
         biases: dict[str, Tensor] = {}
+        parts: dict[str, list[tuple[slice, Tensor]]] = {}
         for gates, matrix, bias, of_x in (
             (self.input_gates, packed.x, packed.x_bias, True),
             (self.hidden_gates, packed.h, packed.h_bias, False),
         ):
             blocks = matrix.chunk(len(gates)), bias.chunk(len(gates))
             for gate, rows, part in zip(gates, *blocks, strict=True):
-                columns(graph, W, _plain(gate), of_x).copy_(_signed(gate, rows))
+                where = column_slice(graph, _plain(gate), of_x)
+                parts.setdefault(_plain(gate), []).append((where, _signed(gate, rows)))
                 biases[gate] = biases.get(gate, 0) + part
+        for name, pairs in parts.items():
+            with getattr(W, name).changing_weight(exactly=True) as weight:
+                for where, value in pairs:
+                    weight[:, where] = value
         for gate, bias in biases.items():
             affine = getattr(W, _plain(gate))
             if affine.bias is None and bias.any():
                 raise ValueError(f"gate {_plain(gate)!r} has no bias")
-            affine.fill_bias_(_signed(gate, bias))
+            affine.fill_bias_(_signed(gate, bias), exactly=True)
 
 
 def same_gates(cell: Cell, *gates: str, vectors: tuple[str, ...] = ()) -> Packing:

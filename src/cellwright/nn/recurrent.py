@@ -19,11 +19,12 @@ from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.errors import did_you_mean
 from . import torch_kernels
 from .engines import ChoosesEngine
+from .made import changing, make_weights
 from .recording import run_watched
 from .regularise import Probabilities, RegularisedSteps, Regularisers
 from .sequences import Layout
 from .stepper import StepperPart
-from .weights import CellWeights
+from .weights import CellWeights, first_tensor, gates_must_be_called, made
 
 _FORWARD = (
     "state",
@@ -186,10 +187,12 @@ class Recurrent(ChoosesEngine, nn.Module):
         return 2 if self.bidirectional else 1
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        parameter = self.cells[0].first_parameter()  # type: ignore[operator]
-        if parameter is None:
-            return torch.device("cpu"), torch.get_default_dtype()
-        return parameter.device, parameter.dtype
+        like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
+        return like.device, like.dtype
+
+    @property
+    def _gates_have_hooks(self) -> bool:
+        return gates_must_be_called(self._modules["cells"])  # type: ignore[arg-type]
 
     def _bind_layers(self, cell: Cell) -> list[Graph]:
         """One graph with concrete sizes a layer and direction."""
@@ -210,8 +213,9 @@ class Recurrent(ChoosesEngine, nn.Module):
             weights.reset_parameters()  # type: ignore[operator]
         declared = {s.name: s.init for s in self.graphs[0].states}
         for states in self.initial_states or ():
-            for name, value in states.items():  # type: ignore[operator]
-                nn.init.constant_(value, declared[name])
+            for name in states:  # type: ignore[union-attr]
+                with changing(states, name) as value:
+                    nn.init.constant_(value, declared[name])
 
     def forward(
         self,
@@ -248,7 +252,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         layout = Layout(x, self.batch_first, lengths, resets)
         for name, value in named.items():
             layout.check_named(name, value)
-        engine = self.watched_engine if self._watchers else self.engine
+        engine = self._engine_of_call()
         drawing = self.training and self._regularised
         alone = self._alone(engine)
         states: Any
@@ -286,7 +290,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         fresh: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
         """Layer·direction k on an engine."""
-        W = self.cells[k]
+        W = made(self.cells[k])  # type: ignore[arg-type]
         reverse = bool(k % self.directions)
         how: Any = {"reverse": reverse, "order": layout.order, "fresh": fresh}
         steps = self._steps.training if self.training else self._steps.evaluation
@@ -297,7 +301,10 @@ class Recurrent(ChoosesEngine, nn.Module):
         if engine == "native" or self._watchers:
             natives = self._training_natives if self.training else self._natives
             cell = natives[k]
-            parameters = W.in_order(cell.binding.parameters)  # type: ignore[operator]
+            if engine == "native":
+                parameters = W.in_order(cell.binding.parameters)
+            else:  # a record of the reference
+                parameters = [first_tensor(self.cells)]
             if self._watchers:
                 call = cell, W, parameters, x, olds, named, layout.padded
                 return run_watched(self, k, *call, **how)
@@ -310,13 +317,21 @@ class Recurrent(ChoosesEngine, nn.Module):
 
     def _stepper_part(self, k: int) -> StepperPart:
         """Layer k as a stepper runs it."""
-        cell, W = self._natives[k], self.cells[k]
-        parameters = W.in_order(cell.binding.parameters)  # type: ignore[operator]
-        return StepperPart(cell, parameters, self.cell, W)
+        cell, own = self._natives[k], self.cells[k]
+
+        def weights() -> Any:
+            return made(own)  # type: ignore[arg-type]
+
+        def parameters() -> list[Tensor]:
+            return weights().in_order(cell.binding.parameters)
+
+        return StepperPart(cell, parameters, self.cell, weights)
 
     def own_states(self) -> list[Tensor]:
         """The cell's own initial values, (layers·directions, size) a state."""
         device, dtype = self._placement()
+        for states in self.initial_states or ():
+            make_weights(states)
         values = []
         for s in self.graphs[0].states:
             shape = len(self.cells), int(s.size)
@@ -350,9 +365,8 @@ class Recurrent(ChoosesEngine, nn.Module):
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
                     f"received {name}=, expected {', '.join(expected) or 'x alone'}"
                 )
-        steps, weights = int(self.batch_first), self.cells[0]
-        parameter = weights.first_parameter()  # type: ignore[operator]
-        _check_x(x, self.input_size, steps, parameter)
+        like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
+        _check_x(x, self.input_size, int(self.batch_first), like)
         x = _data(x)
         for name, size in expected.items():
             if name not in inputs:

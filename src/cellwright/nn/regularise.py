@@ -24,7 +24,7 @@ from ..language.graph import AFFINE
 from ..language.ops import OPS
 from ..language.trace import replay_node
 from .masks import Mask, draw, draw_shape
-from .weights import OtherMatrices
+from .weights import MadeAffine, MadeWeights
 
 _CANDIDATES = ("g", "n", "z")  # what papers call the candidate, the usual name first
 _ALONG = ("input_dropout", "dropout", "output_dropout")  # what flows through the layers
@@ -419,9 +419,11 @@ class Step:
         """The weights of one call."""
         if not self.columns:
             return W
-        matrices = {name: getattr(W, name).weight for name in self.columns}
+        own = {name: getattr(W, name) for name in self.columns}
+        matrices = {name: affine.weight for name, affine in own.items()}
         dropped = drop_matrices(self.columns, matrices, self.weight_drop, self.tag)
-        return OtherMatrices(W, dropped)
+        found = {n: MadeAffine(own[n], m, m) for n, m in dropped.items()}
+        return MadeWeights(W, found)
 
 
 class RegularisedSteps:

@@ -6,8 +6,9 @@ nothing but its result, and not even that with `out=`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -25,14 +26,15 @@ class StepperPart:
 
     Attributes:
         native: its programs.
-        parameters: as the programs' binding lists them.
+        parameters: gives what the programs compute with now, as their binding lists
+            them.
         cell, weights: the same for the reference.
     """
 
     native: native.NativeCell
-    parameters: Sequence[Tensor]
+    parameters: Callable[[], Sequence[Tensor]]
     cell: Cell
-    weights: Any
+    weights: Callable[[], Any]
 
 
 class _Steppable(Protocol):
@@ -43,6 +45,7 @@ class _Steppable(Protocol):
     num_layers: int
 
     def parameters(self) -> Any: ...
+    def buffers(self) -> Any: ...
     def _placement(self) -> tuple[torch.device, torch.dtype]: ...
     def _stepper_part(self, k: int) -> StepperPart: ...
     def _first_states(self, batch_size: int) -> list[Tensor]: ...
@@ -78,8 +81,10 @@ class Stepper:
 
     It begins at the layer's initial states and evaluates: no dropout, no gradients. One
     stepper serves one thread at a time; several of them, also of one layer, run in
-    several threads at once. `layer.stepper()` makes it; `copy` and `copy.deepcopy`
-    copy it.
+    several threads at once. `layer.stepper()` makes it. A copy (`copy`, `copy.copy`) is
+    of the same layer; a deep copy, and a pickled one, has a copy of the layer: that of
+    the model that is copied with it. Each takes the weights as they are, not as they
+    were packed; the latter two when they are first used.
 
     Attributes:
         layer: whose weights it has.
@@ -93,10 +98,6 @@ class Stepper:
         self.layer, self.batch_size = layer, batch_size
         self._states: list[Tensor] = []
         self.refresh()
-        graph = self._parts[0].native.graph
-        self._names = tuple(i.name for i in graph.inputs)
-        self._sizes = tuple(int(i.size) for i in graph.inputs)
-        self._x_shape = torch.Size((batch_size, self._sizes[0]))
 
     def __call__(
         self, x: Tensor, *, out: Tensor | None = None, **inputs: Tensor
@@ -187,7 +188,7 @@ class Stepper:
         for k, part in enumerate(self._parts):
             # Copies: a result may be an old state itself, as in a delay line.
             olds = [state[k].clone() for state in self._states]
-            results = part.cell(part.weights, x, *olds, **now)
+            results = part.cell(part.weights(), x, *olds, **now)
             results = list(results) if isinstance(results, tuple | list) else [results]
             results = [torch.as_tensor(r).to(y) for r in results]
             x = results[0].expand(self.batch_size, part.native.output_size)
@@ -256,14 +257,33 @@ class Stepper:
 
     def copy(self) -> Stepper:
         """A stepper of the same layer in the same state, with weights as they are."""
-        other = type(self)(self.layer, self.batch_size)
-        other.state = self.state
+        other = type(self).__new__(type(self))
+        other.__setstate__(self.__getstate__())
+        other.refresh()
         return other
 
     __copy__ = copy
 
-    def __deepcopy__(self, memo: Any) -> Stepper:
-        return self.copy()
+    def __getstate__(self) -> dict[str, Any]:
+        states = [state.clone() for state in self._states]
+        return {"layer": self.layer, "batch_size": self.batch_size, "_states": states}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def __getattr__(self, name: str) -> Any:
+        """What `refresh` makes, of a stepper that was copied or loaded.
+
+        Only now: a layer that holds its stepper is not whole before.
+        """
+        if (
+            name.startswith("__")
+            or "_states" not in vars(self)
+            or "_x_shape" in vars(self)
+        ):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        self.refresh()
+        return getattr(self, name)
 
     # -- weights
 
@@ -287,9 +307,13 @@ class Stepper:
             self.batch_size, width, dtype=self._dtype, device=self._device
         )
         self._first = [s.detach() for s in layer._first_states(self.batch_size)]
+        graph = self._parts[0].native.graph
+        self._names = tuple(i.name for i in graph.inputs)
+        self._sizes = tuple(int(i.size) for i in graph.inputs)
         olds = self._states or self._first
         # Contiguous and its own: the native stepper keeps the address.
         self._states = [s.to(self._first[0], copy=True).contiguous() for s in olds]
+        self._x_shape = torch.Size((self.batch_size, self._sizes[0]))
 
     def __repr__(self) -> str:
         shapes = f"x {tuple(self._x_shape)} -> y {tuple(self._like_y.shape)}"
@@ -317,10 +341,11 @@ class NativeStepper(Stepper):
         return self._versions != self._now()
 
     def _now(self) -> list[tuple[int, int]]:
-        # Tensors made in inference mode count no versions.
+        # Tensors made in inference mode count no versions. Buffers: a weight may be
+        # made of them too, as a pruned one of its mask.
         return [
-            (p.data_ptr(), 0 if p.is_inference() else p._version)
-            for p in self.layer.parameters()
+            (t.data_ptr(), 0 if t.is_inference() else t._version)
+            for t in chain(self.layer.parameters(), self.layer.buffers())
         ]
 
     def refresh(self) -> None:
@@ -336,10 +361,12 @@ class NativeStepper(Stepper):
                 "another with layer.stepper()"
             )
         super().refresh()
+        # Made first: making may move buffers on, as spectral_norm's do in training.
+        made = [part.parameters() for part in self._parts]
         self._versions = self._now()
         self._core = native.make_stepper(
             [
-                (part.native, part.parameters, [state[k] for state in self._states])
+                (part.native, made[k], [state[k] for state in self._states])
                 for k, part in enumerate(self._parts)
             ]
         )

@@ -153,12 +153,17 @@ def pack(layout: TorchLayout, graph: Graph, W: Any) -> list[Tensor]:
 
 def columns(graph: Graph, W: Any, gate: str, of_x: bool) -> Tensor:
     """The columns of an affine's matrix that meet x, or those that meet h."""
+    return getattr(W, gate).weight[:, column_slice(graph, gate, of_x)]
+
+
+def column_slice(graph: Graph, gate: str, of_x: bool) -> slice:
+    """Which columns of an affine's matrix meet x, or which meet h."""
     node = next(n for n in graph.nodes if n.op == "affine" and n["weight"] == gate)
-    weight, start = getattr(W, gate).weight, 0
+    start = 0
     for arg in node.args:
         stop = start + int(graph.nodes[arg].size)
         if (graph.nodes[arg].op == "input") == of_x:
-            return weight[:, start:stop]
+            return slice(start, stop)
         start = stop
     raise AssertionError(f"{gate} has no such operand")
 

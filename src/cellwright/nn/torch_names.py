@@ -6,6 +6,8 @@ state_dict. What they add is `engine=` and `cells`, the gates by name.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +20,7 @@ from ..engine import native, native_op, reference
 from ..language import Cell
 from . import torch_kernels
 from .engines import ChoosesEngine
+from .made import changing, keepable, make_weights
 from .recording import run_watched
 from .recurrent import run_layers
 from .sequences import Layout
@@ -41,8 +44,16 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         raise NotImplementedError
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        weight = self._parameter("weight_ih_l0")
-        return weight.device, weight.dtype
+        like = self._any_tensor()
+        return like.device, like.dtype
+
+    def _any_tensor(self) -> Tensor:
+        """Any tensor of it, for its device and dtype; none is made for that."""
+        for own in self._parameters.values():
+            if own is not None:
+                return own
+        found = next(self.parameters(), None)
+        return self._parameter("weight_ih_l0") if found is None else found
 
     @property
     def cell(self) -> Cell:
@@ -63,8 +74,10 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         """The gates by name, one `TorchCell` a layer and direction.
 
         `layer.cells[0].f.weight_ih` is a view of torch's parameter: what is written
-        there is written into the layer.
+        there is written into the layer. Of a weight that is made of others (pruned,
+        parametrized) it is a view of what was made: write into those.
         """
+        make_weights(self)
         return [TorchCell(self, k) for k in range(self.num_layers * self.directions)]
 
     def forward(
@@ -78,7 +91,8 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             resets: (T, B) booleans, laid out as input: the row starts anew, from zero.
         """
         engine = self.watched_engine if self._watchers else self.engine
-        if engine == "torch" and lengths is None and resets is None:
+        plain = lengths is None and resets is None
+        if engine == "torch" and plain and self._torch_has_the_weights():
             torch_kernels.refuse_vmap()
             return super().forward(input, hx)
         single = self.mode != "LSTM"
@@ -123,14 +137,24 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         how: Any = {"reverse": reverse, "order": layout.order, "fresh": fresh}
         flat = self._flat(k)
         if self._watchers:
-            call = self._natives[k], self.cells[k], flat, x, olds, {}, layout.padded
+            W = TorchCell(self, k, flat)
+            call = self._natives[k], W, flat, x, olds, {}, layout.padded
             return run_watched(self, k, *call, **how)
         if engine == "native":
             return native_op.walk(self._natives[k], x, olds, {}, flat, **how)
         if engine == "torch":
             kernel = self._layout.kernel
             return torch_kernels.run(kernel, flat, x, olds, **how, biased=self.bias)
-        return reference.run(self.cell, self.cells[k], x, olds, {}, **how)
+        return reference.run(self.cell, TorchCell(self, k, flat), x, olds, {}, **how)
+
+    def _torch_has_the_weights(self) -> bool:
+        """Whether torch.nn's forward reads what is to be computed with.
+
+        It reads a list of its own, which a parametrization does not change.
+        """
+        names: list[str] = self._flat_weights_names
+        pairs = zip(names, self._flat_weights, strict=True)
+        return all(self._parameters.get(name) is tensor for name, tensor in pairs)
 
     def _make_native(self, k: int) -> native.NativeCell:
         """The programs of layer·direction k."""
@@ -150,14 +174,28 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
 
     def _stepper_part(self, k: int) -> StepperPart:
         """Layer k as a stepper runs it."""
-        return StepperPart(self._natives[k], self._flat(k), self.cell, self.cells[k])
+
+        def parameters() -> list[Tensor]:
+            if k == 0:  # the first of all: the layer is not called
+                make_weights(self)
+            return self._flat(k)
+
+        def weights() -> TorchCell:
+            return TorchCell(self, k, parameters())
+
+        return StepperPart(self._natives[k], parameters, self.cell, weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        flat = keepable(dict(enumerate(state["_flat_weights"])))
+        return {**keepable(state), "_flat_weights": list(flat.values())}
 
     def _state_sizes(self) -> list[int]:
         first = self.proj_size or self.hidden_size
         return [first, self.hidden_size] if self.mode == "LSTM" else [first]
 
     def _first_states(self, batch: int) -> list[Tensor]:
-        like, count = self._parameter("weight_ih_l0"), len(self._natives)
+        like, count = self._any_tensor(), len(self._natives)
         sizes = self._state_sizes()
         zeros = like.new_zeros(count, batch, sizes[-1])
         if sizes[0] == sizes[-1]:
@@ -276,29 +314,37 @@ class RNN(_DropIn, nn.RNN):
 
 
 class TorchCell:
-    """The gates of one layer·direction of a drop-in, by name: a `W` to step with."""
+    """The gates of one layer·direction of a drop-in, by name: a `W` to step with.
 
-    def __init__(self, layer: _DropIn, k: int) -> None:
-        self._parameters = layer._all_weights[k]
-        self._layer = layer
-        self._layout = layer._layout
+    Args:
+        layer, k: whose.
+        tensors: stand for the parameters of layer·direction k, in torch's order.
+    """
+
+    def __init__(
+        self, layer: _DropIn, k: int, tensors: Sequence[Tensor] | None = None
+    ) -> None:
+        names: list[str] = layer._all_weights[k]
+        own = [None] * len(names) if tensors is None else tensors
+        self._tensors = dict(zip(names, own, strict=True))
+        self._layer, self._layout = layer, layer._layout
 
     def __getattr__(self, name: str) -> TorchGate:
         layout = self._layout
         if name.startswith("_") or name not in self.names:
             raise AttributeError(f"no gate {name!r}; the gates are {self.names}")
+        places: dict[str, tuple[str, slice]] = {}
         if name == layout.projection:
-            return TorchGate(hidden=self._rows("weight_hr", 0, whole=True))
-        views: dict[str, Any] = {}
-        if name in layout.input_gates:
-            row = layout.input_gates.index(name)
-            views |= {"input": self._rows("weight_ih", row)}
-            views |= {"input_bias": self._rows("bias_ih", row)}
-        if name in layout.hidden_gates:
-            row = layout.hidden_gates.index(name)
-            views |= {"hidden": self._rows("weight_hh", row)}
-            views |= {"hidden_bias": self._rows("bias_hh", row)}
-        return TorchGate(**views)
+            places["weight_hh"] = self._label("weight_hr"), slice(None)
+        for part, gates in (("ih", layout.input_gates), ("hh", layout.hidden_gates)):
+            if name not in gates:
+                continue
+            first, size = gates.index(name), self._layer.hidden_size
+            rows = slice(first * size, (first + 1) * size)
+            places[f"weight_{part}"] = self._label(f"weight_{part}"), rows
+            if self._layer.bias:
+                places[f"bias_{part}"] = self._label(f"bias_{part}"), rows
+        return TorchGate(self._layer, places, self._tensors)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -307,17 +353,19 @@ class TorchCell:
         extra = (layout.projection,) if layout.projection else ()
         return (*dict.fromkeys((*layout.input_gates, *layout.hidden_gates)), *extra)
 
-    def _rows(self, kind: str, block: int, whole: bool = False) -> Tensor | None:
-        label = next((n for n in self._parameters if n.startswith(kind)), None)
-        if label is None:
-            return None
-        parameter = getattr(self._layer, label)
-        size = self._layer.hidden_size
-        return parameter if whole else parameter[block * size : (block + 1) * size]
+    def _label(self, kind: str) -> str:
+        """torch's name of a parameter of this layer·direction."""
+        return next(name for name in self._tensors if name.startswith(kind))
 
 
 class TorchGate:
     """One gate's rows of torch's parameters.
+
+    Args:
+        layer: the drop-in.
+        places: for each of the attributes below that there is, the parameter's name and
+            the gate's rows in it.
+        tensors: stand for the layer's parameters, by torch's names.
 
     Attributes:
         weight_ih, weight_hh, bias_ih, bias_hh: views of torch's parameters, or `None`.
@@ -325,13 +373,24 @@ class TorchGate:
 
     def __init__(
         self,
-        input: Tensor | None = None,
-        hidden: Tensor | None = None,
-        input_bias: Tensor | None = None,
-        hidden_bias: Tensor | None = None,
+        layer: _DropIn,
+        places: Mapping[str, tuple[str, slice]],
+        tensors: Mapping[str, Tensor | None],
     ) -> None:
-        self.weight_ih, self.weight_hh = input, hidden
-        self.bias_ih, self.bias_hh = input_bias, hidden_bias
+        self._layer, self._places, self._tensors = layer, places, tensors
+        self.weight_ih, self.weight_hh = (
+            self._view("weight_ih"),
+            self._view("weight_hh"),
+        )
+        self.bias_ih, self.bias_hh = self._view("bias_ih"), self._view("bias_hh")
+
+    def _view(self, kind: str) -> Tensor | None:
+        if kind not in self._places:
+            return None
+        label, rows = self._places[kind]
+        tensor = self._tensors[label]
+        whole = self._layer._parameter(label) if tensor is None else tensor
+        return whole[rows]
 
     def __call__(self, *operands: Tensor, **options: Any) -> Tensor:
         """The gate's affine map of its operands, in the order h, x."""
@@ -355,15 +414,24 @@ class TorchGate:
         parts = [b for b in (self.bias_hh, self.bias_ih) if b is not None]
         return torch.stack(parts).sum(0) if parts else None
 
-    def blocks(self, operand: int) -> list[Tensor]:
-        """The matrix that one operand meets, as a view to initialise."""
-        present = [w for w in (self.weight_hh, self.weight_ih) if w is not None]
-        return [present[operand].data]
+    @contextmanager
+    def _changing(self, *kinds: str) -> Iterator[list[Tensor]]:
+        """The rows of those parameters that there are, to change."""
+        places = [self._places[kind] for kind in kinds if kind in self._places]
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(changing(self._layer, label))[rows]
+                for label, rows in places
+            ]
+
+    @contextmanager
+    def changing_blocks(self) -> Iterator[list[list[Tensor]]]:
+        """For each operand the matrix that it meets, in a list of one, to change."""
+        with self._changing("weight_hh", "weight_ih") as matrices:
+            yield [[matrix] for matrix in matrices]
 
     def fill_bias_(self, value: float | Tensor) -> None:
         """Set the sum of the two biases, if there are any."""
-        present = [b for b in (self.bias_ih, self.bias_hh) if b is not None]
-        for bias in present:
-            bias.data.zero_()
-        if present:
-            present[0].data.copy_(torch.as_tensor(value))
+        with self._changing("bias_ih", "bias_hh") as present:
+            for bias, part in zip(present, (value, 0.0), strict=False):
+                bias.copy_(torch.as_tensor(part))

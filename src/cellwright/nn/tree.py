@@ -16,7 +16,7 @@ from ..language import ArgumentError, Cell, TreeCell
 from ..language.tree import as_tree
 from .engines import ChoosesEngine
 from .recurrent import configure
-from .weights import CellWeights
+from .weights import CellWeights, first_tensor, gates_must_be_called, made
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -91,10 +91,12 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
         self._want_engine(engine, "save")
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        parameter = self.cells[0].first_parameter()  # type: ignore[operator]
-        if parameter is None:
-            return torch.device("cpu"), torch.get_default_dtype()
-        return parameter.device, parameter.dtype
+        like = first_tensor(self.cells)
+        return like.device, like.dtype
+
+    @property
+    def _gates_have_hooks(self) -> bool:
+        return gates_must_be_called(self.cells)
 
     def stepper(self, batch_size: int = 1) -> NoReturn:
         """A tree has no next step.
@@ -132,10 +134,9 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
         """
         sources = self._check_inputs(x, forest, inputs)
         schedule = forest.schedule(self.arity)
-        W = self.cells[0]
-        if self.engine == "native":
-            names = self._native.binding.parameters
-            parameters = W.in_order(names)  # type: ignore[operator]
+        engine, W = self._engine_of_call(), made(self.cells[0])  # type: ignore[arg-type]
+        if engine == "native":
+            parameters = W.in_order(self._native.binding.parameters)
             y, roots = native_tree.walk(self._native, sources, parameters, schedule)
         else:
             y, roots = trees.reference(self.graph, W, sources, schedule, x)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..language import OPS, Graph, Weight
+from ..language import OPS, ArgumentError, Graph, Weight
+from .made import changing, is_plain, keepable, make_weights, must_be_called
 
 
 class Affine(nn.Module):
     """`W.f`: an affine map of the concatenation of its operands.
 
     Attributes:
+        gate: its name in the cell.
         weight: (size, Σ operands), or (heads, size/heads, Σ operands/heads); columns
             in the order the operands are written.
         bias: (size,), or `None`.
@@ -26,6 +29,7 @@ class Affine(nn.Module):
     def __init__(self, spec: Weight, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         shapes = spec.shapes()
+        self.gate = spec.name
         self.operands = tuple(int(s) for s in spec.operands)
         self.heads = spec.heads
         self.columns = OPS[spec.columns] if spec.columns else None
@@ -43,17 +47,25 @@ class Affine(nn.Module):
     @property
     def matrix(self) -> Tensor:
         """The matrix that maps: the weight, its columns gone through `columns`."""
-        if self.columns is None:
-            return self.weight
-        return self.columns(self.weight.mT).mT  # operations look along the last axis
+        return self.mapped(self.weight)
 
-    def forward(self, *operands: Tensor, **options: Any) -> Tensor:
+    def mapped(self, weight: Tensor) -> Tensor:
+        """The matrix that a weight stands for."""
+        if self.columns is None:
+            return weight
+        return self.columns(weight.mT).mT  # operations look along the last axis
+
+    def forward(
+        self, *operands: Tensor, matrix: Tensor | None = None, **options: Any
+    ) -> Tensor:
         """Map operands (…, size) each to (…, size).
 
         The options that the cell's function writes (size=, bias=, heads=, columns=)
-        are fixed when the layer is made, and not looked at here.
+        are fixed when the layer is made, and not looked at here. `matrix` stands for
+        the affine's own, for one call.
         """
-        return affine(operands, self.matrix, self.bias, self.heads)
+        matrix = self.matrix if matrix is None else matrix
+        return affine(operands, matrix, self.bias, self.heads)
 
     def transposed(self, g: Tensor, operand: int) -> Tensor:
         """One operand's cotangent (…, its size) from the map's, g (…, size)."""
@@ -66,18 +78,29 @@ class Affine(nn.Module):
         matrix = self.matrix[..., columns]
         return torch.einsum("...no,nok->...nk", blocks, matrix).flatten(-2)
 
-    def blocks(self, operand: int) -> list[Tensor]:
-        """The matrices that one operand meets, one a head, as views to initialise."""
-        widths = [o // self.heads for o in self.operands]
-        start = sum(widths[:operand])
-        stop = start + widths[operand]
-        matrices = self.weight.data.view(self.heads, -1, sum(widths))
-        return [matrix[:, start:stop] for matrix in matrices]
+    @contextmanager
+    def changing_weight(self, *, exactly: bool = False) -> Iterator[Tensor]:
+        """The weight, to change in place: see `made.changing`."""
+        with changing(self, "weight", exactly=exactly) as weight:
+            yield weight
 
-    def fill_bias_(self, value: float | Tensor) -> None:
+    @contextmanager
+    def changing_blocks(self) -> Iterator[list[list[Tensor]]]:
+        """For each operand the matrices that it meets, one a head, to change."""
+        widths = [o // self.heads for o in self.operands]
+        with changing(self, "weight") as weight:
+            heads = weight.view(self.heads, -1, sum(widths))
+            parts = heads.split(widths, -1)
+            yield [list(part.unbind(0)) for part in parts]
+
+    def fill_bias_(self, value: float | Tensor, *, exactly: bool = False) -> None:
         """Set the bias, if there is one, to a number or a (size,) tensor."""
         if self.bias is not None:
-            self.bias.data.copy_(torch.as_tensor(value))
+            with changing(self, "bias", exactly=exactly) as bias:
+                bias.copy_(torch.as_tensor(value))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return keepable(super().__getstate__())
 
     def extra_repr(self) -> str:
         heads = f", heads={self.heads}" if self.heads > 1 else ""
@@ -124,25 +147,47 @@ class CellWeights(nn.Module):
                 shape = weight.shapes()[""]
                 value = torch.empty(shape, device=device, dtype=dtype)
                 self.register_parameter(weight.name, nn.Parameter(value))
+        if not graph.weights:  # what says its device and dtype, and moves with it
+            like = torch.empty(0, device=device, dtype=dtype)
+            self.register_buffer("_like", like, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw everything from U(−1/√H, 1/√H), but for declared initial values."""
         bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        affines = affines_of(self)
+        places: list[tuple[nn.Module, str]] = [(self, name) for name in self._initial]
+        places += [(a, label) for a in affines.values() for label in ("weight", "bias")]
+        for owner, label in places:
+            if getattr(owner, label) is not None:
+                with changing(owner, label) as value:
+                    nn.init.uniform_(value, -bound, bound)
         for name, value in self._initial.items():
             if value is not None:
-                nn.init.constant_(getattr(self, name), value)
-        for child in self.children():
-            if isinstance(child, Affine) and child.initial_bias is not None:
-                child.fill_bias_(child.initial_bias)
+                with changing(self, name) as vector:
+                    nn.init.constant_(vector, value)
+        for affine in affines.values():
+            if affine.initial_bias is not None:
+                affine.fill_bias_(affine.initial_bias)
 
-    def first_parameter(self) -> Tensor | None:
-        """Any parameter, or `None`: `next(self.parameters())` walks all modules."""
+    def first_parameter(self) -> Tensor:
+        """Any tensor of it, for its device and dtype; none is made for that."""
         for child in self._modules.values():
-            return child.weight  # type: ignore[union-attr, return-value]
-        return next(iter(self._parameters.values()), None)
+            found = child._parameters.get("weight")  # type: ignore[union-attr]
+            if found is not None:
+                return found
+            break
+        for tensors in (self._parameters, self._buffers):
+            for tensor in tensors.values():
+                return tensor  # type: ignore[return-value]
+        for parameter in self.parameters():  # a parametrization's
+            return parameter
+        for gate in affines_of(self).values():  # a replica has plain attributes
+            return gate.weight
+        return getattr(self, next(iter(self._initial)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return keepable(super().__getstate__())
 
     def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
         """The parameters by name (`f.weight`, `p`), whatever wraps them.
@@ -171,40 +216,138 @@ class CellWeights(nn.Module):
         return getattr(self, name)
 
 
-class OtherMatrices:
-    """The weights of a cell, but for some matrices: what one call computes with.
+def affines_of(weights: CellWeights) -> dict[str, Affine]:
+    """The affine maps of a cell by name, or the modules that a user put there."""
+    return {
+        name: module  # type: ignore[misc]
+        for name, module in weights._modules.items()
+        if name != "parametrizations"  # of the vectors
+    }
+
+
+def gates_must_be_called(cells: nn.ModuleList) -> bool:
+    """Whether a gate of some `CellWeights` has hooks of its user's, or is his own."""
+    for weights in cells._modules.values():  # loops: this is part of every call
+        for gate in weights._modules.values():  # type: ignore[union-attr]
+            if _must_be_called(gate):
+                return True
+    return False
+
+
+_OWN = Affine, nn.ModuleDict  # gates; the parametrizations of vectors
+
+
+def _must_be_called(gate: Any) -> bool:
+    """Hooks and the like; or a module that a user put in the gate's place."""
+    return must_be_called(gate) or not isinstance(gate, _OWN)
+
+
+def first_tensor(cells: nn.ModuleList) -> Tensor:
+    """Any tensor of some `CellWeights`, for its device and dtype."""
+    for weights in cells._modules.values():  # a list of modules is slow to index
+        return weights.first_parameter()  # type: ignore[union-attr, operator]
+    raise AssertionError("a layer has weights")
+
+
+def made(weights: CellWeights) -> CellWeights | MadeWeights:
+    """What one call computes with: the weights, each made once, whatever makes it.
+
+    Raises:
+        ArgumentError: the parameters are sharded, and nothing gathers them.
+    """
+    plain = is_plain(weights)
+    if plain and not _makes_any(weights):
+        return weights
+    if not plain:
+        _check_gathered(weights)
+        make_weights(weights)
+    found: dict[str, Any] = {
+        name: getattr(weights, name)
+        for name in weights._initial
+        if name not in weights._parameters
+    }
+    for name, gate in affines_of(weights).items():
+        if not _must_be_called(gate):  # else its call makes them
+            found[name] = MadeAffine.of(gate)
+    return MadeWeights(weights, found)
+
+
+def _makes_any(weights: CellWeights) -> bool:
+    """Whether something makes a gate's weights."""
+    for gate in weights._modules.values():
+        if not is_plain(gate) or getattr(gate, "columns", None):  # type: ignore[arg-type]
+            return True
+    return False
+
+
+def _check_gathered(weights: CellWeights) -> None:
+    """FSDP2 gathers the parameters of a module when that is called."""
+    if any(hasattr(p, "full_tensor") for p in weights.parameters()):
+        raise ArgumentError(
+            "[fully_shard] the layer is called, and its cells[k] never are, so nothing "
+            "gathers their parameters; received sharded ones (DTensor), expected plain "
+            "ones. Shard the layer, or a model that holds it: fully_shard(layer)"
+        )
+
+
+class MadeWeights:
+    """The weights of a cell for one call, some of them made of its parameters.
 
     Args:
         weights: the cell's own.
-        matrices: what stands for the matrix of an affine, by its name.
+        found: what stands for affines and vectors, by name.
     """
 
-    def __init__(self, weights: CellWeights, matrices: Mapping[str, Tensor]) -> None:
-        self._weights, self._matrices = weights, matrices
+    def __init__(
+        self, weights: CellWeights | MadeWeights, found: Mapping[str, Any]
+    ) -> None:
+        self._weights, self._found = weights, found
 
     def __getattr__(self, name: str) -> Any:
-        own = getattr(self._weights, name)
-        matrix = self._matrices.get(name)
-        return own if matrix is None else OtherAffine(own, matrix)
+        found = self._found.get(name)
+        return getattr(self._weights, name) if found is None else found
 
     def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
         """As `CellWeights.in_order`."""
-        parameters = list(parameters)
-        own = self._weights.in_order(parameters)
-        parts = [name.rpartition(".") for name, _ in parameters]
-        return [
-            self._matrices.get(affine, tensor) if label == "weight" else tensor
-            for (affine, _, label), tensor in zip(parts, own, strict=True)
-        ]
+        tensors = []
+        for name, _ in parameters:
+            gate, _, label = name.rpartition(".")
+            owner = getattr(self, gate) if gate else self
+            tensors.append(getattr(owner, "matrix" if label == "weight" else label))
+        return tensors
+
+    def vector(self, name: str, init: Any = None, size: Any = None) -> Tensor:
+        """As `CellWeights.vector`."""
+        return getattr(self, name)
+
+    def scalar(self, name: str, init: Any = None) -> Tensor:
+        """As `CellWeights.scalar`."""
+        return getattr(self, name)
 
 
-class OtherAffine:
-    """An affine map with another matrix than its parameter."""
+class MadeAffine:
+    """An affine map for one call, its matrix and bias made.
 
-    def __init__(self, own: Affine, matrix: Tensor) -> None:
-        self.weight = self.matrix = matrix
-        self.bias, self.heads = own.bias, own.heads
+    Attributes:
+        weight, matrix, bias: as an `Affine` has them; the last two map.
+    """
+
+    def __init__(
+        self, own: Affine | MadeAffine, weight: Tensor, matrix: Tensor
+    ) -> None:
+        self._own, self.heads, self.bias = own, own.heads, own.bias
+        self.weight, self.matrix = weight, matrix
+
+    @staticmethod
+    def of(own: Affine) -> MadeAffine:
+        """Make everything once."""
+        make_weights(own)
+        weight = own.weight
+        return MadeAffine(own, weight, own.mapped(weight))
 
     def __call__(self, *operands: Tensor, **options: Any) -> Tensor:
-        """As `Affine.forward`."""
-        return affine(operands, self.weight, self.bias, self.heads)
+        """As `Affine.forward`; with its user's hooks, where it has any."""
+        own = self._own
+        if isinstance(own, Affine) and must_be_called(own):
+            return own(*operands, matrix=self.matrix, **options)
+        return affine(operands, self.matrix, self.bias, self.heads)
