@@ -29,6 +29,7 @@ _FORWARD = (
     "state",
     "lengths",
     "resets",
+    "starts",
     "forest",
 )  # arguments of `forward` beside the inputs
 
@@ -220,6 +221,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         *,
         lengths: Any = None,
         resets: Any = None,
+        starts: Any = None,
         **inputs: Tensor,
     ) -> tuple[Any, State]:
         """Walk the sequence.
@@ -233,19 +235,24 @@ class Recurrent(ChoosesEngine, nn.Module):
                 there on, the final states are each row's last, and the reverse
                 direction starts at each row's own end. A row of length 0 keeps its
                 initial state.
-            resets: (T, B) booleans, laid out as x: the row starts anew at that step,
-                from the cell's own initial values, in both directions: as if the
-                sequence were cut before it.
+            resets: (T, B) booleans, or 0 and 1, laid out as x: the row starts anew at
+                that step, from the cell's own initial values, in both directions: as if
+                the sequence were cut before it.
+            starts: (B,) integers: the first step of each row, for rows that are padded
+                on the left. Its steps are starts … starts + lengths - 1, or to the end
+                without lengths; y is zero elsewhere, and the reverse direction ends
+                there.
             **inputs: the named inputs, shaped like x.
 
         Returns:
             y and the final states, shaped as the class says.
 
         Raises:
-            ArgumentError: shapes, dtypes or devices that do not fit.
+            ArgumentError: shapes, dtypes or devices that do not fit, steps of a row
+                that x has not, resets that are neither 0 nor 1.
         """
         named = self._check_inputs(x, inputs)
-        layout = Layout(x, self.batch_first, lengths, resets)
+        layout = Layout(x, self.batch_first, lengths, resets, starts)
         for name, value in named.items():
             layout.check_named(name, value)
         engine = self.watched_engine if self._watchers else self.engine

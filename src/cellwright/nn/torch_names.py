@@ -68,21 +68,28 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         return [TorchCell(self, k) for k in range(self.num_layers * self.directions)]
 
     def forward(
-        self, input: Any, hx: Any = None, *, lengths: Any = None, resets: Any = None
+        self,
+        input: Any,
+        hx: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        starts: Any = None,
     ) -> Any:
         """As torch.nn's forward, on the chosen engine.
 
         Args:
             input, hx: as torch.nn has them.
-            lengths: (B,) integers, in any order, as `Recurrent.forward` has them.
-            resets: (T, B) booleans, laid out as input: the row starts anew, from zero.
+            lengths, starts: (B,) integers, as `Recurrent.forward` has them.
+            resets: (T, B) booleans, or 0 and 1, laid out as input: the row starts
+                anew, from zero.
         """
         engine = self.watched_engine if self._watchers else self.engine
-        if engine == "torch" and lengths is None and resets is None:
+        if engine == "torch" and lengths is resets is starts is None:
             torch_kernels.refuse_vmap()
             return super().forward(input, hx)
         single = self.mode != "LSTM"
-        layout = self._check(input, hx, lengths, resets)
+        layout = self._check(input, hx, lengths, resets, starts)
         alone = self._alone(engine)
         olds: Any
         if hx is not None:
@@ -164,10 +171,15 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             return [zeros] * len(sizes)  # nobody writes them
         return [like.new_zeros(count, batch, sizes[0]), zeros]
 
-    def _check(self, x: Any, state: Any, lengths: Any, resets: Any) -> Layout:
-        """torch.nn's own checks, in its words, before anything is laid out anew."""
+    def _check(self, x: Any, state: Any, *sequences: Any) -> Layout:
+        """torch.nn's own checks, in its words, before anything is laid out anew.
+
+        Args:
+            x, state: as `forward` has them.
+            *sequences: lengths, resets and starts.
+        """
         if isinstance(x, nn.utils.rnn.PackedSequence):
-            layout = Layout(x, self.batch_first, lengths, resets)
+            layout = Layout(x, self.batch_first, *sequences)
             self._check_values(x.data, state, x.batch_sizes)
             return layout
         if x.dim() not in (2, 3):
@@ -186,7 +198,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         self._check_values(batch, state, None)
         if batch.shape[1 if self.batch_first else 0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        return Layout(x, self.batch_first, lengths, resets)
+        return Layout(x, self.batch_first, *sequences)
 
     def _check_values(self, x: Tensor, state: Any, batch_sizes: Any) -> None:
         if state is None:
