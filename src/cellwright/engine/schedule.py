@@ -298,7 +298,9 @@ class Order:
             counts, ends = _counts(lengths, steps), lengths
             sort = np.argsort(-lengths, kind="stable")
             lanes = torch.from_numpy(sort[: counts[0]].copy())
-            places = None if own_starts is None else torch.from_numpy(first[lanes])
+            places = (
+                None if own_starts is None else torch.from_numpy(first[lanes.numpy()])
+            )
             if counts[0] < batch:
                 empty = torch.from_numpy(sort[counts[0] :].copy())
         last = np.zeros_like(ends) if reverse else np.maximum(ends - 1, 0)
@@ -372,7 +374,9 @@ class Order:
         within = np.arange(len(piece)) - np.repeat(np.cumsum(length) - length, length)
         t = end[piece] - 1 - within if reverse else begin[piece] + within
         rows = np.empty(len(piece), int)
-        rows[(np.cumsum(sizes) - sizes)[within] + rank[piece]] = offsets[t] + at[row[piece]]
+        rows[(np.cumsum(sizes) - sizes)[within] + rank[piece]] = (
+            offsets[t] + at[row[piece]]
+        )
         tensors = rows, sizes, initial[sort], ending, ~first[:, None]
         return Pieces(*map(torch.from_numpy, tensors))
 

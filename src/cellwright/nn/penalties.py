@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..language import ArgumentError
-from ..language.arguments import describe, whole_numbers
+from ..language.arguments import describe, plain, whole_numbers
 
 
 def activation_regularisation(
@@ -37,8 +37,8 @@ def activation_regularisation(
     Raises:
         ArgumentError: shapes that are no sequence's, or a negative weight.
     """
-    _check_weight("activation_regularisation", "alpha", alpha)
-    where = "activation_regularisation"
+    where, alpha = "activation_regularisation", plain(alpha)
+    _check_weight(where, "alpha", alpha)
     y, real = _time_first(where, y, lengths, starts, batch_first)
     return alpha * _mean(y.square(), real)
 
@@ -59,8 +59,8 @@ def temporal_activation_regularisation(
     Args, returns, raises: as `activation_regularisation`; the paper's β is 1. A pair
     counts where both steps are real.
     """
-    _check_weight("temporal_activation_regularisation", "beta", beta)
-    where = "temporal_activation_regularisation"
+    where, beta = "temporal_activation_regularisation", plain(beta)
+    _check_weight(where, "beta", beta)
     y, real = _time_first(where, y, lengths, starts, batch_first)
     both = None if real is None else real[1:] & real[:-1]
     return beta * _mean((y[1:] - y[:-1]).square(), both)

@@ -16,6 +16,7 @@ from ..compiler.bindings import own_parameters
 from ..engine import native_op, reference
 from ..engine.native import NativeCell
 from ..language import ArgumentError, Cell, Graph, TreeCell
+from ..language.arguments import plain
 from ..language.errors import did_you_mean
 from . import torch_kernels
 from .engines import ChoosesEngine
@@ -124,10 +125,13 @@ class Recurrent(ChoosesEngine, nn.Module):
     ) -> None:
         super().__init__()
         cell = zoo.get(cell) if isinstance(cell, str) else cell
+        input_size, hidden_size = plain(input_size), plain(hidden_size)
+        num_layers = plain(num_layers)
         wanted = Regularisers(
             input_dropout, dropout, output_dropout, recurrent_dropout, update_dropout,
             zoneout, weight_drop, locked,
         )  # fmt: skip
+        dropout = wanted.dropout
         _check_settings(cell, num_layers, dropout)
         _check_keywords(
             cell, num_layers=num_layers, bidirectional=bidirectional,
@@ -537,6 +541,8 @@ def configure(
     cell: Cell, inputs: dict[str, int], options: dict[str, Any]
 ) -> tuple[Cell, dict[str, int]]:
     """The cell with its inputs and hyperparameters, and the sizes among `options`."""
+    inputs = {n: plain(v) for n, v in inputs.items()}
+    options = {n: plain(v) for n, v in options.items()}
     if inputs:
         cell = cell.with_inputs(inputs)
     hyperparameters = {n: v for n, v in options.items() if n in cell.keywords}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..compiler.bindings import packed_parameters
 from ..engine import native, native_op, reference
 from ..language import Cell
+from ..language.arguments import plain
 from . import torch_kernels
 from .engines import ChoosesEngine
 from .recording import run_watched
@@ -31,7 +32,8 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
     def __init__(
         self, *args: Any, engine: str = "auto", memory: str = "save", **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
+        named = {name: plain(value) for name, value in kwargs.items()}
+        super().__init__(*map(plain, args), **named)
         self._want_engine(engine, memory)
         count = self.num_layers * self.directions
         self._natives = [self._make_native(k) for k in range(count)]
