@@ -173,8 +173,9 @@ def test_drop_ins_steppers_and_hyperparameters(way):
     assert repr(layer) == repr(cw.LSTM(X, H, num_layers=2, dropout=0.25))
     step, x = layer.stepper(whole(B)), torch.randn(B, X)
     y = step(x)
-    for rows in (whole(1), [whole(1)], [False, True, False], np.array([False, True, False]),
-                 [np.False_, np.True_, np.False_], tensor([1]), slice(1, 2)):  # fmt: skip
+    mask = [False, True, False]
+    masks = mask, np.array(mask), [np.False_, np.True_, np.False_]
+    for rows in (whole(1), [whole(1)], tensor([1]), slice(1, 2), *masks):
         step.reset()
         step(x)
         before = step.state
@@ -187,8 +188,10 @@ def test_drop_ins_steppers_and_hyperparameters(way):
         with pytest.raises(cw.ArgumentError, match=r"\[stepper\] resets rows"):
             step.reset(rows)
 
+    start, rate = np.float32(0.5), np.float64(0.5)
+
     @cw.cell
-    def leaky(W, x, h=np.float32(0.5), *, alpha=np.float64(0.5), dt):
+    def leaky(W, x, h=start, *, alpha=rate, dt):
         kept = cw.layer_norm(h, eps=np.float64(1e-3), heads=np.int64(2))
         new = W.f(h, x, size=np.int64(4), bias=np.False_, heads=np.int64(1))
         return (1 - alpha) * kept + alpha * cw.tanh(new) * dt
@@ -197,7 +200,8 @@ def test_drop_ins_steppers_and_hyperparameters(way):
     assert layer.cell.hyperparameters == {"alpha": 0.25}
     text = layer.cell.to_text()
     assert cw.Cell.from_text(text).to_text() == text
-    assert "h=0.5" in text and "bias=False" in text
+    assert "h=0.5" in text
+    assert "bias=False" in text
     assert layer(torch.randn(T, B, X), dt=torch.ones(T, B, 1))[0].shape == (T, B, 4)
     y = normal(T, B, H, seed=2)
     penalty = cw.activation_regularisation(y, real(0.5))
@@ -221,7 +225,9 @@ def test_drop_ins_steppers_and_hyperparameters(way):
 def test_numbers_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         cw.Recurrent("lstm", **{"input_size": X, "hidden_size": H, **arguments})
-    with pytest.raises(cw.ArgumentError, match="batch_size counts rows; received 2.0"):
+    with pytest.raises(
+        cw.ArgumentError, match=r"batch_size counts rows; received 2\.0"
+    ):
         cw.GRU(X, H).stepper(np.float64(2))
 
 

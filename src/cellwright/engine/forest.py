@@ -238,9 +238,9 @@ class Forest:
 
 def _indices(what: str, values: Any, count: int | None = None) -> np.ndarray:
     found = whole_numbers(values)
-    if found is not None and found.dim() == 1 and found.dtype != torch.bool:
-        if count is None or len(found) == count:
-            return found.cpu().numpy().astype(np.int64)
+    listed = found is not None and found.dim() == 1 and found.dtype != torch.bool
+    if listed and count in (None, len(found)):  # type: ignore[arg-type]
+        return found.cpu().numpy().astype(np.int64)  # type: ignore[union-attr]
     length = "" if count is None else f" {count}"
     known: Any = values if found is None else found
     if isinstance(known, Sequence):

@@ -222,8 +222,8 @@ def _order(
 ) -> Order:
     if sizes:
         return Order(len(sizes), sizes[0], batch_sizes=sizes)
-    own = {"lengths": lengths, "resets": resets, "starts": starts}
-    return Order(x.shape[0], x.shape[1], **own)
+    steps, batch, _ = x.shape
+    return Order(steps, batch, lengths=lengths, resets=resets, starts=starts)
 
 
 def _known(key: str) -> NativeCell:

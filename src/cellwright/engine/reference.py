@@ -128,7 +128,7 @@ def step_through(
     for level, (offset, count) in enumerate(
         zip(walk.offsets, walk.counts, strict=True)
     ):
-        if lanes is None:
+        if at is None:
             now = [v[offset : offset + count] for v in rows]
         else:
             places.append(offset + at[:count])

@@ -244,7 +244,7 @@ class Order:
 
     @property
     def _first(self) -> np.ndarray:
-        """Of each row of the batch, where its sequence begins among the batch's rows."""
+        """Where each row of the batch begins, as a row of the batch's own array."""
         rows, starts = np.arange(self.batch), self._own[2]
         return rows if starts is None else starts * self.batch + rows
 
