@@ -82,6 +82,7 @@ def lengths(shape: str, runs: int) -> dict[str, Any]:
         "padded": {},
         "lengths, no padding": {"lengths": torch.full((B,), T)},
         "lengths, half padding": {"lengths": half},
+        "starts, half padding": {"lengths": half, "starts": T - half},
         "packed, half padding": {},
         "torch.nn, padded": {},
         "torch.nn, packed, half padding": {},

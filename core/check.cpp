@@ -37,6 +37,15 @@ void check_lanes(const Schedule& s) {
     REQUIRE(s.width > 0 && s.rows % s.width == 0 && s.initial_rows >= s.width,
             "[schedule] levels must have room for the initial rows");
     std::vector<bool> level(s.rows / s.width), lane(s.width);
+    std::vector<int64_t> deepest = {0};  // of the first rows of a level, the last place
+    for (int64_t r = 0; r < s.lane_count; ++r) {
+        const int64_t at = s.lanes[r], place = s.places != nullptr ? s.places[r] : at;
+        REQUIRE(at >= 0 && at < s.width && !lane[at], "[schedule] lanes must differ");
+        lane[at] = true;
+        REQUIRE(place >= 0 && place < s.rows && place % s.width == at,
+                "[schedule] a place must be of its lane");
+        deepest.push_back(std::max(deepest[r], place));
+    }
     for (int64_t l = 0; l < s.levels; ++l) {
         REQUIRE(s.counts[l] >= 0 && s.counts[l] <= s.lane_count,
                 "[schedule] a level has more rows than there are lanes");
@@ -44,12 +53,9 @@ void check_lanes(const Schedule& s) {
         REQUIRE(s.offsets[l] >= 0 && s.offsets[l] < s.rows && s.offsets[l] % s.width == 0 &&
                     !level[at],
                 "[schedule] levels must not overlap");
+        REQUIRE(deepest[s.counts[l]] < s.rows - s.offsets[l],
+                "[schedule] a level reaches past the last row");
         level[at] = true;
-    }
-    for (int64_t r = 0; r < s.lane_count; ++r) {
-        const int64_t at = s.lanes[r];
-        REQUIRE(at >= 0 && at < s.width && !lane[at], "[schedule] lanes must differ");
-        lane[at] = true;
     }
 }
 

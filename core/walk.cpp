@@ -326,15 +326,18 @@ private:
             for (int64_t r = first; r < last; ++r, row += stride) out[r - first] = row;
             return;
         }
-        const auto along = [&](T* start, int64_t step, int64_t from, int64_t to) {
+        const int64_t* const places = s.places != nullptr ? s.places : s.lanes;
+        const int64_t* const where = a.rows == Rows::sequence ? places : s.lanes;
+        const auto along = [&](const int64_t* map, T* start, int64_t step, int64_t from,
+                               int64_t to) {
             for (int64_t r = from; r < to; ++r)
-                out[r - first] = start + (s.width > 0 ? s.lanes[r] : r) * step;
+                out[r - first] = start + (s.width > 0 ? map[r] : r) * step;
         };
         const bool carried = program_.backward && a.rows == Rows::rolling && a.initial >= 0;
         if (view.access == Access::current) {
             const int64_t row =
                 a.rows == Rows::sequence ? s.offsets[l] : l % a.depth * block_;
-            along(base + row * stride, stride, first, last);
+            along(where, base + row * stride, stride, first, last);
             if (carried && l + 1 < s.levels)  // whose successor starts anew
                 each_start(l + 1, first, last, [&](const Start& start) {
                     out[start.row - first] = memory_.at<T>(nothing_);
@@ -355,8 +358,8 @@ private:
         int64_t row = 0;
         if (a.rows == Rows::sequence && l > 0) row = s.offsets[l - 1];
         if (a.rows == Rows::rolling) row = (l + a.depth - 1) % a.depth * block_;
-        along(base + row * stride, stride, first, middle);
-        along(start, start_stride, middle, last);
+        along(where, base + row * stride, stride, first, middle);
+        along(s.lanes, start, start_stride, middle, last);
         if (has_initial)
             each_start(l, first, last, [&, start = start, step = start_stride](const Start& s) {
                 out[s.row - first] = start + (carried ? s.gradient : s.initial) * step;

@@ -43,11 +43,13 @@ struct Schedule {
     const int64_t* previous;
 
     // A dense schedule over padded sequences, the longest first: row r of a level stands
-    // at its offset + lanes[r], and starts from initial row lanes[r]. A level has room for
-    // `width` rows; what no level names is neither read nor written. Width 0: no lanes,
-    // r itself.
+    // at its offset + places[r], and starts from initial row lanes[r]. A level has room for
+    // `width` rows; what no level names is neither read nor written. A place is a lane of
+    // whichever step the sequence begins at; null: all begin at step 0, places are lanes.
+    // Width 0: no lanes, r itself.
     const int64_t* lanes = nullptr;
     int64_t lane_count = 0, width = 0;
+    const int64_t* places = nullptr;
 
     // Rows of a dense schedule that start anew, in order of level and row. The state that
     // their lane had before goes nowhere. Several may read one initial row; those that

@@ -353,3 +353,49 @@ def test_a_dtype_that_runtimes_do_not_have_is_refused():
     layer, _ = make("gru")
     with pytest.raises(cw.ArgumentError, match=r"received a layer in torch\.bfloat16"):
         cw.export_onnx(layer.bfloat16())
+
+
+# -- the steps of each row -----------------------------------------------------
+
+LENGTHS, STARTS = [2, 6, 0], [3, 0, 4]
+
+
+@pytest.mark.parametrize("name", [*sorted(STANDARD), "slstm", "mc_lstm"])
+@pytest.mark.parametrize("what", ["lengths", "starts", "both"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_with_steps_of_their_own(name, what, dtype):
+    layer, feeds = make(name, num_layers=2, bidirectional=True, dtype=dtype)
+    feeds = {n: v.to(dtype) for n, v in feeds.items()}
+    state = [s.to(dtype) for s in start_of(layer)]
+    rows = {"lengths": torch.tensor(LENGTHS), "starts": torch.tensor(STARTS)}
+    rows = rows if what == "both" else {what: rows[what]}
+    model = cw.export_onnx(layer, initial_states=True, **dict.fromkeys(rows, True))
+    standard = name in STANDARD and what == "lengths" and dtype == torch.float32
+    assert set(operators(model)) == {STANDARD[name] if standard else "Scan"}
+    states = [s.name for s in layer.graphs[0].states]
+    given = {f"{n}_0": s for n, s in zip(states, state, strict=True)}
+    found = run(model, {**feeds, **given, **rows})
+    x, named = feeds["x"], {n: v for n, v in feeds.items() if n != "x"}
+    with torch.no_grad():
+        y, finals = layer(x, as_argument(state), **rows, **named)
+    expected = {
+        "y": y,
+        **dict(zip((f"{s}_n" for s in states), flat(finals), strict=True)),
+    }
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    for what, value in expected.items():
+        torch.testing.assert_close(found[what], value, rtol=tolerance, atol=tolerance)
+
+
+def test_steps_of_rows_with_batches_first_and_rows_of_nan():
+    layer, feeds = make("gru_reset_after", batch_first=True, bidirectional=True)
+    x = feeds["x"].transpose(0, 1).contiguous()
+    rows = {"lengths": torch.tensor(LENGTHS), "starts": torch.tensor(STARTS)}
+    with torch.no_grad():
+        y, h = layer(x, **rows)
+    step = torch.arange(T)
+    for b, (s, n) in enumerate(zip(STARTS, LENGTHS, strict=True)):
+        x[b, (step < s) | (step >= s + n)] = torch.nan
+    found = run(cw.export_onnx(layer, lengths=True, starts=True), {"x": x, **rows})
+    torch.testing.assert_close(found["y"], y, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found["h_n"], h, rtol=1e-12, atol=1e-12)

@@ -111,7 +111,7 @@ struct OwnedTrees {
 };
 
 struct OwnedSchedule {
-    std::vector<int64_t> offsets, counts, lanes;
+    std::vector<int64_t> offsets, counts, lanes, places;
     std::vector<Start> starts;
     std::optional<std::vector<int64_t>> previous;
     int64_t rows, initial_rows, width, gradient_rows;
@@ -129,6 +129,7 @@ struct OwnedSchedule {
                 lanes.data(),
                 int64_t(lanes.size()),
                 width,
+                places.empty() ? nullptr : places.data(),
                 starts.data(),
                 int64_t(starts.size()),
                 gradient_rows,
@@ -142,13 +143,15 @@ void init_schedule(OwnedSchedule* self, std::vector<int64_t> offsets,
                    std::vector<int64_t> counts, int64_t initial_rows,
                    std::optional<std::vector<int64_t>> previous, std::vector<int64_t> lanes,
                    int64_t width, int64_t rows, std::optional<Starts> starts,
-                   int64_t gradient_rows) {
+                   int64_t gradient_rows, std::vector<int64_t> places) {
     if (offsets.size() != counts.size())
         throw std::invalid_argument("[schedule] offsets and counts differ in length");
     int64_t walked = 0;
     for (int64_t n : counts) walked += n;
     if (previous && int64_t(previous->size()) != walked)
         throw std::invalid_argument("[schedule] expected a predecessor for each row");
+    if (!places.empty() && places.size() != lanes.size())
+        throw std::invalid_argument("[schedule] expected a place for each lane");
     std::vector<Start> list;
     for (size_t i = 0; starts && i < starts->shape(0); ++i) {
         const int64_t* s = starts->data() + 4 * i;
@@ -157,6 +160,7 @@ void init_schedule(OwnedSchedule* self, std::vector<int64_t> offsets,
     new (self) OwnedSchedule{std::move(offsets),
                              std::move(counts),
                              std::move(lanes),
+                             std::move(places),
                              std::move(list),
                              std::move(previous),
                              width > 0 ? rows : walked,
@@ -305,7 +309,7 @@ NB_MODULE(_core, m) {
         .def("__init__", &init_schedule, "offsets"_a, "counts"_a, "initial_rows"_a,
              "previous"_a.none() = nb::none(), "lanes"_a = std::vector<int64_t>(),
              "width"_a = 0, "rows"_a = 0, "starts"_a.none() = nb::none(),
-             "gradient_rows"_a = 0)
+             "gradient_rows"_a = 0, "places"_a = std::vector<int64_t>())
         .def_static("trees", &make_trees, "counts"_a, "place"_a, "input"_a, "inputs"_a,
                     "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,

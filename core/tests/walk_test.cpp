@@ -89,44 +89,68 @@ TEST_CASE("a simple recurrent network, step by step") {
 }
 
 TEST_CASE("lanes walk the rows that live where they lie, and starts begin anew") {
-    // Of three rows, two live, the longer one first: row 2 for 4 steps, row 0 for 2.
+    // Of three rows, two live, the longer one first: row 2 for 4 steps, row 0 for 2, from
+    // step 0 or from where its place says.
     constexpr int64_t T = 4, B = 3, I = 3, H = 21;
     const std::vector<int64_t> lanes = {2, 0}, counts = {2, 2, 1, 1};
     const std::vector<Start> starts = {{1, 1, 3, 3}, {2, 0, 3, 4}};  // from initial row 3
     for (const KernelSet* isa : available_isas())
-        for (int threads : {1, 2}) {
-            Run run(T, B, I, H);
-            run.initial.resize((B + 1) * H, 0.25);
-            std::fill(run.h.begin(), run.h.end(), 7.0);
-            const Program program = make_forward(I, H);
-            Call call = run.call(*isa, threads);
-            call.arrays[2] = {run.initial.data(), B + 1, H, H};
-            call.schedule = {T,       run.offsets.data(), counts.data(), T * B, B + 1,
-                             nullptr, lanes.data(),       2,             B,     starts.data(),
-                             2,       B + 2};
-            cellwright::run(program, call);
-            for (int64_t t = 0; t < T; ++t)
-                for (int64_t b = 0; b < B; ++b) {
-                    const bool lives = b == 2 || (b == 0 && t < 2);
-                    const bool anew = (b == 0 && t == 1) || (b == 2 && t == 2);
-                    const double* old = anew     ? &run.initial[B * H]
-                                        : t == 0 ? &run.initial[b * H]
-                                                 : &run.h[((t - 1) * B + b) * H];
-                    for (int64_t u = 0; u < H; ++u) {
-                        const double found = run.h[(t * B + b) * H + u];
-                        if (!lives) {
-                            CHECK(found == 7.0);
-                            continue;
+        for (int threads : {1, 2})
+            for (int64_t begin : {0, 1, 2}) {  // of row 0
+                const std::vector<int64_t> places = {2, begin * B};
+                Run run(T, B, I, H);
+                run.initial.resize((B + 1) * H, 0.25);
+                std::fill(run.h.begin(), run.h.end(), 7.0);
+                const Program program = make_forward(I, H);
+                Call call = run.call(*isa, threads);
+                call.arrays[2] = {run.initial.data(), B + 1, H, H};
+                call.schedule = {T,       run.offsets.data(), counts.data(), T * B, B + 1,
+                                 nullptr, lanes.data(),       2,             B,
+                                 begin > 0 ? places.data() : nullptr,
+                                 starts.data(), 2, B + 2};
+                cellwright::run(program, call);
+                for (int64_t t = 0; t < T; ++t)
+                    for (int64_t b = 0; b < B; ++b) {
+                        const int64_t step = b == 0 ? t - begin : t;  // of its sequence
+                        const bool lives = b == 2 || (b == 0 && step >= 0 && step < 2);
+                        const bool anew = (b == 0 && step == 1) || (b == 2 && step == 2);
+                        const double* old = anew        ? &run.initial[B * H]
+                                            : step == 0 ? &run.initial[b * H]
+                                                        : &run.h[((t - 1) * B + b) * H];
+                        for (int64_t u = 0; u < H; ++u) {
+                            const double found = run.h[(t * B + b) * H + u];
+                            if (!lives) {
+                                CHECK(found == 7.0);
+                                continue;
+                            }
+                            const double* w = &run.weight[u * (H + I)];
+                            double sum = run.bias[u];
+                            for (int64_t k = 0; k < H; ++k) sum += w[k] * old[k];
+                            for (int64_t k = 0; k < I; ++k)
+                                sum += w[H + k] * run.x[(t * B + b) * I + k];
+                            CHECK(found == doctest::Approx(std::tanh(sum)).epsilon(1e-13));
                         }
-                        const double* w = &run.weight[u * (H + I)];
-                        double sum = run.bias[u];
-                        for (int64_t k = 0; k < H; ++k) sum += w[k] * old[k];
-                        for (int64_t k = 0; k < I; ++k)
-                            sum += w[H + k] * run.x[(t * B + b) * I + k];
-                        CHECK(found == doctest::Approx(std::tanh(sum)).epsilon(1e-13));
                     }
-                }
-        }
+            }
+}
+
+TEST_CASE("a place must be of its lane, and within the array") {
+    const KernelSet& isa = *available_isas()[0];
+    Run run(4, 3, 3, 4);
+    const Program program = make_forward(3, 4);
+    const std::vector<int64_t> lanes = {2, 0}, counts = {2, 1, 0, 0};
+    const auto walk = [&](std::vector<int64_t> places) {
+        Call call = run.call(isa, 1);
+        call.schedule = {4, run.offsets.data(), counts.data(), 12, 3, nullptr, lanes.data(),
+                         2, 3,                  places.data()};
+        cellwright::run(program, call);
+    };
+    walk({8, 9});  // row 2 at steps 2 and 3, row 0 at step 3
+    CHECK_THROWS_WITH_AS(walk({11, 0}), doctest::Contains("past the last row"),
+                         std::invalid_argument);
+    for (std::vector<int64_t> places : {std::vector<int64_t>{3, 0}, {2, -3}, {14, 0}})
+        CHECK_THROWS_WITH_AS(walk(places), doctest::Contains("of its lane"),
+                             std::invalid_argument);
 }
 
 TEST_CASE("what is out of place is refused before anything is touched") {

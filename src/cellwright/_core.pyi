@@ -31,6 +31,7 @@ class Schedule:
         rows: int = 0,
         starts: Any = None,
         gradient_rows: int = 0,
+        places: Sequence[int] = (),
     ) -> None:
         """`starts` is an (n, 4) int64 array: level, row, initial row, gradient row."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..language import ArgumentError
+from ..language.arguments import describe, plain, whole_numbers
 from .trees import TreeSchedule
 
 _TOKENS = re.compile(r"\(|\)|[^\s()]+")
@@ -115,9 +118,11 @@ class Forest:
         parents, slots = np.full(count, -1), np.zeros(count, np.int64)
         for node, own in enumerate(children):
             for slot, child in enumerate(own):
+                child = plain(child)
                 if child is None or child == -1:
                     continue
-                if not 0 <= child < count:
+                whole = isinstance(child, int) and not isinstance(child, bool)
+                if not whole or not 0 <= child < count:
                     raise ArgumentError(
                         f"[Forest] child {slot} of node {node} is no node; received "
                         f"{child}, expected 0 … {count - 1}, or None where it is "
@@ -232,19 +237,19 @@ class Forest:
 
 
 def _indices(what: str, values: Any, count: int | None = None) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.cpu().numpy()
-    array = np.asarray(values)
-    if array.ndim == 1 and array.size == 0:
-        array = array.astype(np.int64)
-    whole = array.ndim == 1 and array.dtype.kind in "iu"
-    if not whole or (count is not None and len(array) != count):
-        length = "" if count is None else f" {count}"
-        raise ArgumentError(
-            f"[Forest] {what} is a list of{length} whole numbers; received "
-            f"{array.dtype} of shape {array.shape}"
-        )
-    return array.astype(np.int64)
+    found = whole_numbers(values)
+    listed = found is not None and found.dim() == 1 and found.dtype != torch.bool
+    if listed and count in (None, len(found)):  # type: ignore[arg-type]
+        return found.cpu().numpy().astype(np.int64)  # type: ignore[union-attr]
+    length = "" if count is None else f" {count}"
+    known: Any = values if found is None else found
+    if isinstance(known, Sequence):
+        with suppress(ValueError):  # lists of unequal lengths
+            known = np.asarray(known)
+    raise ArgumentError(
+        f"[Forest] {what} is a list of{length} whole numbers; received "
+        f"{describe(known)}"
+    )
 
 
 def _check_inputs(inputs: np.ndarray, count: int) -> np.ndarray:

@@ -418,8 +418,10 @@ def _lanes(walk: Schedule, device: torch.device) -> Tensor:
     """Which row of a constant input each row of the walk reads, (rows,)."""
     found = torch.zeros(walk.rows, dtype=torch.int64)
     for offset, count in zip(walk.offsets, walk.counts, strict=True):
-        lanes = torch.arange(count) if walk.lanes is None else walk.lanes[:count]
-        found[offset + lanes] = lanes
+        if walk.lanes is None or walk.at is None:
+            found[offset : offset + count] = torch.arange(count)
+        else:
+            found[offset + walk.at[:count]] = walk.lanes[:count]
     return found.to(device)
 
 

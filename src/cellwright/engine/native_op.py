@@ -65,8 +65,8 @@ def walk(
         states = cell.filled(states, sources[0], order.batch)
         tensors = sources, states, fresh, list(parameters)
         sequences = list(order.batch_sizes or ()), order.lengths, order.resets
-        training = torch.is_grad_enabled()
-        y, *rest = _walk_op(*tensors, cell.key, *sequences, reverse, learned, training)
+        how = reverse, learned, torch.is_grad_enabled(), order.starts
+        y, *rest = _walk_op(*tensors, cell.key, *sequences, *how)
         return y, rest[:-1]
     if order is None:
         schedule = dense(x.shape[0], x.shape[1], reverse)
@@ -214,11 +214,16 @@ class _Walk(torch.autograd.Function):
 
 
 def _order(
-    x: Tensor, sizes: Sequence[int], lengths: Tensor | None, resets: Tensor | None
+    x: Tensor,
+    sizes: Sequence[int],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    starts: Tensor | None,
 ) -> Order:
     if sizes:
         return Order(len(sizes), sizes[0], batch_sizes=sizes)
-    return Order(x.shape[0], x.shape[1], lengths=lengths, resets=resets)
+    steps, batch, _ = x.shape
+    return Order(steps, batch, lengths=lengths, resets=resets, starts=starts)
 
 
 def _known(key: str) -> NativeCell:
@@ -249,8 +254,9 @@ def _walk_op(
     reverse: bool,
     learned: bool,
     training: bool,
+    starts: Tensor | None = None,  # the last, and optional: programs of before
 ) -> list[Tensor]:
-    order = _order(inputs[0], batch_sizes, lengths, resets)
+    order = _order(inputs[0], batch_sizes, lengths, resets, starts)
     walk = order.schedule(reverse, learned)
     arguments = inputs, states, fresh, parameters, walk, training
     results, saved = _known(key).forward(*arguments)
@@ -263,7 +269,7 @@ def _walk_op(
 @_walk_op.register_fake
 def _(
     inputs, states, fresh, parameters, key, sizes, lengths, resets, reverse, learned,
-    training,
+    training, starts=None,
 ):  # fmt: skip
     cell, x = _known(key), inputs[0]
     y = x.new_empty(*x.shape[:-1], cell.output_size)
@@ -288,8 +294,9 @@ def _walk_backward_op(
     resets: Tensor | None,
     reverse: bool,
     learned: bool,
+    starts: Tensor | None = None,
 ) -> list[Tensor]:
-    cell, order = _known(key), _order(y, batch_sizes, lengths, resets)
+    cell, order = _known(key), _order(y, batch_sizes, lengths, resets, starts)
     walk = order.schedule(reverse, learned)
     wanted = tuple(name for name in cell.inputs if name not in cell.constant)
     found, *rest = cell.backward(
@@ -305,32 +312,33 @@ def _walk_backward_op(
 @_walk_backward_op.register_fake
 def _(
     inputs, states, fresh, parameters, y, saved, grads, key, sizes, lengths, resets,
-    reverse, learned,
+    reverse, learned, starts=None,
 ):  # fmt: skip
     parts = inputs, states, fresh, parameters
     return [t.new_empty(t.shape) for part in parts for t in part]
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    *lists, key, sizes, lengths, resets, reverse, learned, _ = inputs
+    *lists, key, sizes, lengths, resets, reverse, learned, _, starts = inputs
     tensors = [t for part in lists for t in part]
-    ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets)
+    ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets, starts)
     ctx.counts = [len(part) for part in lists]
     ctx.walk = key, sizes, reverse, learned
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]):
-    *tensors, y, saved, lengths, resets = ctx.saved_tensors
+    *tensors, y, saved, lengths, resets, starts = ctx.saved_tensors
     parts = _parts(ctx.counts, tensors)
     filled = [
         torch.zeros_like(like) if g is None else g
         for g, like in zip(grads[:-1], [y, *parts[1]], strict=True)
     ]
     key, sizes, reverse, learned = ctx.walk
-    sequences = sizes, lengths, resets, reverse, learned
+    sequences = sizes, lengths, resets, reverse, learned, starts
     found = _walk_backward_op(*parts, y, saved, filled, key, *sequences)
     none = None if sizes else []  # of batch_sizes, as torch wants it
-    return (*_parts(ctx.counts, found), None, none, None, None, None, None, None)
+    more = 5 + (starts is not None)  # torch leaves out a last argument at its default
+    return (*_parts(ctx.counts, found), None, none, *(None,) * more)
 
 
 _walk_op.register_autograd(_op_backward, setup_context=_setup_context)

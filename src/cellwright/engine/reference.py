@@ -119,7 +119,7 @@ def step_through(
 ) -> tuple[Tensor, list[Tensor]]:
     """Take a step for each level of a schedule; rows that it names nowhere are zero."""
     device = sources[0].device
-    lanes = None if walk.lanes is None else walk.lanes.to(device)
+    lanes, at = (None if m is None else m.to(device) for m in (walk.lanes, walk.at))
     rows = [v.reshape(walk.rows, v.shape[-1]) for v in sources]
     current = [s if lanes is None else s[lanes] for s in states]
     begins = _begins(walk, device)
@@ -128,10 +128,10 @@ def step_through(
     for level, (offset, count) in enumerate(
         zip(walk.offsets, walk.counts, strict=True)
     ):
-        if lanes is None:
+        if at is None:
             now = [v[offset : offset + count] for v in rows]
         else:
-            places.append(offset + lanes[:count])
+            places.append(offset + at[:count])
             now = [v[places[-1]] for v in rows]
         olds = [v[:count] for v in current]
         if level in begins:

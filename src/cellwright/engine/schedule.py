@@ -37,8 +37,10 @@ class Schedule:
         last: rows of a sequence array that hold the final states, in order; a number
             where they are all rows of that step.
         last_rolling: the same for an array that keeps the last two levels only.
-        lanes: row r of a level stands at its offset + lanes[r], and starts from initial
-            row lanes[r]; `None`: at r.
+        lanes: row r of a level is row lanes[r] of the batch: it starts from that of the
+            initial states; `None`: r.
+        places: and stands at the level's offset + places[r], where sequences begin at
+            steps of their own; `None`: at lanes[r].
         starts: (n, 4): level, row, initial row, gradient's row of the rows that start
             anew, or `None`.
         gradient_rows: rows of the initial states' gradients: theirs, then the starts'.
@@ -52,6 +54,7 @@ class Schedule:
     last: int | Tensor
     last_rolling: int | Tensor
     lanes: Tensor | None = None
+    places: Tensor | None = None
     starts: Tensor | None = None
     gradient_rows: int = 0
     empty: Tensor | None = None
@@ -60,6 +63,11 @@ class Schedule:
     def whole(self) -> bool:
         """Every row starts from its own initial states, and there alone."""
         return self.lanes is None and self.starts is None
+
+    @property
+    def at(self) -> Tensor | None:
+        """Where the rows of a level stand, from its offset on; `None`: one by one."""
+        return self.lanes if self.places is None else self.places
 
     @cached_property
     def core(self) -> Any:
@@ -76,6 +84,7 @@ class Schedule:
             self.rows,
             self.starts,
             self.gradient_rows,
+            () if self.places is None else self.places.tolist(),
         )
 
 
@@ -179,10 +188,12 @@ class Order:
         steps, batch: T and B.
         batch_sizes: the rows of each step where they are packed, never more than of the
             step before; else they are padded, (T, B).
-        lengths: (B,), in any order; `None`: all are T.
-        resets: (T, B): the row starts anew at this step.
+        lengths: (B,), in any order; `None`: to the end.
+        resets: (T, B), booleans or 0 and 1: the row starts anew at this step.
+        starts: (B,), the step at which each row's sequence begins; `None`: all at 0.
 
-    `schedule` and `pieces` raise an ArgumentError where a length is not in 0 … T.
+    `schedule` and `pieces` raise an ArgumentError where a row's steps are not among
+    0 … T, or a reset is neither 0 nor 1.
     """
 
     def __init__(
@@ -193,26 +204,49 @@ class Order:
         batch_sizes: Sequence[int] | None = None,
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> None:
         self.steps, self.batch = steps, batch
         self.batch_sizes = None if batch_sizes is None else tuple(batch_sizes)
-        self.lengths, self.resets = lengths, resets
+        self.lengths, self.resets, self.starts = lengths, resets, starts
         self._schedules: dict[tuple[bool, bool], Schedule] = {}
 
     @cached_property
-    def _own(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Lengths and resets, where they say anything."""
-        lengths = None if self.lengths is None else self.lengths.cpu().numpy()
-        resets = None if self.resets is None else self.resets.cpu().numpy()
+    def _own(self) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Lengths, resets and first steps, where they say anything.
+
+        Resets are counted from each row's own first step.
+        """
+        lengths, resets, starts = (
+            None if value is None else value.cpu().numpy()
+            for value in (self.lengths, self.resets, self.starts)
+        )
+        steps = np.arange(self.steps)[:, None]
         if lengths is not None:
             _check_lengths(lengths, self.steps)
-            if not self.batch or lengths.min() == self.steps:
-                lengths = None
+        if starts is not None:
+            _check_starts(starts, lengths, self.steps)
+            lengths = self.steps - starts if lengths is None else lengths
+            starts = np.where(lengths > 0, starts, 0)
+            starts = starts if starts.any() else None
+        if lengths is not None and (not self.batch or lengths.min() == self.steps):
+            lengths = None
+        if resets is not None:
+            resets = _as_booleans(resets)
+        if resets is not None and starts is not None:
+            where = np.minimum(steps + starts, self.steps - 1)
+            resets = np.take_along_axis(resets, where, 0)
         if resets is not None and lengths is not None:
-            resets = resets & (np.arange(self.steps)[:, None] < lengths)
+            resets = resets & (steps < lengths)
         if resets is not None and not resets.any():
             resets = None
-        return lengths, resets
+        return lengths, resets, starts
+
+    @property
+    def _first(self) -> np.ndarray:
+        """Where each row of the batch begins, as a row of the batch's own array."""
+        rows, starts = np.arange(self.batch), self._own[2]
+        return rows if starts is None else starts * self.batch + rows
 
     @property
     def lanes(self) -> Tensor | None:
@@ -239,7 +273,7 @@ class Order:
         """The walk; `learned`: the gradient of the fresh initial row is wanted."""
         if self.batch_sizes is not None:
             return packed(self.batch_sizes, reverse)
-        if self.lengths is None and self.resets is None:
+        if self.lengths is self.resets is self.starts is None:
             return dense(self.steps, self.batch, reverse)
         return self._made(reverse, learned)
 
@@ -254,9 +288,9 @@ class Order:
         return self._schedules[key]
 
     def _padded(self, reverse: bool, learned: bool) -> Schedule:
-        steps, batch, (lengths, _) = self.steps, self.batch, self._own
-        step = -1 if reverse else 1
-        lanes, empty = None, None
+        steps, batch, (lengths, _, own_starts) = self.steps, self.batch, self._own
+        step, first = -1 if reverse else 1, self._first
+        lanes, places, empty = None, None, None
         counts = np.full(steps, batch)
         ends = np.full(batch, steps)
         if lengths is not None:
@@ -264,6 +298,9 @@ class Order:
             counts, ends = _counts(lengths, steps), lengths
             sort = np.argsort(-lengths, kind="stable")
             lanes = torch.from_numpy(sort[: counts[0]].copy())
+            places = (
+                None if own_starts is None else torch.from_numpy(first[lanes.numpy()])
+            )
             if counts[0] < batch:
                 empty = torch.from_numpy(sort[counts[0] :].copy())
         last = np.zeros_like(ends) if reverse else np.maximum(ends - 1, 0)
@@ -274,9 +311,10 @@ class Order:
             batch,
             tuple((np.arange(steps) * batch)[::step].tolist()),
             tuple(counts[::step].tolist()),
-            torch.from_numpy(last * batch + np.arange(batch)),
+            torch.from_numpy(last * batch + first),
             torch.from_numpy(levels % 2 * batch + np.arange(batch)),
             lanes,
+            places,
             starts,
             gradient_rows,
             empty,
@@ -305,8 +343,8 @@ class Order:
     @_outside_graphs
     def pieces(self, reverse: bool = False) -> Pieces:
         """The sequences cut at every reset; walked in reverse, each from its end."""
-        steps, batch, (lengths, resets) = self.steps, self.batch, self._own
-        offsets = np.arange(steps) * batch
+        steps, batch, (lengths, resets, _) = self.steps, self.batch, self._own
+        offsets, at = np.arange(steps) * batch, self._first
         if self.batch_sizes is not None:
             counts = np.array(self.batch_sizes)
             offsets, lengths = np.cumsum(counts) - counts, _lengths(counts)
@@ -336,7 +374,9 @@ class Order:
         within = np.arange(len(piece)) - np.repeat(np.cumsum(length) - length, length)
         t = end[piece] - 1 - within if reverse else begin[piece] + within
         rows = np.empty(len(piece), int)
-        rows[(np.cumsum(sizes) - sizes)[within] + rank[piece]] = offsets[t] + row[piece]
+        rows[(np.cumsum(sizes) - sizes)[within] + rank[piece]] = (
+            offsets[t] + at[row[piece]]
+        )
         tensors = rows, sizes, initial[sort], ending, ~first[:, None]
         return Pieces(*map(torch.from_numpy, tensors))
 
@@ -349,3 +389,32 @@ def _check_lengths(lengths: np.ndarray, steps: int) -> None:
             f"[lengths] a length counts steps of x; received {int(lengths[row])} for "
             f"row {row}, expected 0 … {steps}"
         )
+
+
+def _check_starts(starts: np.ndarray, lengths: np.ndarray | None, steps: int) -> None:
+    ends = starts if lengths is None else starts + lengths
+    wrong = np.flatnonzero((starts < 0) | (ends > steps))
+    if not len(wrong):
+        return
+    row = int(wrong[0])
+    start, end, most = int(starts[row]), int(ends[row]), steps
+    of_length = ""
+    if lengths is not None:
+        most -= int(lengths[row])
+        of_length = f", of length {end - start} in {steps} steps"
+    raise ArgumentError(
+        f"[starts] a row's real steps are steps of x, starts … starts + lengths - 1; "
+        f"received {start} for row {row}{of_length}, expected 0 … {most}"
+    )
+
+
+def _as_booleans(resets: np.ndarray) -> np.ndarray:
+    if resets.dtype != bool:
+        wrong = np.argwhere((resets < 0) | (resets > 1))
+        if len(wrong):
+            step, row = wrong[0].tolist()
+            raise ArgumentError(
+                "[resets] a reset is a boolean, or 0 or 1; received "
+                f"{resets[step, row]} at step {step} of row {row}"
+            )
+    return resets.astype(bool)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
+from .arguments import plain
 from .errors import CellError, did_you_mean
 from .evaluate import evaluate
 from .graph import Graph, Size, State
@@ -43,8 +44,9 @@ class Cell:
         self.__name__ = label
         self.__doc__ = doc
         self.function = function
-        self.hyperparameters = dict(hyperparameters or {})
-        self._inputs = dict(inputs or {})
+        given, sizes = hyperparameters or {}, inputs or {}
+        self.hyperparameters = {name: plain(value) for name, value in given.items()}
+        self._inputs = {name: plain(size) for name, size in sizes.items()}
         self._graph = graph
         self._pending: MissingStateError | None = None
         self._positional: tuple[str, ...] = ()
@@ -350,7 +352,7 @@ class Signature:
         if label in inputs:
             self.inputs[label] = inputs[label]
         elif parameter.kind is not parameter.KEYWORD_ONLY:
-            init = 0.0 if parameter.default is empty else parameter.default
+            init = 0.0 if parameter.default is empty else plain(parameter.default)
             if isinstance(init, bool) or not isinstance(init, int | float):
                 raise CellError(
                     f"[{self.where}, cell {self.label!r}] a state starts from a "
@@ -360,7 +362,7 @@ class Signature:
         elif label in given:
             self.hyperparameters[label] = given[label]
         elif parameter.default is not empty:
-            self.hyperparameters[label] = parameter.default
+            self.hyperparameters[label] = plain(parameter.default)
         else:  # a keyword without a value is an input, until it is given one
             self.inputs[label] = _size(parameter, f"{label}_size")
 
@@ -374,7 +376,7 @@ def _size(parameter: inspect.Parameter, default: str) -> Size:
             annotation = ast.literal_eval(annotation)
         except (ValueError, SyntaxError):
             return annotation
-    return annotation
+    return plain(annotation)
 
 
 @overload

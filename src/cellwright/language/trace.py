@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from .arguments import plain
 from .builder import Builder
 from .errors import CellError, SizeError, TraceError, did_you_mean, user_location
 from .graph import AFFINE, LEAVES, TOTAL, Graph, Node, Size
@@ -64,6 +65,7 @@ class Recorded(Value):
     def _apply(self, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Traced:
         traced = next((a for a in args if isinstance(a, Traced)), None)
         nodes = [as_node(self.builder, a, traced) for a in args]
+        attrs = {name: plain(value) for name, value in attrs.items()}
         return Traced(self.builder, self.builder.apply(op, nodes, **attrs))
 
     def _infix(self, symbol: str, left: Any, right: Any) -> Traced:
@@ -259,6 +261,7 @@ class WeightReference(Recorded):
             )
         traced = next((o for o in operands if isinstance(o, Traced)), None)
         nodes = tuple(as_node(self.builder, o, traced) for o in operands)
+        options = {name: plain(value) for name, value in options.items()}
         return Traced(self.builder, self.builder.affine(self.name, nodes, **options))
 
     def _node(self, partner: Recorded | None) -> int:
@@ -289,7 +292,7 @@ class Weights:
     ) -> Traced:
         """A weight vector with an initial value and a size of its own."""
         check_weight_name(name)
-        node = self._builder.parameter(name, "vector", size, init)
+        node = self._builder.parameter(name, "vector", plain(size), init)
         return Traced(self._builder, node)
 
     def scalar(self, name: str, init: float | None = None) -> Traced:
@@ -533,6 +536,7 @@ def replay_node(
 def bind_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     """See `Graph.bind`."""
     known = graph.size_names
+    sizes = {label: plain(value) for label, value in sizes.items()}
     for label, value in sizes.items():
         if label not in known:
             raise SizeError(

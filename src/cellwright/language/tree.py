@@ -14,6 +14,7 @@ from typing import Any, overload
 
 from torch import Tensor
 
+from .arguments import plain
 from .builder import Builder
 from .cell import Cell, Signature
 from .errors import CellError
@@ -280,7 +281,12 @@ def tree_cell(
         named = function.__name__.isidentifier()  # a lambda is not
         label = function.__name__ if named else "node"
         return TreeCell(
-            function, arity=arity, declared=states, label=label, doc=doc, inputs=inputs
+            function,
+            arity=plain(arity),
+            declared=states,
+            label=label,
+            doc=doc,
+            inputs=inputs,
         )
 
     return decorate if function is None else decorate(function)

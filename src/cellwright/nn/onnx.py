@@ -61,6 +61,8 @@ def export_onnx(
     path: str | os.PathLike[str] | None = None,
     *,
     initial_states: bool = False,
+    lengths: bool = False,
+    starts: bool = False,
     operators: bool = True,
 ) -> Any:
     """Write a layer as an ONNX model, for inference: no dropout, no gradients.
@@ -76,6 +78,8 @@ def export_onnx(
             the layer's; without them it starts from the cell's own.
         operators: write cells that ONNX has as its LSTM, GRU and RNN (in float32, the
             one type that runtimes have them for); otherwise every cell is a Scan.
+        lengths, starts: the model takes the steps of each row, inputs of these names,
+            (batch,) of int64, as the layer does. It does not check them.
 
     Returns:
         The model, an `onnx.ModelProto`, checked. Its metadata `cellwright.cell` is the
@@ -100,7 +104,8 @@ def export_onnx(
             "torch.float64. Convert it with .float()"
         )
     with torch.no_grad():
-        model = _Model(onnx, layer, dtype, operators).build(initial_states)
+        rows = [n for n, taken in (("lengths", lengths), ("starts", starts)) if taken]
+        model = _Model(onnx, layer, dtype, operators, rows).build(initial_states)
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         onnx.save(model, os.fspath(path))
@@ -168,13 +173,21 @@ class _Model:
     """One layer's model: the walk through layers and directions."""
 
     def __init__(
-        self, onnx: Any, layer: Recurrent, dtype: torch.dtype, operators: bool
+        self,
+        onnx: Any,
+        layer: Recurrent,
+        dtype: torch.dtype,
+        operators: bool,
+        rows: Sequence[str],
     ) -> None:
         self.onnx, self.layer, self.dtype = onnx, layer, dtype
         self.type = getattr(onnx.TensorProto, _TYPES[dtype])
         self.tensors: dict[str, Any] = {}
         self.main = _Writer(self, "")
+        operators = operators and "starts" not in rows  # all of ONNX's begin at 0
         self.operator = self.find_operator() if operators else None
+        self.steps_of_rows = rows
+        self.real = ""  # which steps of a Scan are real, (time, batch, 1)
 
     def find_operator(self) -> tuple[str, Packing, dict[str, Any]] | None:
         if self.dtype != torch.float32:
@@ -214,6 +227,9 @@ class _Model:
             inputs += [
                 self.declare(f"{s.name}_0", count, "batch", s.size) for s in states
             ]
+        inputs += [self.declare_integers(name) for name in self.steps_of_rows]
+        if self.steps_of_rows and self.operator is None:
+            self.real = self.real_steps(sequences["x"])
         y, finals = self.walk(sequences, initial_states)
         main.append("Identity", [self.time_first(y)], ["y"])
         outputs = [self.declare("y", *lead, layer.output_size)]
@@ -231,6 +247,25 @@ class _Model:
         )  # fmt: skip
         helper.set_model_props(model, {"cellwright.cell": layer.cell.to_text()})
         return model
+
+    def declare_integers(self, name: str) -> Any:
+        kind = self.onnx.TensorProto.INT64
+        return self.onnx.helper.make_tensor_value_info(name, kind, ("batch",))
+
+    def real_steps(self, x: str) -> str:
+        """Which steps of each row are its own."""
+        add, integers = self.main.add, self.main.integers
+        zero, one = (self.tensor(f"integer.{n}", np.array(n, np.int64)) for n in (0, 1))
+        count = add("Squeeze", add("Shape", x, start=0, end=1), integers(0))
+        step = add("Unsqueeze", add("Range", zero, count, one), integers(1))
+        begin, real = zero, ""
+        if "starts" in self.steps_of_rows:
+            begin = "starts"
+            real = add("GreaterOrEqual", step, begin)
+        if "lengths" in self.steps_of_rows:
+            before_end = add("Less", step, add("Add", begin, "lengths"))
+            real = add("And", real, before_end) if real else before_end
+        return add("Unsqueeze", real, integers(2))
 
     def time_first(self, sequence: str) -> str:
         """Between the layer's order of time and batch and ours, either way."""
@@ -291,7 +326,10 @@ class _Model:
         parts = {"W": packed.x, "R": packed.h, "B": bias}
         weights = [self.tensor(f"cells.{k}.{n}", v[None]) for n, v in parts.items()]
         starts = [main.add("Unsqueeze", old, main.integers(0)) for old in olds]
-        inputs = [x, *weights, "", *starts]  # "": sequence lengths
+        lengths = ""
+        if self.steps_of_rows:
+            lengths = main.add("Cast", "lengths", to=self.onnx.TensorProto.INT32)
+        inputs = [x, *weights, lengths, *starts]
         vectors = packing.pack_vectors(W)
         if vectors is not None:
             inputs.append(self.tensor(f"cells.{k}.P", vectors[None]))
@@ -300,17 +338,26 @@ class _Model:
             direction="reverse" if self.reverse(k) else "forward", **attributes,
         )  # fmt: skip
         y = main.add("Squeeze", y, main.integers(1))  # the operator's directions
-        return y, [main.add("Squeeze", new, main.integers(0)) for new in news]
+        news = [main.add("Squeeze", new, main.integers(0)) for new in news]
+        if not lengths:
+            return y, news
+        # A row without a step keeps its state, which runtimes do not agree on.
+        zero = self.tensor("integer.0", np.array(0, np.int64))
+        empty = main.add("Equal", "lengths", zero)
+        empty = main.add("Unsqueeze", empty, main.integers(1))
+        pairs = zip(olds, news, strict=True)
+        return y, [main.add("Where", empty, old, new) for old, new in pairs]
 
     def run_scan(
         self, k: int, x: str, named: Mapping[str, str], olds: Sequence[str]
     ) -> tuple[str, list[str]]:
         """As a Scan, the cell's graph its body."""
         backwards = int(self.reverse(k))
+        sequences = [x, *named.values(), *filter(None, [self.real])]
         *finals, y = self.main.add_several(
-            "Scan", *olds, x, *named.values(), count=len(olds) + 1,
-            body=_Body(self, k).build(), num_scan_inputs=1 + len(named),
-            scan_input_directions=[backwards] * (1 + len(named)),
+            "Scan", *olds, *sequences, count=len(olds) + 1,
+            body=_Body(self, k).build(), num_scan_inputs=len(sequences),
+            scan_input_directions=[backwards] * len(sequences),
             scan_output_directions=[backwards],
         )  # fmt: skip
         return y, finals
@@ -345,11 +392,21 @@ class _Body:
             for v in (*graph.states, *graph.inputs)
         ]
         outputs = []
+        olds = [*(self.leaf(s.name) for s in graph.states), self.writer.number(0.0)]
         for position, number in enumerate([*graph.updates, graph.output]):
             # under a name of its own, though an output and a state be one value
             name = self.leaf(f"result.{position}")
-            self.writer.append("Identity", [self.rows(number)], [name])
+            if model.real:  # a step that is none keeps the states
+                args = [self.leaf("real.step"), self.rows(number), olds[position]]
+                self.writer.append("Where", args, [name])
+            else:
+                self.writer.append("Identity", [self.rows(number)], [name])
             outputs.append(model.declare(name, "batch", graph.nodes[number].size))
+        if model.real:
+            kind, name = model.onnx.TensorProto.BOOL, self.leaf("real.step")
+            inputs.append(
+                model.onnx.helper.make_tensor_value_info(name, kind, ("batch", 1))
+            )
         name = f"{graph.name}.{self.k}"
         return model.onnx.helper.make_graph(self.writer.nodes, name, inputs, outputs)
 

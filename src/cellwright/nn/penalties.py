@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..language import ArgumentError
+from ..language.arguments import describe, plain, whole_numbers
 
 
 def activation_regularisation(
@@ -15,6 +16,7 @@ def activation_regularisation(
     alpha: float = 2.0,
     *,
     lengths: Any = None,
+    starts: Any = None,
     batch_first: bool = False,
 ) -> Tensor:
     """AR: α times the mean of the squares of the outputs.
@@ -26,7 +28,8 @@ def activation_regularisation(
         y: the outputs (T, B, H), (B, T, H) with batch_first, (T, H) unbatched, or
             packed.
         alpha: the penalty's weight; the paper's is 2.
-        lengths: (B,): steps past a row's end do not count.
+        lengths, starts: (B,), as the layer has them: steps past a row's end, and those
+            before it begins, do not count.
 
     Returns:
         A number, 0 where there is no step.
@@ -34,8 +37,9 @@ def activation_regularisation(
     Raises:
         ArgumentError: shapes that are no sequence's, or a negative weight.
     """
-    _check_weight("activation_regularisation", "alpha", alpha)
-    y, real = _time_first("activation_regularisation", y, lengths, batch_first)
+    where, alpha = "activation_regularisation", plain(alpha)
+    _check_weight(where, "alpha", alpha)
+    y, real = _time_first(where, y, lengths, starts, batch_first)
     return alpha * _mean(y.square(), real)
 
 
@@ -44,6 +48,7 @@ def temporal_activation_regularisation(
     beta: float = 1.0,
     *,
     lengths: Any = None,
+    starts: Any = None,
     batch_first: bool = False,
 ) -> Tensor:
     """TAR: β times the mean of the squared differences of consecutive outputs.
@@ -54,9 +59,11 @@ def temporal_activation_regularisation(
     Args, returns, raises: as `activation_regularisation`; the paper's β is 1. A pair
     counts where both steps are real.
     """
-    _check_weight("temporal_activation_regularisation", "beta", beta)
-    y, real = _time_first("temporal_activation_regularisation", y, lengths, batch_first)
-    return beta * _mean((y[1:] - y[:-1]).square(), None if real is None else real[1:])
+    where, beta = "temporal_activation_regularisation", plain(beta)
+    _check_weight(where, "beta", beta)
+    y, real = _time_first(where, y, lengths, starts, batch_first)
+    both = None if real is None else real[1:] & real[:-1]
+    return beta * _mean((y[1:] - y[:-1]).square(), both)
 
 
 def _mean(values: Tensor, real: Tensor | None) -> Tensor:
@@ -67,7 +74,7 @@ def _mean(values: Tensor, real: Tensor | None) -> Tensor:
 
 
 def _time_first(
-    where: str, y: Any, lengths: Any, batch_first: bool
+    where: str, y: Any, lengths: Any, starts: Any, batch_first: bool
 ) -> tuple[Tensor, Tensor | None]:
     """y as (T, B, H) or (T, H), and which of its steps are real, (T, B)."""
     if isinstance(y, nn.utils.rnn.PackedSequence):
@@ -81,15 +88,32 @@ def _time_first(
         )
     if batch_first and y.dim() == 3:
         y = y.transpose(0, 1)
-    if lengths is None:
+    if lengths is starts is None:
         return y, None
-    lengths = torch.as_tensor(lengths, device=y.device)
-    if y.dim() != 3 or lengths.shape != y.shape[1:2]:
+    if y.dim() != 3:
         raise ArgumentError(
-            f"[{where}] one length a row; received {tuple(lengths.shape)}, expected "
-            f"{tuple(y.shape[1:2])}"
+            f"[{where}] lengths and starts are of the rows of a batch; received y of "
+            "2 dimensions, expected none, or a batch"
         )
-    return y, torch.arange(len(y), device=y.device).unsqueeze(1) < lengths
+    step = torch.arange(len(y), device=y.device).unsqueeze(1)
+    begin = torch.zeros_like(step[0])
+    if starts is not None:
+        begin = _of_rows(where, "start", starts, y)
+    if lengths is None:
+        return y, begin <= step
+    end = begin + _of_rows(where, "length", lengths, y)
+    return y, (begin <= step) & (step < end)
+
+
+def _of_rows(where: str, what: str, given: Any, y: Tensor) -> Tensor:
+    found, shape = whole_numbers(given), tuple(y.shape[1:2])
+    if found is None or found.dtype == torch.bool or found.shape != shape:
+        raise ArgumentError(
+            f"[{where}] one {what} a row; received "
+            f"{describe(given) if found is None else tuple(found.shape)}, expected "
+            f"{shape} of integers"
+        )
+    return found.to(y.device).long()
 
 
 def _check_weight(where: str, name: str, value: float) -> None:

@@ -16,6 +16,7 @@ from ..compiler.bindings import own_parameters
 from ..engine import native_op, reference
 from ..engine.native import NativeCell
 from ..language import ArgumentError, Cell, Graph, TreeCell
+from ..language.arguments import plain
 from ..language.errors import did_you_mean
 from . import torch_kernels
 from .engines import ChoosesEngine
@@ -30,6 +31,7 @@ _FORWARD = (
     "state",
     "lengths",
     "resets",
+    "starts",
     "forest",
 )  # arguments of `forward` beside the inputs
 
@@ -124,10 +126,13 @@ class Recurrent(ChoosesEngine, nn.Module):
     ) -> None:
         super().__init__()
         cell = zoo.get(cell) if isinstance(cell, str) else cell
+        input_size, hidden_size = plain(input_size), plain(hidden_size)
+        num_layers = plain(num_layers)
         wanted = Regularisers(
             input_dropout, dropout, output_dropout, recurrent_dropout, update_dropout,
             zoneout, weight_drop, locked,
         )  # fmt: skip
+        dropout = wanted.dropout
         _check_settings(cell, num_layers, dropout)
         _check_keywords(
             cell, num_layers=num_layers, bidirectional=bidirectional,
@@ -224,6 +229,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         *,
         lengths: Any = None,
         resets: Any = None,
+        starts: Any = None,
         **inputs: Tensor,
     ) -> tuple[Any, State]:
         """Walk the sequence.
@@ -237,19 +243,24 @@ class Recurrent(ChoosesEngine, nn.Module):
                 there on, the final states are each row's last, and the reverse
                 direction starts at each row's own end. A row of length 0 keeps its
                 initial state.
-            resets: (T, B) booleans, laid out as x: the row starts anew at that step,
-                from the cell's own initial values, in both directions: as if the
-                sequence were cut before it.
+            resets: (T, B) booleans, or 0 and 1, laid out as x: the row starts anew at
+                that step, from the cell's own initial values, in both directions: as if
+                the sequence were cut before it.
+            starts: (B,) integers: the first step of each row, for rows that are padded
+                on the left. Its steps are starts … starts + lengths - 1, or to the end
+                without lengths; y is zero elsewhere, and the reverse direction ends
+                there.
             **inputs: the named inputs, shaped like x.
 
         Returns:
             y and the final states, shaped as the class says.
 
         Raises:
-            ArgumentError: shapes, dtypes or devices that do not fit.
+            ArgumentError: shapes, dtypes or devices that do not fit, steps of a row
+                that x has not, resets that are neither 0 nor 1.
         """
         named = self._check_inputs(x, inputs)
-        layout = Layout(x, self.batch_first, lengths, resets)
+        layout = Layout(x, self.batch_first, lengths, resets, starts)
         for name, value in named.items():
             layout.check_named(name, value)
         engine = self._engine_of_call()
@@ -544,6 +555,8 @@ def configure(
     cell: Cell, inputs: dict[str, int], options: dict[str, Any]
 ) -> tuple[Cell, dict[str, int]]:
     """The cell with its inputs and hyperparameters, and the sizes among `options`."""
+    inputs = {n: plain(v) for n, v in inputs.items()}
+    options = {n: plain(v) for n, v in options.items()}
     if inputs:
         cell = cell.with_inputs(inputs)
     hyperparameters = {n: v for n, v in options.items() if n in cell.keywords}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..engine.schedule import Order
 from ..language import ArgumentError, Cell, Graph
+from ..language.arguments import plain
 from ..language.builder import Builder
 from ..language.errors import did_you_mean
 from ..language.graph import AFFINE
@@ -51,6 +52,11 @@ class Regularisers:
     locked: bool | Collection[str] = False
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Mapping):
+                value = {name: plain(v) for name, v in value.items()}
+            object.__setattr__(self, f.name, plain(value))
         for name in _ALONG:
             _check_probability(name, getattr(self, name), whole=name == "dropout")
         for name in ("recurrent_dropout", "weight_drop"):

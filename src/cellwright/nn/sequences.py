@@ -6,7 +6,7 @@ batches first, single sequences, `PackedSequence`, lengths and resets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import reprlib
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from ..engine.schedule import Order
 from ..language import ArgumentError
+from ..language.arguments import describe, whole_numbers
 
 
 class Layout:
@@ -22,25 +23,31 @@ class Layout:
 
     Args:
         x: (T, B, size), or (B, T, size) with batch_first; (T, size); a PackedSequence.
-        lengths: (B,) integers, in any order.
-        resets: (T, B) booleans, laid out as x.
+        lengths: (B,) integers, in any order: a tensor, a NumPy array, a list.
+        resets: (T, B) booleans, or integers 0 and 1, laid out as x.
+        starts: (B,) integers, as lengths.
 
     Attributes:
         batched: x has a batch.
         order: what the engines need to know of lengths and resets.
 
     Raises:
-        ArgumentError: lengths or resets of another kind or shape, or that do not go
-            with this x.
+        ArgumentError: lengths, resets or starts of another kind or shape, or that do
+            not go with this x.
     """
 
     def __init__(
-        self, x: Any, batch_first: bool, lengths: Any = None, resets: Any = None
+        self,
+        x: Any,
+        batch_first: bool,
+        lengths: Any = None,
+        resets: Any = None,
+        starts: Any = None,
     ) -> None:
         self._packed: PackedSequence | None = None
         self._batch_first = batch_first
         if isinstance(x, PackedSequence):
-            _refuse_packed(lengths=lengths, resets=resets)
+            _refuse_packed(lengths=lengths, resets=resets, starts=starts)
             sizes = x.batch_sizes.tolist()
             self._packed = x
             self.batched, self._first = True, False
@@ -53,8 +60,9 @@ class Layout:
         self.order = Order(
             steps,
             batch,
-            lengths=self._check_lengths(lengths, batch, x.device),
+            lengths=self._check_counts("lengths", lengths, batch, x.device),
             resets=self._check_resets(resets, x),
+            starts=self._check_counts("starts", starts, batch, x.device),
         )
 
     # -- sequences: x, the named inputs, y
@@ -116,40 +124,58 @@ class Layout:
 
     # -- arguments
 
-    def _check_lengths(
-        self, lengths: Any, batch: int, device: torch.device
+    def _check_counts(
+        self, name: str, given: Any, batch: int, device: torch.device
     ) -> Tensor | None:
-        if lengths is None:
+        """lengths or starts, (B,) of int64."""
+        if given is None:
             return None
         if not self.batched:
             raise ArgumentError(
-                "[lengths] a single sequence is as long as it is; received lengths= "
+                f"[{name}] a single sequence is as long as it is; received {name}= "
                 "with x of 2 dimensions, expected none, or a batch"
             )
-        if not isinstance(lengths, Tensor):
-            lengths = _as_tensor(lengths)
-        whole = not (lengths.is_floating_point() or lengths.is_complex())
-        if lengths.dtype == torch.bool or not whole or lengths.shape != (batch,):
-            raise ArgumentError(
-                f"[lengths] one integer for each row of the batch; received "
-                f"{_describe(lengths)}, expected ({batch},) of int64"
-            )
-        _check_device("lengths", lengths, device)
-        return lengths.long()
+        return row_numbers(name, given, batch, device)
 
     def _check_resets(self, resets: Any, x: Tensor) -> Tensor | None:
         if resets is None:
             return None
-        shape = tuple(x.shape[:-1])
-        found = isinstance(resets, Tensor)
-        if not found or resets.dtype != torch.bool or resets.shape != shape:
+        shape, found = tuple(x.shape[:-1]), whole_numbers(resets)
+        if found is None or found.shape != shape:
             names = "(B, T)" if self._first else "(T, B)" if self.batched else "(T,)"
             raise ArgumentError(
                 "[resets] one boolean for each row and step; received "
-                f"{_describe(resets)}, expected {names} = {shape} of torch.bool"
+                f"{describe(resets)}, expected {names} = {shape} of torch.bool, or of "
+                "integers 0 and 1"
             )
-        _check_device("resets", resets, x.device)
-        return self.enter(resets)
+        _check_device("resets", found, x.device)
+        return self.enter(found)
+
+
+def row_numbers(name: str, given: Any, batch: int, device: torch.device) -> Tensor:
+    """One integer for each row of a batch, (B,) of int64.
+
+    Args:
+        name: of the argument, for messages.
+        given: a tensor, a NumPy array or a sequence of integers of any kind.
+        batch: B.
+        device: of x; a tensor is there or on the CPU.
+
+    Raises:
+        ArgumentError: it is none of these, or of another shape.
+    """
+    found = whole_numbers(given)
+    if found is None or found.dtype == torch.bool or found.shape != (batch,):
+        known = given if found is None else found
+        shown, expected = describe(known), f"({batch},) of int64"
+        if not isinstance(known, Tensor):
+            shown, expected = reprlib.repr(given), "a tensor or a list of integers"
+        raise ArgumentError(
+            f"[{name}] one integer for each row of the batch; received "
+            f"{shown}, expected {expected}"
+        )
+    _check_device(name, found, device)
+    return found.long()
 
 
 def _refuse_packed(**arguments: Any) -> None:
@@ -160,24 +186,6 @@ def _refuse_packed(**arguments: Any) -> None:
                 f"{name}= with it, expected a padded x (torch.nn.utils.rnn."
                 "pad_packed_sequence), with lengths= if need be"
             )
-
-
-def _as_tensor(lengths: Any) -> Tensor:
-    whole = isinstance(lengths, Sequence) and all(
-        isinstance(n, int) and not isinstance(n, bool) for n in lengths
-    )
-    if not whole:
-        raise ArgumentError(
-            f"[lengths] one integer for each row of the batch; received {lengths!r}, "
-            "expected a tensor or a list of integers"
-        )
-    return torch.tensor(lengths, dtype=torch.int64)
-
-
-def _describe(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{tuple(value.shape)} of {value.dtype}"
 
 
 def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:

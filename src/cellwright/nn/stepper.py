@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..engine import native
 from ..language import ArgumentError, Cell
+from ..language.arguments import describe, plain, whole_numbers
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -62,6 +63,7 @@ def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
             "[stepper] a bidirectional layer reads the end of the sequence first; "
             "received bidirectional=True, expected a layer that walks forward only"
         )
+    batch_size = plain(batch_size)
     whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
     if not whole or batch_size < 1:
         raise ArgumentError(
@@ -248,12 +250,35 @@ class Stepper:
         """Back to the layer's initial states.
 
         Args:
-            rows: which rows of the batch: an index, a list of them, a slice or a mask;
-                None is all.
+            rows: which rows of the batch: an index, a list of them, a slice, or a mask
+                of B booleans, as tensors, NumPy arrays or lists; None is all.
+
+        Raises:
+            ArgumentError: rows of another kind, or that the batch has not.
         """
-        where = slice(None) if rows is None else rows
+        where = slice(None) if rows is None else self._chosen(rows)
         for state, first in zip(self._states, self._first, strict=True):
             state[:, where] = first[:, where]
+
+    def _chosen(self, rows: Any) -> Any:
+        """Rows of the batch as torch takes them."""
+        if isinstance(rows, slice):
+            return rows
+        number, batch = plain(rows), self.batch_size
+        single = isinstance(number, int) and not isinstance(number, bool)
+        found = whole_numbers([number] if single else rows)
+        fits = found is not None and found.dim() == 1
+        if fits and found.dtype == torch.bool:  # type: ignore[union-attr]
+            fits = len(found) == batch  # type: ignore[arg-type]
+        elif fits:
+            fits = bool(((found >= -batch) & (found < batch)).all())  # type: ignore[operator]
+        if not fits:
+            shown = repr(number) if single else describe(rows)
+            raise ArgumentError(
+                f"[stepper] resets rows of its batch; received {shown}, expected "
+                f"numbers of rows, 0 … {batch - 1}, or a mask of {batch} booleans"
+            )
+        return found
 
     def copy(self) -> Stepper:
         """A stepper of the same layer in the same state, with weights as they are."""

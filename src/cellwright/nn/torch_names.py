@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..compiler.bindings import packed_parameters
 from ..engine import native, native_op, reference
 from ..language import Cell
+from ..language.arguments import plain
 from . import torch_kernels
 from .engines import ChoosesEngine
 from .made import changing, keepable, make_weights
@@ -34,7 +35,8 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
     def __init__(
         self, *args: Any, engine: str = "auto", memory: str = "save", **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
+        named = {name: plain(value) for name, value in kwargs.items()}
+        super().__init__(*map(plain, args), **named)
         self._want_engine(engine, memory)
         count = self.num_layers * self.directions
         self._natives = [self._make_native(k) for k in range(count)]
@@ -81,22 +83,29 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         return [TorchCell(self, k) for k in range(self.num_layers * self.directions)]
 
     def forward(
-        self, input: Any, hx: Any = None, *, lengths: Any = None, resets: Any = None
+        self,
+        input: Any,
+        hx: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        starts: Any = None,
     ) -> Any:
         """As torch.nn's forward, on the chosen engine.
 
         Args:
             input, hx: as torch.nn has them.
-            lengths: (B,) integers, in any order, as `Recurrent.forward` has them.
-            resets: (T, B) booleans, laid out as input: the row starts anew, from zero.
+            lengths, starts: (B,) integers, as `Recurrent.forward` has them.
+            resets: (T, B) booleans, or 0 and 1, laid out as input: the row starts
+                anew, from zero.
         """
         engine = self.watched_engine if self._watchers else self.engine
-        plain = lengths is None and resets is None
-        if engine == "torch" and plain and self._torch_has_the_weights():
+        bare = lengths is resets is starts is None
+        if engine == "torch" and bare and self._torch_has_the_weights():
             torch_kernels.refuse_vmap()
             return super().forward(input, hx)
         single = self.mode != "LSTM"
-        layout = self._check(input, hx, lengths, resets)
+        layout = self._check(input, hx, lengths, resets, starts)
         alone = self._alone(engine)
         olds: Any
         if hx is not None:
@@ -202,10 +211,15 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             return [zeros] * len(sizes)  # nobody writes them
         return [like.new_zeros(count, batch, sizes[0]), zeros]
 
-    def _check(self, x: Any, state: Any, lengths: Any, resets: Any) -> Layout:
-        """torch.nn's own checks, in its words, before anything is laid out anew."""
+    def _check(self, x: Any, state: Any, *sequences: Any) -> Layout:
+        """torch.nn's own checks, in its words, before anything is laid out anew.
+
+        Args:
+            x, state: as `forward` has them.
+            *sequences: lengths, resets and starts.
+        """
         if isinstance(x, nn.utils.rnn.PackedSequence):
-            layout = Layout(x, self.batch_first, lengths, resets)
+            layout = Layout(x, self.batch_first, *sequences)
             self._check_values(x.data, state, x.batch_sizes)
             return layout
         if x.dim() not in (2, 3):
@@ -224,7 +238,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         self._check_values(batch, state, None)
         if batch.shape[1 if self.batch_first else 0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        return Layout(x, self.batch_first, lengths, resets)
+        return Layout(x, self.batch_first, *sequences)
 
     def _check_values(self, x: Tensor, state: Any, batch_sizes: Any) -> None:
         if state is None:

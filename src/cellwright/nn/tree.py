@@ -13,6 +13,7 @@ from ..compiler.bindings import own_parameters
 from ..engine import native_tree, trees
 from ..engine.forest import Forest
 from ..language import ArgumentError, Cell, TreeCell
+from ..language.arguments import plain
 from ..language.tree import as_tree
 from .engines import ChoosesEngine
 from .recurrent import configure
@@ -65,6 +66,7 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
     ) -> None:
         super().__init__()
         cell = zoo.get(cell) if isinstance(cell, str) else cell
+        input_size, hidden_size = plain(input_size), plain(hidden_size)
         if not isinstance(cell, Cell):
             raise ArgumentError(
                 f"[TreeRecurrent] needs a cell; received {type(cell).__name__}, "
