@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..engine import native
@@ -86,6 +88,11 @@ class ChoosesEngine:
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Where the parameters are, and their type."""
         raise NotImplementedError
+
+
+def plain_layer(layer: Any) -> Any:
+    """The layer itself, where `torch.compile(layer)` has wrapped it."""
+    return getattr(layer, "_orig_mod", layer)
 
 
 def choose_engine(
