@@ -551,3 +551,50 @@ def test_the_documented_example_of_another_activation_runs():
     exec(source[1], found)
     expected, _ = keras_walk("lstm", w, x.numpy(), step=other_lstm(np.tanh))
     assert_close(found["layer"](x)[0], torch.from_numpy(expected))
+
+
+# -- layers that torch.compile has wrapped ---------------------------------------
+
+
+def compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+def test_compiled_modules_are_converted_as_what_they_wrap():
+    module = randomise(nn.LSTM(X, H, dtype=torch.float64))
+    layer = cw.from_torch(compiled(module))
+    back = cw.to_torch(compiled(layer))
+    for (name, value), other in zip(
+        back.state_dict().items(), cw.to_torch(layer).state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    w = arrays("lstm", 5)
+    assert isinstance(cw.from_keras_weights(compiled(layer), w), cw.Recurrent)
+    found = cw.to_keras_weights(compiled(layer))
+    assert all(np.array_equal(found[name], w[name]) for name in w)
+
+
+def test_a_compiled_layer_is_initialised_stepped_and_recorded_as_the_one_in_it():
+    layer = cw.Recurrent("lstm", X, H, learn_initial_state=True, dtype=torch.float64)
+    wrapped, x = compiled(layer), inputs()
+    assert cw.init.forget_bias_(wrapped, 2.0) is wrapped
+    assert bool((layer.cells[0].f.bias == 2).all())
+    cw.init.chrono_(wrapped, 10)
+    cw.init.orthogonal_(wrapped)
+    cw.init.glorot_(wrapped)
+    cw.init.identity_(wrapped, 0.5)
+    cw.init.initial_state_(wrapped, h=0.5)
+    with torch.no_grad():
+        y, state = layer(x)
+        step = wrapped.stepper(batch_size=B)
+        assert_close(torch.stack([step(x_t) for x_t in x]), y)
+        rows = torch.tensor([True, False, True])
+        for one, other in zip(
+            cw.reset_rows(wrapped, state, rows),
+            cw.reset_rows(layer, state, rows),
+            strict=True,
+        ):
+            assert torch.equal(one, other)
+    with cw.record(wrapped) as values:
+        layer(x)
+    assert_close(values["0.h"], y)

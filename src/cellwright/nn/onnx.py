@@ -18,6 +18,7 @@ from .. import cells as zoo
 from ..language import ArgumentError, Graph, Node
 from ..language.graph import AFFINE
 from .convert import from_torch
+from .engines import plain_layer
 from .packing import Packing, same_gates
 from .recurrent import Recurrent
 
@@ -66,10 +67,12 @@ def export_onnx(
 
     The model's input is `x`, shaped as the layer takes it, and the named inputs; its
     outputs are `y` and the final states, `h_n`, `c_n`, … Sequence length and batch are
-    free (`time`, `batch`).
+    free (`time`, `batch`). A name that a named input has taken gets an underscore: with
+    an input `y`, the output is `y_`.
 
     Args:
-        layer: a `Recurrent` of any cell, a drop-in, or torch.nn's LSTM, GRU or RNN.
+        layer: a `Recurrent` of any cell, a drop-in, or torch.nn's LSTM, GRU or RNN;
+            or one that torch.compile has wrapped.
         path: where to write; without it, the model is only returned.
         initial_states: the model takes initial states too, `h_0`, `c_0`, …, shaped as
             the layer's; without them it starts from the cell's own.
@@ -85,6 +88,7 @@ def export_onnx(
         ImportError: the package onnx is missing.
     """
     onnx = _require_onnx()
+    layer = plain_layer(layer)
     if isinstance(layer, nn.RNNBase):
         layer = from_torch(layer, engine="reference")
     if not isinstance(layer, Recurrent):
@@ -174,6 +178,7 @@ class _Model:
         self.tensors: dict[str, Any] = {}
         self.main = _Writer(self, "")
         self.operator = self.find_operator() if operators else None
+        self.inputs = [i.name for i in layer.graphs[0].inputs]
 
     def find_operator(self) -> tuple[str, Packing, dict[str, Any]] | None:
         if self.dtype != torch.float32:
@@ -199,6 +204,15 @@ class _Model:
             self.tensors[name] = self.onnx.numpy_helper.from_array(value, name)
         return name
 
+    def free(self, name: str) -> str:
+        """A name of the model's own: the user's inputs keep theirs.
+
+        What is written inside of it has a dot in its name, as no input has.
+        """
+        while name in self.inputs:
+            name += "_"
+        return name
+
     def declare(self, name: str, *shape: Any) -> Any:
         """The type of an input or output."""
         return self.onnx.helper.make_tensor_value_info(name, self.type, shape)
@@ -211,13 +225,15 @@ class _Model:
         count, states = len(layer.cells), layer.graphs[0].states
         if initial_states:
             inputs += [
-                self.declare(f"{s.name}_0", count, "batch", s.size) for s in states
+                self.declare(self.free(f"{s.name}_0"), count, "batch", s.size)
+                for s in states
             ]
         y, finals = self.walk(sequences, initial_states)
-        main.append("Identity", [self.time_first(y)], ["y"])
-        outputs = [self.declare("y", *lead, layer.output_size)]
+        name = self.free("y")
+        main.append("Identity", [self.time_first(y)], [name])
+        outputs = [self.declare(name, *lead, layer.output_size)]
         for state, parts in zip(states, zip(*finals, strict=True), strict=True):
-            name = f"{state.name}_n"
+            name = self.free(f"{state.name}_n")
             stacked = [main.add("Unsqueeze", p, main.integers(0)) for p in parts]
             main.append("Concat", stacked, [name], axis=0)
             outputs.append(self.declare(name, count, "batch", state.size))
@@ -261,7 +277,7 @@ class _Model:
         main = self.main
         if given:
             index = self.tensor(f"index.{k}", np.array(k, np.int64))
-            names = [f"{s.name}_0" for s in self.layer.graphs[k].states]
+            names = [self.free(f"{s.name}_0") for s in self.layer.graphs[k].states]
             return [main.add("Gather", name, index, axis=0) for name in names]
         states, layer = self.layer.graphs[k].states, self.layer
         values = [main.number(s.init) for s in states]
