@@ -120,19 +120,13 @@ def step_through(
     """Take a step for each level of a schedule; rows that it names nowhere are zero."""
     device = sources[0].device
     lanes = None if walk.lanes is None else walk.lanes.to(device)
-    rows = [v.reshape(walk.rows, v.shape[-1]) for v in sources]
+    places = None if lanes is None else _places(walk, lanes)
+    levels = [_levels(v.reshape(walk.rows, v.shape[-1]), walk, places) for v in sources]
     current = [s if lanes is None else s[lanes] for s in states]
     begins = _begins(walk, device)
     outputs: list[Tensor] = []
-    places: list[Tensor] = []
-    for level, (offset, count) in enumerate(
-        zip(walk.offsets, walk.counts, strict=True)
-    ):
-        if lanes is None:
-            now = [v[offset : offset + count] for v in rows]
-        else:
-            places.append(offset + lanes[:count])
-            now = [v[places[-1]] for v in rows]
+    for level, count in enumerate(walk.counts):
+        now = [v[level] for v in levels]
         olds = [v[:count] for v in current]
         if level in begins:
             begin = begins[level][:count, None]
@@ -143,16 +137,32 @@ def step_through(
             new if count == old.shape[0] else torch.cat([new, old[count:]])
             for new, old in zip(news, current, strict=True)
         ]
-    if lanes is None:
+    if places is None:
         y = torch.cat(outputs if walk.offsets[0] == 0 else outputs[::-1])
     else:
         y = torch.cat(outputs)
-        y = y.new_zeros(walk.rows, y.shape[-1]).index_copy(0, torch.cat(places), y)
+        y = y.new_zeros(walk.rows, y.shape[-1]).index_copy(0, places, y)
         current = [
             s.to(v.dtype).index_copy(0, lanes, v)
             for s, v in zip(states, current, strict=True)
         ]
     return y.view(*sources[0].shape[:-1], y.shape[-1]), current
+
+
+def _places(walk: Schedule, lanes: Tensor) -> Tensor:
+    """The rows of the levels, one level after the other, among those of a sequence."""
+    levels = zip(walk.offsets, walk.counts, strict=True)
+    return torch.cat([offset + lanes[:count] for offset, count in levels])
+
+
+def _levels(rows: Tensor, walk: Schedule, places: Tensor | None) -> Sequence[Tensor]:
+    """The rows of each level, all cut at once: the gradient of one cut alone has as
+    many rows as the sequence, and there are as many cuts as steps."""
+    if places is not None:
+        return rows[places].split(walk.counts)
+    upwards = walk.offsets[0] == 0
+    parts = rows.split(walk.counts if upwards else walk.counts[::-1])
+    return parts if upwards else parts[::-1]
 
 
 def _begins(walk: Schedule, device: torch.device) -> dict[int, Tensor]:
