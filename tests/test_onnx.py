@@ -389,3 +389,29 @@ def test_a_compiled_layer_is_exported_as_the_layer_in_it():
     for module in (layer, cw.GRU(X, H), nn.LSTM(X, H)):
         compiled = torch.compile(module, backend="eager")
         assert cw.export_onnx(compiled) == cw.export_onnx(module)
+
+
+# -- inputs that are given once ------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_static_input_is_one_of_the_models(batch_first):
+    @cw.cell
+    def conditioned(W, x, h, *, s, dt, y):
+        return h + dt * cw.tanh(W.g(h, x, s) + W.u(s * y))
+
+    layer = randomise(
+        cw.Recurrent(conditioned, X, H, 2, bidirectional=True, batch_first=batch_first,
+                     inputs={"s": 2, "dt": 1, "y": 1}, dtype=torch.float64)
+    )  # fmt: skip
+    lead = (B, T) if batch_first else (T, B)
+    feeds = {"x": torch.randn(*lead, X).double(), "dt": torch.rand(*lead, 1).double()}
+    feeds |= {"s": torch.randn(B, 2).double(), "y": torch.randn(B, 1).double()}
+    model = cw.export_onnx(layer, static=["s", "y"])
+    with torch.no_grad():
+        y, h_n = layer(**feeds)
+    found = run(model, feeds)
+    torch.testing.assert_close(found["y_"], y, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found["h_n"], h_n, rtol=0, atol=1e-12)
+    with pytest.raises(cw.ArgumentError, match=r"no named input 'x'.*some of \[s, dt"):
+        cw.export_onnx(layer, static=["x"])

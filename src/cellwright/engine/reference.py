@@ -6,7 +6,8 @@ its values and gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ def run(
     reverse: bool = False,
     order: Order | None = None,
     fresh: Sequence[Tensor] = (),
+    static: Collection[str] = (),
 ) -> tuple[Tensor, list[Tensor]]:
     """Walk a cell over a sequence.
 
@@ -38,10 +40,11 @@ def run(
         W: the weights, such as `layer.cells[0]`.
         x: (T, B, input_size), T ≥ 1; (Σ batch_sizes, input_size) if it is packed.
         states: the initial states, (B, size) each.
-        inputs: the named inputs, shaped like x.
+        inputs: the named inputs, shaped like x; a static one (B, size).
         reverse: walk from the last step to the first.
         order: lengths, resets or batch sizes; without it every row at every step.
         fresh: what a reset starts from, (size,) each.
+        static: the named inputs that are given once for all steps.
 
     Returns:
         The outputs (T, B, output_size), in the order of x, and the final states.
@@ -59,7 +62,8 @@ def run(
         return output.expand(now[0].shape[0], output.shape[-1]), news
 
     walk = order.schedule(reverse) if order else dense(x.shape[0], x.shape[1], reverse)
-    return step_through(step, [x, *inputs.values()], states, fresh, walk)
+    once = [name in static for name in ("x", *names)]
+    return step_through(step, [x, *inputs.values()], states, fresh, walk, once)
 
 
 def run_graph(
@@ -71,17 +75,19 @@ def run_graph(
     walk: Schedule,
     recorded: Sequence[int] = (),
     probes: Sequence[Tensor] = (),
+    static: Collection[str] = (),
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Walk a cell by its graph, looking at some of its values.
 
     Args:
         graph: the cell, with concrete sizes.
         W: the weights.
-        sources: x and the named inputs, (T, B, size) each.
+        sources: x and the named inputs, (T, B, size) each; a static one (B, size).
         states, fresh, walk: as `step_through` takes them.
         recorded: nodes to look at.
         probes: zeros (T, B, size), one for each recorded node or none at all: added to
             its value, so that their gradient is the value's, through all it feeds.
+        static: the inputs that are given once for all steps.
 
     Returns:
         The outputs, the final states, the recorded values (T, B, size).
@@ -105,7 +111,8 @@ def run_graph(
         ]
         return torch.cat(columns, -1) if recorded else columns[0], news
 
-    y, finals = step_through(step, [*sources, *probes], states, fresh, walk)
+    once = [name in static for name in names] + [False] * len(probes)
+    y, finals = step_through(step, [*sources, *probes], states, fresh, walk, once)
     y, *records = y.split(sizes, -1)
     return y, finals, records
 
@@ -116,12 +123,23 @@ def step_through(
     states: Sequence[Tensor],
     fresh: Sequence[Tensor],
     walk: Schedule,
+    static: Sequence[bool] = (),
 ) -> tuple[Tensor, list[Tensor]]:
-    """Take a step for each level of a schedule; rows that it names nowhere are zero."""
+    """Take a step for each level of a schedule; rows that it names nowhere are zero.
+
+    Sources that are static have a row of each lane, (batch, size), for all levels.
+    """
     device = sources[0].device
     lanes = None if walk.lanes is None else walk.lanes.to(device)
     places = None if lanes is None else _places(walk, lanes)
-    levels = [_levels(v.reshape(walk.rows, v.shape[-1]), walk, places) for v in sources]
+    levels: list[Sequence[Tensor]] = []
+    for source, once in zip_longest(sources, static, fillvalue=False):
+        if once:
+            own = source if lanes is None else source[lanes]
+            levels.append([own[:count] for count in walk.counts])
+        else:
+            rows = source.reshape(walk.rows, source.shape[-1])
+            levels.append(_levels(rows, walk, places))
     current = [s if lanes is None else s[lanes] for s in states]
     begins = _begins(walk, device)
     outputs: list[Tensor] = []

@@ -7,7 +7,7 @@ can say can be exported.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ def export_onnx(
     *,
     initial_states: bool = False,
     operators: bool = True,
+    static: Collection[str] = (),
 ) -> Any:
     """Write a layer as an ONNX model, for inference: no dropout, no gradients.
 
@@ -76,6 +77,7 @@ def export_onnx(
         path: where to write; without it, the model is only returned.
         initial_states: the model takes initial states too, `h_0`, `c_0`, …, shaped as
             the layer's; without them it starts from the cell's own.
+        static: named inputs that the model takes once for all steps, (batch, size).
         operators: write cells that ONNX has as its LSTM, GRU and RNN (in float32, the
             one type that runtimes have them for); otherwise every cell is a Scan.
 
@@ -84,7 +86,8 @@ def export_onnx(
         printed cell.
 
     Raises:
-        ArgumentError: no layer, or a dtype other than float32 and float64.
+        ArgumentError: no layer, or a dtype other than float32 and float64; `static`
+            names what is no named input.
         ImportError: the package onnx is missing.
     """
     onnx = _require_onnx()
@@ -103,7 +106,7 @@ def export_onnx(
             "torch.float64. Convert it with .float()"
         )
     with torch.no_grad():
-        model = _Model(onnx, layer, dtype, operators).build(initial_states)
+        model = _Model(onnx, layer, dtype, operators, static).build(initial_states)
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         onnx.save(model, os.fspath(path))
@@ -123,6 +126,16 @@ def _require_onnx() -> Any:
             "'cellwright[onnx]'"
         ) from error
     return onnx
+
+
+def _check_static(static: Collection[str], known: Sequence[str]) -> Collection[str]:
+    for name in [static] if isinstance(static, str) else static:
+        if name not in known:
+            raise ArgumentError(
+                f"[export_onnx] the layer has no named input {name!r}; received "
+                f"static={static!r}, expected some of [{', '.join(known)}]"
+            )
+    return (static,) if isinstance(static, str) else static
 
 
 class _Writer:
@@ -171,7 +184,12 @@ class _Model:
     """One layer's model: the walk through layers and directions."""
 
     def __init__(
-        self, onnx: Any, layer: Recurrent, dtype: torch.dtype, operators: bool
+        self,
+        onnx: Any,
+        layer: Recurrent,
+        dtype: torch.dtype,
+        operators: bool,
+        static: Collection[str],
     ) -> None:
         self.onnx, self.layer, self.dtype = onnx, layer, dtype
         self.type = getattr(onnx.TensorProto, _TYPES[dtype])
@@ -179,6 +197,7 @@ class _Model:
         self.main = _Writer(self, "")
         self.operator = self.find_operator() if operators else None
         self.inputs = [i.name for i in layer.graphs[0].inputs]
+        self.static = _check_static(static, self.inputs[1:])
 
     def find_operator(self) -> tuple[str, Packing, dict[str, Any]] | None:
         if self.dtype != torch.float32:
@@ -220,8 +239,17 @@ class _Model:
     def build(self, initial_states: bool) -> Any:
         layer, main, helper = self.layer, self.main, self.onnx.helper
         lead = ("batch", "time") if layer.batch_first else ("time", "batch")
-        inputs = [self.declare(i.name, *lead, i.size) for i in layer.graphs[0].inputs]
-        sequences = {i.name: self.time_first(i.name) for i in layer.graphs[0].inputs}
+        inputs = [
+            self.declare(
+                i.name, *(("batch",) if i.name in self.static else lead), i.size
+            )
+            for i in layer.graphs[0].inputs
+        ]
+        sequences = {
+            name: self.time_first(name)
+            for name in self.inputs
+            if name not in self.static
+        }
         count, states = len(layer.cells), layer.graphs[0].states
         if initial_states:
             inputs += [
@@ -357,6 +385,7 @@ class _Body:
         inputs = [
             model.declare(self.leaf(v.name), "batch", v.size)
             for v in (*graph.states, *graph.inputs)
+            if v.name not in model.static
         ]
         outputs = []
         for position, number in enumerate([*graph.updates, graph.output]):
@@ -369,6 +398,8 @@ class _Body:
 
     def value(self, node: Node) -> str:
         """Write one node; the name of its value."""
+        if node.op == "input" and node["name"] in self.model.static:
+            return node["name"]  # the model's own, which the body sees
         if node.op in ("input", "state"):
             return self.leaf(node["name"])
         if node.op == "constant":
