@@ -376,13 +376,13 @@ class Recurrent(ChoosesEngine, nn.Module):
             shapes = (*x.shape[:-1], size), (*batch, size)
             if name not in inputs:
                 raise ArgumentError(
-                    f"[Recurrent] cell {self.cell.name!r} takes the input {name!r}; "
-                    f"received none, expected {name}=tensor of {shapes[0]}, or of "
-                    f"{shapes[1]} for all steps"
+                    f"[Recurrent] cell {self.cell.name!r} takes the input {name!r} at "
+                    f"every step; received none, expected {name}=tensor of "
+                    f"{shapes[0]}, or of {shapes[1]} for all steps"
                 )
             value = _data(inputs[name])
             shape = tuple(getattr(value, "shape", ()))
-            if _is_static(inputs[name], given):
+            if _is_static(inputs[name], given, batch):
                 static.append(name)
             if shape != shapes[name in static]:
                 raise ArgumentError(
@@ -598,11 +598,14 @@ def _batch(x: Any, steps: int) -> tuple[int, ...]:
     return (x.shape[1 - steps],) if x.dim() == 3 else ()
 
 
-def _is_static(value: Any, x: Any) -> bool:
-    """Whether a named input has no dimension of time, as its own dimensions say."""
+def _is_static(value: Any, x: Any, batch: tuple[int, ...]) -> bool:
+    """Whether a named input has no dimension of time: as its own dimensions say, or,
+    since packed ones have none, that it has a row for each sequence."""
     if not isinstance(value, Tensor):
         return False
-    return isinstance(x, PackedSequence) or value.dim() == x.dim() - 1
+    if isinstance(x, PackedSequence):
+        return value.shape[:-1] == batch
+    return value.dim() == x.dim() - 1
 
 
 def _check_x(x: Any, input_size: int, steps: int, parameter: Tensor | None) -> None:

@@ -102,7 +102,8 @@ class Layout:
             raise ArgumentError(
                 f"[lengths] x is packed, and so is every named input, with the same "
                 f"lengths in the same order; received {name}={type(value).__name__}, "
-                "expected a PackedSequence like x"
+                "expected a PackedSequence like x, or a tensor with a row for each "
+                "sequence for all steps"
             )
 
     # -- states: (layers·directions, B, size)
