@@ -127,7 +127,8 @@ size_t Layout::leading_inputs(const Stage& s) const {
     const auto waits = [&](const Term& t) {
         const View& v = s.views[t.view];
         const Array& a = program_.arrays[v.array];
-        return a.scratch || a.rows != Rows::sequence || v.access != Access::current ||
+        const bool input = a.rows == Rows::sequence || a.rows == Rows::lane;
+        return a.scratch || !input || v.access != Access::current ||
                written_[v.array];
     };
     return std::find_if(s.terms.begin(), s.terms.end(), waits) - s.terms.begin();

@@ -218,7 +218,7 @@ struct Checker {
         require(source.rows != Rows::panel && source.columns == g.width,
                 "a gradient's width must be that of array '" + source.name + "'");
         require(source.rows == Rows::sequence || source.rows == Rows::chunk ||
-                    source.rows == Rows::input ||
+                    source.rows == Rows::input || source.rows == Rows::lane ||
                     (source.rows == Rows::rolling && source.depth == 1),
                 "a gradient's source must outlive its level");
         require(program.arrays[g.panel].axis == Axis::child ||

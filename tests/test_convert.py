@@ -3,6 +3,9 @@
 Keras itself is no dependency: its documented equations are written here in NumPy.
 """
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -147,8 +150,9 @@ def arrays(name, seed=0, inputs=X):
     }
 
 
-def keras_walk(name, w, x, reverse=False):
-    step, _, count, _ = KERAS[name]
+def keras_walk(name, w, x, reverse=False, step=None):
+    known, _, count, _ = KERAS[name]
+    step = step or known
     states, outputs = [np.zeros((x.shape[1], H))] * count, [None] * len(x)
     for t in reversed(range(len(x))) if reverse else range(len(x)):
         states = step(w, x[t], *states)
@@ -282,3 +286,315 @@ def test_what_does_not_fit_the_layer_is_refused():
         cw.from_keras_weights("gru", arrays("gru_bias"))
     with pytest.raises(cw.ArgumentError, match="received no weights"):
         cw.from_keras_weights("lstm", {})
+
+
+# -- Keras, in any order ---------------------------------------------------------
+
+STACK = {  # how Keras, and files, call the cells of two layers in both directions
+    "keras2": (
+        "bidirectional/forward_lstm/lstm_cell_1",
+        "bidirectional/backward_lstm/lstm_cell_2",
+        "bidirectional_1/forward_lstm_1/lstm_cell_4",
+        "bidirectional_1/backward_lstm_1/lstm_cell_5",
+    ),
+    "keras3": (
+        "layers/bidirectional/forward_layer/cell",
+        "layers/bidirectional/backward_layer/cell",
+        "layers/bidirectional_1/forward_layer/cell",
+        "layers/bidirectional_1/backward_layer/cell",
+    ),
+    "no wrapper": (
+        "forward_lstm",
+        "backward_lstm",
+        "forward_lstm_1",
+        "backward_lstm_1",
+    ),
+    "own backward": (
+        "b/forward_a",
+        "b/backward_c",
+        "b_1/forward_a_1",
+        "b_1/backward_c_1",
+    ),
+    "tensorflow": ("l_2/fw/c", "l_2/bw/c", "l_10/fw/c", "l_10/bw/c"),
+}
+
+
+def named_arrays(paths, cells):
+    return {f"{p}/{k}:0": v for p, w in zip(paths, cells, strict=True)
+            for k, v in w.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("naming", sorted(STACK))
+def test_directions_and_layers_are_what_the_paths_say_in_any_order(naming):
+    cells = [arrays("lstm", 1), arrays("lstm", 2),
+             arrays("lstm", 3, 2 * H), arrays("lstm", 4, 2 * H)]  # fmt: skip
+    named, x = named_arrays(STACK[naming], cells), inputs()
+    expected = x.numpy()
+    for forward, backward in (cells[:2], cells[2:]):
+        both = (keras_walk("lstm", forward, expected),
+                keras_walk("lstm", backward, expected, reverse=True))  # fmt: skip
+        expected = np.concatenate([y for y, _ in both], axis=2)
+    for order in (named, dict(sorted(named.items())), dict(reversed(named.items()))):
+        layer = cw.from_keras_weights("lstm", order, bidirectional=True)
+        assert_close(layer(x)[0], torch.from_numpy(expected))
+        cw.from_keras_weights(layer, order)  # into a layer: its own directions
+        assert_close(layer(x)[0], torch.from_numpy(expected))
+
+
+def test_layers_of_an_alphabetical_file_go_by_their_numbers():
+    paths = ["model/lstm/cell", *(f"model/lstm_{k}/cell" for k in range(1, 12))]
+    cells = [arrays("lstm", k, H) for k in range(len(paths))]
+    x, named = normal(T, B, H, seed=1, grad=False), named_arrays(paths, cells)
+    expected = x.numpy()
+    for w in cells:
+        expected, _ = keras_walk("lstm", w, expected)
+    for order in (named, dict(sorted(named.items()))):
+        layer = cw.from_keras_weights("lstm", order, engine="reference")
+        assert_close(layer(x)[0], torch.from_numpy(expected))
+
+
+def test_layers_without_numbers_go_as_they_are_listed():
+    cells, x = [arrays("lstm", 1), arrays("lstm", 2, H)], inputs()
+    expected = keras_walk("lstm", cells[1], keras_walk("lstm", cells[0], x.numpy())[0])
+    for paths in (("encoder", "decoder"), ("a", "b"), ("lstm_1", "lstm")):
+        named = named_arrays(paths, cells)
+        layer = cw.from_keras_weights("lstm", named, engine="reference")
+        assert_close(layer(x)[0], torch.from_numpy(expected[0]))
+
+
+def square(*paths):
+    return named_arrays(paths, [arrays("lstm", k, H) for k in range(len(paths))])
+
+
+@pytest.mark.parametrize(
+    ("paths", "bidirectional", "message"),
+    [
+        (("left", "right"), True, r"which cell is which direction; received 'left'"),
+        (("a/forward", "b/backward"), True, r"one forward and one backward cell"),
+        (("a/forward", "b/forward"), True, r"pairs that differ in this alone"),
+        (("b/forward_l", "b/backward_l"), False, r"expected .* bidirectional=True"),
+        (("bottom", "top"), False, r"do not say which layer .* expected numbers"),
+        (("lstm_1", "lstm"), False, r"numbers and their order in the mapping differ"),
+    ],
+)
+def test_paths_that_leave_the_order_open_are_refused(paths, bidirectional, message):
+    with pytest.raises(cw.ArgumentError, match=message):
+        cw.from_keras_weights("lstm", square(*paths), bidirectional=bidirectional)
+
+
+# -- Keras, with other activations -----------------------------------------------
+
+
+def hard(v):
+    """Keras 1 and 2's hard_sigmoid."""
+    return np.clip(0.2 * v + 0.5, 0, 1)
+
+
+def hard_in_the_language(v):
+    return cw.minimum(cw.maximum(0.2 * v + 0.5, 0), 1)
+
+
+def softsign(v):
+    return v / (1 + np.abs(v))
+
+
+def other_lstm(activation):
+    def step(w, x, h, c):
+        z = x @ w["kernel"] + h @ w["recurrent_kernel"] + w["bias"]
+        i, f, g, o = np.split(z, 4, axis=1)
+        c = hard(f) * c + hard(i) * activation(g)
+        return hard(o) * activation(c), c
+
+    return step
+
+
+def other_gru(reset_after, gate, activation):
+    def step(w, x, h):
+        inward, recurrent = w["bias"] if reset_after else (w["bias"], 0 * w["bias"])
+        x_z, x_r, x_h = np.split(x @ w["kernel"] + inward, 3, axis=1)
+        u_z, u_r, u_h = np.split(w["recurrent_kernel"], 3, axis=1)
+        b_z, b_r, b_h = np.split(recurrent, 3)
+        z, r = gate(x_z + h @ u_z + b_z), gate(x_r + h @ u_r + b_r)
+        inner = r * (h @ u_h + b_h) if reset_after else (r * h) @ u_h
+        return (z * h + (1 - z) * activation(x_h + inner),)
+
+    return step
+
+
+@cw.cell
+def own_lstm(W, x, s, m):
+    """Another's names and order; the activations of each kind are alike."""
+    new, keep = cw.softsign(W.new(x, s)), hard_in_the_language(W.keep(s, x))
+    m = new * hard_in_the_language(W.write(s, x)) + m * keep
+    return cw.softsign(m) * hard_in_the_language(W.read(x, s)), m
+
+
+@cw.cell
+def own_gru(W, x, h):
+    """z keeps the old state, so that it needs no symmetric activation."""
+    z, r = cw.tanh(W.a(h, x)), cw.tanh(W.b(h, x))
+    return (1 - z) * cw.sin(W.c(r * h, x)) + h * z
+
+
+HARD_LSTM = cw.cells.lstm.replace(**dict.fromkeys("ifo", hard_in_the_language))
+OTHERS = [
+    (HARD_LSTM, "lstm", other_lstm(np.tanh)),
+    (own_lstm, "lstm", other_lstm(softsign)),
+    (
+        cw.cells.gru_reset_after.replace(
+            z=hard_in_the_language, r=hard_in_the_language, n=cw.relu
+        ),
+        "gru_reset_after",
+        other_gru(True, hard, lambda v: np.maximum(v, 0)),
+    ),
+    (
+        cw.cells.gru_bias.replace(
+            z=hard_in_the_language, r=hard_in_the_language, n=cw.identity
+        ),
+        "gru_bias",
+        other_gru(False, hard, lambda v: v),
+    ),
+    (own_gru, "gru_bias", other_gru(False, np.tanh, np.sin)),
+    (cw.cells.rnn.replace(h=cw.softplus), "rnn",
+     keras_simple_rnn(lambda v: np.log1p(np.exp(v)))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "kind", "step"), OTHERS)
+def test_other_activations_leave_the_weights_in_their_places(cell, kind, step):
+    w, x = arrays(kind), inputs()
+    layer = cw.from_keras_weights(cell, w)
+    for given in (w, cw.to_keras_weights(layer)):
+        expected, _ = keras_walk(kind, given, x.numpy(), step=step)
+        assert_close(layer(x)[0], torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("gates", ["f", "g", "fg", "ifo", "fio"])
+def test_any_activation_replaced_by_itself_keeps_the_names(gates):
+    """Where i and g could change places, what stands there and its name decide."""
+    cell = cw.cells.lstm.replace(**dict.fromkeys(gates, cw.hard_sigmoid))
+    layer, w = cw.from_keras_weights(cell, arrays("lstm")), arrays("lstm")
+    plain = cw.from_keras_weights("lstm", w)
+    for name, value in plain.cells[0].named_parameters():
+        assert torch.equal(layer.cells[0].get_parameter(name), value), name
+
+
+def test_activations_that_leave_the_places_open_are_refused():
+    @cw.cell
+    def odd(W, x, h, c):
+        c = cw.sigmoid(W.keep(h, x)) * c + cw.sin(W.one(h, x)) * cw.cos(W.two(h, x))
+        return cw.sigmoid(W.read(h, x)) * cw.tanh(c), c
+
+    with pytest.raises(cw.ArgumentError, match="do not tell which of its weights is"):
+        cw.from_keras_weights(odd, arrays("lstm"))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        cw.cells.gru_bias.replace(z=cw.tanh),  # tanh(−v) is not 1 − tanh(v)
+        cw.cells.coupled,
+        cw.cells.mgu,
+        cw.cells.rnn.replace(h=lambda v: 1 - cw.sigmoid(v)),
+    ],
+)
+def test_other_equations_are_no_other_activation(cell):
+    with pytest.raises(cw.ArgumentError, match=r"\[Keras\] has no layer"):
+        cw.to_keras_weights(cw.Recurrent(cell, X, H))
+
+
+# -- CuDNNLSTM and CuDNNGRU ------------------------------------------------------
+
+
+def as_cudnn(w, gates, biases):
+    """What Keras' CuDNN layers keep: under the kernels' shapes, cuDNN's own order."""
+
+    def turned(matrix):
+        blocks = [matrix[:, k * H : (k + 1) * H] for k in range(gates)]
+        return np.concatenate([b.T.reshape(b.shape) for b in blocks], axis=1)
+
+    kernels = {name: turned(w[name]) for name in ("kernel", "recurrent_kernel")}
+    return {**kernels, "bias": np.concatenate(biases)}
+
+
+def test_a_cudnn_lstm_is_an_lstm_whose_biases_are_summed():
+    w, x = arrays("lstm"), inputs()
+    other = np.random.default_rng(9).normal(size=4 * H)
+    given = as_cudnn(w, 4, [w["bias"] - other, other])
+    layer = cw.from_keras_weights("lstm", given)
+    assert_close(layer(x)[0], torch.from_numpy(keras_walk("lstm", w, x.numpy())[0]))
+
+
+def test_a_cudnn_gru_is_one_with_the_reset_after_the_matrix():
+    w, x = arrays("gru_reset_after"), inputs()
+    given = as_cudnn(w, 3, w["bias"])
+    layer = cw.from_keras_weights("gru_reset_after", given)
+    expected, _ = keras_walk("gru_reset_after", w, x.numpy())
+    assert_close(layer(x)[0], torch.from_numpy(expected))
+    with pytest.raises(cw.ArgumentError, match=r"gru_reset_after', and so is a CuDNN"):
+        cw.from_keras_weights("gru_bias", given)
+
+
+def test_a_wrong_bias_is_refused_in_words_about_its_own_layer():
+    for name, hint in (("lstm", "a CuDNNLSTM's"), ("rnn", r"\(4,\)$")):
+        with pytest.raises(cw.ArgumentError, match=hint) as error:
+            cw.from_keras_weights(name, {**arrays(name), "bias": np.zeros(3 * H)})
+        assert "GRU" not in str(error.value)
+
+
+def test_the_documented_example_of_another_activation_runs():
+    page = Path(__file__).parents[1] / "docs" / "conversion.md"
+    source = re.search(r"```python\n(def keras2.*?)```", page.read_text(), re.DOTALL)
+    assert source
+    w, x = arrays("lstm"), inputs()
+    found = {"cw": cw, "weights": w}
+    exec(source[1], found)
+    expected, _ = keras_walk("lstm", w, x.numpy(), step=other_lstm(np.tanh))
+    assert_close(found["layer"](x)[0], torch.from_numpy(expected))
+
+
+# -- layers that torch.compile has wrapped ---------------------------------------
+
+
+def compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+def test_compiled_modules_are_converted_as_what_they_wrap():
+    module = randomise(nn.LSTM(X, H, dtype=torch.float64))
+    layer = cw.from_torch(compiled(module))
+    back = cw.to_torch(compiled(layer))
+    for (name, value), other in zip(
+        back.state_dict().items(), cw.to_torch(layer).state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    w = arrays("lstm", 5)
+    assert isinstance(cw.from_keras_weights(compiled(layer), w), cw.Recurrent)
+    found = cw.to_keras_weights(compiled(layer))
+    assert all(np.array_equal(found[name], w[name]) for name in w)
+
+
+def test_a_compiled_layer_is_initialised_stepped_and_recorded_as_the_one_in_it():
+    layer = cw.Recurrent("lstm", X, H, learn_initial_state=True, dtype=torch.float64)
+    wrapped, x = compiled(layer), inputs()
+    assert cw.init.forget_bias_(wrapped, 2.0) is wrapped
+    assert bool((layer.cells[0].f.bias == 2).all())
+    cw.init.chrono_(wrapped, 10)
+    cw.init.orthogonal_(wrapped)
+    cw.init.glorot_(wrapped)
+    cw.init.identity_(wrapped, 0.5)
+    cw.init.initial_state_(wrapped, h=0.5)
+    with torch.no_grad():
+        y, state = layer(x)
+        step = wrapped.stepper(batch_size=B)
+        assert_close(torch.stack([step(x_t) for x_t in x]), y)
+        rows = torch.tensor([True, False, True])
+        for one, other in zip(
+            cw.reset_rows(wrapped, state, rows),
+            cw.reset_rows(layer, state, rows),
+            strict=True,
+        ):
+            assert torch.equal(one, other)
+    with cw.record(wrapped) as values:
+        layer(x)
+    assert_close(values["0.h"], y)

@@ -399,3 +399,65 @@ def test_steps_of_rows_with_batches_first_and_rows_of_nan():
     found = run(cw.export_onnx(layer, lengths=True, starts=True), {"x": x, **rows})
     torch.testing.assert_close(found["y"], y, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found["h_n"], h, rtol=1e-12, atol=1e-12)
+
+
+# -- names that a user may give ------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["y", "h_n", "h_0", "y_", "time", "batch"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_named_input_keeps_its_name_and_the_models_own_gives_way(given, batch_first):
+    source = f"lambda W, x, h, {given}: tanh(W.a(h, x)) + W.b({given})"
+    cell = cw.cell(inputs={given: 2})(eval(source, {"tanh": cw.tanh}))
+    layer = randomise(
+        cw.Recurrent(cell, X, H, 2, bidirectional=True, batch_first=batch_first,
+                     dtype=torch.float64)
+    )  # fmt: skip
+    lead = (B, T) if batch_first else (T, B)
+    feeds = {"x": torch.randn(*lead, X).double(), given: torch.randn(*lead, 2).double()}
+    h = torch.randn(4, B, H).double()
+
+    def free(name):
+        return f"{name}_" if name == given else name
+
+    model = cw.export_onnx(layer, initial_states=True)
+    assert [i.name for i in model.graph.input] == ["x", given, free("h_0")]
+    with torch.no_grad():
+        y, h_n = layer(**feeds, state=h)
+    found = run(model, {**feeds, free("h_0"): h})
+    assert list(found) == [free("y"), free("h_n")]
+    torch.testing.assert_close(found[free("y")], y, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[free("h_n")], h_n, rtol=0, atol=1e-12)
+
+
+def test_a_compiled_layer_is_exported_as_the_layer_in_it():
+    layer, _ = make("lstm")
+    for module in (layer, cw.GRU(X, H), nn.LSTM(X, H)):
+        compiled = torch.compile(module, backend="eager")
+        assert cw.export_onnx(compiled) == cw.export_onnx(module)
+
+
+# -- inputs that are given once ------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_static_input_is_one_of_the_models(batch_first):
+    @cw.cell
+    def conditioned(W, x, h, *, s, dt, y):
+        return h + dt * cw.tanh(W.g(h, x, s) + W.u(s * y))
+
+    layer = randomise(
+        cw.Recurrent(conditioned, X, H, 2, bidirectional=True, batch_first=batch_first,
+                     inputs={"s": 2, "dt": 1, "y": 1}, dtype=torch.float64)
+    )  # fmt: skip
+    lead = (B, T) if batch_first else (T, B)
+    feeds = {"x": torch.randn(*lead, X).double(), "dt": torch.rand(*lead, 1).double()}
+    feeds |= {"s": torch.randn(B, 2).double(), "y": torch.randn(B, 1).double()}
+    model = cw.export_onnx(layer, static=["s", "y"])
+    with torch.no_grad():
+        y, h_n = layer(**feeds)
+    found = run(model, feeds)
+    torch.testing.assert_close(found["y_"], y, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found["h_n"], h_n, rtol=0, atol=1e-12)
+    with pytest.raises(cw.ArgumentError, match=r"no named input 'x'.*some of \[s, dt"):
+        cw.export_onnx(layer, static=["x"])

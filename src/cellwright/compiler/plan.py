@@ -8,7 +8,7 @@ rest is saved, or computed again from the states for a whole chunk of steps at a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,7 +33,9 @@ class Plan:
         binding: where its weights are.
         gather: predecessors come from a schedule; else level follows level.
         recompute: training saves nothing beside the states.
-        constant: inputs that have one row for each row of the widest level.
+        constant: inputs that have one row for each row of the widest level, and no
+            gradient.
+        static: inputs that have such rows, and a gradient: the sum over the levels.
         recorded: forward nodes whose values are results too, for every row.
         probed: the recorded values have cotangents of their own, and the backward walk
             gives each one's whole cotangent, through everything it feeds.
@@ -44,6 +46,7 @@ class Plan:
     gather: bool = False
     recompute: bool = False
     constant: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
     recorded: tuple[int, ...] = ()
     probed: bool = False
 
@@ -152,7 +155,8 @@ class _Inputs:
         sources = {}
         for source in graph.inputs:
             rows = "input" if graph.children else "sequence"
-            rows = "lane" if source.name in plan.constant else rows
+            once = (*plan.constant, *plan.static)
+            rows = "lane" if source.name in once else rows
             sources[source.name] = View(add(source.name, rows, int(source.size)))
         self.states: dict[str, int] = {}
         for number, state in enumerate(graph.states):
@@ -277,11 +281,16 @@ class _Backward:
             self._add_array(f"{name}.initial", "initial", size)
             self.carried[state.name] = View(array, previous=True)
         rows = "input" if graph.children else "sequence"
-        self.gradients = {
-            i.name: View(self._add_array(f"d.{i.name}", rows, int(i.size)))
-            for i in graph.inputs
-            if i.name in self.wanted
-        }
+        self.gradients: dict[str, View] = {}
+        self.sums: dict[str, View] = {}  # of static inputs: a row a lane, added to
+        for source in graph.inputs:
+            if source.name in self.wanted:
+                static = source.name in self.plan.static
+                kind, found = (
+                    ("rolling", self.sums) if static else (rows, self.gradients)
+                )
+                array = self._add_array(f"d.{source.name}", kind, int(source.size))
+                found[source.name] = View(array)
         self.probes = self._add_recorded("d.{}")
         self.totals = self._add_recorded("d.{}.total")
         self.seeds: dict[str, int] = {}
@@ -331,6 +340,7 @@ class _Backward:
             if value is None:
                 value = step.add("constant", (), size, value=0.0)
             roots.append(step.put(value, view, after))
+        roots += self._summed(of_inputs)
         late = []
         for name, view in self.gradients.items():
             value = of_inputs.get(name)
@@ -351,6 +361,23 @@ class _Backward:
             tuple(self._reductions(panels)),
             tree=bool(self.graph.children),
         )
+
+    def _summed(self, of_inputs: Mapping[str, int]) -> list[int]:
+        """Stores of the sums over the levels so far: of static inputs' cotangents.
+
+        Level after level adds to the same rows, so that the order of the sum is the
+        walk's, whichever threads take the rows.
+        """
+        step, puts = self.step, []
+        for name, view in self.sums.items():
+            if name not in of_inputs:
+                continue
+            size = step.arrays[view.array].columns
+            before = step.add(COTANGENT, (), size, name=f"d.{name}.sum")
+            step.cotangents[before] = (view,)
+            total = step.add("add", (before, of_inputs[name]), size)
+            puts.append(step.put(total, view, after=(before,)))
+        return puts
 
     def _handed_on(self) -> Iterable[tuple[str, int, View, tuple[int, ...]]]:
         """Of each old state: its name, its size, where its cotangent goes, and the

@@ -77,6 +77,8 @@ class NativeCell:
             they have no gradient.
         recorded: nodes of the graph whose values are results too.
         probed: gradients flow into the recorded values, and theirs can be had.
+        static: named inputs that are the same at every step, with a gradient: of a row
+            of the batch, the sum over its steps.
     """
 
     def __init__(
@@ -88,9 +90,10 @@ class NativeCell:
         constant: tuple[str, ...] = (),
         recorded: tuple[int, ...] = (),
         probed: bool = False,
+        static: tuple[str, ...] = (),
     ) -> None:
         self.graph, self.binding, self.isa = graph, binding, isa
-        self.recompute, self.constant = recompute, constant
+        self.recompute, self.constant, self.static = recompute, constant, static
         self.recorded, self.probed = recorded, probed
         self.inputs = tuple(i.name for i in graph.inputs)
         self.sizes = tuple(int(s.size) for s in graph.states)
@@ -100,16 +103,15 @@ class NativeCell:
         self.hidden = self.sizes[1:] if self.output_is_state else self.sizes
         self._compiled: dict[Any, Any] = {}
         # Ops take text, no objects: where torch traces, this key stands for the cell.
-        options = isa, recompute, constant, recorded, probed
+        options = isa, recompute, constant, recorded, probed, static
         text = f"{graph}\n{graph.nodes}\n{binding}\n{options}"
         self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
         CELLS.setdefault(self.key, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = (
-            self.isa, self.recompute, self.constant, self.recorded, self.probed
-        )  # fmt: skip
-        return NativeCell, (self.graph, self.binding, *options)
+        options = self.isa, self.recompute, self.constant
+        more = self.recorded, self.probed, self.static
+        return NativeCell, (self.graph, self.binding, *options, *more)
 
     def __deepcopy__(self, memo: Any) -> NativeCell:
         return self
@@ -121,16 +123,30 @@ class NativeCell:
             self.binding,
             recompute=self.recompute,
             constant=self.constant,
+            static=self.static,
             recorded=self.recorded,
             probed=self.probed,
         )
 
     def recording(self, recorded: tuple[int, ...], probed: bool) -> NativeCell:
         """The same cell with recorded values."""
-        key = "recording", recorded, probed
+        return self._variant(recorded=recorded, probed=probed)
+
+    def given_once(self, static: tuple[str, ...]) -> NativeCell:
+        """The same cell where these inputs are static, in any order."""
+        if not static:
+            return self
+        return self._variant(static=tuple(n for n in self.inputs if n in static))
+
+    def _variant(self, **options: Any) -> NativeCell:
+        """The same cell with other options; made once, and kept with it."""
+        key = "variant", *sorted(options.items())
         if key not in self._compiled:
-            options = self.isa, self.recompute, self.constant, recorded, probed
-            self._compiled[key] = NativeCell(self.graph, self.binding, *options)
+            names = "isa", "recompute", "constant", "static", "recorded", "probed"
+            own = {name: getattr(self, name) for name in names}
+            self._compiled[key] = NativeCell(
+                self.graph, self.binding, **{**own, **options}
+            )
         return self._compiled[key]
 
     @cached_property
@@ -166,7 +182,7 @@ class NativeCell:
 
         Args:
             inputs: x and the named inputs, one row (…, size) for each of the walk, or
-                of the batch where an input is constant.
+                of the batch where an input is constant or static.
             states: the initial states, (B, size) or (1, B, size) each; the final ones
                 have the same shape. `None` is zeros (1, B, size), in a whole walk.
             fresh: what a reset starts from, (size,) each; none, if there are no resets.
@@ -270,7 +286,7 @@ class NativeCell:
         carried, initial, pairs = self._carry(grad_finals, states_wanted, y, walk)
         make = torch.empty_like if walk.lanes is None else torch.zeros_like
         grad_inputs = [
-            make(t)
+            torch.zeros_like(t) if name in self.static else make(t)
             for name, t in zip(self.inputs, keep, strict=False)
             if name in wanted
         ]
@@ -383,16 +399,11 @@ class NativeCell:
         """The same walk stepped in torch: outputs, final states, recorded values."""
         begin = self.filled(states, inputs[0], walk.batch)
         W = BoundWeights(self.graph, self.binding, parameters)
-        if self.constant:
-            lanes = _lanes(walk, inputs[0].device)
-            inputs = [
-                v[lanes] if name in self.constant else v
-                for name, v in zip(self.inputs, inputs, strict=True)
-            ]
         rows = [s.reshape(-1, s.shape[-1]) for s in begin]
         y, finals, records = reference.run_graph(
-            self.graph, W, inputs, rows, fresh, walk, self.recorded, probes
-        )
+            self.graph, W, inputs, rows, fresh, walk, self.recorded, probes,
+            static={*self.constant, *self.static},
+        )  # fmt: skip
         finals = [f.reshape(s.shape) for f, s in zip(finals, begin, strict=True)]
         return [y, *finals, *records]
 
@@ -412,17 +423,6 @@ def _arrays(
         ]
     arrays = (*inputs, *states, *parameters)
     return [None if t is None else t.contiguous() for t in arrays]
-
-
-def _lanes(walk: Schedule, device: torch.device) -> Tensor:
-    """Which row of a constant input each row of the walk reads, (rows,)."""
-    found = torch.zeros(walk.rows, dtype=torch.int64)
-    for offset, count in zip(walk.offsets, walk.counts, strict=True):
-        if walk.lanes is None or walk.at is None:
-            found[offset : offset + count] = torch.arange(count)
-        else:
-            found[offset + walk.at[:count]] = walk.lanes[:count]
-    return found.to(device)
 
 
 def memory(tensors: Sequence[Tensor | None]) -> list[Memory]:

@@ -7,7 +7,7 @@ function with them, and as the custom op `cellwright::walk` where torch traces
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,7 @@ def walk(
     order: Order | None = None,
     fresh: Sequence[Tensor] = (),
     probes: Sequence[Tensor] = (),
+    static: Collection[str] = (),
 ) -> tuple[Tensor, list[Tensor]]:
     """Walk a cell over a sequence.
 
@@ -40,13 +41,14 @@ def walk(
         x: (T, B, input_size), T ≥ 1; (Σ batch_sizes, input_size) if it is packed.
         states: the initial states, (B, size) or (1, B, size) each; the final ones have
             the same shape. `None` is zeros (1, B, size).
-        inputs: the named inputs, shaped like x; a constant one (B, size).
+        inputs: the named inputs, shaped like x; a constant or static one (B, size).
         parameters: as the cell's binding lists them.
         reverse: walk from the last step to the first.
         order: lengths, resets or batch sizes; without it every row at every step.
         fresh: what a reset starts from, (size,) each.
         probes: for a probed cell, a tensor shaped like each recorded value, to have its
             gradient: through all that the value feeds.
+        static: the named inputs that are given once for all steps.
 
     Returns:
         The outputs (T, B, output_size), in the order of x, and the final states,
@@ -66,8 +68,9 @@ def walk(
         tensors = sources, states, fresh, list(parameters)
         sequences = list(order.batch_sizes or ()), order.lengths, order.resets
         how = reverse, learned, torch.is_grad_enabled(), order.starts
-        y, *rest = _walk_op(*tensors, cell.key, *sequences, *how)
+        y, *rest = _walk_op(*tensors, _key(cell, static), *sequences, *how)
         return y, rest[:-1]
+    cell = cell.given_once(tuple(static))
     if order is None:
         schedule = dense(x.shape[0], x.shape[1], reverse)
     else:
@@ -226,19 +229,25 @@ def _order(
     return Order(steps, batch, lengths=lengths, resets=resets, starts=starts)
 
 
+def _key(cell: NativeCell, static: Iterable[str]) -> str:
+    """The text that stands for a cell, and for what it is given once."""
+    return "/".join([cell.key, *static])
+
+
 def _known(key: str) -> NativeCell:
     """The cell that an op's text stands for.
 
     Raises:
         ArgumentError: an exported program ran where its layer was never made.
     """
+    key, _, static = key.partition("/")
     if key not in CELLS:
         raise ArgumentError(
             f"[export] the program's cell is not known in this process; received its "
             f"key {key!r}, expected one of {len(CELLS)} known. Make a layer of the "
             "same cell, sizes and options before the program runs"
         )
-    return CELLS[key]
+    return CELLS[key].given_once(tuple(static.split("/")) if static else ())
 
 
 @torch.library.custom_op("cellwright::walk", mutates_args=())

@@ -6,7 +6,8 @@ its values and gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ def run(
     reverse: bool = False,
     order: Order | None = None,
     fresh: Sequence[Tensor] = (),
+    static: Collection[str] = (),
 ) -> tuple[Tensor, list[Tensor]]:
     """Walk a cell over a sequence.
 
@@ -38,10 +40,11 @@ def run(
         W: the weights, such as `layer.cells[0]`.
         x: (T, B, input_size), T ≥ 1; (Σ batch_sizes, input_size) if it is packed.
         states: the initial states, (B, size) each.
-        inputs: the named inputs, shaped like x.
+        inputs: the named inputs, shaped like x; a static one (B, size).
         reverse: walk from the last step to the first.
         order: lengths, resets or batch sizes; without it every row at every step.
         fresh: what a reset starts from, (size,) each.
+        static: the named inputs that are given once for all steps.
 
     Returns:
         The outputs (T, B, output_size), in the order of x, and the final states.
@@ -59,7 +62,8 @@ def run(
         return output.expand(now[0].shape[0], output.shape[-1]), news
 
     walk = order.schedule(reverse) if order else dense(x.shape[0], x.shape[1], reverse)
-    return step_through(step, [x, *inputs.values()], states, fresh, walk)
+    once = [name in static for name in ("x", *names)]
+    return step_through(step, [x, *inputs.values()], states, fresh, walk, once)
 
 
 def run_graph(
@@ -71,17 +75,19 @@ def run_graph(
     walk: Schedule,
     recorded: Sequence[int] = (),
     probes: Sequence[Tensor] = (),
+    static: Collection[str] = (),
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Walk a cell by its graph, looking at some of its values.
 
     Args:
         graph: the cell, with concrete sizes.
         W: the weights.
-        sources: x and the named inputs, (T, B, size) each.
+        sources: x and the named inputs, (T, B, size) each; a static one (B, size).
         states, fresh, walk: as `step_through` takes them.
         recorded: nodes to look at.
         probes: zeros (T, B, size), one for each recorded node or none at all: added to
             its value, so that their gradient is the value's, through all it feeds.
+        static: the inputs that are given once for all steps.
 
     Returns:
         The outputs, the final states, the recorded values (T, B, size).
@@ -105,7 +111,8 @@ def run_graph(
         ]
         return torch.cat(columns, -1) if recorded else columns[0], news
 
-    y, finals = step_through(step, [*sources, *probes], states, fresh, walk)
+    once = [name in static for name in names] + [False] * len(probes)
+    y, finals = step_through(step, [*sources, *probes], states, fresh, walk, once)
     y, *records = y.split(sizes, -1)
     return y, finals, records
 
@@ -116,23 +123,28 @@ def step_through(
     states: Sequence[Tensor],
     fresh: Sequence[Tensor],
     walk: Schedule,
+    static: Sequence[bool] = (),
 ) -> tuple[Tensor, list[Tensor]]:
-    """Take a step for each level of a schedule; rows that it names nowhere are zero."""
+    """Take a step for each level of a schedule; rows that it names nowhere are zero.
+
+    Sources that are static have a row of each lane, (batch, size), for all levels.
+    """
     device = sources[0].device
     lanes, at = (None if m is None else m.to(device) for m in (walk.lanes, walk.at))
-    rows = [v.reshape(walk.rows, v.shape[-1]) for v in sources]
+    places = None if at is None else _places(walk, at)
+    levels: list[Sequence[Tensor]] = []
+    for source, once in zip_longest(sources, static, fillvalue=False):
+        if once:
+            own = source if lanes is None else source[lanes]
+            levels.append([own[:count] for count in walk.counts])
+        else:
+            rows = source.reshape(walk.rows, source.shape[-1])
+            levels.append(_levels(rows, walk, places))
     current = [s if lanes is None else s[lanes] for s in states]
     begins = _begins(walk, device)
     outputs: list[Tensor] = []
-    places: list[Tensor] = []
-    for level, (offset, count) in enumerate(
-        zip(walk.offsets, walk.counts, strict=True)
-    ):
-        if at is None:
-            now = [v[offset : offset + count] for v in rows]
-        else:
-            places.append(offset + at[:count])
-            now = [v[places[-1]] for v in rows]
+    for level, count in enumerate(walk.counts):
+        now = [v[level] for v in levels]
         olds = [v[:count] for v in current]
         if level in begins:
             begin = begins[level][:count, None]
@@ -143,16 +155,32 @@ def step_through(
             new if count == old.shape[0] else torch.cat([new, old[count:]])
             for new, old in zip(news, current, strict=True)
         ]
-    if lanes is None:
+    if places is None:
         y = torch.cat(outputs if walk.offsets[0] == 0 else outputs[::-1])
     else:
         y = torch.cat(outputs)
-        y = y.new_zeros(walk.rows, y.shape[-1]).index_copy(0, torch.cat(places), y)
+        y = y.new_zeros(walk.rows, y.shape[-1]).index_copy(0, places, y)
         current = [
             s.to(v.dtype).index_copy(0, lanes, v)
             for s, v in zip(states, current, strict=True)
         ]
     return y.view(*sources[0].shape[:-1], y.shape[-1]), current
+
+
+def _places(walk: Schedule, at: Tensor) -> Tensor:
+    """The rows of the levels, one level after the other, among those of a sequence."""
+    levels = zip(walk.offsets, walk.counts, strict=True)
+    return torch.cat([offset + at[:count] for offset, count in levels])
+
+
+def _levels(rows: Tensor, walk: Schedule, places: Tensor | None) -> Sequence[Tensor]:
+    """The rows of each level, all cut at once: the gradient of one cut alone has as
+    many rows as the sequence, and there are as many cuts as steps."""
+    if places is not None:
+        return rows[places].split(walk.counts)
+    upwards = walk.offsets[0] == 0
+    parts = rows.split(walk.counts if upwards else walk.counts[::-1])
+    return parts if upwards else parts[::-1]
 
 
 def _begins(walk: Schedule, device: torch.device) -> dict[int, Tensor]:

@@ -36,6 +36,7 @@ class TreeSchedule:
             is missing; of arity 0 where a cell sums over children.
         edges: (E,) where it does: children of the rows, one after another, as nodes.
         first_edge: (N + 1,) where each row's children begin among the edges.
+        parent_levels: (N,) the level of each row's parent, −1 of a root.
     """
 
     def __init__(self, forest: Forest, arity: int | None) -> None:
@@ -49,6 +50,8 @@ class TreeSchedule:
         self.rows[self.nodes] = np.arange(count)
         self.counts = np.bincount(forest.heights)
         self.roots = torch.from_numpy(forest.roots)
+        levels = np.where(parents >= 0, forest.heights[parents], -1)
+        self.parent_levels = levels[self.nodes]
         self.inputs, self.input_rows = of_input[self.nodes], len(forest.inputs)
         self.children = np.full((arity or 0, count), -1)
         self.edges, self.first_edge = np.empty(0, np.int64), np.zeros(count + 1, int)
@@ -105,24 +108,60 @@ def reference(
     sizes = [int(s.size) for s in graph.states]
     done: list[list[Tensor]] = [[] for _ in sizes]  # by state: one tensor a level
     outputs: list[Tensor] = []
-    # A row of zeros after the last stands for what is missing, at index -1.
-    sources = {name: _with_zero(v) for name, v in inputs.items()}
-    for first, last in schedule.levels():
-        known = [
-            _with_zero(torch.cat([like.new_zeros(0, size), *levels]))
-            for size, levels in zip(sizes, done, strict=True)
-        ]
-        having = _index(schedule.inputs[first:last], like)
-        now = {name: v[having] for name, v in sources.items()}
-        olds, edges = _children(graph, schedule, first, last, known)
+    waiting = _Children(schedule, [like.new_zeros(0, size) for size in sizes])
+    # One gather for the whole walk: that of each level would touch all rows again. A
+    # row of zeros after the last stands for what is missing, at index -1.
+    having, counts = _index(schedule.inputs, like), schedule.counts.tolist()
+    levels = {n: _with_zero(v)[having].split(counts) for n, v in inputs.items()}
+    for level, (first, last) in enumerate(schedule.levels()):
+        now = {name: v[level] for name, v in levels.items()}
+        olds, edges = _children(graph, schedule, first, last, waiting.take(level))
         values = evaluate(graph, W, now, olds, edges)
-        for levels, update, size in zip(done, graph.updates, sizes, strict=True):
-            levels.append(_rows(values[update], last - first, size, like))
+        news = [
+            _rows(values[update], last - first, size, like)
+            for update, size in zip(graph.updates, sizes, strict=True)
+        ]
+        waiting.put(first, last, news)
+        for own, new in zip(done, news, strict=True):
+            own.append(new)
         size = int(graph.output_size)
         outputs.append(_rows(values[graph.output], last - first, size, like))
     rows = _index(schedule.rows, like)
     roots = rows[schedule.roots]
-    return torch.cat(outputs)[rows], [torch.cat(levels)[roots] for levels in done]
+    return torch.cat(outputs)[rows], [torch.cat(own)[roots] for own in done]
+
+
+class _Children:
+    """The states of nodes whose parents are still to come.
+
+    Each row is cut out once, for the level of its parent: a walk costs what its nodes
+    cost, however deep it is, and so does its gradient.
+    """
+
+    def __init__(self, schedule: TreeSchedule, none: Sequence[Tensor]) -> None:
+        self.schedule, self.none = schedule, none
+        self.rows: dict[int, list[np.ndarray]] = {}  # by the level of their parents
+        self.states: dict[int, list[Sequence[Tensor]]] = {}
+
+    def put(self, first: int, last: int, states: Sequence[Tensor]) -> None:
+        """The states of a level's rows, (rows, size) each."""
+        levels = self.schedule.parent_levels[first:last]
+        order = np.argsort(levels, kind="stable")
+        readers, counts = np.unique(levels, return_counts=True)
+        index = _index(order, states[0])
+        parts = [s[index].split(counts.tolist()) for s in states]
+        rows = np.split(first + order, np.cumsum(counts)[:-1])
+        for reader, own, *of_states in zip(readers.tolist(), rows, *parts, strict=True):
+            if reader >= 0:
+                self.rows.setdefault(reader, []).append(own)
+                self.states.setdefault(reader, []).append(of_states)
+
+    def take(self, level: int) -> tuple[np.ndarray, list[Tensor]]:
+        """The rows whose parents are in a level, ascending, and their states."""
+        rows = self.rows.pop(level, [])
+        states = [self.none, *self.states.pop(level, [])]
+        known = [_with_zero(torch.cat(parts)) for parts in zip(*states, strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *rows]), known
 
 
 def _children(
@@ -130,22 +169,24 @@ def _children(
     schedule: TreeSchedule,
     first: int,
     last: int,
-    known: Sequence[Tensor],
+    below: tuple[np.ndarray, Sequence[Tensor]],
 ) -> tuple[dict[str, Tensor], Edges | None]:
     """The states of a level's children, and for a sum which row each belongs to."""
+    rows, known = below
     edges = None
     if graph.many:
         ends = schedule.first_edge[first : last + 1]
-        below = [schedule.edges[ends[0] : ends[-1]]]
+        children = [schedule.edges[ends[0] : ends[-1]]]
         parents = np.repeat(np.arange(last - first), np.diff(ends))
         edges = Edges(_index(parents, known[0]), last - first)
     else:
-        below = list(schedule.children[:, first:last])
+        children = list(schedule.children[:, first:last])
     olds = {}
-    for child, nodes in zip(graph.children, below, strict=True):
-        rows = _index(np.where(nodes < 0, -1, schedule.rows[nodes]), known[0])
+    for child, nodes in zip(graph.children, children, strict=True):
+        places = np.searchsorted(rows, schedule.rows[nodes])
+        index = _index(np.where(nodes < 0, -1, places), known[0])
         for state, values in zip(graph.states, known, strict=True):
-            olds[f"{child}.{state.name}"] = values[rows]
+            olds[f"{child}.{state.name}"] = values[index]
     return olds, edges
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from .. import cells as zoo
 from ..language import ArgumentError, Cell
-from . import torch_kernels
+from ..language import cell as language_cell
+from ..language.ops import sigmoid, tanh
+from . import keras_paths, torch_kernels
+from .engines import plain_layer
 from .made import make_weights
 from .packing import Packed, Packing, same_gates
 from .recurrent import Recurrent
@@ -52,6 +55,7 @@ def from_torch(
     Raises:
         ArgumentError: another module, or a wrong argument.
     """
+    module = plain_layer(module)
     if not isinstance(module, nn.RNNBase):
         raise ArgumentError(
             f"[from_torch] received {type(module).__name__}, expected torch.nn.LSTM, "
@@ -97,6 +101,7 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
         ArgumentError: torch has no module with this cell's equations, or the layer
             trains with what torch has no argument for, or learns its initial states.
     """
+    layer = plain_layer(layer)
     _check_regularisers(layer)
     _refuse_learned("to_torch", layer)
     layout = torch_kernels.find_layout(layer.cell.graph)
@@ -172,13 +177,21 @@ def _torch_weights(module: nn.RNNBase, k: int) -> dict[str, Tensor]:
 
 # -- Keras ---------------------------------------------------------------------
 
+
+@language_cell
+def _gru_reset_before(W, x, h):
+    """Keras' own GRU(reset_after=False): z keeps the old state."""
+    z, r = sigmoid(W.z(h, x)), sigmoid(W.r(h, x))
+    return z * h + (1 - z) * tanh(W.n(r * h, x))
+
+
 _KERAS = (
     same_gates(zoo.lstm, "i", "f", "g", "o"),
     Packing(zoo.gru_reset_after, ("z", "r", "n"), ("z", "r", "m")),
     # Keras' z keeps the old state; in these cells, as in the papers, it lets in the new
     same_gates(zoo.gru_bias, "-z", "r", "n"),
+    same_gates(_gru_reset_before, "z", "r", "n"),
     same_gates(zoo.rnn, "h"),
-    same_gates(zoo.rnn_relu, "h"),
 )
 _KERNEL, _RECURRENT, _BIAS = "kernel", "recurrent_kernel", "bias"
 
@@ -195,18 +208,26 @@ def from_keras_weights(
     Args:
         cell: "lstm"; "gru_reset_after" (Keras' default GRU) or "gru_bias"
             (`reset_after=False`); "rnn" or "rnn_relu"; any cell with one of these
-            equations; or a layer, whose weights are then written over.
+            equations, whatever its activations; or a layer, whose weights are then
+            written over.
         weights: arrays by Keras' names, `kernel`, `recurrent_kernel`, `bias` (absent
             with `use_bias=False`), whatever path stands before them:
-            `{w.path: w.numpy() for w in keras_layer.weights}`. Several cells, forward
-            before backward and layer by layer, are told apart by their paths.
+            `{w.path: w.numpy() for w in keras_layer.weights}`. Paths say which cell is
+            which: a part that begins with `forward` or `backward` its direction, a
+            number (`lstm`, `lstm_1`, …) its layer; layers without numbers are taken as
+            they are listed, unless that is alphabetical and others fit too. Those of a
+            CuDNNLSTM or CuDNNGRU are told by their bias.
         bidirectional: the cells are pairs, a forward and a backward one.
         **options: further arguments of a new `Recurrent`.
 
     Raises:
-        ArgumentError: names or shapes that are not Keras', or not this cell's.
+        ArgumentError: names or shapes that are not Keras', or not this cell's; paths
+            that do not say which cell is which.
     """
-    groups = _by_path(weights)
+    cell = plain_layer(cell)
+    if isinstance(cell, Recurrent):
+        bidirectional = cell.bidirectional
+    groups = _in_order(_by_path(weights), bidirectional)
     if isinstance(cell, Recurrent):
         layer = cell
     else:
@@ -240,6 +261,7 @@ def to_keras_weights(layer: Recurrent) -> dict[str, np.ndarray]:
         ArgumentError: Keras has no layer with this cell's equations, or the layer
             learns its initial states.
     """
+    layer = plain_layer(layer)
     _refuse_learned("to_keras_weights", layer)
     packing = _keras_packing(layer.cell)
     found: dict[str, np.ndarray] = {}
@@ -255,18 +277,20 @@ def to_keras_weights(layer: Recurrent) -> dict[str, np.ndarray]:
 
 
 def _keras_packing(cell: Cell) -> Packing:
-    for packing in _KERAS:
-        fitted = packing.fitted(cell.graph)
-        if fitted is not None:
-            return fitted
+    for fit in (Packing.fitted, Packing.fitted_to_any_activation):
+        for packing in _KERAS:
+            fitted = fit(packing, cell.graph)
+            if fitted is not None:
+                return fitted
+    known = [p.cell.name for p in _KERAS if p.cell is not _gru_reset_before]
     raise ArgumentError(
         f"[Keras] has no layer with the equations of cell {cell.name!r}; expected one "
-        f"of {', '.join(p.cell.name for p in _KERAS)}, whatever its names"
+        f"of {', '.join(known)}, whatever its names and activations"
     )
 
 
-def _by_path(weights: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
-    """One dictionary a cell: `lstm/lstm_cell/kernel:0` is the kernel of its path's."""
+def _by_path(weights: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of each cell: `lstm/lstm_cell/kernel:0` is `lstm/lstm_cell`'s."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     for path, array in weights.items():
         head, _, name = path.rpartition("/")
@@ -285,7 +309,25 @@ def _by_path(weights: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
                     f"[from_keras_weights] {path or 'the cell'} needs a matrix "
                     f"{name!r}; received {received}, expected (inputs, gates · units)"
                 )
-    return list(groups.values())
+    return groups
+
+
+def _in_order(
+    groups: dict[str, dict[str, np.ndarray]], bidirectional: bool
+) -> list[dict[str, np.ndarray]]:
+    """The cells layer by layer, forward before backward."""
+    directions = 1 + bidirectional
+
+    def fits(paths: Sequence[str]) -> bool:
+        return all(
+            len(groups[path][_KERNEL])
+            == directions * len(groups[paths[k - directions]][_RECURRENT])
+            for k, path in enumerate(paths)
+            if k >= directions
+        )
+
+    order = keras_paths.in_order(list(groups), bidirectional, fits)
+    return [groups[path] for path in order]
 
 
 def _new_layer(
@@ -315,19 +357,50 @@ def _read_keras(
     packing: Packing, ours: Packed, arrays: Mapping[str, np.ndarray]
 ) -> Packed:
     """Keras' arrays of one cell in our shapes, checked against `ours`."""
+    arrays = _from_cudnn(packing, arrays)
     found: dict[str, Tensor] = {}
     for name, like in _as_keras(packing, ours).items():
         if name not in arrays:  # use_bias=False
             found[name] = torch.zeros_like(like)
         elif arrays[name].shape != tuple(like.shape):
+            hint = _BIAS_HINTS.get(len(packing.input_gates), "")
             raise ArgumentError(
                 f"[from_keras_weights] {name!r} does not fit cell "
                 f"{packing.cell.name!r}; received {arrays[name].shape}, expected "
-                f"{tuple(like.shape)}. A GRU with reset_after=True has a bias of two "
-                "rows and is 'gru_reset_after'; without, 'gru_bias'"
+                f"{tuple(like.shape)}" + (hint if name == _BIAS else "")
             )
         else:
             found[name] = torch.from_numpy(arrays[name].copy()).to(like)
     bias = found[_BIAS]
     x_bias, h_bias = bias if bias.dim() == 2 else (bias, torch.zeros_like(bias))
     return Packed(found[_KERNEL].mT, found[_RECURRENT].mT, x_bias, h_bias)
+
+
+_GRU, _LSTM = 3, 4  # gates
+_BIAS_HINTS = {
+    _GRU: ". A GRU with reset_after=True has a bias of two rows and is "
+    "'gru_reset_after', and so is a CuDNNGRU; without, 'gru_bias'",
+    _LSTM: ", or a CuDNNLSTM's of twice as many",
+}
+
+
+def _from_cudnn(
+    packing: Packing, arrays: Mapping[str, np.ndarray]
+) -> Mapping[str, np.ndarray]:
+    """The arrays of a CuDNNLSTM or CuDNNGRU as an LSTM or GRU has them.
+
+    They are told by their bias: a vector with each gate's two biases, those of the
+    inputs first. Each gate's matrix stands as cuDNN reads it, (units, inputs) row by
+    row, under the shape (inputs, units).
+    """
+    gates, columns = len(packing.input_gates), arrays[_KERNEL].shape[1]
+    fused = _BIAS in arrays and arrays[_BIAS].shape == (2 * columns,)
+    if not fused or gates not in (_GRU, _LSTM) or columns % gates:
+        return arrays
+    found: dict[str, np.ndarray] = {}
+    for name in (_KERNEL, _RECURRENT):
+        blocks = np.split(arrays[name], gates, axis=1)
+        found[name] = np.hstack([b.reshape(b.shape[::-1]).T for b in blocks])
+    biases = arrays[_BIAS].reshape(2, columns)
+    found[_BIAS] = biases if gates == _GRU else biases.sum(0)
+    return found

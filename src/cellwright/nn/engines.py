@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 
@@ -112,6 +113,11 @@ class ChoosesEngine:
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Where the parameters are, and their type."""
         raise NotImplementedError
+
+
+def plain_layer(layer: Any) -> Any:
+    """The layer itself, where `torch.compile(layer)` has wrapped it."""
+    return getattr(layer, "_orig_mod", layer)
 
 
 def choose_engine(

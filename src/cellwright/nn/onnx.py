@@ -7,7 +7,7 @@ can say can be exported.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .. import cells as zoo
 from ..language import ArgumentError, Graph, Node
 from ..language.graph import AFFINE
 from .convert import from_torch
+from .engines import plain_layer
 from .packing import Packing, same_gates
 from .recurrent import Recurrent
 from .weights import made
@@ -64,18 +65,22 @@ def export_onnx(
     lengths: bool = False,
     starts: bool = False,
     operators: bool = True,
+    static: Collection[str] = (),
 ) -> Any:
     """Write a layer as an ONNX model, for inference: no dropout, no gradients.
 
     The model's input is `x`, shaped as the layer takes it, and the named inputs; its
     outputs are `y` and the final states, `h_n`, `c_n`, … Sequence length and batch are
-    free (`time`, `batch`).
+    free (`time`, `batch`). A name that a named input has taken gets an underscore: with
+    an input `y`, the output is `y_`.
 
     Args:
-        layer: a `Recurrent` of any cell, a drop-in, or torch.nn's LSTM, GRU or RNN.
+        layer: a `Recurrent` of any cell, a drop-in, or torch.nn's LSTM, GRU or RNN;
+            or one that torch.compile has wrapped.
         path: where to write; without it, the model is only returned.
         initial_states: the model takes initial states too, `h_0`, `c_0`, …, shaped as
             the layer's; without them it starts from the cell's own.
+        static: named inputs that the model takes once for all steps, (batch, size).
         operators: write cells that ONNX has as its LSTM, GRU and RNN (in float32, the
             one type that runtimes have them for); otherwise every cell is a Scan.
         lengths, starts: the model takes the steps of each row, inputs of these names,
@@ -86,10 +91,12 @@ def export_onnx(
         printed cell.
 
     Raises:
-        ArgumentError: no layer, or a dtype other than float32 and float64.
+        ArgumentError: no layer, or a dtype other than float32 and float64; `static`
+            names what is no named input.
         ImportError: the package onnx is missing.
     """
     onnx = _require_onnx()
+    layer = plain_layer(layer)
     if isinstance(layer, nn.RNNBase):
         layer = from_torch(layer, engine="reference")
     if not isinstance(layer, Recurrent):
@@ -105,7 +112,8 @@ def export_onnx(
         )
     with torch.no_grad():
         rows = [n for n, taken in (("lengths", lengths), ("starts", starts)) if taken]
-        model = _Model(onnx, layer, dtype, operators, rows).build(initial_states)
+        model = _Model(onnx, layer, dtype, operators, rows, static)
+        model = model.build(initial_states)
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         onnx.save(model, os.fspath(path))
@@ -125,6 +133,16 @@ def _require_onnx() -> Any:
             "'cellwright[onnx]'"
         ) from error
     return onnx
+
+
+def _check_static(static: Collection[str], known: Sequence[str]) -> Collection[str]:
+    for name in [static] if isinstance(static, str) else static:
+        if name not in known:
+            raise ArgumentError(
+                f"[export_onnx] the layer has no named input {name!r}; received "
+                f"static={static!r}, expected some of [{', '.join(known)}]"
+            )
+    return (static,) if isinstance(static, str) else static
 
 
 class _Writer:
@@ -179,6 +197,7 @@ class _Model:
         dtype: torch.dtype,
         operators: bool,
         rows: Sequence[str],
+        static: Collection[str],
     ) -> None:
         self.onnx, self.layer, self.dtype = onnx, layer, dtype
         self.type = getattr(onnx.TensorProto, _TYPES[dtype])
@@ -188,6 +207,8 @@ class _Model:
         self.operator = self.find_operator() if operators else None
         self.steps_of_rows = rows
         self.real = ""  # which steps of a Scan are real, (time, batch, 1)
+        self.inputs = [i.name for i in layer.graphs[0].inputs]
+        self.static = _check_static(static, self.inputs[1:])
 
     def find_operator(self) -> tuple[str, Packing, dict[str, Any]] | None:
         if self.dtype != torch.float32:
@@ -213,6 +234,15 @@ class _Model:
             self.tensors[name] = self.onnx.numpy_helper.from_array(value, name)
         return name
 
+    def free(self, name: str) -> str:
+        """A name of the model's own: the user's inputs keep theirs.
+
+        What is written inside of it has a dot in its name, as no input has.
+        """
+        while name in self.inputs:
+            name += "_"
+        return name
+
     def declare(self, name: str, *shape: Any) -> Any:
         """The type of an input or output."""
         return self.onnx.helper.make_tensor_value_info(name, self.type, shape)
@@ -220,21 +250,32 @@ class _Model:
     def build(self, initial_states: bool) -> Any:
         layer, main, helper = self.layer, self.main, self.onnx.helper
         lead = ("batch", "time") if layer.batch_first else ("time", "batch")
-        inputs = [self.declare(i.name, *lead, i.size) for i in layer.graphs[0].inputs]
-        sequences = {i.name: self.time_first(i.name) for i in layer.graphs[0].inputs}
+        inputs = [
+            self.declare(
+                i.name, *(("batch",) if i.name in self.static else lead), i.size
+            )
+            for i in layer.graphs[0].inputs
+        ]
+        sequences = {
+            name: self.time_first(name)
+            for name in self.inputs
+            if name not in self.static
+        }
         count, states = len(layer.cells), layer.graphs[0].states
         if initial_states:
             inputs += [
-                self.declare(f"{s.name}_0", count, "batch", s.size) for s in states
+                self.declare(self.free(f"{s.name}_0"), count, "batch", s.size)
+                for s in states
             ]
         inputs += [self.declare_integers(name) for name in self.steps_of_rows]
         if self.steps_of_rows and self.operator is None:
             self.real = self.real_steps(sequences["x"])
         y, finals = self.walk(sequences, initial_states)
-        main.append("Identity", [self.time_first(y)], ["y"])
-        outputs = [self.declare("y", *lead, layer.output_size)]
+        name = self.free("y")
+        main.append("Identity", [self.time_first(y)], [name])
+        outputs = [self.declare(name, *lead, layer.output_size)]
         for state, parts in zip(states, zip(*finals, strict=True), strict=True):
-            name = f"{state.name}_n"
+            name = self.free(f"{state.name}_n")
             stacked = [main.add("Unsqueeze", p, main.integers(0)) for p in parts]
             main.append("Concat", stacked, [name], axis=0)
             outputs.append(self.declare(name, count, "batch", state.size))
@@ -297,7 +338,7 @@ class _Model:
         main = self.main
         if given:
             index = self.tensor(f"index.{k}", np.array(k, np.int64))
-            names = [f"{s.name}_0" for s in self.layer.graphs[k].states]
+            names = [self.free(f"{s.name}_0") for s in self.layer.graphs[k].states]
             return [main.add("Gather", name, index, axis=0) for name in names]
         states, layer = self.layer.graphs[k].states, self.layer
         values = [main.number(s.init) for s in states]
@@ -390,6 +431,7 @@ class _Body:
         inputs = [
             model.declare(self.leaf(v.name), "batch", v.size)
             for v in (*graph.states, *graph.inputs)
+            if v.name not in model.static
         ]
         outputs = []
         olds = [*(self.leaf(s.name) for s in graph.states), self.writer.number(0.0)]
@@ -412,6 +454,8 @@ class _Body:
 
     def value(self, node: Node) -> str:
         """Write one node; the name of its value."""
+        if node.op == "input" and node["name"] in self.model.static:
+            return node["name"]  # the model's own, which the body sees
         if node.op in ("input", "state"):
             return self.leaf(node["name"])
         if node.op == "constant":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..language import Cell, Graph
-from .torch_kernels import column_slice, columns, same_equations
+from .equations import complements, same_equations, same_structure
+from .torch_kernels import column_slice, columns
 
 
 class Packed(NamedTuple):
@@ -50,9 +52,32 @@ class Packing:
     def fitted(self, graph: Graph) -> Packing | None:
         """The same packing in the weight names of `graph`, if it has the equations."""
         names = same_equations(self.cell.graph, graph)
-        if names is None:
-            return None
+        return None if names is None else self._renamed(names)
 
+    def fitted_to_any_activation(self, graph: Graph) -> Packing | None:
+        """The same where the activations may be others.
+
+        Raises:
+            ArgumentError: the activations leave open which weight is which.
+        """
+        match = same_structure(self.cell.graph, graph)
+        if match is None or not all(
+            complements(match.activations[self._activation(gate)])
+            for gate in self.input_gates
+            if gate.startswith("-")
+        ):
+            return None
+        return self._renamed(match.names)
+
+    def _activation(self, gate: str) -> int:
+        """The node that applies a gate's activation to its affine."""
+        nodes = self.cell.graph.nodes
+        affine = next(
+            n for n, node in enumerate(nodes) if node.options.get("weight") == gate[1:]
+        )
+        return next(n for n, node in enumerate(nodes) if node.args == (affine,))
+
+    def _renamed(self, names: Mapping[str, str]) -> Packing:
         def renamed(gates: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(g[: g.startswith("-")] + names[_plain(g)] for g in gates)
 

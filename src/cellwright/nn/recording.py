@@ -6,7 +6,7 @@ A layer that nobody watches pays one look at an attribute of its class.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -57,6 +57,7 @@ def run_watched(
     reverse: bool = False,
     order: Order | None = None,
     fresh: Sequence[Tensor] = (),
+    static: Collection[str] = (),
 ) -> tuple[Tensor, list[Tensor]]:
     """Layer·direction k, and its values to the layer's watchers.
 
@@ -89,6 +90,7 @@ def run_watched(
             order=order,
             fresh=fresh,
             probes=probes,
+            static=static,
         )
         finals, records = news[: len(states)], news[len(states) :]
     else:
@@ -97,8 +99,9 @@ def run_watched(
         )
         sources = [x, *(inputs[name] for name in cell.inputs[1:])]
         y, finals, records = reference.run_graph(
-            cell.graph, W, sources, states, fresh, walk, nodes, probes
-        )
+            cell.graph, W, sources, states, fresh, walk, nodes, probes,
+            static={*static, *cell.constant},
+        )  # fmt: skip
     values = dict(zip(nodes, map(layout, records), strict=True))
     for probe, value in zip(probes, values.values(), strict=False):
         _give_gradient(probe, value, layout)

@@ -74,7 +74,7 @@ class Recurrent(ChoosesEngine, nn.Module):
             direction, and begin at their declared values; used where `forward` gets no
             state, and at resets.
         inputs: sizes of the further named inputs, passed to `forward` by name,
-            shaped like x. Every layer sees them.
+            shaped like x, or once for all steps. Every layer sees them.
         engine: "native" (the compiled core, for any cell on the CPU), "torch" (torch's
             own kernel, where the cell is the same), "reference" (the cell's function
             stepped in PyTorch), or "auto": the first of these that can run it.
@@ -250,7 +250,10 @@ class Recurrent(ChoosesEngine, nn.Module):
                 on the left. Its steps are starts … starts + lengths - 1, or to the end
                 without lengths; y is zero elsewhere, and the reverse direction ends
                 there.
-            **inputs: the named inputs, shaped like x.
+            **inputs: the named inputs, shaped like x; or static, given once for all
+                steps: (B, size), (size,) for a single sequence, a tensor (B, size)
+                beside a PackedSequence, its rows in the user's order. They are not
+                copied, and their gradient is the sum over the steps.
 
         Returns:
             y and the final states, shaped as the class says.
@@ -259,10 +262,11 @@ class Recurrent(ChoosesEngine, nn.Module):
             ArgumentError: shapes, dtypes or devices that do not fit, steps of a row
                 that x has not, resets that are neither 0 nor 1.
         """
-        named = self._check_inputs(x, inputs)
+        named, static = self._check_inputs(x, inputs)
         layout = Layout(x, self.batch_first, lengths, resets, starts)
         for name, value in named.items():
-            layout.check_named(name, value)
+            if name not in static:
+                layout.check_named(name, value)
         engine = self._engine_of_call()
         drawing = self.training and self._regularised
         alone = self._alone(engine)
@@ -272,12 +276,16 @@ class Recurrent(ChoosesEngine, nn.Module):
         else:
             states = self._initial_states(x, state, layout)
         x = layout.enter(x)
-        named = {n: layout.enter(v) for n, v in named.items()}
+        named = {
+            name: layout.enter_static(v) if name in static else layout.enter(v)
+            for name, v in named.items()
+        }
         own = [] if layout.order.resets is None else self.own_states()
 
         def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             fresh = [states[k] for states in own]
-            return self._run_direction(engine, k, x, olds, named, layout, fresh)
+            given = named, static, layout, fresh
+            return self._run_direction(engine, k, x, olds, *given)
 
         def drop(where: str, x: Tensor) -> Tensor:
             return self.regularisers.drop(where, x, self.training, layout.order)
@@ -297,6 +305,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         x: Tensor,
         olds: list[Tensor],
         named: Mapping[str, Tensor],
+        static: tuple[str, ...],
         layout: Layout,
         fresh: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
@@ -308,7 +317,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         step = steps[k]
         if self.training and self._regularised:
             W = step.drop_weights(W)
-            named = {**named, **step.draw(layout.order, olds[0], engine == "native")}
+            named = {**named, **step.draw(layout.order, olds[0])}
         if engine == "native" or self._watchers:
             natives = self._training_natives if self.training else self._natives
             cell = natives[k]
@@ -318,13 +327,15 @@ class Recurrent(ChoosesEngine, nn.Module):
                 parameters = [first_tensor(self.cells)]
             if self._watchers:
                 call = cell, W, parameters, x, olds, named, layout.padded
-                return run_watched(self, k, *call, **how)
-            return native_op.walk(cell, x, olds, named, parameters, **how)
+                return run_watched(self, k, *call, **how, static=static)
+            call = cell, x, olds, named, parameters
+            return native_op.walk(*call, **how, static=static)
         if engine == "torch":
             assert self._layout is not None
             flat = torch_kernels.pack(self._layout, self.graphs[k], W)
             return torch_kernels.run(self._layout.kernel, flat, x, olds, **how)
-        return reference.run(step.cell, W, x, olds, named, **how)
+        static = (*static, *step.constant)
+        return reference.run(step.cell, W, x, olds, named, **how, static=static)
 
     def _stepper_part(self, k: int) -> StepperPart:
         """Layer k as a stepper runs it."""
@@ -367,8 +378,15 @@ class Recurrent(ChoosesEngine, nn.Module):
 
     # -- arguments -------------------------------------------------------------
 
-    def _check_inputs(self, x: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """x and the named inputs, checked; returns the named ones."""
+    def _check_inputs(
+        self, x: Any, inputs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """x and the named inputs, checked.
+
+        Returns:
+            The named ones, and the names of those that are static: given once, without
+            the dimension of time.
+        """
         expected = self._named
         for name in inputs:
             if name not in expected:
@@ -376,26 +394,30 @@ class Recurrent(ChoosesEngine, nn.Module):
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
                     f"received {name}=, expected {', '.join(expected) or 'x alone'}"
                 )
+        steps = int(self.batch_first)
         like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
-        _check_x(x, self.input_size, int(self.batch_first), like)
-        x = _data(x)
+        _check_x(x, self.input_size, steps, like)
+        given, x, batch, static = x, _data(x), _batch(x, steps), []
         for name, size in expected.items():
+            shapes = (*x.shape[:-1], size), (*batch, size)
             if name not in inputs:
                 raise ArgumentError(
                     f"[Recurrent] cell {self.cell.name!r} takes the input {name!r} at "
                     f"every step; received none, expected {name}=tensor of "
-                    f"{(*x.shape[:-1], size)}"
+                    f"{shapes[0]}, or of {shapes[1]} for all steps"
                 )
             value = _data(inputs[name])
             shape = tuple(getattr(value, "shape", ()))
-            if shape != (*x.shape[:-1], size):
+            if _is_static(inputs[name], given, batch):
+                static.append(name)
+            if shape != shapes[name in static]:
                 raise ArgumentError(
                     f"[Recurrent] input {name!r} has the wrong shape; received "
-                    f"{shape or type(value).__name__}, expected "
-                    f"{(*x.shape[:-1], size)}"
+                    f"{shape or type(value).__name__}, expected {shapes[0]}, or "
+                    f"{shapes[1]} for all steps"
                 )
             _check_like(f"the input {name!r}", value, x)
-        return dict(inputs)
+        return dict(inputs), tuple(static)
 
     def _initial_states(
         self, x: Any, state: State | None, layout: Layout
@@ -595,6 +617,23 @@ def configure(
 def _data(x: Any) -> Any:
     """The rows of packed sequences, or x itself."""
     return x.data if isinstance(x, PackedSequence) else x
+
+
+def _batch(x: Any, steps: int) -> tuple[int, ...]:
+    """(B,), or () of a single sequence; `steps` is the dimension of time in a batch."""
+    if isinstance(x, PackedSequence):
+        return (int(x.batch_sizes[0]),)
+    return (x.shape[1 - steps],) if x.dim() == 3 else ()
+
+
+def _is_static(value: Any, x: Any, batch: tuple[int, ...]) -> bool:
+    """Whether a named input has no dimension of time: as its own dimensions say, or,
+    since packed ones have none, that it has a row for each sequence."""
+    if not isinstance(value, Tensor):
+        return False
+    if isinstance(x, PackedSequence):
+        return value.shape[:-1] == batch
+    return value.dim() == x.dim() - 1
 
 
 def _check_x(x: Any, input_size: int, steps: int, parameter: Tensor | None) -> None:

@@ -409,16 +409,13 @@ class Step:
         """The masks that are the same at every step."""
         return tuple(m.name for m in self.masks if not m.every_step)
 
-    def draw(self, order: Order, like: Tensor, native: bool) -> dict[str, Tensor]:
-        """The masks by name, laid out as x; constant ones (B, size) if `native`."""
+    def draw(self, order: Order, like: Tensor) -> dict[str, Tensor]:
+        """The masks by name, laid out as x; constant ones (B, size)."""
         drawn = {}
         for mask in self.masks:
             count = order.steps if mask.every_step else 1
             value = draw(mask, count, order.batch, like, self.tag)
-            if native and not mask.every_step:
-                drawn[mask.name] = value[0]
-            else:
-                drawn[mask.name] = order.lay_out(value.expand(order.steps, -1, -1))
+            drawn[mask.name] = order.lay_out(value) if mask.every_step else value[0]
         return drawn
 
     def drop_weights(self, W: Any) -> Any:

@@ -75,6 +75,13 @@ class Layout:
             return value.unsqueeze(1)
         return value.transpose(0, 1) if self._first else value
 
+    def enter_static(self, value: Tensor) -> Tensor:
+        """A named input without time as engines take it, (B, size)."""
+        if self._packed is not None:
+            indices = self._packed.sorted_indices
+            return value if indices is None else value.index_select(0, indices)
+        return value if self.batched else value.unsqueeze(0)
+
     def leave(self, y: Tensor) -> Any:
         """An engine's outputs as the user has x."""
         if self._packed is not None:
@@ -103,7 +110,8 @@ class Layout:
             raise ArgumentError(
                 f"[lengths] x is packed, and so is every named input, with the same "
                 f"lengths in the same order; received {name}={type(value).__name__}, "
-                "expected a PackedSequence like x"
+                "expected a PackedSequence like x, or a tensor with a row for each "
+                "sequence for all steps"
             )
 
     # -- states: (layers·directions, B, size)

@@ -6,7 +6,7 @@ cell by its equations, whatever its names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .. import cells
 from ..engine.schedule import Order
-from ..language import ArgumentError, Cell, Graph, Weight
+from ..language import ArgumentError, Cell, Graph
+from .equations import same_equations
 
 
 @dataclass(frozen=True)
@@ -66,70 +67,6 @@ def find_layout(graph: Graph) -> TorchLayout | None:
         if names is not None:
             return layout.renamed(names)
     return None
-
-
-def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
-    """The template's weight names in the graph's, if both compute the same step.
-
-    Names, the order of + and *, the order of operands and of statements may differ.
-    """
-    sizes = [[s.size for s in g.states] + [s.init for s in g.states] for g in
-             (template, graph)]  # fmt: skip
-    if sizes[0] != sizes[1] or len(graph.inputs) != 1 or not graph.output_is_state:
-        return None
-    pairs = list(zip(template.updates, graph.updates, strict=True))
-    found = next(_unify(template, graph, pairs, {}), None)
-    if found is None:
-        return None
-    pairs = [(template.weight(a), graph.weight(b)) for a, b in found.items()]
-    return found if all(_holds(a, b) for a, b in pairs) else None
-
-
-def _holds(packed: Weight, own: Weight) -> bool:
-    """Whether torch's place for a weight holds this one: no heads, no extra bias."""
-    biased = packed.bias is not False or own.bias is False
-    plain = own.heads == 1 and own.columns is None
-    return plain and own.size == packed.size and biased
-
-
-def _unify(
-    a: Graph, b: Graph, pairs: list[tuple[int, int]], names: dict[str, str]
-) -> Iterator[dict[str, str]]:
-    """Every renaming of weights under which all pairs of nodes are equal."""
-    if not pairs:
-        yield names
-        return
-    (left, right), *rest = pairs
-    node, other = a.nodes[left], b.nodes[right]
-    if node.op != other.op or len(node.args) != len(other.args):
-        return
-    if "weight" in node.options:
-        names = _bind(names, node["weight"], other["weight"])
-        if names is None:
-            return
-    elif node.op == "state":
-        order = [[s.name for s in g.states].index(n["name"]) for g, n in
-                 ((a, node), (b, other))]  # fmt: skip
-        if order[0] != order[1]:
-            return
-    elif node.attrs != other.attrs:
-        return
-    for arrangement in _arrangements(node.op, other.args):
-        yield from _unify(
-            a, b, [*zip(node.args, arrangement, strict=True), *rest], names
-        )
-
-
-def _bind(names: dict[str, str], key: str, value: str) -> Any:
-    if names.get(key, value) != value or (key not in names and value in names.values()):
-        return None
-    return {**names, key: value}
-
-
-def _arrangements(op: str, args: tuple[int, ...]) -> list[tuple[int, ...]]:
-    if op in ("add", "mul", "affine") and len(args) == 2:
-        return [args, args[::-1]]
-    return [args]
 
 
 # -- running -------------------------------------------------------------------

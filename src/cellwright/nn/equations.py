@@ -1,0 +1,214 @@
+"""Cells compared by their equations: which weight of one is which of another.
+
+Names, the order of + and *, the order of operands and of statements may differ; for a
+library whose layers take any activation, activations may too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ..language import OPS, ArgumentError, Graph, Node, Weight
+from ..language.evaluate import evaluate_nodes
+
+Activation = tuple[Node, ...]  # an input v, then what is computed from it
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the weights and activations of one graph stand for a template's.
+
+    Attributes:
+        names: the template's weight names → the graph's.
+        activations: the template's nodes of activations → what the graph has there.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
+    activations: dict[int, Activation] = field(default_factory=dict)
+
+    def with_name(self, key: str, value: str) -> Match | None:
+        taken = key not in self.names and value in self.names.values()
+        if taken or self.names.get(key, value) != value:
+            return None
+        return replace(self, names={**self.names, key: value})
+
+    def with_activation(self, place: int, found: Activation) -> Match | None:
+        if self.activations.get(place, found) != found:
+            return None
+        return replace(self, activations={**self.activations, place: found})
+
+
+def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
+    """The template's weight names in the graph's, if both compute the same step."""
+    match = next(_matches(template, graph, any_activation=False), None)
+    return match.names if match else None
+
+
+def same_structure(template: Graph, graph: Graph) -> Match | None:
+    """The same where only what stands in an activation's place may differ.
+
+    An activation is any function of one value, written in operations and numbers.
+    Where two gates could change places (i and g of an LSTM, whose product it reads),
+    the template's own activations decide, then one activation for each of its kinds,
+    then the names.
+
+    Raises:
+        ArgumentError: none of these decides, and it would matter.
+    """
+    matches = sorted(
+        _matches(template, graph, any_activation=True),
+        key=lambda match: _likeness(template, match),
+        reverse=True,
+    )
+    if not matches:
+        return None
+    best = matches[0]
+    for other in matches[1:]:
+        equal = _likeness(template, other) == _likeness(template, best)
+        if equal and other.activations != best.activations:
+            swapped = [n for k, n in best.names.items() if other.names[k] != n]
+            names = [weight.name for weight in template.weights]
+            raise ArgumentError(
+                f"[convert] cell {graph.name!r} has the structure of "
+                f"{template.name!r}, but its activations do not tell which of its "
+                f"weights is which; received {', '.join(swapped)}, expected the names "
+                f"of {template.name!r}: {', '.join(names)}"
+            )
+    return best
+
+
+def complements(activation: Activation) -> bool:
+    """Whether f(−v) = 1 − f(v), as of the logistic function."""
+    v = torch.linspace(-9, 9, 1201, dtype=torch.float64)
+    both = [evaluate_nodes(activation, None, {"v": sign * v})[-1] for sign in (1, -1)]
+    return torch.allclose(both[0] + both[1], torch.ones_like(v), rtol=0, atol=1e-12)
+
+
+# -- matching --------------------------------------------------------------------
+
+
+def _matches(template: Graph, graph: Graph, *, any_activation: bool) -> Iterator[Match]:
+    sizes = [[s.size for s in g.states] + [s.init for s in g.states] for g in
+             (template, graph)]  # fmt: skip
+    if sizes[0] != sizes[1] or len(graph.inputs) != 1 or not graph.output_is_state:
+        return
+    pairs = list(zip(template.updates, graph.updates, strict=True))
+    for match in _unify(template, graph, pairs, Match(), any_activation):
+        weights = [
+            (template.weight(a), graph.weight(b)) for a, b in match.names.items()
+        ]
+        if all(_holds(a, b) for a, b in weights):
+            yield match
+
+
+def _holds(packed: Weight, own: Weight) -> bool:
+    """Whether a library's place holds this weight: no heads, no bias it has not."""
+    biased = packed.bias is not False or own.bias is False
+    plain = own.heads == 1 and own.columns is None
+    return plain and own.size == packed.size and biased
+
+
+def _unify(
+    a: Graph,
+    b: Graph,
+    pairs: list[tuple[int, int]],
+    match: Match,
+    any_activation: bool,
+) -> Iterator[Match]:
+    """Every way in which all pairs of nodes are equal."""
+    if not pairs:
+        yield match
+        return
+    (left, right), *rest = pairs
+    node, other = a.nodes[left], b.nodes[right]
+    known: Match | None = match
+    if any_activation and node.op in OPS and OPS[node.op].kind == "activation":
+        for argument in _arguments(b, right):
+            known = match.with_activation(left, _written(b, right, argument))
+            if known:
+                more = [(node.args[0], argument), *rest]
+                yield from _unify(a, b, more, known, any_activation)
+        return
+    if node.op != other.op or len(node.args) != len(other.args):
+        return
+    if "weight" in node.options:
+        known = match.with_name(node["weight"], other["weight"])
+        if known is None:
+            return
+    elif node.op == "state":
+        order = [[s.name for s in g.states].index(n["name"]) for g, n in
+                 ((a, node), (b, other))]  # fmt: skip
+        if order[0] != order[1]:
+            return
+    elif node.attrs != other.attrs:
+        return
+    for arrangement in _arrangements(node.op, other.args):
+        more = [*zip(node.args, arrangement, strict=True), *rest]
+        yield from _unify(a, b, more, known, any_activation)
+
+
+def _arrangements(op: str, args: tuple[int, ...]) -> list[tuple[int, ...]]:
+    if op in ("add", "mul", "affine") and len(args) == 2:
+        return [args, args[::-1]]
+    return [args]
+
+
+# -- activations -----------------------------------------------------------------
+
+
+def _arguments(graph: Graph, number: int) -> Iterator[int]:
+    """The values of which a node is a function through operations and numbers alone,
+    itself among them: no activation at all.
+
+    A complement, 1 − σ(v) or −v, belongs to the equations: it is none.
+    """
+    node = graph.nodes[number]
+    if node.op == "neg" or (
+        node.op == "sub" and graph.nodes[node.args[0]].op == "constant"
+    ):
+        return
+    frontier = {number}  # whatever leads to the node passes through here
+    while frontier:
+        last = max(frontier)
+        if len(frontier) == 1 and graph.nodes[last].size == node.size:
+            yield last
+        if graph.nodes[last].op not in OPS:
+            return
+        below = graph.nodes[last].args
+        frontier = frontier - {last} | {
+            a for a in below if graph.nodes[a].op != "constant"
+        }
+
+
+def _written(graph: Graph, number: int, argument: int) -> Activation:
+    """A node as a function of another: numbered anew, so that equal ones are equal."""
+    needed, waiting = {argument}, [number]
+    while waiting:
+        at = waiting.pop()
+        if at not in needed:
+            needed.add(at)
+            waiting += graph.nodes[at].args
+    order = [argument, *sorted(needed - {argument})]
+    place = {old: new for new, old in enumerate(order)}
+    nodes = [Node("input", attrs=(("name", "v"),))]
+    for old in order[1:]:
+        node = graph.nodes[old]
+        args = tuple(place[a] for a in node.args)
+        nodes.append(Node(node.op, args, node.attrs))
+    return tuple(nodes)
+
+
+def _likeness(template: Graph, match: Match) -> tuple[int, ...]:
+    """How much a match resembles the template: more is more."""
+    kinds: dict[str, set[Any]] = {}
+    equal = 0
+    for place, found in match.activations.items():
+        node = template.nodes[place]
+        kinds.setdefault(node.op, set()).add(found)
+        equal += [(n.op, n.attrs) for n in found[1:]] == [(node.op, node.attrs)]
+    several = sum(len(found) for found in kinds.values())
+    return equal, -several, sum(a == b for a, b in match.names.items())
