@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from ..engine import native
-from ..language import ArgumentError, Cell
+from ..language import ArgumentError, Cell, Graph
 from .recording import Watchers
 from .stepper import Stepper, make_stepper
 from .torch_kernels import TorchLayout
@@ -46,9 +48,7 @@ class ChoosesEngine:
         engine = self.engine
         if engine != "torch":
             return engine
-        cell: Cell = self.cell  # type: ignore[attr-defined]
-        obstacle = native.unavailable(cell.graph, *self._placement())
-        return "reference" if obstacle else "native"
+        return "reference" if self._obstacle(*self._placement()) else "native"
 
     def _alone(self, engine: str) -> bool:
         """One layer in one direction, unwatched, on the native engine: its states go
@@ -75,13 +75,22 @@ class ChoosesEngine:
     def _choice(self) -> tuple[str, str]:
         key = device, dtype = self._placement()
         if key not in self._choices:
-            cell: Cell = self.cell  # type: ignore[attr-defined]
             layout: TorchLayout | None = self._layout  # type: ignore[attr-defined]
-            obstacle = native.unavailable(cell.graph, device, dtype)
+            obstacle = self._obstacle(device, dtype)
             self._choices[key] = choose_engine(
                 self._wanted, layout, obstacle, self.memory
             )
         return self._choices[key]
+
+    def _obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why the native engine cannot run the layer there, or `None` if it can."""
+        found = (native.unavailable(g, device, dtype) for g in self._step_graphs())
+        return next(filter(None, found), None)
+
+    def _step_graphs(self) -> Sequence[Graph]:
+        """The steps that run, each once; with concrete sizes where any differ."""
+        cell: Cell = self.cell  # type: ignore[attr-defined]
+        return [cell.graph]
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Where the parameters are, and their type."""

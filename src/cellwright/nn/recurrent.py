@@ -185,6 +185,9 @@ class Recurrent(ChoosesEngine, nn.Module):
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
 
+    def _step_graphs(self) -> Sequence[Graph]:
+        return self.graphs
+
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         parameter = self.cells[0].first_parameter()  # type: ignore[operator]
         if parameter is None:
