@@ -19,9 +19,14 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Every combination of cell, type, threads, instruction set and size; `test` takes a
-# pairwise sample of it.
-test-full: setup
+# pairwise sample of it. And the core's mathematics at every float: minutes.
+test-full: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m full
+	$(BIN)/cmake -S . -B build/core-full -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCELLWRIGHT_PYTHON=OFF \
+	  -DCELLWRIGHT_TESTS=ON
+	$(BIN)/cmake --build build/core-full -j 2
+	build/core-full/core_tests --no-skip --test-case='every float*'
 
 # The laboratory: every experiment's short form, its claims held to their intervals.
 lab-quick: setup

@@ -217,9 +217,8 @@ void check_call(const Program& program, const Call& call, const std::vector<bool
     REQUIRE(call.parameters.size() == program.parameters.size(),
             "[call] expected " + std::to_string(program.parameters.size()) +
                 " parameters; received " + std::to_string(call.parameters.size()));
-    const bool gradients = !program.gradients.empty() || !program.reductions.empty();
-    REQUIRE(call.gradients.size() == (gradients ? program.parameters.size() : 0),
-            "[call] expected a gradient for each parameter");
+    REQUIRE(call.gradients.size() == (program.backward ? program.parameters.size() : 0),
+            "[call] a backward walk writes a gradient for each parameter, a forward one none");
     const int64_t block = block_rows(s);
     REQUIRE((s.trees != nullptr) == program.tree,
             program.tree ? "[call] the program walks over trees"

@@ -49,6 +49,18 @@ _PAIRS = (
 )
 
 
+_ONE_UNIT = (  # {0}: a weight's name of its own, {1}: a value of the hidden size
+    "dt",
+    "W.{0} * dt",
+    'W.scalar("{0}") * dt',
+    "sigmoid(W.{0} * dt)",
+    "abs(dt - W.{0})",
+    "exp(-abs(dt * W.{0}))",
+    'W.vector("{0}", size=1)',
+    "sum({1}) * W.{0}",
+)
+
+
 @dataclass
 class _Draft:
     """A cell being drawn: which values there are, which weights, which lines."""
@@ -68,21 +80,35 @@ class _Draft:
             name, widths, options = self.one_of(self.matrices)
         else:
             count = self.draw(st.integers(1, 3))
-            widths = tuple(self.one_of((HIDDEN, HIDDEN, INPUT)) for _ in range(count))
-            options = self.one_of(
-                ("", "", ", bias=False", ", bias=1.0", ", heads=2",
-                 ", bias=False, heads=2", ", columns=softmax",
-                 ", heads=2, columns=tanh")
-            )  # fmt: skip
+            known = (HIDDEN, HIDDEN, INPUT, 1)
+            widths = tuple(self.one_of(known) for _ in range(count))
+            options = ("", "", ", bias=False", ", bias=1.0", ", columns=softmax")
+            if 1 not in widths:
+                options += (", heads=2", ", bias=False, heads=2",
+                            ", heads=2, columns=tanh")  # fmt: skip
+            options = self.one_of(options)
             name = f"w{len(self.matrices)}"
             self.matrices.append((name, widths, options))
-        operands = [
-            "x" if width == INPUT else self.one_of(self.values) for width in widths
-        ]
+        operands = [self.operand(width) for width in widths]
         return f"W.{name}({', '.join(operands)}{options})"
+
+    def operand(self, width: int) -> str:
+        if width == 1:
+            return self.one_unit()
+        return "x" if width == INPUT else self.one_of(self.values)
+
+    def one_unit(self) -> str:
+        """A value of one unit: an input, a weight, a number a row, what these make."""
+        self.vectors += 1
+        name, value = f"q{self.vectors}", self.one_of(self.values)
+        return self.one_of(_ONE_UNIT).format(name, value)
 
     def diagonal(self) -> str:
         self.vectors += 1
+        if self.draw(st.integers(0, 2)) == 0:
+            forms = ("{0} * {1}", "({1} - {0})", "maximum({0}, {1})",
+                     "where({1} > {0}, {1}, {0})")  # fmt: skip
+            return self.one_of(forms).format(self.one_unit(), self.one_of(self.values))
         form = self.one_of(
             (
                 "W.p{0} * {1}",
@@ -140,6 +166,8 @@ def sources(draw: Any) -> str:
         results.insert(0, f"{results[0]} * {draft.values[-1]}")
     arguments = ", ".join(s + i for s, i in zip(states, inits, strict=True))
     body = "\n".join(draft.lines)
+    if re.search(r"\bdt\b", body):
+        arguments += ", *, dt: 1"
     return (
         f"def random_cell(W, x, {arguments}):\n{body}\n    return {', '.join(results)}"
     )
@@ -189,7 +217,8 @@ def table_gradients(
     for affine, number in vjp.affines:
         name = graph.nodes[affine]["weight"]
         g = values[number]
-        operands = [values[a] for a in graph.nodes[affine].args]
+        # A weight is the same for every row.
+        operands = [values[a].expand(len(g), -1) for a in graph.nodes[affine].args]
         heads = graph.weight(name).heads
         rows = torch.cat([o.unflatten(-1, (heads, -1)) for o in operands], -1)
         blocks = torch.einsum("bno,bnk->nok", g.unflatten(-1, (heads, -1)), rows)

@@ -325,7 +325,8 @@ def test_random_cells(source):
             make_cell(source), INPUT, HIDDEN, engine="reference", dtype=torch.float64
         )
     )
-    feeds = {"x": normal(3, 2, INPUT, seed=9, grad=False)}
+    inputs = layer.graphs[0].inputs
+    feeds = {i.name: normal(3, 2, i.size, seed=9, grad=False) for i in inputs}
     expected = by_layer(layer, feeds)
     found = run(cw.export_onnx(layer), feeds)
     for name, value in expected.items():

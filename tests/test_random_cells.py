@@ -20,14 +20,17 @@ def make(source):
     cell = make_cell(source)
     layer = cw.Recurrent(cell, INPUT, HIDDEN, engine="reference", dtype=torch.float64)
     randomise(layer)
+    inputs = cell.graph.inputs[1:]
     leaves = {"x": normal(B, INPUT, seed=1)}
+    leaves |= {i.name: normal(B, i.size, seed=7) for i in inputs}
     for k, state in enumerate(cell.states):
         leaves[state.name] = normal(B, HIDDEN, seed=2 + k)
     return cell, layer, leaves
 
 
 def step(cell, W, leaves):
-    results = cell(W, leaves["x"], *(leaves[s.name] for s in cell.states))
+    named = {i.name: leaves[i.name] for i in cell.graph.inputs[1:]}
+    results = cell(W, leaves["x"], *(leaves[s.name] for s in cell.states), **named)
     return list(results) if isinstance(results, tuple) else [results]
 
 
@@ -49,7 +52,8 @@ def test_the_recorded_graph_computes_what_the_function_computes(source):
 
     def by_graph():
         states = {s.name: leaves[s.name] for s in cell.states}
-        values = evaluate(graph, W, {"x": leaves["x"]}, states)
+        inputs = {i.name: leaves[i.name] for i in graph.inputs}
+        values = evaluate(graph, W, inputs, states)
         extra = [] if graph.output_is_state else [values[graph.output]]
         return [*extra, *(values[n] for n in graph.updates)]
 
@@ -108,7 +112,9 @@ def test_a_layer_of_the_parsed_cell_is_the_layer_of_the_function(source):
     )
     again.load_state_dict(layer.state_dict())
     x = normal(4, B, INPUT, seed=9)
-    (y, finals), (expected_y, expected) = again(x), layer(x)
+    inputs = cell.graph.inputs[1:]
+    named = {i.name: normal(4, B, i.size, seed=8) for i in inputs}
+    (y, finals), (expected_y, expected) = again(x, **named), layer(x, **named)
     assert_near(y, expected_y, "y", source)
     finals, expected = (f if isinstance(f, tuple) else (f,) for f in (finals, expected))
     for value, by_function in zip(finals, expected, strict=True):
@@ -129,7 +135,7 @@ def test_the_generator_reaches_every_part_of_the_language():
     for part in (
         "heads=2", "bias=False", "bias=1.0", "where(", "maximum(", "layer_norm(",
         "softmax(", "sum(", "W.scalar(", "W.vector(", "name(", "def random_cell(W, x, "
-        "h, c, m", "=0.5",
+        "h, c, m", "=0.5", "*, dt: 1", "size=1", " * dt",
     ):  # fmt: skip
         assert part in everything, part
     shared = [t for t in texts if t.count("W.w0(") > 1]

@@ -1,6 +1,7 @@
 // Elementary functions on vectors: at most 4 ulp on normal results, near 0 too.
-// Infinities and NaN propagate; results below the normal range may flush to 0; sin and
-// cos reduce |x| <= 8192. tests/math_test.cpp measures all of this.
+// Infinities and NaN propagate; results below the normal range may flush to 0; `sine`
+// is for arguments up to its bound. tests/math_test.cpp measures all of this. Products
+// and sums may be fused, so the last bits depend on the instruction set.
 #pragma once
 
 #include "vec.h"
@@ -18,11 +19,13 @@ template <> struct Coefficients<float> {
     static constexpr float log[] = {2.0f / 11, 2.0f / 9, 2.0f / 7, 2.0f / 5, 2.0f / 3};
     // (sin(r) - r) / r^3 and (cos(r) - 1 + r^2 / 2) / r^4 on |r| <= pi / 4, in r^2
     static constexpr float sin[] = {1.0f / 362880, -1.0f / 5040, 1.0f / 120, -1.0f / 6};
-    static constexpr float cos[] = {1.0f / 479001600, -1.0f / 3628800, 1.0f / 40320,
-                                    -1.0f / 720, 1.0f / 24};
+    static constexpr float cos[] = {-1.0f / 3628800, 1.0f / 40320, -1.0f / 720,
+                                    1.0f / 24};
     // ln 2 = high + low, high with enough zero bits at its end that n * high is exact
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
-    // pi / 2 in parts, each but the last short enough that n * part is exact
+    // pi / 2 in parts, each but the last short enough that n * part is exact for every
+    // quadrant n of an argument up to sine_bound
+    static constexpr float sine_bound = 8192.0f;
     static constexpr float half_pi[] = {0x1.92p+0f, 0x1.fb4p-12f, 0x1.444p-24f,
                                         0x1.68cp-39f, 0x1.1a6264p-54f};
     static constexpr float exp_low = -104.0f, exp_normal = -87.0f, exp_high = 89.0f,
@@ -41,11 +44,12 @@ template <> struct Coefficients<double> {
         -1.0 / 39916800.0,       1.0 / 362880.0,         -1.0 / 5040.0,
         1.0 / 120.0,             -1.0 / 6.0};
     static constexpr double cos[] = {
-        -1.0 / 6402373705728000.0, 1.0 / 20922789888000.0, -1.0 / 87178291200.0,
-        1.0 / 479001600.0,         -1.0 / 3628800.0,       1.0 / 40320.0,
-        -1.0 / 720.0,              1.0 / 24.0};
+        1.0 / 20922789888000.0, -1.0 / 87178291200.0, 1.0 / 479001600.0,
+        -1.0 / 3628800.0,       1.0 / 40320.0,        -1.0 / 720.0,
+        1.0 / 24.0};
     static constexpr double ln2_high = 6.93147180369123816490e-01,
                             ln2_low = 1.90821492927058770002e-10;
+    static constexpr double sine_bound = 131072.0;
     static constexpr double half_pi[] = {1.57079632673412561417e+00,
                                          6.07710050630396597660e-11,
                                          2.02226624879595063154e-21};
@@ -119,8 +123,11 @@ template <class T> CELLWRIGHT_INLINE Vec<T> logarithm(Vec<T> x) {
     using Int = typename Lane<T>::Int;
     constexpr int mantissa = Lane<T>::bits - 1;
     const Vec<T> root_half = splat<T>((T)0.70710678118654752440);
-    const IVec<T> shift = bits_of<T>(x) - bits_of<T>(root_half);
-    const IVec<T> k = shift >> mantissa;
+    // Below the normal range bits are no logarithm: bring them into it.
+    const IVec<T> subnormal = x < Lane<T>::least_normal;
+    const Vec<T> normal = subnormal ? x * (T)((Int)1 << mantissa) : x;
+    const IVec<T> shift = bits_of<T>(normal) - bits_of<T>(root_half);
+    const IVec<T> k = (shift >> mantissa) - (subnormal & mantissa);
     const Vec<T> m = of_bits<T>((shift & (((Int)1 << mantissa) - 1)) + bits_of<T>(root_half));
     const Vec<T> f = m - (T)1;
     const Vec<T> s = f / (f + (T)2), z = s * s, half = (T)0.5 * f * f;
@@ -143,21 +150,25 @@ template <class T> CELLWRIGHT_INLINE Vec<T> softplus(Vec<T> x) {
     return x > (T)20 ? x : (x == x ? y : x);
 }
 
-// sin(x + quarter * pi / 2): x is reduced to |r| <= pi / 4 and a quadrant.
-template <class T> CELLWRIGHT_INLINE Vec<T> sine(Vec<T> x, int quarter) {
+template <class T> CELLWRIGHT_INLINE IVec<T> beyond_sine(Vec<T> x) {
+    return absolute<T>(x) > Coefficients<T>::sine_bound;
+}
+
+// sin(x + quarter * pi / 2), |x| <= sine_bound: x is reduced to |r| <= pi / 4 and a
+// quadrant. `rounding` ends in zero bits, so that `shifted` ends in the quadrant's.
+template <class T, int quarter> CELLWRIGHT_INLINE Vec<T> sine(Vec<T> x) {
     using C = Coefficients<T>;
     const Vec<T> shifted = x * (T)0.63661977236758134308 + Lane<T>::rounding;
-    const IVec<T> q =
-        bits_of<T>(shifted) - bits_of<T>(splat<T>(Lane<T>::rounding)) + quarter;
+    const IVec<T> q = bits_of<T>(shifted) + quarter;
     const Vec<T> n = shifted - Lane<T>::rounding;
     Vec<T> r = x;
 #pragma GCC unroll 8
     for (T part : C::half_pi) r = r - n * part;
     const Vec<T> z = r * r;
-    const Vec<T> sine = r + r * z * polynomial<T>(z, C::sin);
+    const Vec<T> sine = r * ((T)1 + z * polynomial<T>(z, C::sin));  // keeps -0
     const Vec<T> cosine = (T)1 - ((T)0.5 * z - z * z * polynomial<T>(z, C::cos));
     const Vec<T> y = (q & 1) != 0 ? cosine : sine;
-    return (q & 2) != 0 ? -y : y;
+    return of_bits<T>(bits_of<T>(y) ^ (q & 2) << (sizeof(T) * 8 - 2));  // 2: negative
 }
 
 }  // namespace

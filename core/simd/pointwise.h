@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../kernels.h"
+#include "../large_angle.h"
 #include "math.h"
 
 namespace cellwright::CELLWRIGHT_ISA {
@@ -33,6 +34,25 @@ CELLWRIGHT_INLINE void map(const Tile<T>& t, Operand<T> d, Operand<T> a, Operand
             store<T>(d.data + r * d.stride + i,
                      f(load(a.data + r * a.stride + i), load(b.data + r * b.stride + i),
                        load(c.data + r * c.stride + i)));
+}
+
+// sin, or cos with a quarter of 1. The first pass leaves what lies beyond the bound as
+// it is; that is more than 1, so a second one, if any is needed, knows it by its size.
+template <class T, int quarter>
+static void map_sine(const Tile<T>& t, Operand<T> d, Operand<T> a) {
+    IVec<T> any = {};
+    map(t, d, a, a, a, [&](Vec<T> x, Vec<T>, Vec<T>) __attribute__((always_inline)) {
+        const IVec<T> beyond = beyond_sine<T>(x);
+        any |= beyond;
+        return beyond ? x : sine<T, quarter>(x);
+    });
+    bool found = false;
+    for (int i = 0; i < kLanes<T>; ++i) found |= any[i] != 0;
+    if (!found) return;
+    const int64_t count = d.stride == 0 ? t.width : t.rows * t.width;
+    for (T* y = d.data; y < d.data + count; ++y)
+        if (__builtin_fabs(*y) > Coefficients<T>::sine_bound)
+            *y = (T)sine_of_large(*y, quarter);
 }
 
 // A tile is a few cache lines of each row, too short a run for the processor to see
@@ -199,8 +219,6 @@ template <class T> static void pointwise(const Tile<T>& t) {
             CASE(log, 1, logarithm<T>(a))
             CASE(abs, 1, absolute<T>(a))
             CASE(sqrt, 1, square_root<T>(a))
-            CASE(sin, 1, sine<T>(a, 0))
-            CASE(cos, 1, sine<T>(a, 1))
             CASE(softsign, 1, a / (one + absolute<T>(a)))
             CASE(hard_sigmoid, 1, clamp<T>(a + (T)3, 0, 6) / (T)6)
             CASE(hard_tanh, 1, clamp<T>(a, -1, 1))
@@ -211,6 +229,8 @@ template <class T> static void pointwise(const Tile<T>& t) {
             CASE(where, 3, a != zero ? b : c)
             CASE(spread, 2, a)
 #undef CASE
+            case Opcode::sin_: map_sine<T, 0>(t, d, operand(t, in.a)); break;
+            case Opcode::cos_: map_sine<T, 1>(t, d, operand(t, in.a)); break;
             case Opcode::load_: load_tile(t, d.data, t.views[in.a]); break;
             case Opcode::total_: total_tile(t, d.data, t.views[in.a]); break;
             case Opcode::store_: store_tile(t, operand(t, in.a), t.views[in.b]); break;

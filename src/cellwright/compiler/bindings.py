@@ -16,9 +16,10 @@ def own_parameters(graph: Graph) -> Binding:
     for weight in graph.weights:
         size, number = int(weight.size), len(parameters)
         if weight.kind != "matrix":
-            parameters.append((weight.name, size if weight.kind == "vector" else 1))
-            stride = 1 if weight.kind == "vector" else 0
-            vectors[weight.name] = Piece(number, 0, stride)
+            # One number, a vector of one unit too, is the same for every unit it meets.
+            count = size if weight.kind == "vector" else 1
+            parameters.append((weight.name, count))
+            vectors[weight.name] = Piece(number, 0, 1 if count > 1 else 0)
             continue
         widths = [int(o) // weight.heads for o in weight.operands]
         parameters.append((f"{weight.name}.weight", size * sum(widths)))

@@ -54,6 +54,21 @@ class Plan:
     def vjp(self) -> VectorJacobian:
         return differentiate(self.graph, self.recorded if self.probed else ())
 
+    @cached_property
+    def reached(self) -> tuple[frozenset[str], frozenset[int]]:
+        """Where the step's gradient arrives: at these inputs, and at these parameters
+        by number. Elsewhere it is zero whatever the values: behind `step`, in a value
+        that nothing reads."""
+        binding = self.binding
+        pieces = [binding.vectors[name] for name in self.vjp.cotangents("weight")]
+        for affine, _ in self.vjp.affines:
+            node = self.graph.nodes[affine]
+            name = node["weight"]
+            pieces += [binding.matrices[name, k] for k in range(len(node.args))]
+            pieces += binding.biases.get(name, ())
+        inputs = frozenset(self.vjp.cotangents("input"))
+        return inputs, frozenset(piece.parameter for piece in pieces)
+
     @property
     def saved(self) -> tuple[int, ...]:
         """The forward nodes that training saves beside the states."""

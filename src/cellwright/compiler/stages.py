@@ -126,6 +126,19 @@ class Step:
             return True
         return number in self.ready or node.op in ROW_LEAVES
 
+    def awaited(self, number: int) -> list[int]:
+        """The arguments that a stage has to make first."""
+        node = self.nodes[number]
+        args = self.values(number) if node.op == "spread" else node.args
+        # A product reads memory, so a weight that it maps must be stored for it.
+        stored = ROW_LEAVES if node.op == AFFINE else ()
+        return [
+            a
+            for a in args
+            if not self.ready_made(a)
+            or (self.nodes[a].op in stored and a not in self.places)
+        ]
+
     def obtainable(self, number: int, stage: int, stage_of: Mapping[int, int]) -> bool:
         """Whether a stage can have a value without its being stored for it."""
         left = RECOMPUTED
@@ -184,11 +197,10 @@ def _needed(step: Step, roots: Iterable[int], done: Iterable[int] = ()) -> list[
     order: list[int] = []
 
     def visit(number: int) -> None:
-        if number in found or step.ready_made(number):
+        if number in found:
             return
         found.add(number)
-        node = step.nodes[number]
-        for arg in step.values(number) if node.op == "spread" else node.args:
+        for arg in step.awaited(number):
             visit(arg)
         order.append(number)
 
@@ -211,11 +223,9 @@ def _schedule(
         if node.op == TRANSPOSED:
             source = _panel_node(step, node.args[0])
             return source in stage_of and source not in here
-        args = step.values(number) if node.op == "spread" else node.args
         return all(
-            step.ready_made(a)
-            or (a in stage_of and not (node.op == AFFINE and a in here))
-            for a in args
+            a in stage_of and not (node.op == AFFINE and a in here)
+            for a in step.awaited(number)
         )
 
     while pending:
@@ -318,10 +328,7 @@ def _store(
 ) -> None:
     size, axis = step.size(number), step.axis(number)
     view = step.scratch_array(f"temporary.{len(step.arrays)}", size, axis)
-    home = stage_of.get(number)
-    if home is None:  # a weight as an operand: any stage of its size will do
-        known = enumerate(groups)
-        home = next(i for i, g in known if (g.units, g.axis) == (size, axis))
+    home = stage_of[number]
     put = step.put(number, view)
     stage_of[put] = home
     groups[home].members.append(put)

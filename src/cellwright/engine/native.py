@@ -149,6 +149,18 @@ class NativeCell:
             )
         return self._compiled[key]
 
+    def arriving(
+        self, of_inputs: Sequence[Any], of_parameters: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        """Gradients as autograd has them: `None` where none arrives, as it is for a
+        weight that nothing reads; an optimiser leaves that alone."""
+        inputs, parameters = self.plan.reached
+        named = zip(self.inputs, of_inputs, strict=True)
+        return (
+            [g if name in inputs else None for name, g in named],
+            [g if k in parameters else None for k, g in enumerate(of_parameters)],
+        )
+
     @cached_property
     def planes(self) -> tuple[int, ...]:
         """Columns of what training keeps beside the output: states, saved values."""

@@ -143,9 +143,12 @@ def _gradients(
     wanted = tuple(n for n, need in zip(cell.inputs, needed, strict=False) if need)
     at = len(parts[0])
     states_wanted = any(needed[at : at + len(parts[1])])
-    found, *rest = cell.backward(*parts, y, saved, grads, walk, wanted, states_wanted)
+    found, of_states, of_fresh, of_parameters, probes = cell.backward(
+        *parts, y, saved, grads, walk, wanted, states_wanted
+    )
     of_inputs = [found.pop(0) if n in wanted else None for n in cell.inputs]
-    return [*of_inputs, *(gradient for part in rest for gradient in part)]
+    of_inputs, of_parameters = cell.arriving(of_inputs, of_parameters)
+    return [*of_inputs, *of_states, *of_fresh, *of_parameters, *probes]
 
 
 def _double(
@@ -175,6 +178,8 @@ def differentiable_gradients(
     """
     pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]
     pairs = [(r, g) for r, g in pairs if r.requires_grad]
+    if not pairs:  # such as behind `step`
+        return [None for _ in needed]
     sought = [t for t, need in zip(tensors, needed, strict=True) if need]
     found = list(
         torch.autograd.grad(
@@ -345,9 +350,11 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
     key, sizes, reverse, learned = ctx.walk
     sequences = sizes, lengths, resets, reverse, learned, starts
     found = _walk_backward_op(*parts, y, saved, filled, key, *sequences)
+    inputs, states, fresh, parameters = _parts(ctx.counts, found)
+    inputs, parameters = _known(key).arriving(inputs, parameters)
     none = None if sizes else []  # of batch_sizes, as torch wants it
     more = 5 + (starts is not None)  # torch leaves out a last argument at its default
-    return (*_parts(ctx.counts, found), None, none, *(None,) * more)
+    return (inputs, states, fresh, parameters, None, none, *(None,) * more)
 
 
 _walk_op.register_autograd(_op_backward, setup_context=_setup_context)

@@ -228,6 +228,7 @@ class _TreeWalk(torch.autograd.Function):
             grads[1:], schedule, wanted,
         )  # fmt: skip
         of_inputs = [found.pop(0) if n in wanted else None for n in cell.inputs]
+        of_inputs, of_parameters = cell.arriving(of_inputs, of_parameters)
         return (None, None, None, *of_inputs, *of_parameters)
 
 

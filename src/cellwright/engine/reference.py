@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..language import Cell, Graph
-from ..language.evaluate import evaluate
+from ..language.evaluate import evaluate, rows_of
 from .schedule import Order, Schedule, dense
 
 #: `step(inputs, states) -> (output, new states)` of some rows.
@@ -56,10 +56,9 @@ def run(
         named = dict(zip(names, now[1:], strict=True))
         results = cell(W, now[0], *olds, **named)
         results = list(results) if isinstance(results, tuple | list) else [results]
-        output = results.pop(0) if extra else results[0]
+        output = results.pop(0) if extra else None
         news = [_like(r, s) for r, s in zip(results, olds, strict=True)]
-        output = output if extra else news[0]
-        return output.expand(now[0].shape[0], output.shape[-1]), news
+        return rows_of(output if extra else news[0], len(now[0]), now[0]), news
 
     walk = order.schedule(reverse) if order else dense(x.shape[0], x.shape[1], reverse)
     once = [name in static for name in ("x", *names)]
@@ -105,9 +104,9 @@ def run_graph(
         given = {s.name: v for s, v in zip(graph.states, olds, strict=True)}
         values = evaluate(graph, W, inputs, given, visit=probe)
         news = [_like(values[n], s) for n, s in zip(graph.updates, olds, strict=True)]
-        rows = now[0].shape[0]
         columns = [
-            values[n].expand(rows, size) for n, size in zip(shown, sizes, strict=True)
+            rows_of(values[n], len(now[0]), now[0], size)
+            for n, size in zip(shown, sizes, strict=True)
         ]
         return torch.cat(columns, -1) if recorded else columns[0], news
 
@@ -196,6 +195,6 @@ def _begins(walk: Schedule, device: torch.device) -> dict[int, Tensor]:
 
 def _like(new: Any, old: Tensor) -> Tensor:
     """A new state has the old one's shape even if it depends on no row (a weight)."""
-    if not isinstance(new, Tensor):
-        return torch.full_like(old, new)
-    return new if new.shape == old.shape else new.expand_as(old)
+    if isinstance(new, Tensor) and new.shape == old.shape:
+        return new
+    return rows_of(new, len(old), old, old.shape[-1])

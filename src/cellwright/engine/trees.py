@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..language import Graph
-from ..language.evaluate import Edges, evaluate
+from ..language.evaluate import Edges, evaluate, rows_of
 
 if TYPE_CHECKING:
     from .forest import Forest
@@ -118,14 +118,14 @@ def reference(
         olds, edges = _children(graph, schedule, first, last, waiting.take(level))
         values = evaluate(graph, W, now, olds, edges)
         news = [
-            _rows(values[update], last - first, size, like)
+            rows_of(values[update], last - first, like, size)
             for update, size in zip(graph.updates, sizes, strict=True)
         ]
         waiting.put(first, last, news)
         for own, new in zip(done, news, strict=True):
             own.append(new)
         size = int(graph.output_size)
-        outputs.append(_rows(values[graph.output], last - first, size, like))
+        outputs.append(rows_of(values[graph.output], last - first, like, size))
     rows = _index(schedule.rows, like)
     roots = rows[schedule.roots]
     return torch.cat(outputs)[rows], [torch.cat(own)[roots] for own in done]
@@ -196,10 +196,3 @@ def _with_zero(values: Tensor) -> Tensor:
 
 def _index(values: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
-
-
-def _rows(value: Any, rows: int, size: int, like: Tensor) -> Tensor:
-    """One row for each node, even of a value that depends on none (a weight)."""
-    if not isinstance(value, Tensor):
-        return like.new_full((rows, size), value)
-    return value.expand(rows, size)

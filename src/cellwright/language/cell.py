@@ -169,7 +169,7 @@ class Cell:
     # -- running ---------------------------------------------------------------
 
     def __call__(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
-        """One step on tensors: new states, as the function returns them.
+        """One step on tensors: the new states, after the output where that is no state.
 
         Args:
             W: the weights, such as `layer.cells[0]`.
@@ -177,9 +177,14 @@ class Cell:
             *states: (…, size) each.
             **inputs: the named inputs, (…, size) each.
         """
-        if self.function is not None:
-            return self._run_function(W, x, *states, **inputs)
         graph = self.graph
+        if self.function is not None:
+            results = self._run_function(W, x, *states, **inputs)
+            many = isinstance(results, tuple | list)
+            if many and graph.output_is_state and len(results) > len(graph.states):
+                results = results[1:]  # the output, which is the first state
+                return results if len(results) > 1 else results[0]
+            return results
         olds = dict(zip([s.name for s in graph.states], states, strict=True))
         return graph.results(evaluate(graph, W, {"x": x, **inputs}, olds))
 

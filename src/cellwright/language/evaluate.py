@@ -97,6 +97,21 @@ def evaluate_nodes(
     return values
 
 
+def rows_of(value: Any, rows: int, like: Tensor, size: int | None = None) -> Tensor:
+    """A result as (rows, size), even one that depends on no row: a weight, a number.
+
+    Args:
+        value: (rows or 1, size or 1), a weight (size,) or (), or a number.
+        rows: how many.
+        like: a tensor of the device and dtype wanted of a number.
+        size: its units; without it as many as the value has.
+    """
+    if not isinstance(value, Tensor):
+        value = like.new_full((1,), value)
+    width = value.shape[-1] if value.dim() else 1
+    return value.expand(rows, size or width)
+
+
 def _total(value: Tensor, edges: Edges | None) -> Tensor:
     return value.sum(-2, keepdim=True) if edges is None else edges.total(value)
 

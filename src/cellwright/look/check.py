@@ -1,8 +1,9 @@
-"""`cellwright check`: is a cell sound? Its weights, gradients, and gradient flow."""
+"""`cellwright check`: is a cell sound? Its weights, gradients, their flow, its engine."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ..compiler.differentiate import OUTPUT, VectorJacobian, differentiate
+from ..engine.forest import Forest
 from ..language import Cell, Graph, TreeCell
-from ..language.evaluate import Edges, evaluate_nodes
+from ..language.evaluate import Edges, evaluate_nodes, rows_of
 from ..nn import Recurrent, TreeRecurrent
 from ..nn.weights import concatenate
 
 _TOLERANCE = 1e-6  # relative, of central differences in float64
-_ROWS = 4
+_ROWS, _STEPS = 4, 3
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Check:
         autograd_error: largest relative difference between the table's derivatives
             and torch's autograd, over every gradient of one step.
         difference_error: the same between autograd and central differences.
+        engine: what runs the cell by default: "native", or "reference" where it cannot.
+        engine_error: largest relative difference between that engine and the reference,
+            over the results and every gradient of a few steps.
         growth: the factor by which ‖∂L/∂(states)‖ changes per step back in time.
         gradient_norms: ‖∂L/∂(states at T − k)‖ for k = 0…T, relative to k = 0.
         state_norms: root mean square of each state after 1…T steps.
@@ -41,6 +46,8 @@ class Check:
     graph: Graph
     autograd_error: float
     difference_error: float
+    engine: str
+    engine_error: float
     growth: float
     gradient_norms: list[float]
     state_norms: dict[str, list[float]]
@@ -79,6 +86,9 @@ class Check:
                 "Gradients of one step, float64, largest relative difference",
                 f"  operation table − autograd      {self.autograd_error:.1e}",
                 f"  finite differences − autograd   {self.difference_error:.1e}",
+                "",
+                f"{_STEPS} steps on the default engine, forward and backward",
+                f"  {self.engine + ' − reference':<32}{self.engine_error:.1e}",
                 "",
                 f"Through {steps} steps, default weights, standard normal input",
                 f"  gradient norm, relative: {flow}",
@@ -119,26 +129,79 @@ def check_cell(
         named = cell.graph.inputs[1:]
         inputs = {i.name: 1 for i in named if isinstance(i.size, str)}
         of_trees = isinstance(cell, TreeCell)
-        layer = (TreeRecurrent if of_trees else Recurrent)(
-            cell, input_size, hidden_size, inputs=inputs or None,
-            engine="reference", dtype=torch.float64, **options,
-        )  # fmt: skip
+        kind = TreeRecurrent if of_trees else Recurrent
+        options |= {"inputs": inputs or None, "dtype": torch.float64}
+        sizes = cell, input_size, hidden_size
+        layer = kind(*sizes, engine="reference", **options)
+        default = kind(*sizes, **options)
     graph = layer.graph if isinstance(layer, TreeRecurrent) else layer.graphs[0]
     step = (_Node if of_trees else _Step)(layer.cell, graph, layer.cells[0], generator)
     autograd_error, difference_error, silent = step.gradients()
     gradient_norms, state_norms = step.flow(steps)
+    engine_error, failure = _engine_error(default, layer, step)
     found = Check(
         equations=layer.cell.equations,
         graph=graph,
         autograd_error=autograd_error,
         difference_error=difference_error,
+        engine=default.engine,
+        engine_error=engine_error,
         growth=_growth(gradient_norms),
         gradient_norms=gradient_norms,
         state_norms=state_norms,
         silent=silent,
     )
+    if failure:
+        found.problems.append(f"the {default.engine} engine fails: {failure}")
+    if default.engine != "native":
+        found.remarks.append(f"it runs on the reference: {default.engine_reason}")
     _judge(found)
     return found
+
+
+def _engine_error(default: Any, layer: Any, step: _Step) -> tuple[float, str]:
+    """How far the default engine is from the reference; what it says if it fails."""
+    default.load_state_dict(layer.state_dict())
+    leaves = {
+        n: step.normal(*s).requires_grad_() for n, s in step.walk_shapes().items()
+    }
+    expected = _walk(step, layer, leaves)
+    try:
+        found = _walk(step, default, leaves)
+    except Exception as error:  # whatever it is, the cell cannot run
+        return math.inf, f"{type(error).__name__}: {error}"
+    pairs = zip(found, expected, strict=True)
+    return max(_error(value, exact, least=1e-3) for value, exact in pairs), ""
+
+
+def _walk(step: _Step, layer: Any, leaves: dict[str, Tensor]) -> list[Tensor]:
+    """A layer's results, and every gradient under fixed random cotangents."""
+    y, states = step.walk(layer, leaves)
+    results = [y, *(states if isinstance(states, tuple) else (states,))]
+    generator = torch.Generator().manual_seed(0)
+    cotangents = [
+        torch.randn(r.shape, dtype=r.dtype, generator=generator) for r in results
+    ]
+    wanted = [*leaves.values(), *layer.parameters()]
+    found = _by_autograd(results, wanted, cotangents)
+    zeros = [
+        torch.zeros_like(t) if g is None else g
+        for t, g in zip(wanted, found, strict=True)
+    ]
+    return [*(r.detach() for r in results), *zeros]
+
+
+def _by_autograd(
+    results: Sequence[Tensor], wanted: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Gradients; `None` of what no result depends on."""
+    pairs = zip(results, cotangents, strict=True)
+    pairs = [(r, g) for r, g in pairs if r.requires_grad]  # not of a constant
+    if not pairs:
+        return [None] * len(wanted)
+    depending, given = zip(*pairs, strict=True)
+    found = torch.autograd.grad(depending, wanted, given, allow_unused=True)
+    return list(found)
 
 
 class _Step:
@@ -166,12 +229,23 @@ class _Step:
         names = [s.name for s in self.graph.states]
         return dict(zip(names, states, strict=True))
 
+    def walk_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what a walk over a few steps reads."""
+        inputs = {i.name: (_STEPS, _ROWS, int(i.size)) for i in self.graph.inputs}
+        return inputs | {s.name: (1, _ROWS, int(s.size)) for s in self.graph.states}
+
+    def walk(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
+        """A few steps by a layer."""
+        named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
+        states = tuple(leaves[s.name] for s in self.graph.states)
+        return layer(leaves["x"], states if len(states) > 1 else states[0], **named)
+
     def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
         named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
         states = [leaves[s.name] for s in self.graph.states]
         results = self.cell(self.W, leaves["x"], *states, **named)
         results = results if isinstance(results, tuple | list) else [results]
-        return [r.expand(_ROWS, r.shape[-1]) for r in results]
+        return [rows_of(r, _ROWS, leaves["x"]) for r in results]
 
     def gradients(self) -> tuple[float, float, list[str]]:
         """Every gradient of one step three ways, under a random cotangent.
@@ -184,9 +258,7 @@ class _Step:
         results = self.run(leaves)
         cotangents = [self.normal(*r.shape) for r in results]
         wanted = {**leaves, **self.parameters}
-        found = torch.autograd.grad(
-            results, list(wanted.values()), cotangents, allow_unused=True
-        )
+        found = _by_autograd(results, list(wanted.values()), cotangents)
         silent = [
             name.removeprefix("W.")
             for name, g in zip(wanted, found, strict=True)
@@ -234,7 +306,9 @@ class _Step:
             node, g = self.graph.nodes[affine], values[number]
             name, heads = node["weight"], self.graph.weight(node["weight"]).heads
             operands = [self._rows(values, affine, a) for a in node.args]
-            operands = [v.unflatten(-1, (heads, -1)) for v in operands]
+            operands = [  # a weight is the same for every row
+                v.expand(len(g), -1).unflatten(-1, (heads, -1)) for v in operands
+            ]
             rows, blocks = concatenate(operands), g.unflatten(-1, (heads, -1))
             matrix = torch.einsum("bno,bnk->nok", blocks, rows)
             owner = getattr(self.W, name)
@@ -296,9 +370,10 @@ class _Step:
             results = self.run({**leaves, **self.after(states)})
             news = results if self.graph.output_is_state else results[1:]
             states = [
-                new if new.shape == old.shape else new.expand_as(old)
+                new.expand_as(old) if new.requires_grad else new.expand_as(old).detach()
                 for new, old in zip(news, states, strict=True)
             ]
+            states = [s if s.requires_grad else s.requires_grad_() for s in states]
         flat = [s for states in history for s in states]
         cotangents = [self.normal(*s.shape) for s in history[-1]]
         found = torch.autograd.grad(
@@ -332,11 +407,24 @@ class _Node(_Step):
                 shapes[f"{child}.{s.name}"] = (rows, int(s.size))
         return shapes
 
+    @property
+    def forest(self) -> Forest:
+        """A root whose first child has as many children as it has itself."""
+        width = 3 if self.graph.many else len(self.graph.children)
+        return Forest.from_parents([width] * width + [2 * width] * width + [-1])
+
+    def walk_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {i.name: (self.forest.nodes, int(i.size)) for i in self.graph.inputs}
+
+    def walk(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
+        named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
+        return layer(leaves["x"], self.forest, **named)
+
     def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
         values = evaluate_nodes(self.graph.nodes, self.W, leaves, self.edges)
         results = self.graph.results(values)
         results = results if isinstance(results, tuple) else (results,)
-        return [r.expand(_ROWS, r.shape[-1]) for r in results]
+        return [rows_of(r, _ROWS, leaves["x"]) for r in results]
 
     def after(self, states: list[Tensor]) -> dict[str, Tensor]:
         first, *others = self.graph.children
@@ -350,9 +438,9 @@ class _Node(_Step):
         return found
 
 
-def _error(value: Tensor, expected: Tensor) -> float:
-    """Largest difference, relative to the largest expected value."""
-    scale = max(float(expected.abs().max()), 1e-8)
+def _error(value: Tensor, expected: Tensor, least: float = 1e-8) -> float:
+    """Largest difference, relative to the largest expected value, or to `least`."""
+    scale = max(float(expected.abs().max()), least)
     difference = float((value - expected).abs().max()) / scale
     return difference if math.isfinite(difference) else math.inf
 
@@ -380,6 +468,11 @@ def _judge(found: Check) -> None:
         found.problems.append(
             "the operation table's derivatives differ from autograd's by "
             f"{found.autograd_error:.1e} (relative)"
+        )
+    if math.isfinite(found.engine_error) and found.engine_error > 1e-9:
+        found.problems.append(
+            f"the {found.engine} engine differs from the reference by "
+            f"{found.engine_error:.1e} (relative)"
         )
     if found.difference_error > _TOLERANCE:
         found.problems.append(

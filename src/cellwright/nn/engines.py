@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..engine import native
-from ..language import ArgumentError, Cell
+from ..language import ArgumentError, Cell, Graph
 from .recording import Watchers
 from .stepper import Stepper, make_stepper
 from .torch_kernels import TorchLayout
@@ -52,9 +53,7 @@ class ChoosesEngine:
         engine = self.engine
         if engine != "torch":
             return engine
-        cell: Cell = self.cell  # type: ignore[attr-defined]
-        obstacle = native.unavailable(cell.graph, *self._placement())
-        return "reference" if obstacle else "native"
+        return "reference" if self._obstacle(*self._placement()) else "native"
 
     def _engine_of_call(self) -> str:
         """The engine that runs a call now, and a warning where hooks have chosen it."""
@@ -99,9 +98,8 @@ class ChoosesEngine:
     def _choice(self) -> tuple[str, str]:
         key = device, dtype = self._placement()
         if key not in self._choices:
-            cell: Cell = self.cell  # type: ignore[attr-defined]
             layout: TorchLayout | None = self._layout  # type: ignore[attr-defined]
-            obstacle = native.unavailable(cell.graph, device, dtype)
+            obstacle = self._obstacle(device, dtype)
             self._choices[key] = choose_engine(
                 self._wanted, layout, obstacle, self.memory
             )
@@ -109,6 +107,16 @@ class ChoosesEngine:
         if self._gates_have_hooks and chosen[0] != "reference":
             return "reference", HOOKS
         return chosen
+
+    def _obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why the native engine cannot run the layer there, or `None` if it can."""
+        found = (native.unavailable(g, device, dtype) for g in self._step_graphs())
+        return next(filter(None, found), None)
+
+    def _step_graphs(self) -> Sequence[Graph]:
+        """The steps that run, each once; with concrete sizes where any differ."""
+        cell: Cell = self.cell  # type: ignore[attr-defined]
+        return [cell.graph]
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Where the parameters are, and their type."""

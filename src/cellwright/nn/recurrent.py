@@ -191,6 +191,9 @@ class Recurrent(ChoosesEngine, nn.Module):
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
 
+    def _step_graphs(self) -> Sequence[Graph]:
+        return self.graphs
+
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
         return like.device, like.dtype

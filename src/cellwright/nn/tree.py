@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -12,7 +12,7 @@ from .. import cells as zoo
 from ..compiler.bindings import own_parameters
 from ..engine import native_tree, trees
 from ..engine.forest import Forest
-from ..language import ArgumentError, Cell, TreeCell
+from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.arguments import plain
 from ..language.tree import as_tree
 from .engines import ChoosesEngine
@@ -91,6 +91,9 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
         )
         self._layout = None  # torch has no kernel for trees
         self._want_engine(engine, "save")
+
+    def _step_graphs(self) -> Sequence[Graph]:
+        return [self.graph]
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         like = first_tensor(self.cells)
