@@ -29,7 +29,7 @@ def measure(root: Path) -> Figures:
     sources = {p: p.read_text() for p in sorted((root / "src").rglob("*.py"))}
     trees = {p: ast.parse(text) for p, text in sources.items()}
     return {
-        f"files that name {DERIVED}": _naming(root, DERIVED),
+        f"files that name {DERIVED}": naming(root, DERIVED),
         f"functions over {LINES} lines": [
             f"{place}: {lines}"
             for place, node in _functions(trees)
@@ -51,7 +51,7 @@ def measure(root: Path) -> Figures:
     }
 
 
-def _naming(root: Path, word: str) -> list[str]:
+def naming(root: Path, word: str) -> list[str]:
     """Files of the product that know an operation by its name."""
     pattern = re.compile(rf"\b{word}\b")
     suffixes = {".py", ".js", ".h", ".cpp", ".def"}

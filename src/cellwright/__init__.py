@@ -29,28 +29,9 @@ from .language import (
     total,
     tree_cell,
 )
+from .language import ops as _ops
+from .language.ops import *  # noqa: F403
 from .language.ops import abs_ as abs
-from .language.ops import (
-    cos,
-    exp,
-    hard_sigmoid,
-    hard_tanh,
-    identity,
-    layer_norm,
-    log,
-    maximum,
-    minimum,
-    relu,
-    sigmoid,
-    sin,
-    softmax,
-    softplus,
-    softsign,
-    sqrt,
-    step,
-    tanh,
-    where,
-)
 from .language.ops import sum_ as sum
 from .look.record import Record, UnknownValueError, record
 from .nn import (
@@ -77,11 +58,10 @@ __version__ = "0.1.0"
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
     "Forest", "Graph", "Record", "Recurrent", "SizeError", "TraceError", "TreeCell",
-    "TreeRecurrent", "UnknownValueError", "abs", "activation_regularisation", "cell",
-    "cells", "cos", "detach", "exp", "export_onnx", "from_keras_weights", "from_torch",
-    "hard_sigmoid", "hard_tanh", "identity", "init", "layer_norm", "load_cell", "log",
-    "maximum", "minimum", "name", "record", "relu", "reset_rows", "sigmoid", "sin",
-    "softmax", "softplus", "softsign", "sqrt", "step", "sum", "tanh",
+    "TreeRecurrent", "UnknownValueError", "abs", "activation_regularisation",
+    "cell", "cells", "detach", "export_onnx", "from_keras_weights", "from_torch",
+    "init", "load_cell", "name", "record", "reset_rows", "sum",
     "temporal_activation_regularisation", "to_keras_weights", "to_torch", "total",
-    "tree_cell", "where",
+    "tree_cell",
 ]  # fmt: skip
+__all__ += _ops.__all__

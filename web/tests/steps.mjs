@@ -14,6 +14,7 @@ const results = JSON.parse(readFileSync(0, "utf8")).map(({ layer, x, states }) =
   const { graph, matrices, vectors } = layer;
   const built = { graph, matrices: map(matrices, matrix), vectors: map(vectors, floats) };
   const olds = states.map((state) => Float64Array.from(state));
-  return map(stepLayer(built, Float64Array.from(x), olds).named, (v) => [...v]);
+  const { named, output } = stepLayer(built, Float64Array.from(x), olds);
+  return { ...map(named, (v) => [...v]), output: [...output] };
 });
 console.log(JSON.stringify({ results, operations: OPERATIONS }));

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..language import OPS, Node
+from ..language.expand import definition
 from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED, per_child
 from .program import EVERY, Array, Instruction, Piece, Stage, Term, View
 
@@ -508,20 +509,39 @@ class _Writer:
             return self._obtain(node.args[0])
         assert node.op in OPS, f"{node.op} cannot be computed in a stage's code"
         args = [self._obtain(a) for a in step.values(number)]
+        if node.op == "sum" and step.size(node.args[0]) == 1:
+            return args[0]
+        return self._operate(node, args)
+
+    def _operate(self, node: Node, args: list[Register]) -> Register:
+        """An operation's instruction, or those of its definition."""
+        op = OPS[node.op]
         if node.op in ("identity", "spread"):
             return args[0]
         if node.op == "add" and ("nothing", 0) in args:
             args.remove(("nothing", 0))
             return args[0]
-        if OPS[node.op].reduces:
+        if not (op.primitive or op.kernel):
+            return self._defined(node, args)
+        if op.reduces:
             return self._reduce(node, args[0])
         if all(kind == "row" for kind, _ in args):
             return self._row((node.op, *args), node.op, tuple(args))
         return self._emit(node.op, tuple(args))
 
+    def _defined(self, node: Node, args: list[Register]) -> Register:
+        nodes, result = definition(node.op, node.attrs)
+        values: list[Register] = []
+        for part in nodes:
+            if part.op == "input":
+                values.append(args[int(part["name"])])
+            elif part.op == "constant":
+                values.append(self._constant(part["value"]))
+            else:
+                values.append(self._operate(part, [values[a] for a in part.args]))
+        return values[result]
+
     def _reduce(self, node: Node, arg: Register) -> Register:
-        if node.op == "sum" and self.step.size(node.args[0]) == 1:
-            return arg
         self.whole = True
         options = node.options
         heads = int(options.get("heads", 1))

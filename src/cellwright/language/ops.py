@@ -2,12 +2,17 @@
 
 A record says how an operation's size follows from its arguments' sizes, how to
 evaluate it in torch, its derivative (written in these same operations, so that one
-rule serves traced values and tensors), its LaTeX, and whether it names gates.
-Values and gradients at ties and kinks are torch's.
+rule serves traced values and tensors), how it is written, the range of its values, and
+whether it names gates. Values and gradients at ties and kinks are torch's.
+
+A record without `expand` is a primitive: every engine and every export target has it in
+a table of its own. One with `expand` is derived: targets get it from its definition
+(`language/expand.py`), so its record and its test are all there is of it.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +41,12 @@ class Op:
         derivative: `(g, y, *args, **attrs) -> cotangents`, one per argument, `None`
             where no gradient flows; `g` is the cotangent of the result `y`.
         latex: a format string over the arguments' LaTeX.
+        glyph: its sign in pictures and formulas; its name, where it has no other.
+        range: the least and the greatest value it can give, attained or not.
+        expand: `(*args, **attrs) -> result` in other operations, where it is derived:
+            the same values as `evaluate`, at NaN, ±inf and ties too.
+        kernel: the native core has an opcode of its name though it is derived, for
+            speed or accuracy.
         size: how the result's size follows from the arguments': `"broadcast"` (one
             size, or 1), `"first"` (the first argument's), `"one"` (a single number).
         kind: `"activation"` names gates; `"arithmetic"`; `"comparison"` gives a
@@ -56,11 +67,21 @@ class Op:
     reduces: bool = False
     attrs: dict[str, Any] = field(default_factory=dict)
     symbol: str = ""
+    glyph: str = ""
+    range: tuple[float, float] = (-math.inf, math.inf)
+    expand: Callable[..., Any] | None = None
+    kernel: bool = False
     doc: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "glyph", self.glyph or self.name)
         object.__setattr__(self, "__doc__", self.doc)
         object.__setattr__(self, "__name__", self.name)
+
+    @property
+    def primitive(self) -> bool:
+        """Whether every target has to know it: no other operations define it."""
+        return self.expand is None
 
     @property
     def keeps_size(self) -> bool:
@@ -125,96 +146,120 @@ def _op(name: str, arity: int, evaluate: Any, derivative: Any, latex: str, **mor
 _ARITHMETIC: dict[str, Any] = {"kind": "arithmetic"}
 
 add = _op(
-    "add", 2, operator.add, lambda g, y, a, b: (g, g), "{0} + {1}", symbol="+",
-    **_ARITHMETIC,
+    "add", 2, operator.add, lambda g, y, a, b: (g, g), "{0} + {1}",
+    symbol="+", glyph="+", **_ARITHMETIC,
 )  # fmt: skip
 sub = _op(
-    "sub", 2, operator.sub, lambda g, y, a, b: (g, -g), "{0} - {1}", symbol="-",
-    **_ARITHMETIC,
+    "sub", 2, operator.sub, lambda g, y, a, b: (g, -g), "{0} - {1}",
+    symbol="-", glyph="−", **_ARITHMETIC,
 )  # fmt: skip
 mul = _op(
     "mul", 2, operator.mul, lambda g, y, a, b: (g * b, g * a), r"{0} \odot {1}",
-    symbol="*", **_ARITHMETIC,
+    symbol="*", glyph="×", **_ARITHMETIC,
 )  # fmt: skip
 div = _op(
     "div", 2, operator.truediv, lambda g, y, a, b: (g / b, -g * y / b),
-    r"\frac{{{0}}}{{{1}}}", symbol="/", **_ARITHMETIC,
+    r"\frac{{{0}}}{{{1}}}", symbol="/", glyph="÷", **_ARITHMETIC,
 )  # fmt: skip
 neg = _op(
-    "neg", 1, operator.neg, lambda g, y, v: (-g,), "-{0}", symbol="-", **_ARITHMETIC
-)
+    "neg", 1, operator.neg, lambda g, y, v: (-g,), "-{0}", symbol="-", glyph="−",
+    **_ARITHMETIC,
+)  # fmt: skip
 
 # -- comparisons: only inside `where`, no gradient -----------------------------
 
 
-def _comparison(name: str, evaluate: Any, symbol: str, latex: str) -> Op:
+def _comparison(name: str, evaluate: Any, symbol: str, latex: str, glyph: str) -> Op:
     return _op(
         name, 2, evaluate, lambda g, y, a, b: (None, None), f"{{0}} {latex} {{1}}",
-        kind="comparison", symbol=symbol,
+        kind="comparison", symbol=symbol, glyph=glyph,
     )  # fmt: skip
 
 
-greater = _comparison("greater", operator.gt, ">", ">")
-greater_equal = _comparison("greater_equal", operator.ge, ">=", r"\ge")
-less = _comparison("less", operator.lt, "<", "<")
-less_equal = _comparison("less_equal", operator.le, "<=", r"\le")
-equal = _comparison("equal", operator.eq, "==", "=")
-not_equal = _comparison("not_equal", operator.ne, "!=", r"\ne")
+greater = _comparison("greater", operator.gt, ">", ">", ">")
+greater_equal = _comparison("greater_equal", operator.ge, ">=", r"\ge", "≥")
+less = _comparison("less", operator.lt, "<", "<", "<")
+less_equal = _comparison("less_equal", operator.le, "<=", r"\le", "≤")
+equal = _comparison("equal", operator.eq, "==", "=", "=")
+not_equal = _comparison("not_equal", operator.ne, "!=", r"\ne", "≠")
 
 # -- activations: unary, element by element; they name gates -------------------
 
 sigmoid = _op(
     "sigmoid", 1, torch.sigmoid,
     lambda g, y, v: (g * y * (1 - y),), r"\sigma\left({0}\right)",
+    glyph="σ", range=(0, 1),
     doc="Logistic function σ(v) = 1 / (1 + exp(−v)), in (0, 1).",
 )  # fmt: skip
 tanh = _op(
     "tanh", 1, torch.tanh,
-    lambda g, y, v: (g * (1 - y * y),), r"\tanh\left({0}\right)",
+    lambda g, y, v: (g * (1 - y * y),), r"\tanh\left({0}\right)", range=(-1, 1),
     doc="Hyperbolic tangent, in (−1, 1).",
 )  # fmt: skip
 relu = _op(
     "relu", 1, torch.relu,
     lambda g, y, v: (where(v > 0, g, 0),),
     r"\operatorname{{ReLU}}\left({0}\right)",
+    glyph="ReLU", range=(0, math.inf), expand=lambda v: maximum(v, 0), kernel=True,
     doc="max(v, 0); its gradient at 0 is 0.",
 )  # fmt: skip
+
+
+def _softplus(v: Any) -> Any:
+    """max(v, 0) + log(1 + e), e = exp(−|v|), and the logarithm to the last digit.
+
+    1 + e is rounded to u; e / (u − 1) corrects log(u) for what was lost (Kahan's
+    log1p, as in Goldberg 1991, theorem 4).
+    """
+    e = exp(-abs_(v))
+    u = 1 + e
+    logarithm = where(u == 1, e, log(u) * e / (u - 1))
+    return where(v > 20, v, maximum(v, 0) + logarithm)
+
+
 softplus = _op(
     "softplus", 1, F.softplus,
     lambda g, y, v: (where(v > 20, g, g * sigmoid(v)),),
     r"\operatorname{{softplus}}\left({0}\right)",
+    range=(0, math.inf), expand=_softplus, kernel=True,
     doc="log(1 + exp(v)); v itself above 20, as torch has it.",
 )  # fmt: skip
 exp = _op(
     "exp", 1, torch.exp, lambda g, y, v: (g * y,), r"\exp\left({0}\right)",
+    range=(0, math.inf),
     doc="Exponential function.",
 )  # fmt: skip
 log = _op(
     "log", 1, torch.log, lambda g, y, v: (g / v,), r"\ln\left({0}\right)",
+    glyph="ln",
     doc="Natural logarithm; NaN below 0, −inf at 0.",
 )  # fmt: skip
 abs_ = _op(
     "abs", 1, torch.abs,
     lambda g, y, v: (where(v > 0, g, where(v < 0, -g, 0)),),
-    r"\left|{0}\right|",
+    r"\left|{0}\right|", glyph="| · |", range=(0, math.inf),
     doc="Absolute value; its gradient at 0 is 0.",
 )  # fmt: skip
 sqrt = _op(
     "sqrt", 1, torch.sqrt, lambda g, y, v: (g / (2 * y),), r"\sqrt{{{0}}}",
+    glyph="√", range=(0, math.inf),
     doc="Square root; NaN below 0.",
 )  # fmt: skip
 sin = _op(
     "sin", 1, torch.sin, lambda g, y, v: (g * cos(v),), r"\sin\left({0}\right)",
+    range=(-1, 1),
     doc="Sine, v in radians.",
 )  # fmt: skip
 cos = _op(
     "cos", 1, torch.cos, lambda g, y, v: (-g * sin(v),), r"\cos\left({0}\right)",
+    range=(-1, 1),
     doc="Cosine, v in radians.",
 )  # fmt: skip
 softsign = _op(
     "softsign", 1, F.softsign,
     lambda g, y, v: (g / ((1 + abs_(v)) * (1 + abs_(v))),),
     r"\operatorname{{softsign}}\left({0}\right)",
+    range=(-1, 1), expand=lambda v: v / (1 + abs_(v)),
     doc="v / (1 + |v|), in (−1, 1).",
 )  # fmt: skip
 hard_sigmoid = _op(
@@ -222,21 +267,26 @@ hard_sigmoid = _op(
     lambda v: F.hardtanh(v / 3) / 2 + 0.5,  # F.hardsigmoid's slope is a float32 1/6
     lambda g, y, v: (where(v > -3, where(v < 3, g / 6, 0), 0),),
     r"\operatorname{{hard}}\sigma\left({0}\right)",
+    glyph="hard σ", range=(0, 1),
+    expand=lambda v: minimum(maximum(v / 6 + 0.5, 0), 1),
     doc="min(max(v / 6 + 1/2, 0), 1): the piecewise linear sigmoid, torch's slope.",
 )  # fmt: skip
 hard_tanh = _op(
     "hard_tanh", 1, F.hardtanh,
     lambda g, y, v: (where(v > -1, where(v < 1, g, 0), 0),),
     r"\operatorname{{hardtanh}}\left({0}\right)",
+    glyph="hardtanh", range=(-1, 1), expand=lambda v: minimum(maximum(v, -1), 1),
     doc="min(max(v, −1), 1).",
 )  # fmt: skip
 step = _op(
     "step", 1, lambda v: (v > 0).to(v.dtype),
     lambda g, y, v: (None,), r"\operatorname{{step}}\left({0}\right)",
+    range=(0, 1), expand=lambda v: where(v > 0, 1, 0),
     doc="1 where v > 0, else 0 (Heaviside's); its gradient is 0 everywhere.",
 )  # fmt: skip
 identity = _op(
     "identity", 1, lambda v: v, lambda g, y, v: (g,), "{0}",
+    glyph="id", expand=lambda v: v, kernel=True,
     doc="v itself: a gate, or an output, without an activation.",
 )  # fmt: skip
 
@@ -251,13 +301,13 @@ def _tie(g: Any, a: Any, b: Any) -> Any:
 maximum = _op(
     "maximum", 2, torch.maximum,
     lambda g, y, a, b: (where(a < b, 0, _tie(g, a, b)), where(a > b, 0, _tie(g, a, b))),
-    r"\max\left({0}, {1}\right)", kind="arithmetic",
+    r"\max\left({0}, {1}\right)", kind="arithmetic", glyph="max",
     doc="The larger, element by element; a tie shares the gradient.",
 )  # fmt: skip
 minimum = _op(
     "minimum", 2, torch.minimum,
     lambda g, y, a, b: (where(a > b, 0, _tie(g, a, b)), where(a < b, 0, _tie(g, a, b))),
-    r"\min\left({0}, {1}\right)", kind="arithmetic",
+    r"\min\left({0}, {1}\right)", kind="arithmetic", glyph="min",
     doc="The smaller, element by element; a tie shares the gradient.",
 )  # fmt: skip
 
@@ -287,6 +337,11 @@ def _layer_norm(v: Tensor, eps: float, heads: int) -> Tensor:
     return F.layer_norm(blocks, blocks.shape[-1:], eps=eps).flatten(-2)
 
 
+def _layer_norm_expanded(v: Any, eps: float, heads: int) -> Any:
+    centred = v - block_mean(v, heads=heads)
+    return centred / sqrt(block_mean(centred * centred, heads=heads) + eps)
+
+
 def _layer_norm_derivative(g: Any, y: Any, v: Any, eps: float, heads: int) -> Any:
     centred = v - block_mean(v, heads=heads)
     deviation = sqrt(block_mean(centred * centred, heads=heads) + eps)
@@ -297,19 +352,21 @@ def _layer_norm_derivative(g: Any, y: Any, v: Any, eps: float, heads: int) -> An
 sum_ = _op(
     "sum", 1, lambda v: v.sum(-1, keepdim=True),
     lambda g, y, v: (spread(g, v),), r"\textstyle\sum {0}", size="one",
-    kind="reduction", reduces=True,
+    kind="reduction", reduces=True, glyph="Σ",
     doc="Sum over the units: one number a row.",
 )  # fmt: skip
 softmax = _op(
     "softmax", 1, lambda v: torch.softmax(v, -1),
     lambda g, y, v: (y * (g - sum_(g * y)),),
     r"\operatorname{{softmax}}\left({0}\right)", size="first", reduces=True,
+    range=(0, 1),
     doc="exp(v) / Σ exp(v) over the units; it names gates as an activation does.",
 )  # fmt: skip
 layer_norm = _op(
     "layer_norm", 1, _layer_norm, _layer_norm_derivative,
     r"\operatorname{{LN}}\left({0}\right)", size="first", reduces=True,
-    attrs={"eps": 1e-5, "heads": 1}, kind="normalisation",
+    attrs={"eps": 1e-5, "heads": 1}, kind="normalisation", glyph="LN",
+    expand=_layer_norm_expanded, kernel=True,
     doc="Layer normalisation over the units (Ba et al. 2016), without parameters:\n"
     "gain and shift are vectors of the cell. `heads=n` normalises n blocks apart.",
 )  # fmt: skip
@@ -332,3 +389,9 @@ spread = _op(
 
 INFIX = {op.symbol: op for op in OPS.values() if op.arity == 2 and op.symbol}
 FUNCTIONS = {n: op for n, op in OPS.items() if op.doc and op.kind != "internal"}
+
+__all__ = [  # what a cell is written with; `abs` and `sum` are under names of their own
+    "cos", "exp", "hard_sigmoid", "hard_tanh", "identity", "layer_norm", "log",
+    "maximum", "minimum", "relu", "sigmoid", "sin", "softmax", "softplus", "softsign",
+    "sqrt", "step", "tanh", "where",
+]  # fmt: skip

@@ -7,17 +7,18 @@ from .graph import AFFINE, LEAVES, TOTAL, Graph, Node
 from .ops import OPS
 
 
-def verify(graph: Graph, *, after: str) -> Graph:
+def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
     """Return `graph` unchanged, or say which rule it breaks.
 
     Args:
         after: the pass that made the graph, for the message.
+        internal: operations that no cell can write may occur.
 
     Raises:
         CellError: names the pass, the node and the user's source line.
     """
     for number, node in enumerate(graph.nodes):
-        problem = _problem(graph, number, node)
+        problem = _problem(graph, number, node, internal)
         if problem:
             raise CellError(
                 f"[{node.source}, cell {graph.name!r}, after {after}] node {number} "
@@ -41,7 +42,7 @@ def verify(graph: Graph, *, after: str) -> Graph:
     return graph
 
 
-def _problem(graph: Graph, number: int, node: Node) -> str | None:
+def _problem(graph: Graph, number: int, node: Node, internal: bool) -> str | None:
     if any(not 0 <= a < number for a in node.args):
         return f"reads a later node; received {node.args}, expected below {number}"
     if node.op in LEAVES:
@@ -52,7 +53,7 @@ def _problem(graph: Graph, number: int, node: Node) -> str | None:
         return _total_problem(graph, node)
     if node.op not in OPS:
         return f"unknown operation; received {node.op!r}"
-    return _operation_problem(graph, node)
+    return _operation_problem(graph, node, internal)
 
 
 def _leaf_problem(graph: Graph, node: Node) -> str | None:
@@ -94,13 +95,13 @@ def _affine_problem(graph: Graph, node: Node) -> str | None:
     return None
 
 
-def _operation_problem(graph: Graph, node: Node) -> str | None:
+def _operation_problem(graph: Graph, node: Node, internal: bool) -> str | None:
     op = OPS[node.op]
     if len(node.args) != op.arity:
         return f"received {len(node.args)} arguments, expected {op.arity}"
     if set(node.options) != set(op.attrs):
         return f"received options {sorted(node.options)}, expected {sorted(op.attrs)}"
-    if op.kind == "internal":
+    if op.kind == "internal" and not internal:
         return "this operation belongs to derivatives, not to a cell"
     for position, arg in enumerate(node.args):
         known = OPS.get(graph.nodes[arg].op)

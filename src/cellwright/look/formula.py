@@ -14,15 +14,6 @@ from ..language.latex import EquationWriter, is_index, split
 from ..language.ops import OPS, Op
 from .diagram.text import GREEK, number
 
-_FUNCTIONS = {
-    "sigmoid": "σ", "relu": "ReLU", "log": "ln", "hard_sigmoid": "hardσ",
-    "hard_tanh": "hardtanh", "maximum": "max", "minimum": "min", "layer_norm": "LN",
-}  # fmt: skip
-_SIGNS = {
-    "add": "+", "sub": "−", "mul": "⊙", "greater": ">", "greater_equal": "≥",
-    "less": "<", "less_equal": "≤", "equal": "=", "not_equal": "≠",
-}  # fmt: skip
-
 
 def mathml(cell: Cell) -> str:
     """The equations as one MathML `<math>` element, aligned at their signs."""
@@ -97,9 +88,9 @@ class MathmlWriter(EquationWriter):
         return _row(parts)
 
     def apply(self, op: Op, parts: list[str]) -> str:
-        if op.name in _SIGNS:
-            return _row([parts[0], _operator(_SIGNS[op.name]), parts[1]])
         match op.name:
+            case "mul":
+                return _row([parts[0], _operator("⊙"), parts[1]])
             case "neg":
                 return _row([_operator("−"), parts[0]])
             case "div":
@@ -114,7 +105,9 @@ class MathmlWriter(EquationWriter):
                 return parts[0]
             case "where":
                 return _cases(*parts)
-        name = f"<mi>{_FUNCTIONS.get(op.name, op.name)}</mi><mo>&#x2061;</mo>"
+        if op.symbol:
+            return _row([parts[0], _operator(op.glyph), parts[1]])
+        name = f"<mi>{op.glyph}</mi><mo>&#x2061;</mo>"
         return _row([name, _fenced("(", _operator(",").join(parts), ")")])
 
     def scaled(self, parts: list[str]) -> str:

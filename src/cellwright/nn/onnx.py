@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import cells as zoo
 from ..language import ArgumentError, Graph, Node
+from ..language.expand import expanded
 from ..language.graph import AFFINE
 from .convert import from_torch
 from .engines import plain_layer
@@ -412,7 +413,7 @@ class _Body:
 
     def __init__(self, model: _Model, k: int) -> None:
         self.model, self.k = model, k
-        self.graph: Graph = model.layer.graphs[k]
+        self.graph: Graph = expanded(model.layer.graphs[k], {*_SAME, *_OTHER})
         self.W: Any = made(model.layer.cells[k])  # type: ignore[arg-type]
         self.writer = _Writer(model, f"cell{k}.")
         self.batch = self.writer.batch(self.leaf("x"), axis=0)
@@ -467,7 +468,7 @@ class _Body:
             return self.affine(node)
         if node.op in _SAME:
             return self.writer.add(_SAME[node.op], *(self.values[a] for a in node.args))
-        return _WRITTEN_OUT[node.op](self, node)
+        return _OTHER[node.op](self, node)
 
     def affine(self, node: Node) -> str:
         """W·[operands] + b as one Gemm; heads as one Einsum over the blocks."""
@@ -513,33 +514,6 @@ class _Body:
         equal = self.writer.add("Equal", *(self.values[a] for a in node.args))
         return self.writer.add("Not", equal)
 
-    def softplus(self, node: Node) -> str:
-        add, value = self.writer.add, self.argument(node)
-        if self.model.dtype == torch.float32:
-            return add("Softplus", value)
-        # ONNX Runtime has no Softplus in double: max(v, 0) + log(1 + exp(−|v|))
-        small = add("Exp", add("Neg", add("Abs", value)))
-        logarithm = add("Log", add("Add", small, self.writer.number(1.0)))
-        return add("Add", add("Relu", value), logarithm)
-
-    def softsign(self, node: Node) -> str:
-        add, value = self.writer.add, self.argument(node)
-        return add("Div", value, add("Add", add("Abs", value), self.writer.number(1.0)))
-
-    def step(self, node: Node) -> str:
-        above = self.writer.add("Greater", self.argument(node), self.writer.number(0.0))
-        return self.writer.add("Cast", above, to=self.model.type)
-
-    def hard_tanh(self, node: Node) -> str:
-        number = self.writer.number
-        return self.writer.add("Clip", self.argument(node), number(-1.0), number(1.0))
-
-    def hard_sigmoid(self, node: Node) -> str:
-        add, number = self.writer.add, self.writer.number
-        scaled = add("Div", self.argument(node), number(6.0))
-        raised = add("Add", scaled, number(0.5))
-        return add("Clip", raised, number(0.0), number(1.0))
-
     def sum(self, node: Node) -> str:
         axis = self.writer.integers(-1)
         return self.writer.add("ReduceSum", self.argument(node), axis, keepdims=1)
@@ -547,14 +521,13 @@ class _Body:
     def softmax(self, node: Node) -> str:
         return self.writer.add("Softmax", self.argument(node), axis=-1)
 
-    def layer_norm(self, node: Node) -> str:
-        # not ONNX's own operator, whose ε is a float32 even where the rest is double
-        add = self.writer.add
-        blocks = self.split(self.rows(node.args[0]), node["heads"])
-        centred = add("Sub", blocks, add("ReduceMean", blocks, axes=[-1]))
-        variance = add("ReduceMean", add("Mul", centred, centred), axes=[-1])
-        above_zero = add("Add", variance, self.writer.number(node["eps"]))
-        return self.join(add("Div", centred, add("Sqrt", above_zero)))
+    def block_mean(self, node: Node) -> str:
+        add, heads = self.writer.add, node["heads"]
+        if heads == 1:  # one number a row, which broadcasts
+            return add("ReduceMean", self.argument(node), axes=[-1])
+        blocks = self.split(self.rows(node.args[0]), heads)
+        means = add("ReduceMean", blocks, axes=[-1])
+        return self.join(add("Expand", means, add("Shape", blocks)))
 
 
 _SAME = {  # operations that ONNX has as they are
@@ -562,17 +535,12 @@ _SAME = {  # operations that ONNX has as they are
     "greater": "Greater", "greater_equal": "GreaterOrEqual", "less": "Less",
     "less_equal": "LessOrEqual", "equal": "Equal", "where": "Where",
     "maximum": "Max", "minimum": "Min", "sigmoid": "Sigmoid", "tanh": "Tanh",
-    "relu": "Relu", "exp": "Exp", "log": "Log", "abs": "Abs", "sqrt": "Sqrt",
+    "exp": "Exp", "log": "Log", "abs": "Abs", "sqrt": "Sqrt",
     "sin": "Sin", "cos": "Cos", "identity": "Identity",
 }  # fmt: skip
-_WRITTEN_OUT: dict[str, Callable[[_Body, Node], str]] = {
+_OTHER: dict[str, Callable[[_Body, Node], str]] = {
     "not_equal": _Body.not_equal,
-    "softplus": _Body.softplus,
-    "softsign": _Body.softsign,
-    "step": _Body.step,
-    "hard_tanh": _Body.hard_tanh,
-    "hard_sigmoid": _Body.hard_sigmoid,
     "sum": _Body.sum,
     "softmax": _Body.softmax,
-    "layer_norm": _Body.layer_norm,
+    "block_mean": _Body.block_mean,
 }

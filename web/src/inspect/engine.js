@@ -1,5 +1,5 @@
-// A cell's graph run in the browser: the same data that the native engine compiles, so a
-// report can type and generate without a server. Numbers are doubles, weights float32.
+// A cell's graph run in the browser, so that a report can type and generate without a
+// server. Derived operations come written out in primitives (language/expand.py). Numbers are doubles, weights float32.
 
 /** @typedef {{op: string, args: number[], attrs: Record<string, any>, size: number}} Node */
 /** @typedef {{weight: Float32Array, bias: Float32Array | null, rows: number, columns: number}} Matrix */
@@ -15,7 +15,6 @@
 /** @typedef {Float64Array} Row */
 
 const sigmoid = (/** @type {number} */ v) => 1 / (1 + Math.exp(-v));
-const clip = (/** @type {number} */ v, /** @type {number} */ low, /** @type {number} */ high) => Math.min(Math.max(v, low), high);
 
 /** @type {Record<string, (...args: number[]) => number>} */
 const EACH = {
@@ -32,19 +31,12 @@ const EACH = {
   not_equal: (a, b) => +(a !== b),
   sigmoid,
   tanh: Math.tanh,
-  relu: (v) => Math.max(v, 0),
-  softplus: (v) => (v > 20 ? v : Math.log1p(Math.exp(v))),
   exp: Math.exp,
   log: Math.log,
   abs: Math.abs,
   sqrt: Math.sqrt,
   sin: Math.sin,
   cos: Math.cos,
-  softsign: (v) => v / (1 + Math.abs(v)),
-  hard_sigmoid: (v) => clip(v / 6 + 0.5, 0, 1),
-  hard_tanh: (v) => clip(v, -1, 1),
-  step: (v) => +(v > 0),
-  identity: (v) => v,
   maximum: Math.max,
   minimum: Math.min,
   where: (c, u, v) => (c ? u : v),
@@ -59,20 +51,16 @@ const WHOLE = {
     const total = powers.reduce((a, b) => a + b, 0);
     return powers.map((p) => p / total);
   },
-  layer_norm: (v, { eps, heads }) => {
+  block_mean: (v, { heads }) => {
     const out = new Float64Array(v.length);
     const width = v.length / heads;
-    for (let from = 0; from < v.length; from += width) {
-      const block = v.subarray(from, from + width);
-      const mean = block.reduce((a, b) => a + b, 0) / width;
-      const variance = block.reduce((a, b) => a + (b - mean) ** 2, 0) / width;
-      block.forEach((x, n) => { out[from + n] = (x - mean) / Math.sqrt(variance + eps); });
-    }
+    for (let from = 0; from < v.length; from += width)
+      out.fill(v.subarray(from, from + width).reduce((a, b) => a + b, 0) / width, from, from + width);
     return out;
   },
 };
 
-/** The operations that run here; a test holds them to the language's table. */
+/** The operations that run here: the language's primitives, as a test holds. */
 export const OPERATIONS = [...Object.keys(EACH), ...Object.keys(WHOLE)];
 
 /**

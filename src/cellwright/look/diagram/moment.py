@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...language.errors import ArgumentError
 from ...language.evaluate import evaluate
 from ...language.graph import Graph
+from ...language.ops import OPS
 
 Values = NDArray[np.float64]
 
@@ -92,4 +93,4 @@ def is_share(graph: Graph, number: int) -> bool:
         return (
             one.op == "constant" and one["value"] == 1 and is_share(graph, node.args[1])
         )
-    return node.op in ("sigmoid", "hard_sigmoid", "softmax", "step")
+    return node.op in OPS and OPS[node.op].range == (0, 1)

@@ -58,17 +58,6 @@ class Element:
     state: str = ""
 
 
-GLYPHS = {
-    "sigmoid": "σ", "tanh": "tanh", "relu": "ReLU", "softplus": "softplus",
-    "exp": "exp", "log": "ln", "abs": "| · |", "sqrt": "√", "sin": "sin", "cos": "cos",
-    "softsign": "softsign", "hard_sigmoid": "hard σ", "hard_tanh": "hardtanh",
-    "step": "step", "identity": "id", "sum": "Σ", "softmax": "softmax",
-    "layer_norm": "LN", "add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−",
-    "maximum": "max", "minimum": "min", "greater": ">", "greater_equal": "≥",
-    "less": "<", "less_equal": "≤", "equal": "=", "not_equal": "≠",
-}  # fmt: skip
-
-
 def sketch(
     graph: Graph, known: Mapping[int, Known] | None = None
 ) -> tuple[Element, ...]:
@@ -238,7 +227,7 @@ class _Sketcher:
             below = "".join(run.text for run in matrix)
             italic = len(below) == 1 and below.isalpha()
             return (Run("W", True), Run(below, italic, True), *plain(normalised))
-        return plain(GLYPHS[op] + normalised)
+        return plain(OPS[op].glyph + normalised)
 
     # -- operations --------------------------------------------------------------
 
@@ -261,7 +250,7 @@ class _Sketcher:
             return Element("op", plain("( · )²"), (Wire(self.visit(args[0])),))
         wires = [Wire(self.visit(a)) for a in values]
         if len(values) == 2 and op in ("sub", "div"):
-            wires[1] = Wire(wires[1].source, plain(GLYPHS[op]))
+            wires[1] = Wire(wires[1].source, plain(OPS[op].glyph))
         if len(values) == 2 and OPS[op].kind == "comparison":
             wires[1] = Wire(wires[1].source, plain("right"))
         return Element("op", self.op_label(node), tuple(wires), frozenset(covers))
@@ -269,7 +258,7 @@ class _Sketcher:
     def op_label(self, node: int) -> Label:
         """× or tanh; with a number or a weight: 1−, ×0.9, max 0."""
         op, args = self.graph.nodes[node].op, self.graph.nodes[node].args
-        glyph = GLYPHS[op]
+        glyph = OPS[op].glyph
         fixed = [a for a in args if a in self.fixed]
         if not fixed:
             return plain(glyph)
@@ -355,8 +344,8 @@ class _Sketcher:
             return (Run("−"), *(inner if simple else _bracketed(inner))), False
         fixed = [a for a in args if a in self.fixed]
         if not fixed:
-            return (Run(GLYPHS[op]), *_bracketed(inner)), True
-        text, glyph = self.fixed_text(fixed[0]), GLYPHS[op]
+            return (Run(OPS[op].glyph), *_bracketed(inner)), True
+        text, glyph = self.fixed_text(fixed[0]), OPS[op].glyph
         if op in ("maximum", "minimum"):
             return (Run(f"{glyph}("), *inner, Run(", "), *text, Run(")")), True
         inner = inner if simple or op == "add" else _bracketed(inner)
@@ -375,12 +364,12 @@ class _Sketcher:
         op = OPS[item.op]
         if op.symbol and op.arity == 2:
             return (
-                Run("("), *parts[0], Run(f" {GLYPHS[item.op]} "), *parts[1], Run(")")
+                Run("("), *parts[0], Run(f" {op.glyph} "), *parts[1], Run(")")
             )  # fmt: skip
         if item.op == "neg":
             return (Run("−"), *parts[0])
         inner = [run for part in parts for run in (Run(", "), *part)][1:]
-        return (Run(f"{GLYPHS.get(item.op, item.op)}("), *inner, Run(")"))
+        return (Run(f"{op.glyph}("), *inner, Run(")"))
 
     def below(self, node: int) -> set[int]:
         """A node and all it depends on."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ...language.graph import Graph
 from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
-from ...language.ops import Op
+from ...language.ops import OPS, Op
 from ...language.order import statements
 from .captions import Teller
 from .lanes import JOIN, Plan
@@ -21,7 +21,7 @@ from .layout import Layout
 from .live import Live, Row
 from .moment import Moment
 from .picture import Picture
-from .sketch import GLYPHS, RESULTS
+from .sketch import RESULTS
 from .strips import STYLE, chips, panel
 from .svg import body, document, lit_picture, spans
 from .text import Label, Run, as_text, number, symbol, width
@@ -210,7 +210,7 @@ class _LabelWriter(EquationWriter):
 
     def matrix(self, weight: str, columns: str | None) -> str:
         text = self.mark((Run("W", True), *_lowered(weight)))
-        return f"{GLYPHS[columns]}({text})" if columns else text
+        return f"{OPS[columns].glyph}({text})" if columns else text
 
     def product(self, matrix: str, operand: str, bias_of: str | None) -> str:
         bias = ""
@@ -225,11 +225,11 @@ class _LabelWriter(EquationWriter):
         if op.name == "neg":
             return f"−{parts[0]}"
         if op.symbol:
-            sign = "*" if op.name == "mul" else GLYPHS[op.name]
+            sign = "*" if op.name == "mul" else op.glyph
             return f"{parts[0]} {sign} {parts[1]}"
         if op.name == "identity":
             return parts[0]
-        glyph = {"abs": "abs"}.get(op.name) or GLYPHS.get(op.name, op.name)
+        glyph = op.name if op.name == "abs" else op.glyph  # whose bars hold nothing
         return f"{glyph}({', '.join(parts)})"
 
     def scaled(self, parts: list[str]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...language.expand import expanded
 from ...language.graph import AFFINE, Graph
 from ..inspection import Inspection, described_beside, saturation_beside
 from .app import STATIC
@@ -134,6 +135,8 @@ def _layer(graph: Graph, weights: nn.Module) -> dict[str, Any]:
 
 
 def _graph(graph: Graph) -> dict[str, Any]:
+    """As the page's engine takes it, which knows the primitive operations alone."""
+    graph = expanded(graph)
     return {
         "nodes": [
             {
