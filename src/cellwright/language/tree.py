@@ -15,7 +15,7 @@ from typing import Any, overload
 from torch import Tensor
 
 from .builder import Builder
-from .cell import Cell, Signature
+from .cell import Cell, Signature, label_of
 from .errors import CellError
 from .evaluate import evaluate
 from .graph import Graph, Size
@@ -136,7 +136,6 @@ class _TreeSignature(Signature):
         arity: int | None,
     ) -> None:
         self.arity = arity
-        self.children: tuple[str, ...] = ()
         super().__init__(function, inputs, given)
 
     def _check(self, parameters: list[inspect.Parameter]) -> None:
@@ -277,8 +276,7 @@ def tree_cell(
 
     def decorate(function: Callable[..., Any]) -> TreeCell:
         doc = inspect.getdoc(function) or ""
-        named = function.__name__.isidentifier()  # a lambda is not
-        label = function.__name__ if named else "node"
+        label = label_of(function, "node")
         return TreeCell(
             function, arity=arity, declared=states, label=label, doc=doc, inputs=inputs
         )
