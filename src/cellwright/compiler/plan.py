@@ -20,7 +20,6 @@ from .differentiate import OUTPUT, VectorJacobian, differentiate, recorded_name
 from .program import AXES, EVERY, Array, Gradient, Program, Reduction, View
 from .stages import PANEL, Binding, Stage, Step, make_stages, runs
 
-
 MOST_NODES = 1_000  # a stage of so many reads and keeps no more than the core takes
 
 
