@@ -113,7 +113,7 @@ class Builder:
     def size(self, what: str, size: Any) -> Size:
         """A size as Python has it: a count of units, or the name of one."""
         whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
-        if whole and size > 0:
+        if whole and int(size) > 0:
             return int(size)
         if isinstance(size, str) and size.isidentifier():
             return size

@@ -128,12 +128,16 @@ class Cell:
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         """For notebooks: the equations over the picture."""
+        from ..look.diagram import DrawingError
         from ..look.formula import mathml
 
-        picture = self.diagram().svg
+        shown = {"text/plain": repr(self), "text/latex": self._repr_latex_()}
+        try:
+            picture = self.diagram().svg
+        except DrawingError:  # too large for one: the equations alone
+            return {**shown, "text/html": mathml(self)}
         return {
-            "text/plain": repr(self),
-            "text/latex": self._repr_latex_(),
+            **shown,
             "text/html": f"{mathml(self)}<div>{picture}</div>",
             "image/svg+xml": picture,
         }

@@ -153,12 +153,13 @@ def _of_one_value(
     graph: Graph, factor: Polynomial
 ) -> tuple[str | None, float, float] | None:
     """(name, constant, slope) of a factor that follows one named value, or none."""
+    names: dict[tuple[int, ...], str] = {
+        (number,): name for name, number in reversed(graph.names)
+    }
     constant = factor.get((), 0.0)
-    others = {key: slope for key, slope in factor.items() if key}
-    if not others:
-        return None, constant, 0.0
-    names = {number: name for name, number in reversed(graph.names)}
-    ((key, slope), *more) = others.items()
-    if more or len(key) > 1 or key[0] not in names:
-        return None
-    return names[key[0]], constant, slope
+    match [(key, slope) for key, slope in factor.items() if key]:
+        case []:
+            return None, constant, 0.0
+        case [(key, slope)] if key in names:
+            return names[key], constant, slope
+    return None
