@@ -51,7 +51,7 @@ enum class Access : int32_t {
     previous,  // its predecessor's row, or its row of the initial array
 };
 
-constexpr int kMaxViews = 64;  // of a stage
+constexpr int kMaxViews = 2048;  // of a stage
 
 constexpr int32_t kEach = -1;
 

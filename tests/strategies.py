@@ -125,12 +125,22 @@ class _Draft:
         self.values.append(name)
 
     def gate(self, number: int) -> None:
-        inner = self.affine()
+        waiting = [value for value in self.values if value[0] == "a"]
+        apart = waiting and self.draw(st.integers(0, 2)) == 0
+        inner = self.one_of(waiting) if apart else self.affine()
         if self.draw(st.booleans()):
             inner += f" {self.one_of('+-')} {self.diagonal()}"
         if self.draw(st.integers(0, 3)) == 0:
             inner = self.one_of(_SAFE).format(f"({inner})")
         self.add(f"g{number}", f"{self.one_of(_ACTIVATIONS)}({inner})")
+
+    def again(self, number: int) -> None:
+        """An affine for later lines to read; or a line written a second time."""
+        lines = [line for line in self.lines if "name(" not in line]
+        if self.draw(st.booleans()):
+            self.add(f"a{number}", self.affine())
+        else:
+            self.add(f"b{number}", self.one_of(lines).split(" = ", 1)[1])
 
     def mixture(self, number: int) -> None:
         if self.draw(st.booleans()):
@@ -144,24 +154,31 @@ class _Draft:
 
 
 @st.composite
-def sources(draw: Any) -> str:
-    """The text of a cell's function `random_cell`, of 1–3 states and 1–8 gates."""
+def sources(draw: Any, unread: bool = False) -> str:
+    """The text of a cell's function `random_cell`, of 1–3 states and 1–8 gates.
+
+    Args:
+        unread: leave values in it that nothing reads.
+    """
     states = ["h", "c", "m"][: draw(st.integers(1, 3))]
-    inits = [draw(st.sampled_from(["", "=0.5", "=-1"])) for _ in states]
+    inits = [draw(st.sampled_from(["", "=0.5", "=0", "=-1"])) for _ in states]
     inits.sort(key=bool)  # Python: arguments with defaults come last
     draft = _Draft(draw, list(states))
     for number in range(draw(st.integers(1, 8))):
         draft.gate(number)
         if draw(st.booleans()):
             draft.mixture(number)
+        if draw(st.integers(0, 2)) == 0:
+            draft.again(number)
     results = []
     for number, state in enumerate(states):
         gate = draft.one_of(draft.values[len(states) :])
         other = draft.one_of(draft.values)
         draft.lines.append(f"    s{number} = {gate} * {state} + 0.5 * {other}")
         results.append(f"s{number}")
-    unread = [v for v in draft.values if not _is_read(v, draft.lines)]
-    draft.lines += [f"    s0 = s0 + 0.1 * {v}" for v in unread]
+    if not unread:
+        left = [v for v in draft.values if not _is_read(v, draft.lines)]
+        draft.lines += [f"    s0 = s0 + 0.1 * {v}" for v in left]
     if draw(st.integers(0, 3)) == 0:  # an output that is no state
         results.insert(0, f"{results[0]} * {draft.values[-1]}")
     arguments = ", ".join(s + i for s, i in zip(states, inits, strict=True))

@@ -14,7 +14,7 @@ from cellwright.look.detectors import (
     mutual_information,
     position_in_line,
 )
-from cellwright.look.saturation import saturation
+from cellwright.look.saturation import implied_memory, saturation
 
 
 def string(classes) -> str:
@@ -59,4 +59,7 @@ def test_saturation_by_hand():
     found = saturation(gate)
     np.testing.assert_allclose(found.low, [1, 0, 0])
     np.testing.assert_allclose(found.high, [0, 0.5, 1])
-    np.testing.assert_allclose(found.memory, [1 / 0.975, 1 / 0.275, np.inf])
+    np.testing.assert_allclose(
+        implied_memory(found.mean), [1 / 0.975, 1 / 0.275, np.inf]
+    )
+    assert implied_memory(np.array([1.5]))[0] == np.inf

@@ -4,12 +4,26 @@ import copy
 import math
 import os
 import pickle
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 import cellwright as cw
-from cellwright import cell, sigmoid, tanh, where
+from cellwright import cell, sigmoid, tanh, total, tree_cell, where
+from cellwright.language import OPS, printer
+from cellwright.language.builder import Builder
+from cellwright.language.evaluate import evaluate
+from cellwright.nn.regularise import (
+    Regularisers,
+    in_evaluation,
+    in_training,
+    masks_of,
+)
+from cellwright.nn.weights import CellWeights
 from oracles import assert_close, normal, randomise
 
 ZOO = sorted(cw.cells.all())
@@ -147,11 +161,107 @@ def input_as_output(W, x, h):
     return x, tanh(W.a(h, x))
 
 
+def default_before_none(W, x, h=1.0, c=0.0, m=-math.inf, n=5e-324, o=-0.0, p=1e300):
+    v = W.f(h, x)
+    return tanh(v) * c, tanh(W.g(c)), cw.maximum(m, v), n + h, o - h, p * tanh(v)
+
+
+def defaults_and_sizes(W, x, h: 4 = 1.0, c: "memory_size" = 0.0):  # noqa: F821
+    return tanh(W.f(h, x, size=4)), tanh(W.g(c, size="memory_size"))
+
+
+def default_of_x(W, x=None, h=0.5):
+    return tanh(W.f(h, x))
+
+
+def order_of_two_uses(W, x, h, c):
+    a, b = W.a(x), cw.identity(W.a(x))  # the second is read on an earlier line
+    return tanh(a) + 0.3 * tanh(W.b(b)), sigmoid(b + b)
+
+
+def order_of_an_operand(W, x, h):
+    return tanh(W.a(h) - W.a(0.5 * h) + W.b(x))
+
+
+def two_uses_of_a_states_name(W, x, h):
+    early = W.h(0.5 * h)
+    return tanh(W.h(h) + 0.5 * early)
+
+
+def one_affine_of_two_gates(W, x, h):
+    a = W.a(h)
+    return sigmoid(a + W.b(x)) * tanh(a)
+
+
+def dead_reader(W, x, h):
+    a = W.a(h, x)
+    sigmoid(a) * 2, a + 1
+    return tanh(a)
+
+
+def dead_weight_under_a_name(W, x, h):
+    cw.name("f", 0.5 * h), W.f(x)
+    return tanh(W.g(h, x))
+
+
+def named_leaves(W, x, h):
+    p, old = cw.name("gain", W.vector("p")), cw.name("old", h)
+    return tanh(W.f(old, cw.name("new", x)) * p + W.p * h)
+
+
+def named_condition(W, x, h):
+    v = W.a(h, x)
+    up = cw.name("up", v > 0)
+    return where(up, v, 0.5 * h) + where(up, h, -v)
+
+
+def words_of_python(W, x, h):
+    v = cw.name("lambda", W.f(h, x) * h)
+    return tanh(v + W.vector("class", init=0.5) * h + W.vector("for") * h)
+
+
+def state_called_inf(W, x, h, inf=-math.inf):
+    bounded = cw.minimum(inf, math.inf)
+    return tanh(W.f(h, x)) * bounded, cw.maximum(inf, -math.inf)
+
+
+def names_that_python_normalises(W, x, h):
+    return tanh(cw.name("\ufb01", W.a(h, x) * h) + W.vector("\ufb01x") * h)
+
+
+HALF = np.float64(0.5)
+
+
+def numpy_numbers(W, x, h: np.int64(4) = HALF):
+    a = cw.layer_norm(W.a(h, x, size=np.int64(4)), eps=np.float64(0.1), heads=2)
+    return tanh(a * np.float32(0.25) + cw.layer_norm(h, eps=1))
+
+
+def every_option(W, x, h):
+    a = W.a(h, x, columns=cw.softmax, bias=math.inf)
+    return tanh(a + W.b(h, columns=cw.layer_norm, bias=-2, heads=2))
+
+
+def deeper_than_a_line(W, x, h):
+    v = W.a(h, x)
+    for _ in range(300):
+        v = tanh(0.9 * v)
+    for _ in range(300):
+        v = v + 0.1 * h
+    for _ in range(150):
+        v = 1 - (h - v)
+    return v
+
+
 EVERYTHING = [
     initial_values, sizes, weights, vectors_alone, comparisons, arithmetic, numbers,
     over_units, explicit_names, read_twice_unnamed, extra_output, shared,
     names_like_functions, names_like_arguments, states_like_functions, no_state,
-    swapped_states, input_as_output,
+    swapped_states, input_as_output, default_before_none, defaults_and_sizes,
+    default_of_x, order_of_two_uses, order_of_an_operand, two_uses_of_a_states_name,
+    one_affine_of_two_gates, dead_reader, dead_weight_under_a_name, named_leaves,
+    named_condition, words_of_python, state_called_inf, names_that_python_normalises,
+    numpy_numbers, every_option, deeper_than_a_line,
 ]  # fmt: skip
 
 
@@ -164,6 +274,205 @@ def test_every_construct_prints_and_parses_to_an_equal_graph(function):
     assert again.to_text() == text
     assert again.names == graph.names
     assert again.explicit == graph.explicit
+    assert repr(again.states) == repr(graph.states)  # == has 0.0 equal to -0.0
+
+
+@pytest.mark.parametrize("function", EVERYTHING, ids=lambda f: f.__name__)
+def test_a_bound_construct_prints_and_parses_under_the_same_names(function):
+    graph = cell(function).graph
+    bound = graph.bind(**dict.fromkeys(graph.size_names, 4))
+    assert cw.Graph.from_text(bound.to_text()) == bound
+    assert bound.names == graph.names
+
+
+def test_names_follow_the_printed_lines():
+    names = dict(cell(order_of_two_uses).graph.names)
+    assert sorted(names) == ["a", "a.2", "b", "c", "h"]
+    graph = cell(order_of_two_uses).graph
+    assert graph.nodes[names["a"]].op == "identity"  # its line comes first
+    graph = cell(two_uses_of_a_states_name).graph
+    assert graph.values["h"] == graph.updates[0]
+    assert graph.nodes[graph.values["h.2"]].op == "affine"
+    assert "f" in [w.name for w in cell(dead_weight_under_a_name).graph.weights]
+    graph = cell(dead_reader).graph
+    assert graph.nodes[graph.values["a"]].op == "tanh"
+
+
+@tree_cell(arity=2, states=("h", "c"))
+def pair(W, x, left, right):
+    f = sigmoid(W.f(left.h, right.h, x))
+    return tanh(f * left.c + W.f(right.h, left.h, x)), f * right.c
+
+
+@tree_cell(arity=2)
+def words(W, x, inf, total):
+    return tanh(W.a(inf.h, total.h, x) + cw.minimum(math.inf, W.b(x)))
+
+
+@tree_cell
+def sums(W, x, child, *, scale=0.3):
+    s = W.s(child.h)
+    gate = total(sigmoid(s) * child.h)
+    return tanh(W.a(gate, x) + scale * total(s))
+
+
+OTHERS = {
+    "pair": pair,
+    "words": words,
+    "sums": sums,
+    "partial": sums.partial(scale=2.0),
+    "constant": cw.cells.lstm.replace(f=lambda v: 0.5),
+    "negative": cw.cells.lstm.replace(f=lambda v: -(0 * v + sigmoid(v))),
+    "several": cw.cells.lstm.replace(f=lambda v: 1.2 * sigmoid(v) - 0.1, g=cw.relu),
+}
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *sorted(cw.cells.all_of_trees())])
+def test_trees_and_cells_made_of_others_print_and_parse(name):
+    graph = OTHERS.get(name, cw.cells.all_of_trees().get(name)).graph
+    again = cw.Graph.from_text(graph.to_text())
+    assert again == graph
+    assert again.to_text() == graph.to_text()
+
+
+def test_minus_a_number_is_the_number_that_is_written():
+    """`-0.5` is how a text says both, and the number is what it reads."""
+
+    def quarter(W, x, h: 3):
+        return tanh(W.a(h, x, size=3)) * 0.25
+
+    builder = Builder("minus")
+    x, h = builder.add_input("x", "input_size"), builder.add_state("h", 3, 0.0)
+    number = builder.apply(OPS["neg"], [builder.constant(-0.25)])
+    affine = builder.affine("a", (h, x), size=3)
+    gate = builder.apply(OPS["tanh"], [affine])
+    graph = builder.finish((builder.apply(OPS["mul"], [gate, number]),))
+    assert graph == cell(quarter).graph
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "mgu", "slstm", "star"])
+def test_regularised_steps_print_and_parse(name):
+    options = {"recurrent_dropout": 0.1, "zoneout": {"c": 0.1, "h": 0.3}}
+    found = cw.cells.get(name)
+    states = {s.name for s in found.states}
+    options["zoneout"] = {n: p for n, p in options["zoneout"].items() if n in states}
+    layer = cw.Recurrent(found, 3, 4, **options)
+    wanted = Regularisers(**options)
+    masks = masks_of(layer.graphs[0], wanted)
+    for graph in (
+        in_training(layer.graphs[0], masks),
+        in_evaluation(layer.graphs[0], masks),
+    ):
+        assert cw.Graph.from_text(graph.to_text()) == graph
+
+
+def test_a_pickled_layer_records_the_same_values_under_the_same_names():
+    layer = cw.Recurrent(cell(order_of_an_operand), 3, 4, dtype=torch.float64)
+    again = pickle.loads(pickle.dumps(layer))
+    x = normal(2, 1, 3, seed=1)
+    with cw.record(layer) as values:
+        layer(x)
+    with cw.record(again) as others:
+        again(x)
+    assert {"0.a", "0.a.2", "0.b", "0.h"} <= set(values)
+    assert set(values) == set(others)
+    for key in values:
+        assert torch.equal(values[key], others[key]), key
+    assert not torch.equal(values["0.a"], values["0.a.2"])
+
+
+# -- what cannot be said in text is refused when it is made -------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda W, x, h=math.nan: tanh(W.a(h, x)), r"h is a number.*received nan"),
+        (lambda W, x, h=10**400: tanh(W.a(h, x)), r"h is a number.*received 1000"),
+        (lambda W, x, h: tanh(W.a(h, x)) * 10**400, r"constant.*received 1000"),
+        (lambda W, x, h: tanh(W.a(h, x, bias=math.nan)), r"W\.a's bias.*nan"),
+        (lambda W, x, h: tanh(W.a(h, x, bias="1.0x")), r"W\.a's bias.*1\.0x"),
+        (lambda W, x, h: tanh(W.a(x)) * W.vector("p", init=math.nan), "init.*nan"),
+        (lambda W, x, h: cw.layer_norm(W.a(x), eps=math.nan), "eps.*received nan"),
+        (lambda W, x, h: tanh(W.a(h, x, size=0)), "size of W.a.*received 0"),
+        (lambda W, x, h: tanh(W.a(h, x, size="a b")), "size of W.a.*received 'a b'"),
+        (lambda W, x, h: tanh(getattr(W, "lambda")(h, x)), "printed form.*is refused"),
+        (lambda W, u, x: tanh(W.a(u) + W.b(x)), "the input x.*received.*'x'"),
+        (lambda w, x, W: tanh(w.a(W, x)), "weights are called W.*received.*'W'"),
+    ],
+)
+def test_a_cell_that_has_no_text_is_refused_when_it_is_made(function, words):
+    with pytest.raises(cw.CellError, match=words) as caught:
+        cell(function)
+    assert "test_graph_text.py" in str(caught.value)
+
+
+def test_a_tree_that_has_no_text_is_refused_when_it_is_made():
+    with pytest.raises(cw.CellError, match=r"printed form.*is refused"):
+
+        @tree_cell(states=("h", "class"))
+        def node(W, x, child):
+            return tanh(W.a(total(child.h), x)), W.b(total(getattr(child, "class")))
+
+
+def test_a_text_that_says_another_graph_is_refused(monkeypatch):
+    """Whatever the printer gets wrong shows when a cell is made."""
+    monkeypatch.setattr(printer, "_number", lambda value: "7")
+    with pytest.raises(cw.CellError, match=r"printed form.*is another cell"):
+        cell(lambda W, x, h: tanh(W.a(h, x)) * 0.5)
+    with pytest.raises(cw.CellError, match=r"printed form.*is another cell"):
+        cw.cells.lstm.replace(f=lambda v: 0.25 * v)
+
+
+# -- texts of released versions ------------------------------------------------------
+
+RELEASED = ["# cellwright cell" + part for part in
+            (Path(__file__).parent / "printed_cells.txt").read_text("utf-8")
+            .split("# cellwright cell")[1:]]  # fmt: skip
+
+
+def python_function(text):
+    """The text as the Python that it is."""
+    scope = {n: getattr(cw, n) for n in cw.__all__} | {"inf": math.inf}
+    scope["tree_cell"] = lambda **options: lambda function: function
+    exec(text, scope)
+    return scope[re.search(r"def (\w+)", text)[1]]
+
+
+@pytest.mark.parametrize("text", RELEASED, ids=lambda t: re.search(r"def (\w+)", t)[1])
+def test_a_text_of_version_0_1_is_read_and_computes_what_it_says(text):
+    graph = cw.Graph.from_text(text)
+    assert cw.Graph.from_text(graph.to_text()) == graph
+    bound = graph.bind(**dict.fromkeys(graph.size_names, 4))
+    W = randomise(CellWeights(bound, 4, dtype=torch.float64))
+    seeds = iter(range(1, 99))
+    inputs = {i.name: normal(2, int(i.size), seed=next(seeds)) for i in bound.inputs}
+    labels = [n.label for n in bound.nodes if n.op == "state"]
+    sizes = {n.label: int(n.size) for n in bound.nodes if n.op == "state"}
+    rows = (2, 1) if bound.many else (2,)
+    states = {name: normal(*rows, sizes[name], seed=next(seeds)) for name in labels}
+    if bound.many:
+        inputs = {name: value[:, None] for name, value in inputs.items()}
+    found = bound.results(evaluate(bound, W, inputs, states))
+    arguments = list(states.values())
+    if bound.children:
+        arguments = [
+            SimpleNamespace(**{s.name: states[f"{c}.{s.name}"] for s in bound.states})
+            for c in bound.children
+        ]
+    x, named = inputs.pop("x"), inputs
+    expected = python_function(text)(W, x, *arguments, **named)
+    found, expected = (v if isinstance(v, tuple) else (v,) for v in (found, expected))
+    for value, by_python in zip(found, expected, strict=True):
+        assert_close(value, by_python)
+
+
+def test_names_of_a_released_text_follow_its_lines():
+    """As version 0.1 gave them, when it read its own text."""
+    named = {re.search(r"def (\w+)", t)[1]: cw.Graph.from_text(t) for t in RELEASED}
+    assert [n for n, _ in named["moved_order"].names] == ["w1", "c", "w1.2", "w2", "h"]
+    assert [n for n, _ in named["moved_names"].names] == ["a", "b", "a.2", "h"]
+    assert [n for n, _ in named["unread"].names] == ["b", "c", "a", "h"]
 
 
 def test_named_inputs_print_and_parse():

@@ -1,7 +1,10 @@
 """The cell language: what it records, what it names, and how it answers misuse."""
 
+import importlib
 import inspect
 import math
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -1247,3 +1250,103 @@ def test_loading_says_what_is_missing_or_wrong(tmp_path):
     path.write_text("x = 1\n")
     with pytest.raises(cw.CellError, match="no cell"):
         cw.load_cell(str(path))
+
+
+@pytest.mark.parametrize("folder", ["my.pyproject", ".pyenv", "a.py", "b.py:c", "d:e"])
+def test_a_cell_is_found_in_a_folder_of_any_name(tmp_path, folder):
+    path = tmp_path / folder / "cells.py"
+    path.parent.mkdir()
+    path.write_text(_FILE)
+    assert cw.load_cell(f"{path}:mine").graph == cw.cells.rnn.graph
+    assert cw.cells.get(str(path)).graph == cw.cells.rnn.graph
+    with pytest.raises(cw.CellError, match=r"no such file; received '.*other\.py'"):
+        cw.load_cell(f"{path.parent}/other.py:mine")
+
+
+def test_the_drive_of_a_path_is_no_name():
+    """A path of Windows has a colon; only the last one after `.py` ends the file."""
+    for reference in (r"C:\x\cells.py:mine", r"C:\x\cells.py"):
+        with pytest.raises(cw.CellError, match=r"received 'C:.*cells\.py', expected"):
+            cw.load_cell(reference)
+
+
+def _beside(folder, name, helper):
+    """A cell file whose neighbours, a module and a package, say its activation."""
+    (folder / "parts").mkdir(parents=True)
+    (folder / "parts" / "__init__.py").write_text("from . import inner\n")
+    (folder / "parts" / "inner.py").write_text(f"from cellwright import {helper}\n")
+    (folder / "helper.py").write_text(f"from parts.inner import {helper} as act\n")
+    file = folder / f"{name}.py"
+    file.write_text(
+        "from cellwright import cell\nfrom helper import act\n\n@cell\n"
+        "def mine(W, x, h):\n    return act(W.h(h, x))\n"
+    )
+    return f"{file}:mine"
+
+
+def test_a_cell_file_imports_its_neighbours_and_no_other_files(tmp_path, monkeypatch):
+    """As under `python FILE.py`, whatever other files have called theirs."""
+    first = _beside(tmp_path / "one", "cells", "tanh")
+    second = _beside(tmp_path / "two", "cells", "relu")
+    stranger = types.ModuleType("helper")
+    stranger.act = sigmoid
+    monkeypatch.setitem(sys.modules, "helper", stranger)
+    before, path = dict(sys.modules), list(sys.path)
+    for _ in range(2):
+        assert cw.load_cell(first).graph == cw.cells.rnn.graph
+        assert cw.load_cell(second).graph == cw.cells.rnn_relu.graph
+    assert sys.path == path
+    assert sys.modules["helper"] is stranger
+    assert set(sys.modules) == set(before)
+
+
+def test_a_module_that_is_loaded_from_there_is_the_same_one(tmp_path, monkeypatch):
+    """A script beside the cell's file shares its modules with it."""
+    reference = _beside(tmp_path / "one", "cells", "tanh")
+    monkeypatch.syspath_prepend(str(tmp_path / "one"))
+    own = importlib.import_module("helper")
+    try:
+        assert cw.load_cell(reference).graph == cw.cells.rnn.graph
+        assert sys.modules["helper"] is own
+        assert "parts.inner" in sys.modules
+    finally:
+        for name in ("helper", "parts", "parts.inner"):
+            del sys.modules[name]
+
+
+def test_neighbours_are_forgotten_after_a_failure(tmp_path):
+    reference = _beside(tmp_path / "one", "cells", "tanh")
+    (tmp_path / "one" / "cells.py").write_text("import helper\n1 / 0\n")
+    path = list(sys.path)
+    with pytest.raises(cw.CellError, match="ZeroDivisionError"):
+        cw.load_cell(reference)
+    assert sys.path == path
+    assert not {"helper", "parts", "parts.inner"} & set(sys.modules)
+
+
+def test_a_module_named_as_a_library_is_no_reason_to_load_that_again(tmp_path):
+    path = tmp_path / "my_cells.py"
+    path.write_text(_FILE)
+    for name in ("cellwright", "torch", "json", "__main__"):
+        (tmp_path / f"{name}.py").write_text("1 / 0\n")
+    kept = {n: sys.modules[n] for n in ("cellwright", "torch", "json", "__main__")}
+    assert cw.load_cell(f"{path}:mine").graph == cw.cells.rnn.graph
+    assert {n: sys.modules[n] for n in kept} == kept
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("import sys\nsys.exit(3)\n", r"my_cells\.py\] ended the program.*exit\(3\)"),
+        ("raise SystemExit\n", r"my_cells\.py\] ended the program"),
+        ("raise ValueError('one\\ntwo')\n", r"failed while.*ValueError: one$"),
+        ("def f(:\n", r"failed while it was loaded: SyntaxError"),
+        ("def f(): f()\nf()\n", r"failed while it was loaded: RecursionError"),
+    ],
+)
+def test_a_cell_file_that_fails_or_exits_is_an_error_of_one_line(tmp_path, body, words):
+    path = tmp_path / "my_cells.py"
+    path.write_text(body)
+    with pytest.raises(cw.CellError, match=words) as caught:
+        cw.load_cell(f"{path}:mine")
+    assert "\n" not in str(caught.value)

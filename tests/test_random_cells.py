@@ -67,8 +67,8 @@ def test_the_recorded_graph_computes_what_the_function_computes(source):
             assert_near(found[name], expected[name], name, source)
 
 
-@examples
-@given(sources())
+@settings(examples, max_examples=300)
+@given(sources() | sources(unread=True))
 def test_printing_and_parsing_gives_an_equal_cell_that_runs_the_same(source):
     cell, layer, leaves = make(source)
     again = cw.Cell.from_text(cell.to_text())

@@ -178,6 +178,37 @@ def test_saturation_of_two_models_side_by_side(opened: Page, inspection: Inspect
     assert [number_in(t) for t in titles] == pytest.approx(mean.tolist(), abs=1e-3)
 
 
+def test_the_memory_is_told_of_the_gate_that_keeps(
+    opened: Page, inspection: Inspection
+):
+    open_tab(opened, "Saturation")
+    for gate in inspection.saturation():
+        card = opened.locator(".gate").filter(
+            has=opened.locator("strong", has_text=re.compile(f"^{gate['key']}$"))
+        )
+        told = card.first.get_by_text("Implied memory")
+        if not gate["key"].endswith(".f"):
+            expect(told).to_have_count(0)
+            continue
+        mean = inspection.values(gate["key"]).mean(0, dtype="float64")
+        longest, unit = 1 / (1 - mean.max()), mean.argmax()
+        shown = f"{longest:.{0 if longest >= 10 else 2}f}"
+        expect(told).to_contain_text("The old c is multiplied by f")
+        expect(told).to_contain_text(f"unit {unit}: {shown}")
+
+
+def test_the_memory_of_leaky_units_is_a_number(
+    page: Page, tmp_path: Path, serve_routes: Callable
+):
+    run = make_run(tmp_path, "leaky_rnn", layers=1)
+    leaky = Inspection(run, run.held_out_text(20), steps=20)
+    page.goto(serve_routes(InspectServer(leaky, None).routes()))
+    open_tab(page, "Saturation")
+    expect(page.get_by_text("The old h is multiplied by 0.9")).to_contain_text(
+        "is 10 steps"
+    )
+
+
 def test_gradient_flow_says_its_half_life(opened: Page, inspection: Inspection):
     open_tab(opened, "Gradient flow")
     flow = inspection.flow()

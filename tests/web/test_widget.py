@@ -41,7 +41,7 @@ def test_the_views_draw_in_a_notebook(page: Page, tmp_path: Path):
         page.get_by_role("tab", name=name).click()
         expect(page.get_by_role("alert").filter(has_text=" ")).to_have_count(0)
     gates = json.loads(widget.report)["json"]["saturation"]
-    assert set(gates) == {"run", "beside"}
+    assert set(gates) == {"run", "beside", "constant"}
     expect(page.locator(".gate")).to_have_count(2 * len(gates["run"]))
 
     page.get_by_role("tab", name="Text").click()

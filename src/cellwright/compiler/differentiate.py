@@ -6,12 +6,13 @@ where that is no state) to those of the old states, the inputs and every weight.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..language import OPS, Graph, Node
 from ..language.builder import Builder
-from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED, per_child
+from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED
 from ..language.ops import sum_
 from ..language.trace import Traced
 
@@ -71,6 +72,7 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     builder = Builder(graph.name)
     builder.children, builder.many = graph.children, graph.many
     builder.nodes = list(graph.nodes)
+    builder.most = math.inf  # the bound is on what a user writes
     found: dict[int, int] = {}  # node -> its cotangent
     extra = [(recorded_name(number), number) for number in recorded]
     for name, number in [*_seeds(graph), *extra]:
@@ -130,10 +132,8 @@ def _accumulate(
     """Add to a node's cotangent, summed over the units, or children, it went to."""
     if builder.nodes[number].size == 1 and builder.nodes[cotangent].size != 1:
         cotangent = builder.apply(sum_, (cotangent,))
-    if builder.many:
-        of_child = per_child(builder.nodes, True)
-        if of_child[cotangent] and not of_child[number]:
-            cotangent = builder.total(cotangent)
+    if builder.per_child(cotangent) and not builder.per_child(number):
+        cotangent = builder.total(cotangent)
     if number in found:
         cotangent = builder.apply(OPS["add"], (found[number], cotangent))
     found[number] = cotangent

@@ -8,6 +8,7 @@ rest is saved, or computed again from the states for a whole chunk of steps at a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from ..language.graph import AFFINE, COTANGENT
 from .differentiate import OUTPUT, VectorJacobian, differentiate, recorded_name
 from .program import AXES, EVERY, Array, Gradient, Program, Reduction, View
 from .stages import PANEL, Binding, Stage, Step, make_stages, runs
+
+MOST_NODES = 1_000  # a stage of so many reads and keeps no more than the core takes
 
 
 class PlanError(ValueError):
@@ -258,6 +261,7 @@ class _Backward:
         self._add_cotangents()
         self.replay = self._replay() if plan.recompute else []
         self.reductions: list[tuple[int, str]] = []  # cotangent, weight: summed rows
+        self.uses = Counter(a for node in self.vjp.nodes for a in node.args)
 
     def _replay(self) -> list[Stage]:
         """Stages that compute what was not saved, a chunk of levels at once: all old
@@ -412,24 +416,34 @@ class _Backward:
     def _panel(self, cotangent: int, affine: int | None = None) -> int:
         """The node that puts a cotangent into a panel: one for each cotangent."""
         operands = () if affine is None else self.graph.nodes[affine].args
-        for number, node in enumerate(self.step.nodes):
-            if node.op == PANEL and node.args == (cotangent,):
-                known = dict(node.attrs)["operands"]
-                attrs = (("operands", (*known, *operands)),)
-                self.step.nodes[number] = Node(PANEL, node.args, attrs, node.size)
-                return number
+        if cotangent in self.step.panel_nodes:
+            number = self.step.panel_nodes[cotangent]
+            node = self.step.nodes[number]
+            attrs = (("operands", (*node["operands"], *operands)),)
+            self.step.nodes[number] = Node(PANEL, node.args, attrs, node.size)
+            return number
         size = self.step.size(cotangent)
         return self.step.add(PANEL, (cotangent,), size, operands=operands)
 
     def _summands(self, number: int) -> list[int]:
-        """A number's gradient is a sum over units: taken with that over the rows."""
-        node = self.step.nodes[number]
-        if node.op == "sum":
-            return [node.args[0]]
-        inner = node.op == "add" and self.step.size(number) == 1
-        if inner and number >= len(self.graph.nodes):
-            return [s for a in node.args for s in self._summands(a)]
-        return [number]
+        """A number's gradient is a sum over units: taken with that over the rows.
+
+        A sum that something else reads too stays one summand: so no sum is taken apart
+        twice.
+        """
+        found, stack = [], [number]
+        while stack:
+            top = stack.pop()
+            node = self.step.nodes[top]
+            own = top == number or self.uses[top] == 1
+            inner = own and node.op == "add" and self.step.size(top) == 1
+            if node.op == "sum":
+                found.append(node.args[0])
+            elif inner and top >= len(self.graph.nodes):
+                stack.extend(reversed(node.args))
+            else:
+                found.append(top)
+        return found
 
     def _operands(self) -> list[int]:
         """Stores of the operands that stand nowhere: a gradient needs their rows."""
@@ -477,6 +491,11 @@ def unsupported(graph: Graph) -> str | None:
     for node in graph.nodes:
         if node.op in OPS and OPS[node.op].kind == "internal":
             return f"{node.op} is for derivatives"
+    if len(graph.nodes) > MOST_NODES:
+        return (
+            f"the step has {len(graph.nodes):,} operations, a program takes "
+            f"{MOST_NODES:,}"
+        )
     try:
         _check(graph)
     except PlanError as error:

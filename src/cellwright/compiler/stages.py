@@ -69,10 +69,13 @@ class Step:
     scratch: str = "rolling"
     panels: dict[int, tuple[int, int]] = field(default_factory=dict)
     many: bool = False
+    panel_nodes: dict[int, int] = field(default_factory=dict)  # cotangent → its PANEL
     _known_axes: list[bool] = field(default_factory=list)
 
     def add(self, op: str, args: tuple[int, ...], size: int, **attrs: object) -> int:
         self.nodes.append(Node(op, args, tuple(sorted(attrs.items())), size))
+        if op == PANEL:
+            self.panel_nodes[args[0]] = len(self.nodes) - 1
         return len(self.nodes) - 1
 
     def put(self, node: int, view: View, after: tuple[int, ...] = ()) -> int:
@@ -196,17 +199,15 @@ def _needed(step: Step, roots: Iterable[int], done: Iterable[int] = ()) -> list[
     """What has to be computed for the roots, arguments first."""
     found = set(done)
     order: list[int] = []
-
-    def visit(number: int) -> None:
-        if number in found:
-            return
-        found.add(number)
-        for arg in step.awaited(number):
-            visit(arg)
-        order.append(number)
-
-    for root in roots:
-        visit(root)
+    stack = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        number, complete = stack.pop()
+        if complete:
+            order.append(number)
+        elif number not in found:
+            found.add(number)
+            stack.append((number, True))
+            stack.extend((arg, False) for arg in reversed(list(step.awaited(number))))
     return order
 
 
@@ -222,7 +223,7 @@ def _schedule(
     def can_start(number: int, here: Iterable[int]) -> bool:
         node = step.nodes[number]
         if node.op == TRANSPOSED:
-            source = _panel_node(step, node.args[0])
+            source = step.panel_nodes[node.args[0]]
             return source in stage_of and source not in here
         return all(
             a in stage_of and not (node.op == AFFINE and a in here)
@@ -244,15 +245,6 @@ def _schedule(
         assert here, "a step's nodes must come in order"
         groups.append(group)
         pending = [n for n in pending if n not in here]
-
-
-def _panel_node(step: Step, cotangent: int) -> int:
-    """The node that puts an affine's cotangent into a panel."""
-    for number in range(len(step.nodes) - 1, -1, -1):
-        node = step.nodes[number]
-        if node.op == PANEL and node.args[0] == cotangent:
-            return number
-    raise AssertionError("a transposed product of a value that has no panel")
 
 
 def _make_panels(step: Step, groups: list[_Group], first: int) -> None:
@@ -416,12 +408,17 @@ class _Writer:
             for arg in node.args:
                 uses[arg] = uses.get(arg, 0) + 1
 
-        def leaves(number: int) -> list[int]:
-            node = nodes[number]
-            inner = node.op == "add" and number in self.members
-            if not inner or (number != top and uses.get(number, 0) != 1):
-                return [number]
-            return [x for arg in node.args for x in leaves(arg)]
+        def leaves(top: int) -> list[int]:
+            found, stack = [], [top]
+            while stack:
+                number = stack.pop()
+                node = nodes[number]
+                inner = node.op == "add" and number in self.members
+                if inner and (number == top or uses.get(number, 0) == 1):
+                    stack.extend(reversed(node.args))
+                else:
+                    found.append(number)
+            return found
 
         for top in reversed(self.group.members):
             if top in taken or nodes[top].op != "add":
@@ -483,9 +480,27 @@ class _Writer:
     # -- values
 
     def _obtain(self, number: int) -> Register:
-        if number not in self.registers:
-            self.registers[number] = self._compute(number)
+        """The register of a value, computed with all it reads; however deep that is."""
+        stack = [number]
+        while stack:
+            top = stack[-1]
+            missing = [a for a in self._read(top) if a not in self.registers]
+            if top in self.registers or not missing:
+                stack.pop()
+                if top not in self.registers:
+                    self.registers[top] = self._compute(top)
+            else:
+                stack.extend(reversed(missing))
         return self.registers[number]
+
+    def _read(self, number: int) -> tuple[int, ...]:
+        """The values that have to be in registers to compute one."""
+        step = self.step
+        here = number in self.members or number in self.stored
+        loaded = number in step.cotangents or (number in step.places and not here)
+        if loaded or step.nodes[number].op == TOTAL:
+            return ()
+        return step.values(number)
 
     def _compute(self, number: int) -> Register:
         node, step = self.step.nodes[number], self.step

@@ -6,13 +6,26 @@ graph, binding sizes, replacing a gate. So each check exists once.
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import CellError, SizeError, user_location
-from .graph import AFFINE, TOTAL, Graph, Input, Node, Size, State, Weight, per_child
+from .graph import (
+    AFFINE,
+    TOTAL,
+    Graph,
+    Input,
+    Node,
+    Size,
+    State,
+    Weight,
+    per_child_of,
+)
 from .ops import OPS, Op
+
+MOST_NODES = 10_000  # of one step: ten times the largest that was ever of use
 
 
 class Builder:
@@ -29,16 +42,20 @@ class Builder:
         self.many = False
         self.states_open = False  # a tree's states are found as they are read
         self.source: str | None = None  # overrides the caller's line, when replaying
+        self.most: float = MOST_NODES
         self._leaves: dict[tuple[str, str], int] = {}
+        self._of_child: list[bool] = []
 
     # -- leaves ----------------------------------------------------------------
 
     def add_input(self, name: str, size: Size) -> int:
+        size = self.size(name, size)
         self.inputs.append(Input(name, size))
         return self.leaf("input", "name", name, size)
 
     def add_state(self, name: str, size: Size, init: float) -> int:
-        self.states.append(State(name, size, float(init)))
+        size = self.size(name, size)
+        self.states.append(State(name, size, self.number(name, init)))
         return self.leaf("state", "name", name, size)
 
     def add_children(
@@ -46,7 +63,8 @@ class Builder:
     ) -> None:
         """Make it a tree's. Without `states` they are the ones that are read."""
         self.children, self.many = tuple(children), many
-        self.states = [State(name, size) for name, size in (states or {}).items()]
+        sizes = {name: self.size(name, size) for name, size in (states or {}).items()}
+        self.states = [State(name, size) for name, size in sizes.items()]
         self.states_open = states is None
 
     def child_state(self, child: str, name: str) -> int:
@@ -70,12 +88,39 @@ class Builder:
 
     def constant(self, value: Any) -> int:
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or value != value:  # NaN is no number to compute with
+        if not number:
             raise CellError(
                 f"[{self.where()}] a cell computes with values and Python numbers; "
                 f"received {value!r} ({type(value).__name__})"
             )
-        return self.leaf("constant", "value", float(value), 1)
+        return self.leaf("constant", "value", self.number("a constant", value), 1)
+
+    def number(self, what: str, value: Any) -> float:
+        """A number of the step as float64 has it: not NaN, not beyond its range."""
+        try:
+            found = float(value)
+        except CellError:  # a traced value says what it is
+            raise
+        except (OverflowError, TypeError, ValueError):
+            found = math.nan
+        if math.isnan(found):
+            raise CellError(
+                f"[{self.where()}] {what} is a number of float64; received "
+                f"{str(value)[:40]}, expected a number or an infinity"
+            )
+        return found
+
+    def size(self, what: str, size: Any) -> Size:
+        """A size as Python has it: a count of units, or the name of one."""
+        whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
+        if whole and int(size) > 0:
+            return int(size)
+        if isinstance(size, str) and size.isidentifier():
+            return size
+        raise SizeError(
+            f"[{self.where()}] the size of {what} is a count of units or a name for "
+            f"one; received {size!r}, expected such as 3 or 'memory_size'"
+        )
 
     def leaf(self, op: str, key: str, value: Any, size: Size) -> int:
         """One node for each leaf: a weight or a number may be written many times."""
@@ -85,8 +130,20 @@ class Builder:
         return self._leaves[op, repr(value)]
 
     def append(self, node: Node) -> int:
+        if len(self.nodes) >= self.most:
+            raise CellError(
+                f"[{self.where()}] a step is too long to compile; received more than "
+                f"{self.most:,} operations, expected at most that many. Is it a "
+                "loop over time? The layer does that one: a cell is a single step"
+            )
         self.nodes.append(node)
         return len(self.nodes) - 1
+
+    def per_child(self, number: int) -> bool:
+        """Whether a node has a value for each child, rather than one for the node."""
+        for node in self.nodes[len(self._of_child) :]:
+            self._of_child.append(per_child_of(node, self._of_child, self.many))
+        return self._of_child[number]
 
     # -- weights ---------------------------------------------------------------
 
@@ -94,7 +151,8 @@ class Builder:
         self, name: str, kind: str, size: Size = 1, init: float | None = None
     ) -> int:
         """A weight vector or scalar, used element by element."""
-        init = None if init is None else float(init)
+        init = None if init is None else self.number(f"W.{name}'s init", init)
+        size = self.size(f"W.{name}", size)
         self._declare(
             Weight(name, kind, size, bias=False, init=init, source=self.line())
         )
@@ -118,8 +176,9 @@ class Builder:
             )
         for arg in args:
             self._check_operand(name, self.nodes[arg])
+        size = self.size(f"W.{name}", size)
         operands = tuple(self.nodes[a].size for a in args)
-        init = None if isinstance(bias, bool) else float(bias)
+        init = None if isinstance(bias, bool) else self.number(f"W.{name}'s bias", bias)
         self._check_heads(name, (size, *operands), heads)
         made_by = None if columns is None else self._check_columns(name, columns)
         self._declare(
@@ -193,6 +252,8 @@ class Builder:
     def apply(self, op: Op, args: Iterable[int], **attrs: Any) -> int:
         """Record an operation of the table on nodes."""
         args = tuple(args)
+        if op.name == "neg" and self.nodes[args[0]].op == "constant":
+            return self.constant(-self.nodes[args[0]]["value"])  # as it is written
         self._check_conditions(op, args)
         if op.size == "broadcast":
             size = self.broadcast(op, [self.nodes[a].size for a in args])
@@ -200,6 +261,9 @@ class Builder:
             size = 1 if op.size == "one" else self.nodes[args[0]].size
         if "heads" in attrs:
             self._check_heads(op.name, (size,), attrs["heads"])
+        for key, default in op.attrs.items():
+            if isinstance(default, float):
+                attrs[key] = self.number(f"{op.name}'s {key}", attrs[key])
         node = Node(op.name, args, tuple(sorted(attrs.items())), size, self.line())
         return self.append(node)
 
@@ -232,7 +296,7 @@ class Builder:
     def total(self, arg: int) -> int:
         """Record a sum over the children."""
         self._check_conditions(OPS["identity"], (arg,))
-        if not per_child(self.nodes, self.many)[arg]:
+        if not self.per_child(arg):
             inner = self.nodes[arg].op == TOTAL
             received = "another total" if inner else "a value that the node has once"
             what = "its one child" if self.many else "any number of children"
@@ -256,7 +320,6 @@ class Builder:
 
     def finish(self, results: tuple[int, ...], doc: str = "") -> Graph:
         """Check the returned values, name what has a name, put into printed order."""
-        from .names import name_values
         from .order import canonical
         from .verify import verify
 
@@ -274,17 +337,17 @@ class Builder:
             weights=tuple(self.weights.values()),
             updates=updates,
             output=results[0],
+            names=tuple(self.explicit.items()),
             explicit=tuple(self.explicit),
             children=self.children,
             many=self.many,
             name=self.name,
             doc=doc,
         )
-        graph = name_values(graph, self.explicit)
         return verify(canonical(graph), after="build")
 
     def _check_summed(self, result: int) -> None:
-        if per_child(self.nodes, self.many)[result]:
+        if self.per_child(result):
             child = self.children[0]
             raise CellError(
                 f"[{self.nodes[result].source or self.where()}, cell {self.name!r}] a "

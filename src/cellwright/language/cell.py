@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,7 +14,7 @@ from .evaluate import evaluate
 from .graph import Graph, Size, State
 from .latex import latex
 from .ops import Op
-from .printer import parse_graph, print_equations, print_graph
+from .printer import checked, parse_graph, print_equations, print_graph
 from .trace import MissingStateError, Traced, name, replay, trace
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Cell:
         self._positional: tuple[str, ...] = ()
         if function is not None:
             self._trace(function)
+            if self._graph is not None:
+                checked(self._graph)
 
     # -- tracing ------------------------------------------------------------
 
@@ -127,12 +130,16 @@ class Cell:
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         """For notebooks: the equations over the picture."""
+        from ..look.diagram import DrawingError
         from ..look.formula import mathml
 
-        picture = self.diagram().svg
+        shown = {"text/plain": repr(self), "text/latex": self._repr_latex_()}
+        try:
+            picture = self.diagram().svg
+        except DrawingError:  # too large for one: the equations alone
+            return {**shown, "text/html": mathml(self)}
         return {
-            "text/plain": repr(self),
-            "text/latex": self._repr_latex_(),
+            **shown,
             "text/html": f"{mathml(self)}<div>{picture}</div>",
             "image/svg+xml": picture,
         }
@@ -280,8 +287,8 @@ class Cell:
                     f"to replace. {did_you_mean(gate, gates)}"
                 )
             substitute[graph.values[gate]] = _renamed(function, gate)
-        builder = Builder(self.name)
-        return Cell.from_graph(replay(graph, builder, substitute=substitute))
+        replaced = replay(graph, Builder(self.name), substitute=substitute)
+        return Cell.from_graph(checked(replaced))
 
     # -- copying ---------------------------------------------------------------
 
@@ -311,6 +318,8 @@ def _renamed(function: Callable[[Any], Any], gate: str) -> Callable[[Traced], An
 class Signature:
     """A cell function's arguments, sorted into states, inputs, hyperparameters."""
 
+    children: tuple[str, ...] = ()
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -336,6 +345,7 @@ class Signature:
                     f"[{self.where}, cell {self.label!r}] has no argument for the "
                     f"input {label!r}; write `def {self.label}(W, x, …, {label})`"
                 )
+        self._check_labels()
 
     def _check(self, parameters: list[inspect.Parameter]) -> None:
         starred = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -346,6 +356,16 @@ class Signature:
                 f"({', '.join(str(p) for p in parameters)}), "
                 "expected (W, x, h) or (W, x, h, c, …)"
             )
+
+    def _check_labels(self) -> None:
+        """Texts and calls know the weights as W and the input as x."""
+        for label in (*self.states, *self.inputs, *self.children):
+            if label in ("W", "x"):
+                raise CellError(
+                    f"[{self.where}, cell {self.label!r}] the weights are called W and "
+                    "the input x wherever a cell is printed; received a further "
+                    f"argument {label!r}, expected another name"
+                )
 
     def _sort(
         self,
@@ -370,6 +390,15 @@ class Signature:
             self.hyperparameters[label] = plain(parameter.default)
         else:  # a keyword without a value is an input, until it is given one
             self.inputs[label] = _size(parameter, f"{label}_size")
+
+
+def label_of(function: Callable[..., Any], default: str) -> str:
+    """What a cell is called: as its function is, if that has a name. A lambda has none.
+
+    Its text says `def name(…)`, so a name that Python cannot read there is none.
+    """
+    name = getattr(function, "__name__", "")
+    return name if name.isidentifier() and not keyword.iskeyword(name) else default
 
 
 def _size(parameter: inspect.Parameter, default: str) -> Size:
@@ -413,8 +442,7 @@ def cell(
 
     def decorate(function: Callable[..., Any]) -> Cell:
         doc = inspect.getdoc(function) or ""
-        named = function.__name__.isidentifier()  # a lambda is not
-        label = function.__name__ if named else "cell"
+        label = label_of(function, "cell")
         return Cell(function, label=label, doc=doc, inputs=inputs)
 
     return decorate if function is None else decorate(function)

@@ -75,10 +75,15 @@ def per_child(nodes: Sequence[Node], many: bool) -> list[bool]:
     """
     found: list[bool] = []
     for node in nodes:
-        of_child = node.op == "state" and many
-        reached = node.op != TOTAL and any(found[a] for a in node.args)
-        found.append(of_child or reached or node.op == EACH)
+        found.append(per_child_of(node, found, many))
     return found
+
+
+def per_child_of(node: Node, before: Sequence[bool], many: bool) -> bool:
+    """The same for one node, from what is known of the nodes before it."""
+    of_child = node.op == "state" and many
+    reached = node.op != TOTAL and any(before[a] for a in node.args)
+    return of_child or reached or node.op == EACH
 
 
 @dataclass(frozen=True)

@@ -17,33 +17,43 @@ from .ops import OPS
 _SCALES = ("constant", "weight")
 
 
-def name_values(graph: Graph, explicit: dict[str, int]) -> Graph:
-    """Give `graph` its names.
+def name_values(graph: Graph) -> Graph:
+    """`graph` with its names, told from its structure and its explicit ones.
+
+    A weight used twice names two values, f and f.2, in the order of the nodes; the new
+    value of a state comes first.
+    """
+    gates = {name: i for name, i in graph.names if name in set(graph.explicit)}
+    taken, explicit = set(gates.values()), set(gates)
+    states = {s.name: n for s, n in zip(graph.states, graph.updates, strict=True)}
+    found = sorted(_automatic(graph), key=lambda item: states.get(item[1]) != item[0])
+    for node, weight in found:
+        if node not in taken and weight not in explicit:
+            gates[_unused(weight, gates)] = node
+    named = {**gates, **states, **gates}  # `check_names` refuses a state's for a gate
+    order = sorted(named.items(), key=lambda item: item[1])
+    return replace(graph, names=tuple(order))
+
+
+def check_names(graph: Graph) -> None:
+    """Refuse a value that bears the name of a state without being its new value.
 
     Raises:
         CellError: two values claim one name.
     """
-    gates = dict(explicit)
-    taken = set(explicit.values())
-    for node, weight in _automatic(graph):
-        if node in taken or weight in explicit:
-            continue
-        gates[_unused(weight, gates)] = node
-    states = {s.name: n for s, n in zip(graph.states, graph.updates, strict=True)}
-    for name, node in gates.items():
-        if states.get(name, node) != node:
-            source = graph.nodes[node].source
+    names = graph.values
+    for state, update in zip(graph.states, graph.updates, strict=True):
+        number, name = names[state.name], state.name
+        if number != update:
             raise CellError(
-                f"[{source}, cell {graph.name!r}] the value named {name!r} is not the "
-                f"new value of the state {name!r}; received two values for one name. "
-                f"Rename the weight W.{name} (for a candidate, W.g is usual)"
+                f"[{graph.nodes[number].source}, cell {graph.name!r}] the value named "
+                f"{name!r} is not the new value of the state {name!r}; received two "
+                f"values for one name. Rename the weight W.{name} (for a candidate, "
+                "W.g is usual)"
             )
-    order = sorted({**gates, **states}.items(), key=lambda item: item[1])
-    return replace(graph, names=tuple(order))
 
 
 def _unused(name: str, taken: dict[str, int]) -> str:
-    """A weight used twice names two values: f and f.2."""
     if name not in taken:
         return name
     number = 2
@@ -54,29 +64,31 @@ def _unused(name: str, taken: dict[str, int]) -> str:
 
 def _automatic(graph: Graph) -> list[tuple[int, str]]:
     """(node, weight's name) of every value that an affine names, in order."""
-    uses = graph.uses()
+    firsts = _first_affines(graph)
     named: dict[int, int] = {}  # affine -> the node it names
     for number, node in enumerate(graph.nodes):
         if node.op in OPS and OPS[node.op].kind == "activation":
-            affine = _first_affine(graph, node.args[0], uses)
-            if affine is not None:
+            affine, own = firsts[node.args[0]]
+            if affine is not None and own:
                 named[affine] = number
     affines = [i for i, node in enumerate(graph.nodes) if node.op == AFFINE]
     return [(named.get(i, i), graph.nodes[i]["weight"]) for i in affines]
 
 
-def _first_affine(graph: Graph, start: int, uses: list[int]) -> int | None:
-    """The first affine written below `start`, if everything on the way is its own."""
-    number, clean = start, True
-    stack = [(number, clean)]
-    while stack:
-        number, clean = stack.pop()
-        clean = clean and uses[number] == 1
-        if graph.nodes[number].op == AFFINE:
-            return number if clean else None
-        below = _seen_through(graph, number)
-        stack.extend((arg, clean) for arg in reversed(below))
-    return None
+def _first_affines(graph: Graph) -> list[tuple[int | None, bool]]:
+    """For each node: the first affine written in it, and whether that feeds it alone.
+
+    Arguments come before their readers, so one pass tells all.
+    """
+    uses = graph.uses()
+    found: list[tuple[int | None, bool]] = []
+    for number, node in enumerate(graph.nodes):
+        affine, own = (number, True) if node.op == AFFINE else (None, False)
+        for arg in _seen_through(graph, number):
+            if affine is None:
+                affine, own = found[arg]
+        found.append((affine, own and uses[number] == 1))
+    return found
 
 
 def _seen_through(graph: Graph, number: int) -> tuple[int, ...]:

@@ -8,28 +8,49 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .graph import LEAVES, Graph, Node
+from .graph import AFFINE, LEAVES, Graph, Node
+from .names import check_names, name_values
+
+DEEPEST = 64  # operations within one another on a line; Python's parser takes 200
 
 
 def statements(graph: Graph) -> list[int]:
     """The nodes that get a line of their own: named, returned, not read just once.
 
-    A leaf gets one where it was named by `cellwright.name`.
+    A leaf gets one where it was named by `cellwright.name`; so does what is nested
+    deeper than a line should be.
     """
     uses = graph.uses()
     wanted = {number for _, number in graph.names} | {graph.output, *graph.updates}
     named = {number for name, number in graph.names if name in graph.explicit}
-    return [
-        number
-        for number, node in enumerate(graph.nodes)
-        if number in named
-        or (node.op not in LEAVES and (number in wanted or uses[number] != 1))
-    ]
+    found: list[int] = []
+    depths: list[int] = []
+    for number, node in enumerate(graph.nodes):
+        depth = 1 + max((depths[a] for a in node.args), default=0)
+        own = number in wanted or uses[number] != 1 or depth > DEEPEST
+        if number in named or (own and node.op not in LEAVES):
+            found.append(number)
+            depth = 0
+        depths.append(depth)
+    return found
 
 
 def canonical(graph: Graph) -> Graph:
-    """`graph` in written order, without the values that nothing reads."""
-    graph = _without_dead(graph)
+    """`graph` in written order under its names, without what nothing reads.
+
+    What its printed form says is the same graph again: names and order follow from its
+    structure and from the order of its lines alone. So the names are told once more
+    when the dead values are gone, which would hide an affine's only reader; and at the
+    end, as an affine may stand on a later line than it was recorded.
+    """
+    live = name_values(_without_dead(name_values(graph)))
+    written = name_values(_written(live))
+    check_names(written)
+    return written
+
+
+def _written(graph: Graph) -> Graph:
+    """The nodes in the order in which the printed form records them."""
     new: dict[int, int] = {}
     nodes: list[Node] = []
 
@@ -47,11 +68,12 @@ def canonical(graph: Graph) -> Graph:
         if number not in new:
             emit(number)
     used = list(dict.fromkeys(n["weight"] for n in nodes if "weight" in n.options))
+    weights = {w.name: w for w in graph.weights}
     names = sorted(((n, new[i]) for n, i in graph.names), key=lambda item: item[1])
     return replace(
         graph,
         nodes=tuple(nodes),
-        weights=tuple(graph.weight(name) for name in used),
+        weights=tuple(weights[name] for name in used),
         updates=tuple(new[n] for n in graph.updates),
         output=new[graph.output],
         names=tuple(names),
@@ -87,6 +109,7 @@ def _without_dead(graph: Graph) -> Graph:
     live: set[int] = set()
     stack = [graph.output, *graph.updates, *(i for _, i in graph.names)]
     stack += _vain_uses_of_weights(graph)
+    stack += [i for i, node in enumerate(graph.nodes) if node.op == AFFINE]
     while stack:
         number = stack.pop()
         if number not in live:

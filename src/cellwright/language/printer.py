@@ -7,7 +7,9 @@ what a saved model stores of its cell.
 from __future__ import annotations
 
 import ast
+import keyword
 import math
+import unicodedata
 from typing import Any, NoReturn
 
 from .builder import Builder
@@ -70,9 +72,11 @@ class _Printer:
     def signature(self) -> str:
         x, *named = self.graph.inputs
         parts = ["W", _annotated("x", x.size, "input_size"), *self.graph.children]
+        defaults = False  # from the first on all have one, or Python refuses them
         for state in () if self.graph.children else self.graph.states:
             text = _annotated(state.name, state.size, "hidden_size")
-            if state.init != 0.0:
+            defaults = defaults or _number(state.init) != "0"
+            if defaults:
                 text += ("=" if ":" not in text else " = ") + _number(state.init)
             parts.append(text)
         if named:
@@ -84,7 +88,7 @@ class _Printer:
         self.variables = {}
         olds = self.graph.children or [s.name for s in self.graph.states]
         taken = {"W", *(i.name for i in self.graph.inputs), *olds}
-        taken |= FUNCTIONS.keys() | {"name", "inf", "total"}
+        taken |= {*FUNCTIONS, "name", "inf", "total", *keyword.kwlist}
         lines = []
         for number in statements(self.graph):
             text, _ = self.expression(number, top=True)
@@ -103,7 +107,7 @@ class _Printer:
         labels = [label for label, n in self.graph.names if n == number]
         gates = [label for label in labels if label in self.graph.gates]
         best = next(iter([*gates, *labels]), f"v{number}")
-        return best.replace(".", "_")
+        return unicodedata.normalize("NFKC", best.replace(".", "_"))  # as Python reads
 
     def results(self) -> str:
         nodes = list(self.graph.updates)
@@ -122,13 +126,20 @@ class _Printer:
         if node.op == TOTAL:
             return f"total({self.expression(node.args[0])[0]})", _BINDING["atom"]
         if node.op == "constant":
-            text = _number(node["value"])
+            text = self.number(node["value"])
             return text, _BINDING["neg" if text.startswith("-") else "atom"]
         if node.op == "weight":
             return _parameter(self.graph.weight(node["weight"])), _BINDING["atom"]
         if node.op == AFFINE:
             return self.affine(node), _BINDING["atom"]
         return self.operation(node, OPS[node.op])
+
+    def number(self, value: float) -> str:
+        """A number; infinity has another spelling where an argument is called inf."""
+        text = _number(value)
+        leaves = {leaf.name for leaf in (*self.graph.inputs, *self.graph.states)}
+        arguments = leaves.union(self.graph.children)
+        return text.replace("inf", "1e999") if "inf" in arguments else text
 
     def affine(self, node: Node) -> str:
         weight = self.graph.weight(node["weight"])
@@ -166,7 +177,8 @@ class _Printer:
             partner = next((n for n in others if n.op != "weight"), None)
             known = partner is not None and partner.op != "constant"
             same = known and partner.size == weight.size  # type: ignore[union-attr]
-            if weight.kind == "vector" and weight.init is None and same:
+            short = weight.init is None and _is_attribute(weight.name)
+            if weight.kind == "vector" and short and same:
                 return f"W.{weight.name}", _BINDING["atom"]
         return self.expression(number)
 
@@ -186,6 +198,11 @@ def _parameter(weight: Weight) -> str:
     return f'W.vector("{weight.name}"{options})'
 
 
+def _is_attribute(name: str) -> bool:
+    """Whether Python reads `W.name` as the weight of just that name."""
+    return not keyword.iskeyword(name) and unicodedata.normalize("NFKC", name) == name
+
+
 def _annotated(label: str, size: Size, default: str) -> str:
     return label if size == default else f"{label}: {_size(size)}"
 
@@ -200,6 +217,29 @@ def _number(value: float) -> str:
     return repr(value)
 
 
+def checked(graph: Graph) -> Graph:
+    """`graph` itself, which its text says again: a saved model stores the text alone.
+
+    Raises:
+        CellError: the text is no cell, or another one.
+    """
+    try:
+        again = parse_graph(print_graph(graph))
+    except CellError as error:
+        _unprintable(graph, f"is refused: {error}")
+    if again != graph:
+        _unprintable(graph, "is another cell")
+    return graph
+
+
+def _unprintable(graph: Graph, what: str) -> NoReturn:
+    raise CellError(
+        f"[{graph.nodes[graph.output].source}, cell {graph.name!r}] the printed form, "
+        f"which a saved model stores, {what}. Received a name or a number that cannot "
+        "be written; expected the names of Python and numbers of float64"
+    )
+
+
 # -- text to graph -------------------------------------------------------------
 
 
@@ -208,7 +248,7 @@ def parse_graph(text: str) -> Graph:
     _check_header(text)
     try:
         (function,) = ast.parse(text).body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CellError(f"[printed cell] is no printed cell: {error}") from None
     if not isinstance(function, ast.FunctionDef):
         _unreadable(function)
@@ -216,6 +256,8 @@ def parse_graph(text: str) -> Graph:
         return _Parser(function).graph()
     except CellError:
         raise
+    except RecursionError:
+        raise CellError("[printed cell] a line of it is nested too deep") from None
     except (TypeError, ValueError) as error:  # a call with arguments it does not take
         raise CellError(
             f"[printed cell] is not of the cell language: {error}"

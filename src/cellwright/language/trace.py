@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NoReturn
 
 from torch import Tensor
@@ -304,11 +305,16 @@ class Weights:
 _HOLDERS_OWN = ("vector", "scalar", "training", "hidden_size", "reset_parameters")
 
 
-def check_weight_name(name: str) -> None:
-    """Refuse a name that `torch.nn.Module`, the holder of the weights, needs."""
+@cache
+def _module_names() -> frozenset[str]:
     import torch
 
-    taken = name in dir(torch.nn.Module) or name in _HOLDERS_OWN
+    return frozenset(dir(torch.nn.Module))
+
+
+def check_weight_name(name: str) -> None:
+    """Refuse a name that `torch.nn.Module`, the holder of the weights, needs."""
+    taken = name in _module_names() or name in _HOLDERS_OWN
     if taken or not name.isidentifier() or name.startswith("_"):
         raise CellError(
             f"[{user_location()}] W.{name} cannot be a weight: torch.nn.Module, which "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .arguments import plain
 from .builder import Builder
-from .cell import Cell, Signature
+from .cell import Cell, Signature, label_of
 from .errors import CellError
 from .evaluate import evaluate
 from .graph import Graph, Size
@@ -137,7 +137,6 @@ class _TreeSignature(Signature):
         arity: int | None,
     ) -> None:
         self.arity = arity
-        self.children: tuple[str, ...] = ()
         super().__init__(function, inputs, given)
 
     def _check(self, parameters: list[inspect.Parameter]) -> None:
@@ -278,8 +277,7 @@ def tree_cell(
 
     def decorate(function: Callable[..., Any]) -> TreeCell:
         doc = inspect.getdoc(function) or ""
-        named = function.__name__.isidentifier()  # a lambda is not
-        label = function.__name__ if named else "node"
+        label = label_of(function, "node")
         return TreeCell(
             function,
             arity=plain(arity),

@@ -17,15 +17,15 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
     Raises:
         CellError: names the pass, the node and the user's source line.
     """
+    known = _Known(graph)
     for number, node in enumerate(graph.nodes):
-        problem = _problem(graph, number, node, internal)
+        problem = _problem(known, number, node, internal)
         if problem:
             raise CellError(
                 f"[{node.source}, cell {graph.name!r}, after {after}] node {number} "
                 f"({node.op}): {problem}"
             )
-    of_child = graph.per_child
-    if any(of_child[i] for i in (graph.output, *graph.updates)):
+    if any(known.of_child[i] for i in (graph.output, *graph.updates)):
         raise CellError(
             f"[cell {graph.name!r}, after {after}] a result has one value for each "
             "child; expected one for the node"
@@ -42,7 +42,22 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
     return graph
 
 
-def _problem(graph: Graph, number: int, node: Node, internal: bool) -> str | None:
+class _Known:
+    """What a graph declares, gathered once for all of its nodes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes, self.children = graph.nodes, graph.children or ("",)
+        self.weights = {w.name: w for w in graph.weights}
+        self.sizes = {
+            "input": {i.name: i.size for i in graph.inputs},
+            "state": {s.name: s.size for s in graph.states},
+            "weight": {w.name: w.size for w in graph.weights if w.kind != "matrix"},
+        }
+        forward = all(a < n for n, node in enumerate(graph.nodes) for a in node.args)
+        self.of_child = graph.per_child if forward else []  # else refused at once
+
+
+def _problem(graph: _Known, number: int, node: Node, internal: bool) -> str | None:
     if any(not 0 <= a < number for a in node.args):
         return f"reads a later node; received {node.args}, expected below {number}"
     if node.op in LEAVES:
@@ -56,33 +71,26 @@ def _problem(graph: Graph, number: int, node: Node, internal: bool) -> str | Non
     return _operation_problem(graph, node, internal)
 
 
-def _leaf_problem(graph: Graph, node: Node) -> str | None:
-    known = {
-        "input": {i.name: i.size for i in graph.inputs},
-        "state": {s.name: s.size for s in graph.states},
-        "weight": {w.name: w.size for w in graph.weights if w.kind != "matrix"},
-    }
+def _leaf_problem(graph: _Known, node: Node) -> str | None:
     if node.op == "constant":
         return None if node.size == 1 else "a constant has size 1"
-    if node.op == "state" and node.options.get("child", "") not in (
-        graph.children or ("",)
-    ):
+    if node.op == "state" and node.options.get("child", "") not in graph.children:
         return f"no child {node.options.get('child')!r} is declared"
     name = node["weight" if node.op == "weight" else "name"]
-    if known[node.op].get(name) != node.size:
+    if graph.sizes[node.op].get(name) != node.size:
         return f"{node.op} {name!r} of size {node.size} is not declared"
     return None
 
 
-def _total_problem(graph: Graph, node: Node) -> str | None:
+def _total_problem(graph: _Known, node: Node) -> str | None:
     (arg,) = node.args
-    if not graph.per_child[arg]:
+    if not graph.of_child[arg]:
         return "a total sums what each child has; received one value of the node"
     return None if node.size == graph.nodes[arg].size else "a total keeps the size"
 
 
-def _affine_problem(graph: Graph, node: Node) -> str | None:
-    weight = next((w for w in graph.weights if w.name == node["weight"]), None)
+def _affine_problem(graph: _Known, node: Node) -> str | None:
+    weight = graph.weights.get(node["weight"])
     sizes = tuple(graph.nodes[a].size for a in node.args)
     if weight is None or weight.kind != "matrix":
         return f"no matrix {node['weight']!r} is declared"
@@ -95,7 +103,7 @@ def _affine_problem(graph: Graph, node: Node) -> str | None:
     return None
 
 
-def _operation_problem(graph: Graph, node: Node, internal: bool) -> str | None:
+def _operation_problem(graph: _Known, node: Node, internal: bool) -> str | None:
     op = OPS[node.op]
     if len(node.args) != op.arity:
         return f"received {len(node.args)} arguments, expected {op.arity}"

@@ -1,4 +1,4 @@
-"""`cellwright check`: is a cell sound? Its weights, gradients, their flow, its engine."""
+"""`cellwright check`: is a cell sound? Weights, gradients, their flow, its engine."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from .detectors import DETECTORS, binned_information, matches, quantile_bins
 from .gradient_flow import GradientFlow, gradient_flow
 from .kept import Keeper, kept
 from .reading import Change, Reader, Reading
-from .saturation import saturation
+from .retention import Retention, retentions
+from .saturation import implied_memory, saturation
 
 TOP = 10  # likeliest next tokens that are kept for every step
 RANKED = 24  # interesting units that are listed
@@ -203,7 +204,11 @@ class Inspection(Keeper):
 
     @kept
     def saturation(self) -> list[dict[str, Any]]:
-        """Of every gate: how near 0 and 1, mean, memory, and a histogram."""
+        """Of every gate: how near 0 and 1, mean, a histogram, and what it remembers.
+
+        `memory` lists the states whose old values it multiplies, if any: the factor as
+        it is written, and the steps that its mean implies for each unit.
+        """
         found = []
         for key, matrix in self.reading.values.items():
             if not self.is_gate(key):
@@ -216,11 +221,28 @@ class Inspection(Keeper):
                     "low": s.low.tolist(),
                     "high": s.high.tolist(),
                     "mean": s.mean.tolist(),
-                    "memory": [m if np.isfinite(m) else None for m in s.memory],
+                    "memory": [
+                        _remembered(r, r.constant + r.slope * s.mean)
+                        for r in self.retentions
+                        if r.gate == key.split(".", 1)[1]
+                    ],
                     "histogram": (counts / matrix.size).tolist(),
                 }
             )
         return found
+
+    @property
+    def retentions(self) -> list[Retention]:
+        """What multiplies the old value of each state."""
+        return retentions(self.run.cell.graph)
+
+    def constant_memory(self) -> list[dict[str, Any]]:
+        """The states whose old values are multiplied by a number at every step."""
+        return [
+            _remembered(r, np.array([r.constant]))
+            for r in self.retentions
+            if r.gate is None
+        ]
 
     @kept
     def predictions(self) -> dict[str, Any]:
@@ -337,10 +359,19 @@ def described_beside(one: Inspection, other: Inspection | None) -> dict[str, Any
 
 
 def saturation_beside(one: Inspection, other: Inspection | None) -> dict[str, Any]:
-    """The saturation of one model or of two."""
+    """The saturation of one model or of two, and the states that a number keeps."""
+    models = {"run": one, **({"beside": other} if other else {})}
     return {
-        "run": one.saturation(),
-        **({"beside": other.saturation()} if other else {}),
+        **{name: model.saturation() for name, model in models.items()},
+        "constant": {name: model.constant_memory() for name, model in models.items()},
+    }
+
+
+def _remembered(kept: Retention, mean: NDArray[np.float64]) -> dict[str, Any]:
+    return {
+        "state": kept.state,
+        "factor": kept.factor,
+        "steps": [_number(m) for m in implied_memory(mean)],
     }
 
 

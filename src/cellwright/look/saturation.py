@@ -1,4 +1,4 @@
-"""How far gates are open: near 0, near 1, and how long a unit remembers.
+"""How far gates are open: near 0, near 1; and how long a state remembers.
 
 The thresholds and the picture are Karpathy, Johnson & Li's (2015, section 4.3).
 """
@@ -21,15 +21,11 @@ class Saturation:
         low: fraction of the steps with the gate below 0.1.
         high: fraction of the steps with it above 0.9.
         mean: of the gate.
-        memory: steps, 1 / (1 − mean): the time constant of a state that is multiplied
-            by the mean at every step; infinite from 1 on. It means something for forget
-            gates alone.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     mean: NDArray[np.float64]
-    memory: NDArray[np.float64]
 
 
 def saturation(gate: NDArray[np.floating]) -> Saturation:
@@ -39,6 +35,15 @@ def saturation(gate: NDArray[np.floating]) -> Saturation:
         gate: (T, H), its values.
     """
     mean = gate.mean(0, dtype=np.float64)
+    return Saturation((gate < LOW).mean(0), (gate > HIGH).mean(0), mean)
+
+
+def implied_memory(factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Steps, 1 / (1 − factor): the time constant of what is multiplied by it each step.
+
+    Args:
+        factor: (H,), the mean of what multiplies a state's old value; from 1 on the
+            memory is infinite.
+    """
     with np.errstate(divide="ignore"):
-        memory = np.where(mean < 1, 1 / (1 - np.minimum(mean, 1)), np.inf)
-    return Saturation((gate < LOW).mean(0), (gate > HIGH).mean(0), mean, memory)
+        return np.where(factor < 1, 1 / (1 - np.minimum(factor, 1)), np.inf)

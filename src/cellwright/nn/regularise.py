@@ -327,10 +327,16 @@ class _Rewriter:
 
 def is_recurrent(graph: Graph, number: int, state: str | None = None) -> bool:
     """Whether a value is an old state, or a product with one."""
-    node = graph.nodes[number]
-    if node.op == "state":
-        return state in (None, node["name"])
-    return node.op == "mul" and any(is_recurrent(graph, a, state) for a in node.args)
+    seen: set[int] = set()
+    stack = [number]
+    while stack:
+        node = graph.nodes[stack.pop()]
+        if node.op == "state" and state in (None, node["name"]):
+            return True
+        factors = set(node.args) - seen if node.op == "mul" else ()
+        seen.update(factors)
+        stack.extend(factors)
+    return False
 
 
 # -- weights -----------------------------------------------------------------------

@@ -10,19 +10,32 @@ const EDGE = 40;
 export async function saturationView({ source, run, selection, go }) {
   const found = await source.json("saturation");
   if (!found.run.length)
-    return h("p", {}, "No value of this cell stays between 0 and 1: it has no gate to saturate.");
+    return h("section", {}, h("p", {}, "No value of this cell stays between 0 and 1: it has no gate to saturate."),
+      constants(found.constant.run));
   const pick = (/** @type {string} */ key) => (/** @type {number} */ unit) => { selection.set({ key, unit }); go("text"); };
-  /** @type {[string | null, any[], (key: string) => ((unit: number) => void) | null][]} */
-  const models = [[run.run, found.run, pick]];
-  if (found.beside) models.push([run.beside, found.beside, () => null]); // its text is not here
+  /** @type {[string | null, any[], any[], (key: string) => ((unit: number) => void) | null][]} */
+  const models = [[run.run, found.run, found.constant.run, pick]];
+  if (found.beside) models.push([run.beside, found.beside, found.constant.beside, () => null]); // its text is not here
   return h("section", {},
     h("p", {}, "A dot is a unit: to the right, how often its gate is nearly open (above 0.9); upwards, how often it is ",
       "nearly shut (below 0.1). On the diagonal it is always one or the other: a switch. ",
       "Near the origin it never saturates: it is used as an analogue weight. ",
       "Arrow keys on a plot go from dot to dot; a click, or Enter, shows the unit in the text."),
-    models.map(([name, gates, pickOf]) => h("section", {}, models.length > 1 && h("h2", {}, name),
-      h("div", { class: "gates" }, gates.map((gate) => card(gate, pickOf(gate.key)))))));
+    models.map(([name, gates, constant, pickOf]) => h("section", {}, models.length > 1 && h("h2", {}, name),
+      h("div", { class: "gates" }, gates.map((gate) => card(gate, pickOf(gate.key)))), constants(constant))));
 }
+
+/**
+ * The states whose old value a number multiplies, in every layer.
+ * @param {any[]} kept
+ */
+function constants(kept) {
+  return kept.map(({ state, factor, steps }) =>
+    h("p", {}, `The old ${state} is multiplied by ${factor} at every step: its implied memory 1/(1 − ${factor}) is ${inSteps(steps[0])} steps.`));
+}
+
+/** @param {number | null} memory */
+const inSteps = (memory) => memory === null ? "∞" : memory.toFixed(memory < 10 ? 2 : 0);
 
 /**
  * @param {any} gate
@@ -56,13 +69,22 @@ function card(gate, pick) {
     plot.append(dots[unit]); // above those that hide it
     told.textContent = words(unit);
   }, pick);
-  const longest = gate.memory.map((/** @type {number | null} */ m, /** @type {number} */ unit) => ({ m: m ?? Infinity, unit }))
-    .sort((/** @type {any} */ a, /** @type {any} */ b) => b.m - a.m).slice(0, 5);
   return h("figure", { class: "gate" }, h("figcaption", {}, h("strong", {}, gate.key)), plot, told, histogram(gate),
-    h("p", {}, "Implied memory 1/(1 − mean), in steps, longest first: ",
-      longest.map((/** @type {any} */ l, /** @type {number} */ n) => [n > 0 && ", ",
-        pick ? h("button", { class: "link", onclick: () => pick(l.unit) }, `unit ${l.unit}`) : `unit ${l.unit}`,
-        `: ${l.m === Infinity ? "∞" : l.m.toFixed(l.m < 10 ? 1 : 0)}`]).flat()));
+    gate.memory.map((/** @type {any} */ kept) => implied(kept, pick)));
+}
+
+/**
+ * How long a state remembers that a gate keeps, where the gate is what multiplies its old value.
+ * @param {any} kept
+ * @param {((unit: number) => void) | null} pick
+ */
+function implied({ state, factor, steps }, pick) {
+  const longest = steps.map((/** @type {number | null} */ m, /** @type {number} */ unit) => ({ m, unit }))
+    .sort((/** @type {any} */ a, /** @type {any} */ b) => (b.m ?? Infinity) - (a.m ?? Infinity)).slice(0, 5);
+  return h("p", {}, `The old ${state} is multiplied by ${factor}. Implied memory 1/(1 − its mean), in steps, longest first: `,
+    longest.map((/** @type {any} */ l, /** @type {number} */ n) => [n > 0 && ", ",
+      pick ? h("button", { class: "link", onclick: () => pick(l.unit) }, `unit ${l.unit}`) : `unit ${l.unit}`,
+      `: ${inSteps(l.m)}`]).flat());
 }
 
 /**

@@ -20,6 +20,8 @@ from .steps import Step, walk
 from .svg import draw
 from .unroll import chain, tree
 
+MOST_NODES = 120  # twice the largest of the zoo; routing takes minutes from there on
+
 
 class Diagram(Picture):
     """The picture of a cell.
@@ -28,10 +30,19 @@ class Diagram(Picture):
         cell: what is drawn.
         plan: what is drawn of it: elements, trunks and lanes.
         layout: where everything is, in pixels.
+
+    Raises:
+        DrawingError: the cell has too many operations for a picture.
     """
 
     def __init__(self, cell: Cell, *, legend: bool = True) -> None:
         self.cell = cell
+        if len(cell.graph.nodes) > MOST_NODES:
+            raise DrawingError(
+                f"[diagram] cell {cell.name!r} is too large for a picture; received "
+                f"{len(cell.graph.nodes)} operations, expected at most {MOST_NODES}. "
+                "cell.latex() and print(cell) show its equations"
+            )
         self.plan = plan(sketch(*with_hyperparameters(cell)))
         placement = place(self.plan)
         self.layout = arrange(self.plan, placement, route(self.plan, placement))
