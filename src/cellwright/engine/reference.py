@@ -7,7 +7,6 @@ its values and gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -132,8 +131,8 @@ def step_through(
     lanes, at = (None if m is None else m.to(device) for m in (walk.lanes, walk.at))
     places = None if at is None else _places(walk, at)
     levels: list[Sequence[Tensor]] = []
-    for source, once in zip_longest(sources, static, fillvalue=False):
-        if once:
+    for number, source in enumerate(sources):
+        if number < len(static) and static[number]:
             own = source if lanes is None else source[lanes]
             levels.append([own[:count] for count in walk.counts])
         else:
@@ -154,7 +153,7 @@ def step_through(
             new if count == old.shape[0] else torch.cat([new, old[count:]])
             for new, old in zip(news, current, strict=True)
         ]
-    if places is None:
+    if lanes is None or places is None:
         y = torch.cat(outputs if walk.offsets[0] == 0 else outputs[::-1])
     else:
         y = torch.cat(outputs)

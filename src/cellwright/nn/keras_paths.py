@@ -75,11 +75,12 @@ def _pairs(paths: Sequence[str]) -> dict[Path, tuple[str, str]]:
             "backward, as Keras writes them: bidirectional/forward_lstm/lstm_cell"
         )
     # A layer is what stands before; where several share that, what is called the same.
-    for name in (1, 2):
+    for with_name in (False, True):
         layers: dict[Path, list[tuple[str, str]]] = {}
         for path, direction in found.items():
             assert direction is not None
-            layers.setdefault(direction[name], []).append((direction[0], path))
+            said, before, named = direction
+            layers.setdefault(named if with_name else before, []).append((said, path))
         pairs = {key: sorted(cells, reverse=True) for key, cells in layers.items()}
         if all([d for d, _ in cells] == ["f", "b"] for cells in pairs.values()):
             return {key: (one[1], two[1]) for key, (one, two) in pairs.items()}
