@@ -1,5 +1,7 @@
 """Every test starts from the same draws, and leaves torch's settings as they were."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
@@ -18,3 +20,11 @@ def _default_dtype_is_restored():
     before = torch.get_default_dtype()
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_compiled_before():
+    """Dynamo counts how often one function was compiled, whoever compiled it."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()

@@ -57,7 +57,7 @@ def run(
         results = list(results) if isinstance(results, tuple | list) else [results]
         output = results.pop(0) if extra else None
         news = [_like(r, s) for r, s in zip(results, olds, strict=True)]
-        return rows_of(output if extra else news[0], len(now[0]), now[0]), news
+        return rows_of(output if extra else news[0], now[0].shape[0], now[0]), news
 
     walk = order.schedule(reverse) if order else dense(x.shape[0], x.shape[1], reverse)
     once = [name in static for name in ("x", *names)]
@@ -104,7 +104,7 @@ def run_graph(
         values = evaluate(graph, W, inputs, given, visit=probe)
         news = [_like(values[n], s) for n, s in zip(graph.updates, olds, strict=True)]
         columns = [
-            rows_of(values[n], len(now[0]), now[0], size)
+            rows_of(values[n], now[0].shape[0], now[0], size)
             for n, size in zip(shown, sizes, strict=True)
         ]
         return torch.cat(columns, -1) if recorded else columns[0], news
