@@ -5,39 +5,15 @@
 #include <cstring>
 
 #include "check.h"
+#include "flush_subnormals.h"
 #include "layout.h"
 #include "threads.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace cellwright {
 
 namespace {
 
 constexpr int64_t kSpeed = 64;  // multiply-adds a nanosecond, roughly
-
-// Subnormal numbers are flushed to zero while a program runs, on every thread alike.
-class FlushSubnormals {
-public:
-#if defined(__x86_64__)
-    FlushSubnormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-    ~FlushSubnormals() { _mm_setcsr(saved_); }
-
-private:
-    unsigned saved_;
-#elif defined(__aarch64__)
-    FlushSubnormals() {
-        asm volatile("mrs %0, fpcr" : "=r"(saved_));
-        asm volatile("msr fpcr, %0" : : "r"(saved_ | (uint64_t(1) << 24)));
-    }
-    ~FlushSubnormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
-private:
-    uint64_t saved_;
-#endif
-};
 
 template <class T> class Walk final : public Level, Layout {
 public:

@@ -301,3 +301,63 @@ def test_a_check_repeats_itself_and_leaves_torchs_generator_alone():
     c = check_cell(cw.cells.gru, seed=4, **SIZES)
     assert a.gradient_norms == b.gradient_norms != c.gradient_norms
     assert torch.equal(before, torch.get_rng_state())
+
+
+# -- the engine that runs it ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "child_sum_lstm", "recursive"])
+def test_the_default_engine_is_run_and_held_to_the_reference(name):
+    pytest.importorskip("cellwright._core")
+    found = check_cell(cw.cells.get(name), **SIZES)
+    assert found.engine == found.to_dict()["engine"] == "native"
+    assert found.engine_error < 1e-12
+    assert "native − reference" in str(found)
+
+
+def test_a_cell_that_the_default_engine_cannot_run_is_unsound(monkeypatch):
+    pytest.importorskip("cellwright._core")
+    from cellwright.engine.native import NativeCell
+
+    def fails(*_, **__):
+        raise ValueError("[stage 0] a piece reaches past parameter 2")
+
+    monkeypatch.setattr(NativeCell, "forward", fails)
+    found = check_cell(cw.cells.lstm, **SIZES)
+    assert not found.sound
+    (problem,) = found.problems
+    assert problem.startswith("the native engine fails: ValueError: [stage 0] a piece")
+    assert found.to_dict()["engine_error"] is None
+
+
+def test_a_default_engine_with_another_value_is_found_out(monkeypatch):
+    pytest.importorskip("cellwright._core")
+    from cellwright.engine.native import NativeCell
+
+    right = NativeCell.backward
+
+    def wrong(self, *arguments):
+        inputs, states, fresh, weights, probes = right(self, *arguments)
+        return inputs, states, fresh, [w * 1.001 for w in weights], probes
+
+    monkeypatch.setattr(NativeCell, "backward", wrong)
+    found = check_cell(cw.cells.lstm, **SIZES)
+    assert any("native engine differs from the reference" in p for p in found.problems)
+
+
+def test_without_the_core_it_says_that_the_reference_runs_it(monkeypatch):
+    from cellwright.engine import native
+
+    monkeypatch.setattr(native, "unavailable", lambda *_: "no core")
+    found = check_cell(cw.cells.mgu, **SIZES)
+    assert found.sound
+    assert found.engine == "reference"
+    assert any("runs on the reference" in r for r in found.remarks)
+
+
+def test_a_weight_vector_alone_in_a_product_is_checked():
+    @cell
+    def constant(W, x, h):
+        return tanh(W.g(W.vector("v", size=3))) + 0.5 * h
+
+    assert check_cell(constant, **SIZES).sound

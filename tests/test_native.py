@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 import cellwright as cw
+from cellwright import sigmoid, tanh
 from cellwright.engine.native import NativeCell
 from native_cases import (
     assert_as_expected,
@@ -156,6 +157,72 @@ def test_operands_of_two_products_in_two_orders(recompute):
     old = layer._natives[0]
     layer._natives[0] = NativeCell(old.graph, old.binding, recompute=recompute)
     assert_native(layer, make_leaves(layer, 4, 6))
+
+
+# -- one unit, and weights as operands -----------------------------------------------
+
+ONE_UNIT = {  # what of one unit meets what of many
+    "a vector and an input": lambda W, x, h, dt: tanh(W.f(h, x) - W.p * dt),
+    "their activation": lambda W, x, h, dt: sigmoid(W.p * dt) * tanh(W.f(h, x)),
+    "as an operand": lambda W, x, h, dt: tanh(W.f(h, x, abs(dt - W.p))),
+    "two vectors": lambda W, x, h, dt: tanh(W.f(h, x)) * cw.exp(-abs(W.p * dt + W.q)),
+    "old and new": lambda W, x, h, dt: h + sigmoid(W.p * dt) * (tanh(W.f(h, x)) - h),
+    "a vector alone": lambda W, x, h, dt: tanh(
+        W.f(h, x) + dt * sigmoid(W.vector("q", size=1))
+    ),
+    "an affine": lambda W, x, h, dt: tanh(W.f(h, x)) * (W.p * sigmoid(W.s(dt, size=1))),
+    "a sum": lambda W, x, h, dt: tanh(W.f(h, x) + dt * W.p * cw.sum(h)),
+    "only once": lambda W, x, h, dt: dt * W.p + 0.5 * h,
+}
+
+
+@pytest.mark.parametrize("what", ONE_UNIT)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("H", [1, 19])
+def test_what_has_one_unit_meets_what_has_many(what, isa, H):
+    @cw.cell
+    def meets(W, x, h, *, dt):
+        return ONE_UNIT[what](W, x, h, dt)
+
+    layer = make_layer(meets.with_inputs({"dt": 1}), 5, H, isa=isa)
+    assert_native(layer, make_leaves(layer, 4, 3))
+
+
+def test_a_state_of_one_unit_takes_its_size_from_the_layers_sizes():
+    @cw.cell
+    def single(W, x, h: 1):
+        return tanh(W.f(h, x, size=1) + W.p * x)
+
+    layer = make_layer(single, 1, 4)
+    assert_native(layer, make_leaves(layer, 4, 3))
+
+
+OPERANDS = {  # of a product, that no row has to itself
+    "of the stage's size": lambda W, x, h: tanh(W.g(W.vector("v"), x, h)),
+    "of a size of its own": lambda W, x, h: tanh(W.g(W.vector("v", size=3), x, h)),
+    "of one unit": lambda W, x, h: tanh(W.g(W.vector("v", size=1), x, h)),
+    "computed": lambda W, x, h: tanh(W.g(sigmoid(W.vector("v", size=3)), x, h)),
+    "alone": lambda W, x, h: tanh(W.g(W.vector("v", size=3))) + 0.5 * h,
+    "twice": lambda W, x, h: tanh(W.g(W.v, x) + W.k(W.vector("v"))) + W.v * h,
+}
+
+
+@pytest.mark.parametrize("what", OPERANDS)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_weight_vector_as_the_operand_of_a_product(what, recompute):
+    """It stands in memory before the product reads it, at the first level too."""
+
+    @cw.cell
+    def mapped(W, x, h):
+        if what == "twice":
+            W.vector("v")
+        return OPERANDS[what](W, x, h)
+
+    layer = make_layer(mapped, 5, 19)
+    old = layer._natives[0]
+    layer._natives[0] = NativeCell(old.graph, old.binding, recompute=recompute)
+    for T in (1, 4):
+        assert_native(layer, make_leaves(layer, T, 3))
 
 
 # -- the same bits -------------------------------------------------------------------

@@ -485,6 +485,7 @@ def test_torchs_kernel_gives_way_and_says_so():
 @needs_core
 @torch.no_grad()
 def test_a_compiled_model_steps_outside_of_its_graph():
+    torch._dynamo.reset()
     model, x = Model(), normal(4, 2, 3, seed=1, grad=False)
     compiled = torch.compile(model, backend="eager")
     y = compiled(x)
@@ -493,6 +494,7 @@ def test_a_compiled_model_steps_outside_of_its_graph():
     assert torch.equal(again, y)
     assert set(values) == {"out.last.0.c"}
     assert values["c"].shape == (4, 2, 4)
+    torch._dynamo.reset()
     strict = torch.compile(model, backend="eager", fullgraph=True)
     with cw.record(model), pytest.raises(Exception, match=r"\[record\] values cannot"):
         strict(x)

@@ -1,6 +1,6 @@
 // Elementary functions on vectors: at most 4 ulp on normal results, near 0 too.
-// Infinities and NaN propagate; results below the normal range may flush to 0; `sine`
-// is for arguments up to its bound. tests/math_test.cpp measures all of this. Products
+// Infinities and NaN propagate; numbers below the normal range are 0 (flush_subnormals.h);
+// `sine` is for arguments up to its bound. tests/math_test.cpp measures all of this. Products
 // and sums may be fused, so the last bits depend on the instruction set.
 #pragma once
 
@@ -123,11 +123,8 @@ template <class T> CELLWRIGHT_INLINE Vec<T> logarithm(Vec<T> x) {
     using Int = typename Lane<T>::Int;
     constexpr int mantissa = Lane<T>::bits - 1;
     const Vec<T> root_half = splat<T>((T)0.70710678118654752440);
-    // Below the normal range bits are no logarithm: bring them into it.
-    const IVec<T> subnormal = x < Lane<T>::least_normal;
-    const Vec<T> normal = subnormal ? x * (T)((Int)1 << mantissa) : x;
-    const IVec<T> shift = bits_of<T>(normal) - bits_of<T>(root_half);
-    const IVec<T> k = (shift >> mantissa) - (subnormal & mantissa);
+    const IVec<T> shift = bits_of<T>(x) - bits_of<T>(root_half);
+    const IVec<T> k = shift >> mantissa;
     const Vec<T> m = of_bits<T>((shift & (((Int)1 << mantissa) - 1)) + bits_of<T>(root_half));
     const Vec<T> f = m - (T)1;
     const Vec<T> s = f / (f + (T)2), z = s * s, half = (T)0.5 * f * f;

@@ -153,7 +153,8 @@ template <class T> static void reduce_norm(T* d, const T* a, int64_t n, double e
     for (int64_t i = 0; i < n; ++i) d[i] = a[i] - mean;
     T squares = 0;
     for (int64_t i = 0; i < n; ++i) squares += d[i] * d[i];
-    const T scale = (T)1 / square_root<T>(splat<T>(squares / (T)n + (T)eps))[0];
+    T scale = (T)1 / square_root<T>(splat<T>(squares / (T)n + (T)eps))[0];
+    if (scale == 0) scale = (T)__builtin_nan("");  // too large to square: no number
     for (int64_t i = 0; i < n; ++i) d[i] *= scale;
 }
 template <class T> static void reduce_softmax(T* d, const T* a, int64_t n, double) {

@@ -19,7 +19,6 @@ template <> struct Lane<float> {
     typedef int32_t IVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
     static constexpr int bits = 24, exponent_bias = 127;
     static constexpr float rounding = 12582912.0f;  // 1.5 * 2^23
-    static constexpr float least_normal = 0x1p-126f;
 };
 template <> struct Lane<double> {
     using Int = int64_t;
@@ -27,7 +26,6 @@ template <> struct Lane<double> {
     typedef int64_t IVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
     static constexpr int bits = 53, exponent_bias = 1023;
     static constexpr double rounding = 6755399441055744.0;  // 1.5 * 2^52
-    static constexpr double least_normal = 0x1p-1022;
 };
 
 template <class T> using Vec = typename Lane<T>::Vec;

@@ -158,7 +158,7 @@ mul = _op(
     symbol="*", glyph="×", **_ARITHMETIC,
 )  # fmt: skip
 div = _op(
-    "div", 2, operator.truediv, lambda g, y, a, b: (g / b, -g * y / b),
+    "div", 2, operator.truediv, lambda g, y, a, b: (g / b, -g * (y / b)),
     r"\frac{{{0}}}{{{1}}}", symbol="/", glyph="÷", **_ARITHMETIC,
 )  # fmt: skip
 neg = _op(
@@ -198,7 +198,7 @@ tanh = _op(
 )  # fmt: skip
 relu = _op(
     "relu", 1, torch.relu,
-    lambda g, y, v: (where(v > 0, g, 0),),
+    lambda g, y, v: (where(v <= 0, 0, g),),  # of NaN it is g
     r"\operatorname{{ReLU}}\left({0}\right)",
     glyph="ReLU", range=(0, math.inf), expand=lambda v: maximum(v, 0), kernel=True,
     doc="max(v, 0); its gradient at 0 is 0.",
@@ -257,7 +257,8 @@ cos = _op(
 )  # fmt: skip
 softsign = _op(
     "softsign", 1, F.softsign,
-    lambda g, y, v: (g / ((1 + abs_(v)) * (1 + abs_(v))),),
+    # At ±inf v / |v| is NaN, and so is the slope.
+    lambda g, y, v: (where(y == y, g / ((1 + abs_(v)) * (1 + abs_(v))), y),),
     r"\operatorname{{softsign}}\left({0}\right)",
     range=(-1, 1), expand=lambda v: v / (1 + abs_(v)),
     doc="v / (1 + |v|), in (−1, 1).",

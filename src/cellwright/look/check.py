@@ -1,4 +1,4 @@
-"""`cellwright check`: is a cell sound? Weights, gradients, their flow, its engine."""
+"""`cellwright check`: is a cell sound? Its weights, its gradients, and what runs it."""
 
 from __future__ import annotations
 
