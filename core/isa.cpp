@@ -1,7 +1,8 @@
 #include "isa.h"
 
 #include <cstdlib>
-#include <stdexcept>
+
+#include "setting.h"
 
 namespace cellwright {
 
@@ -23,19 +24,20 @@ std::vector<const KernelSet*> available_isas() {
 
 const KernelSet& choose_isa(const std::string& requested) {
     const auto sets = available_isas();
-    std::string name = requested;
+    std::string name = requested, where = "isa";
     if (name.empty()) {
         const char* variable = std::getenv("CELLWRIGHT_ISA");
         if (variable == nullptr || *variable == 0) return *sets.back();
         name = variable;
+        where = "CELLWRIGHT_ISA";
     }
     std::string known;
     for (const KernelSet* set : sets) {
         if (name == set->isa) return *set;
         known += std::string(known.empty() ? "" : ", ") + set->isa;
     }
-    throw std::invalid_argument("[isa] this machine and build have: " + known +
-                                "; received '" + name + "'");
+    throw SettingError("[" + where + "] this machine and build have: " + known +
+                       "; received '" + name + "'");
 }
 
 }  // namespace cellwright

@@ -12,7 +12,7 @@ namespace cellwright {
 std::vector<const KernelSet*> available_isas();
 
 // By name; "" is CELLWRIGHT_ISA from the environment, else the best. Throws
-// std::invalid_argument where this machine, or this build, does not have it.
+// SettingError where this machine, or this build, does not have it.
 const KernelSet& choose_isa(const std::string& name);
 
 template <class T> const Kernels<T>& kernels_of(const KernelSet& set);

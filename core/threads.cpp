@@ -2,13 +2,19 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "setting.h"
 
 namespace cellwright {
 
@@ -185,8 +191,16 @@ void run_on_pool(int threads, int64_t patience, const Job& job) {
 
 int threads_or(int otherwise) {
     const char* variable = std::getenv("CELLWRIGHT_THREADS");
-    const int threads = variable == nullptr ? 0 : std::atoi(variable);
-    return threads > 0 ? threads : otherwise;
+    if (variable == nullptr || *variable == 0) return otherwise;
+    const int most = 4 * int(std::max(1u, std::thread::hardware_concurrency()));
+    const char* end = variable + std::strlen(variable);
+    int threads = 0;
+    const auto [rest, error] = std::from_chars(variable, end, threads);
+    if (error != std::errc() || rest != end || threads < 1 || threads > most)
+        throw SettingError("[CELLWRIGHT_THREADS] received '" + std::string(variable) +
+                           "', expected a whole number from 1 to " + std::to_string(most) +
+                           ", four times this machine's processors");
+    return threads;
 }
 
 }  // namespace cellwright

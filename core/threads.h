@@ -50,7 +50,9 @@ struct OpenMP {
 // none of them, keeps to a pool of its own.
 void use_openmp(const OpenMP& runtime);
 
-// CELLWRIGHT_THREADS from the environment, or `otherwise`.
+// CELLWRIGHT_THREADS from the environment, or `otherwise`. Throws SettingError for what
+// is no number from 1 to four times the processors: more threads than that only take
+// memory, and wait for one another.
 int threads_or(int otherwise);
 
 }  // namespace cellwright

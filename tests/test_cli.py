@@ -335,6 +335,7 @@ def test_a_newer_run_is_refused(copy):
         ("--batch 4000", "too short"),
         ("--tie --embedding 5", "Give --embedding 256"),
         ("--tokenizer bpe --vocab 9", "at least 256 tokens"),
+        ("--validate-every 2 --val-fraction 1e-9", "held out is too short to validate"),
     ],
 )
 def test_bad_options_are_one_message(text, tmp_path, options, message):
@@ -357,6 +358,25 @@ def test_bad_texts_are_one_message(tmp_path, content, message):
     assert not (tmp_path / "new").exists()
     assert not list(tmp_path.glob(".new*"))
     assert "expected TEXT" in call("train", "--out", tmp_path / "new", ok=False)
+
+
+@pytest.mark.parametrize("content", ["ab", " ", "\n", "a"])
+def test_the_smallest_texts_are_refused_or_trained_on(tmp_path, content):
+    path, out = tmp_path / "small.txt", tmp_path / "new"
+    path.write_text(content)
+    options = "train", path, "--out", out, "--hidden", 4, "--steps", 1
+    message = call(*options, ok=False)
+    assert ("--val-fraction 0" in message) == (len(content) == 2)
+    assert "smaller" not in message
+    assert not out.exists()
+    if len(content) == 2:  # the remedy can be followed
+        call(*options, "--val-fraction", 0)
+
+
+def test_white_space_alone_is_a_text(tmp_path):
+    (tmp_path / "blank.txt").write_text(" \n\t " * 40)
+    options = "--out", tmp_path / "new", "--hidden", 4, "--steps", 1
+    call("train", tmp_path / "blank.txt", *options)
 
 
 def test_divergence_is_told_and_the_last_good_checkpoint_stays(text, tmp_path):

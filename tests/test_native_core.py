@@ -10,8 +10,8 @@ import cellwright as cw
 from cellwright.compiler.bindings import own_parameters
 from cellwright.compiler.plan import Plan
 from cellwright.compiler.program import Piece, View
-from cellwright.engine import schedule
-from cellwright.language import OPS
+from cellwright.engine import native, schedule
+from cellwright.language import OPS, ArgumentError
 from native_cases import make_layer, make_leaves, run_engine
 
 core = pytest.importorskip("cellwright._core")
@@ -41,6 +41,32 @@ def test_the_environment_chooses(monkeypatch):
     monkeypatch.setenv("CELLWRIGHT_THREADS", "3")
     assert core.isa() == "baseline"
     assert core.threads(1) == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("CELLWRIGHT_ISA", "bogus", "this machine and build have: baseline.*'bogus'"),
+        ("CELLWRIGHT_THREADS", "0", "received '0', expected a whole number from 1 to"),
+        ("CELLWRIGHT_THREADS", "-2", "four times this machine's processors"),
+        ("CELLWRIGHT_THREADS", "3x", "received '3x'"),
+        ("CELLWRIGHT_THREADS", "2.5", "received '2.5'"),
+        ("CELLWRIGHT_THREADS", "1000000", "received '1000000'"),
+        ("CELLWRIGHT_THREADS", "9" * 30, "received '999"),
+    ],
+)
+def test_a_senseless_environment_is_an_error_of_ours(
+    monkeypatch, variable, value, message
+):
+    x = torch.ones(2, 1, 2)
+    recurrent = cw.Recurrent("gru", 2, 3, engine="native")
+    monkeypatch.setenv(variable, value)
+    for run in (native.check_environment, lambda: recurrent(x)):
+        with pytest.raises(ArgumentError, match=rf"\[{variable}\] .*{message}"):
+            run()
+    monkeypatch.setenv(variable, "")  # as good as none
+    native.check_environment()
+    recurrent(x)
 
 
 # -- programs ----------------------------------------------------------------------

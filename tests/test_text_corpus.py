@@ -1,5 +1,6 @@
 """Corpora: which files, bad input, pieces, memory-mapped tokens, lanes."""
 
+import codecs
 import io
 import sys
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from cellwright.text import corpus
 from cellwright.text.corpus import (
     CorpusError,
     Lanes,
+    check_length,
     fit_batch,
     open_text,
     standard_library,
@@ -31,6 +33,16 @@ def test_files_are_read_in_the_order_given_line_ends_as_they_are(tmp_path):
     b, a = tmp_path / "b.txt", tmp_path / "a.txt"
     assert text_of([b, a], tmp_path) == "deux é€🎻un\r\n"
     assert open_text([str(b), str(a)], tmp_path / "spool").characters == 12
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "PIECE", 4)
+    for name, content in (("a.txt", "ab\ufeffc"), ("b.txt", "zwölf")):
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert (
+        text_of([tmp_path / "a.txt", tmp_path / "b.txt"], tmp_path) == "ab\ufeffczwölf"
+    )
+    assert open_text([str(tmp_path / "b.txt")], tmp_path / "spool").characters == 5
 
 
 def test_a_folder_is_read_in_the_order_of_its_paths_without_what_is_no_text(tmp_path):
@@ -70,6 +82,11 @@ def test_the_standard_library_is_there_without_tests_or_installed_packages():
         (b"", "there is no text in"),
         (b"good \xff bad", r"byte 0xff at offset 5.*iconv"),
         ("é".encode() * 9 + "é".encode()[:1], r"byte 0xc3 at offset 18"),
+        (b"\xef\xbb\xbfgood \xff", r"byte 0xff at offset 8"),
+        (b"\xef\xbb\xbf", "there is no text in"),
+        ("text".encode("utf-16"), r"mark of UTF-16.*iconv -f utf-16"),
+        ("text".encode("utf-32"), r"mark of UTF-32.*iconv -f utf-32"),
+        (codecs.BOM_UTF16_BE + "text".encode("utf-16-be"), r"mark of UTF-16"),
     ],
 )
 def test_bad_files_are_refused_with_the_place(tmp_path, content, message):
@@ -188,3 +205,21 @@ def test_a_text_too_short_for_its_lanes():
     for count in (2, 3, 20, 65, 1000):
         batch, window = fit_batch(count, 32, 64)
         assert Lanes(np.arange(count), batch, window).windows >= 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "batch", "window", "held_out", "remedy"),
+    [
+        (1, 1, 1, 0, "Use a longer text$"),
+        (1, 1, 1, 1, "Use a longer text, or --val-fraction 0$"),
+        (8, 2, 4, 0, "Use a longer text, or a smaller batch or window$"),
+        (7, 2, 4, 1, "Use a longer text, or a smaller batch or window$"),
+        (7, 2, 4, 2, "a smaller batch or window, or --val-fraction 0$"),
+    ],
+)
+def test_a_short_text_is_refused_with_a_remedy_that_helps(
+    tokens, batch, window, held_out, remedy
+):
+    with pytest.raises(CorpusError, match=rf"{tokens} tokens do not fill.*{remedy}"):
+        check_length(tokens, batch, window, held_out)
+    check_length(batch * window + 1, batch, window)

@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "../isa.h"
+#include "../setting.h"
 #include "../stepper.h"
 #include "../threads.h"
 #include "../walk.h"
@@ -297,9 +298,20 @@ void step_named(Stepper& self, const std::vector<uintptr_t>& inputs, uintptr_t y
     self.step(addresses.data(), addresses.size(), reinterpret_cast<void*>(y));
 }
 
+void raise_setting_error(const std::exception_ptr& caught, void*) {
+    try {
+        std::rethrow_exception(caught);
+    } catch (const SettingError& error) {
+        const nb::object kind =
+            nb::module_::import_("cellwright.language.errors").attr("ArgumentError");
+        PyErr_SetString(kind.ptr(), error.what());
+    }
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
+    nb::register_exception_translator(raise_setting_error);
     nb::set_leak_warnings(false);  // Python's caches of schedules live to the end
     m.doc() = "The native core: runs programs (see core/program.h) over schedules.";
     nb::class_<Program>(m, "Program")

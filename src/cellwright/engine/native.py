@@ -65,6 +65,13 @@ def info() -> dict[str, Any]:
     }
 
 
+def check_environment() -> None:
+    """Raise ArgumentError where CELLWRIGHT_ISA or CELLWRIGHT_THREADS make no sense."""
+    if _core is not None:
+        _core.isa()
+        _core.threads(1)
+
+
 class NativeCell:
     """The programs of a bound cell, compiled when they are first run.
 

@@ -114,7 +114,7 @@ def load(folders: Iterable[Path] = ()) -> list[Question]:
 def read(file: Path) -> Question:
     """The question of one file."""
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise QuestionError(f"[{file.name}] not TOML: {error}") from None
     where = file.name

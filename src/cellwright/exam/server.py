@@ -1,8 +1,8 @@
 """The exam's page and its data.
 
     GET  /                        the page
-    GET  /api/exam                questions, what backs them, hints, times, and the
-                                  session kept so far
+    GET  /api/exam                questions, what backs them, hints, times, the session
+                                  kept so far, and a notice if that was broken
     PUT  /api/session             keep the session (the page owns it; any JSON object)
     GET  /api/evidence/{id}       the laboratory's result for a question
     POST /api/evidence/{id}       run its experiment's quick form again
@@ -13,22 +13,21 @@ The session lives in one file, so that an exam outlasts a reload, and the server
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from ..language.errors import ArgumentError
-from ..look.web.app import page
+from ..look.web.app import Data, checked_json, page, read_json
 from ..train.checkpoint import write_atomically
 from .evidence import Evidence
 from .questions import HINTS, Question
-
-SESSION_LIMIT = 32 * 2**20  # bytes: sketches of many questions
 
 
 class ExamServer:
@@ -71,10 +70,10 @@ class ExamServer:
     def show(self, request: Request) -> HTMLResponse:
         return page("Pair exam", "exam")
 
-    def exam(self, request: Request) -> JSONResponse:
+    def exam(self, request: Request) -> Data:
         questions = self.questions.values()
         answer, feedback, discussion = (60 * m for m in self.minutes)
-        return JSONResponse(
+        return Data(
             {
                 "questions": [asdict(q) for q in questions],
                 "evidence": {q.id: self.evidence.of(q) for q in questions},
@@ -84,48 +83,48 @@ class ExamServer:
                     "feedback": feedback,
                     "discussion": discussion,
                 },
-                "session": self._kept(),
+                **self._kept(),
             }
         )
 
-    def _kept(self) -> Any:
-        """The session of last time; None if there is none."""
+    def _kept(self) -> dict[str, Any]:
+        """The session of last time, None without one; and what became of a broken one.
+
+        A file that cannot be read as a session is set aside, so that the exam can go
+        on, and the file can be looked at.
+        """
         if not self.session.exists():
-            return None
+            return {"session": None, "notice": None}
         try:
-            return json.loads(self.session.read_text(encoding="utf-8"))
-        except ValueError:
-            raise ArgumentError(
-                f"[{self.session}] is no session; expected JSON. Delete it to begin "
-                "anew"
-            ) from None
+            session = checked_json(self.session.read_bytes())
+            return {"session": _session(session), "notice": None}
+        except (ArgumentError, OSError):
+            aside = self._set_aside()
+            notice = (
+                f"[{self.session}] was no session, and is {aside.name} now. This exam "
+                "begins anew"
+            )
+            return {"session": None, "notice": notice}
+
+    def _set_aside(self) -> Path:
+        """Rename the session's file to a name that is free."""
+        names = (f"session-broken-{n}.json" for n in itertools.count(1))
+        free = (self.session.with_name(name) for name in names)
+        aside = next(path for path in free if not path.exists())
+        return self.session.rename(aside)
 
     async def keep(self, request: Request) -> Response:
-        body = await request.body()
-        if len(body) > SESSION_LIMIT:
-            raise ArgumentError(
-                f"[session] too long; received {len(body)} bytes, expected at most "
-                f"{SESSION_LIMIT}"
-            )
-        try:
-            session = json.loads(body)
-        except ValueError:
-            session = "no JSON"
-        if session is not None and not isinstance(session, dict):
-            raise ArgumentError(
-                f"[session] received {type(session).__name__}, expected a JSON object "
-                "or null"
-            )
+        session = _session(await read_json(request))
         write_atomically(self.session, json.dumps(session).encode())
         return Response(status_code=204)
 
-    def show_evidence(self, request: Request) -> JSONResponse:
-        return JSONResponse(self.evidence.of(self._question(request)))
+    def show_evidence(self, request: Request) -> Data:
+        return Data(self.evidence.of(self._question(request)))
 
-    def run_again(self, request: Request) -> JSONResponse:
+    def run_again(self, request: Request) -> Data:
         question = self._question(request)
         self.evidence.run(question.experiment)
-        return JSONResponse(self.evidence.of(question))
+        return Data(self.evidence.of(question))
 
     def plot(self, request: Request) -> FileResponse:
         return FileResponse(self.evidence.plot(self._question(request).experiment))
@@ -137,3 +136,11 @@ class ExamServer:
                 f"[exam] no question {identity!r}; expected {', '.join(self.questions)}"
             )
         return self.questions[identity]
+
+
+def _session(value: Any) -> dict[str, Any] | None:
+    if value is not None and not isinstance(value, dict):
+        raise ArgumentError(
+            f"[session] received {type(value).__name__}, expected a JSON object or null"
+        )
+    return value

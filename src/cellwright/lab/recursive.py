@@ -254,7 +254,7 @@ def treebank(part: str) -> list[str]:
     A word such as "1 1/2" has a blank that does not break; here it is an underscore.
     """
     path = tasks.find_data(f"sst/{part}.txt", TREEBANK)
-    text = path.read_text(encoding="utf-8").replace("\u00a0", "_")
+    text = path.read_text(encoding="utf-8-sig").replace("\u00a0", "_")
     return text.strip().split("\n")
 
 

@@ -333,8 +333,19 @@ class Inspection(Keeper):
         return float(low), float(high), np.where(seen, levels, 0).astype(np.uint8)
 
     def intervene(self, changes: Sequence[Change]) -> dict[str, Any]:
-        """Read the text again with changes: the loss before and after, by token."""
+        """Read the text again with changes: the loss before and after, by token.
+
+        Raises:
+            ArgumentError: no such value, or amounts with which the model gives no
+                numbers.
+        """
         changed = self.reader.read(self.reading.tokens, changes)
+        if not np.isfinite(changed.logits).all():
+            amounts = ", ".join(f"{change.amount:g}" for change in changes)
+            raise ArgumentError(
+                f"[intervene] with these changes the model gives NaN or infinity; "
+                f"received amounts {amounts}, expected smaller ones"
+            )
         before, after = self.reading.surprisal()[1:], changed.surprisal()[1:]
         last = np.argsort(-changed.log_probabilities[-1])[:TOP]
         return {

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..language.errors import ArgumentError, did_you_mean
-from ..text.generate import keep_likely
+from ..text.generate import check_sampling, keep_likely
 from ..text.tokenizer import TextTokenizer
+from ..train.seeds import check_seed
 from .reading import Reader, States
 
 SHOWN = 10  # likeliest next tokens
@@ -48,12 +49,16 @@ class Live:
         self._settled, self._typed = 0, ""
 
     def reset(self, seed: int | None = None) -> None:
-        """Back to an empty text; `seed` fixes the samples to come."""
+        """Back to an empty text; `seed` fixes the samples to come.
+
+        Raises:
+            ArgumentError: a seed beyond 64 bits.
+        """
         self._steps, self._settled, self._typed = [], 0, ""
         if seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(seed)
+            self._generator.manual_seed(check_seed(seed))
 
     def type(self, text: str) -> None:
         """Read more text.
@@ -75,12 +80,9 @@ class Live:
         """Add one token of the model's own; temperature 0 takes the likeliest.
 
         Raises:
-            ArgumentError: a negative temperature, or top_k below 1.
+            ArgumentError: a temperature out of its range, or top_k below 1.
         """
-        if not temperature >= 0:
-            raise ArgumentError(f"[temperature] received {temperature}, expected ≥ 0")
-        if top_k is not None and top_k < 1:
-            raise ArgumentError(f"[top-k] received {top_k}, expected 1 or more")
+        check_sampling(temperature, top_k)
         if not self._steps:
             self.type("\n")
         logits = self._logits()

@@ -22,6 +22,8 @@ from ..language.graph import Graph
 from ..text.model import LanguageModel
 from .diagram import Moment
 
+LARGEST = torch.finfo(torch.float32).max  # amount of a change
+
 #: The states of every layer, one tuple a layer: (1, size) each.
 States = tuple[tuple[Tensor, ...], ...]
 
@@ -209,6 +211,11 @@ class Reader:
             if change.kind not in ("clamp", "scale"):
                 raise ArgumentError(
                     f"[inspect] received {change.kind!r}, expected 'clamp' or 'scale'"
+                )
+            if not abs(change.amount) <= LARGEST:
+                raise ArgumentError(
+                    f"[inspect] received the amount {change.amount}, expected a "
+                    f"number of 32 bits: at most {LARGEST:g}"
                 )
             if change.unit is not None and not 0 <= change.unit < size:
                 raise ArgumentError(

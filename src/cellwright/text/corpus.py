@@ -106,6 +106,8 @@ def open_text(sources: Sequence[str], spool: Path) -> Text:
 def read_pieces(file: Path) -> Iterator[str]:
     """A file's characters, up to a million at a time, line ends as they are.
 
+    A byte order mark at its beginning is no part of the text.
+
     Raises:
         CorpusError: it cannot be read, or is not UTF-8; the message says at which byte.
     """
@@ -114,10 +116,12 @@ def read_pieces(file: Path) -> Iterator[str]:
     try:
         with open(file, "rb") as stream:
             while data := stream.read(PIECE):
+                if offset == 0:
+                    _check_mark(file, data)
                 kept = len(decoder.getstate()[0])
                 piece = decoder.decode(data)
+                yield piece if offset else piece.removeprefix(_MARK)
                 offset += len(data)
-                yield piece
             kept = len(decoder.getstate()[0])
             decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
@@ -129,6 +133,23 @@ def read_pieces(file: Path) -> Iterator[str]:
         ) from error
     except OSError as error:
         raise CorpusError(f"[{file}] cannot be read: {error.strerror}") from error
+
+
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # how a byte order mark is decoded
+_OTHER_MARKS = {  # UTF-32's begins as UTF-16's does, and so comes first
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+
+
+def _check_mark(file: Path, data: bytes) -> None:
+    """Raise CorpusError for a byte order mark of another encoding."""
+    for mark, encoding in _OTHER_MARKS.items():
+        if data.startswith(mark):
+            raise CorpusError(
+                f"[{file}] is not UTF-8 text; received the byte order mark of "
+                f"{encoding.upper()}. Convert it first: iconv -f {encoding} -t utf-8"
+            )
 
 
 def _files_of(source: str, spool: Path) -> tuple[list[Path], bool]:
@@ -288,13 +309,8 @@ class Lanes:
                 f"[batch] {batch} lanes cannot be shared by {processes} processes; "
                 f"expected a multiple of {processes}"
             )
+        check_length(len(tokens), batch, window)
         length = (len(tokens) - 1) // batch  # the last target is one token further
-        if length < window:
-            raise CorpusError(
-                f"[text] too short: {len(tokens)} tokens do not fill {batch} lanes of "
-                f"one window of {window}; expected at least {batch * window + 1} "
-                "tokens. Use a smaller batch or window"
-            )
         self.size = batch * window
         self.windows = length // window  # in every epoch
         self._slack = length - self.windows * window
@@ -323,6 +339,27 @@ class Lanes:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
+
+
+def check_length(tokens: int, batch: int, window: int, held_out: int = 0) -> None:
+    """Raise CorpusError where a text does not fill one window in every lane.
+
+    Args:
+        tokens: of the text to train on.
+        held_out: tokens of the same text that are kept from it.
+    """
+    needed = batch * window + 1  # the last target is one token further
+    if tokens >= needed:
+        return
+    remedies = ["a longer text"]
+    if batch * window > 1:
+        remedies.append("a smaller batch or window")
+    if held_out and tokens + held_out >= needed:
+        remedies.append("--val-fraction 0")
+    raise CorpusError(
+        f"[text] too short: {tokens} tokens do not fill {batch} lanes of one window of "
+        f"{window}; expected at least {needed} tokens. Use {', or '.join(remedies)}"
+    )
 
 
 def fit_batch(tokens: int, batch: int, window: int) -> tuple[int, int]:

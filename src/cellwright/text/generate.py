@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from ..language.errors import ArgumentError
+from ..train.seeds import check_seed
 from .model import LanguageModel
-from .tokenizer import TextTokenizer
+from .tokenizer import TextTokenizer, check_text
+
+COLDEST, HOTTEST = 1e-6, 1e6  # temperatures by which float32 logits can be divided
 
 
 def generate(
@@ -28,16 +31,22 @@ def generate(
     Args:
         prompt: read first, and not repeated; an empty one counts as a line end.
         length: tokens to generate.
-        temperature: divides the logits; 0 always takes the most probable token.
+        temperature: divides the logits, from 1e-6 to 1e6; 0 always takes the most
+            probable token.
         top_k: sample among the k most probable tokens only.
         top_p: sample among the fewest most probable tokens whose probabilities sum to
             at least p (Holtzman et al. 2020, "nucleus sampling").
         seed: of the samples; None for others every time.
 
     Raises:
-        ArgumentError: a setting out of its range.
+        ArgumentError: a setting out of its range, or a prompt that is no text.
     """
-    _check(length, temperature, top_k, top_p)
+    if length < 0:
+        raise ArgumentError(f"[length] received {length}, expected 0 or more")
+    check_sampling(temperature, top_k, top_p)
+    check_text(prompt)
+    if seed is not None:
+        check_seed(seed)
     tokens = _sample_tokens(
         model, tokenizer, prompt, length, temperature, top_k, top_p, seed
     )
@@ -92,14 +101,16 @@ def keep_likely(logits: Tensor, top_k: int | None, top_p: float | None) -> Tenso
     return logits
 
 
-def _check(
-    length: int, temperature: float, top_k: int | None, top_p: float | None
+def check_sampling(
+    temperature: float, top_k: int | None = None, top_p: float | None = None
 ) -> None:
+    """Raise ArgumentError for settings out of their range."""
     wrong = None
-    if length < 0:
-        wrong = f"[length] received {length}, expected 0 or more"
-    elif temperature < 0:
-        wrong = f"[temperature] received {temperature}, expected 0 or more"
+    if temperature != 0 and not COLDEST <= temperature <= HOTTEST:
+        wrong = (
+            f"[temperature] received {temperature}, expected 0 or more: 0 for the "
+            f"likeliest token, else from {COLDEST:g} to {HOTTEST:g}"
+        )
     elif top_k is not None and top_k < 1:
         wrong = f"[top-k] received {top_k}, expected 1 or more"
     elif top_p is not None and not 0 < top_p <= 1:

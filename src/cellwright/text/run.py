@@ -30,7 +30,14 @@ from ..nn.regularise import parse_probabilities
 from ..train.checkpoint import Store, sync_directory, write_and_sync, write_atomically
 from ..train.forcing import parse_forcing
 from ..train.session import load_weights
-from .corpus import Lanes, Tokens, fit_batch, open_text, write_tokens
+from .corpus import (
+    CorpusError,
+    Tokens,
+    check_length,
+    fit_batch,
+    open_text,
+    write_tokens,
+)
 from .model import LanguageModel, ModelSizes
 from .tokenizer import TextTokenizer
 
@@ -306,7 +313,13 @@ def _prepare(
     sizes = _sizes(settings, cell, tokenizer)
     # Refuse now what cannot be trained later.
     LanguageModel(cell, sizes, engine=settings.engine)
-    Lanes(train.open(), settings.batch or 1, settings.window or 1)
+    check_length(train.count, settings.batch or 1, settings.window or 1, held_out.count)
+    if settings.validate_every and held_out.count < 2:
+        raise CorpusError(
+            "[validate_every] the part of the text that is held out is too short to "
+            f"validate on; received {held_out.count} tokens, expected at least 2. Use "
+            "a longer text, or a larger --val-fraction"
+        )
     tokenizer.save(folder / "tokenizer.json")
     write_and_sync(folder / "cell.txt", cell.to_text().encode())
     config = {

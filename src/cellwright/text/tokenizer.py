@@ -73,7 +73,12 @@ class TextTokenizer:
         return TextTokenizer(kind, build(pieces, size))
 
     def encode(self, text: str) -> np.ndarray:
-        """Token numbers of a text: (N,), int64."""
+        """Token numbers of a text: (N,), int64.
+
+        Raises:
+            ArgumentError: a lone surrogate in it.
+        """
+        check_text(text)
         if self.kind != "char":
             return np.array(self._inner.encode(text).ids, dtype=np.int64)
         # Characters do not see their neighbours: short runs are encoded in parallel.
@@ -123,6 +128,20 @@ class TextTokenizer:
             return TextTokenizer(kind, Tokenizer.from_str(path.read_text("utf-8")))
         except Exception as error:  # the library raises bare Exception
             raise CellwrightError(f"[{path}] is not a tokenizer: {error}") from error
+
+
+def check_text(text: str) -> None:
+    """Raise ArgumentError for half a surrogate pair, which is no character.
+
+    Python makes one of every byte of the command line that is not in its encoding.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"[text] received {text[error.start]!r} at character {error.start}, which "
+            "is no character; expected UTF-8 text"
+        ) from None
 
 
 def _most_frequent(counts: Counter[str], size: int | None) -> dict[str, int]:

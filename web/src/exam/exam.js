@@ -34,7 +34,7 @@ export async function exam(root) {
   /** @type {Session | null} */
   let session = isSession(given.session, (id) => questions.has(id)) ? given.session : null;
   const spoken = h("p", { class: "hidden", "aria-live": "assertive" });
-  const trouble = h("p", { role: "alert", class: "error", hidden: true });
+  const trouble = h("p", { role: "alert", class: "error", hidden: !given.notice }, given.notice);
   const main = h("main");
   root.append(spoken, trouble, main);
 

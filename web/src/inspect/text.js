@@ -119,7 +119,7 @@ function seen(box, spans) {
  */
 function interesting({ source, run, selection }, begin) {
   const list = h("ol", { class: "units" });
-  const pattern = h("input", { placeholder: "regular expression", "aria-label": "Regular expression", hidden: true,
+  const pattern = h("input", { placeholder: "regular expression", title: "As RE2 reads it: no looking around, no references back", "aria-label": "Regular expression", hidden: true,
     onchange: () => look() });
   const menu = h("select", { "aria-label": "Detector", onchange: () => { pattern.hidden = menu.value !== "pattern"; look(); } },
     run.detectors.map((name) => h("option", { value: name }, name)),

@@ -17,23 +17,39 @@ POST /api/intervene             {"changes": [{key, kind, amount, unit}]}
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from ...language.errors import ArgumentError
 from ..inspection import Inspection, described_beside, saturation_beside
 from ..live import Live
 from ..reading import Change
-from .app import page
+from .app import Data, page, read_json
 
 LIVE_PAGES = 8  # texts in progress that are kept, one a page
+CHANGES = 100  # of one intervention
+
+# What an option may be: in words, and in types. A bool is no number here.
+TEXT = "a text", (str,)
+WHOLE = "a whole number", (int,)
+NUMBER = "a number", (int, float)
+LIST = "a list", (list,)
+Kinds = dict[str, tuple[str, tuple[type, ...]]]
+
+LIVE: dict[str, Kinds] = {
+    "reset": {"seed": WHOLE},
+    "type": {"text": TEXT},
+    "back": {},
+    "sample": {"temperature": NUMBER, "top_k": WHOLE},
+    "show": {},
+}
+CHANGE: Kinds = {"key": TEXT, "kind": TEXT, "amount": NUMBER, "unit": WHOLE}
 
 
 class InspectServer:
@@ -42,20 +58,21 @@ class InspectServer:
     def __init__(self, inspection: Inspection, beside: Inspection | None = None):
         self.inspection, self.beside = inspection, beside
         self._live: dict[str, Live] = {}
+        self._typing = Lock()
 
     def routes(self) -> list[Route]:
         """What the application serves."""
         return [
             Route("/", self.show),
             Route("/api/run", self.describe),
-            Route("/api/values/{key}/{first:int}/{end:int}", self.values),
-            Route("/api/exact/{key}/{unit:int}", self.exact),
+            Route("/api/values/{key}/{first:count}/{end:count}", self.values),
+            Route("/api/exact/{key}/{unit:count}", self.exact),
             Route("/api/order/{key}/{by}", self.order),
             Route("/api/interesting/{detector}", self.interesting),
             Route("/api/saturation", self.saturation),
             Route("/api/predictions", self.predictions),
             Route("/api/flow", self.flow),
-            Route("/api/flow/{step:int}", self.flow_at),
+            Route("/api/flow/{step:count}", self.flow_at),
             Route("/api/triangle/{name}", self.triangle),
             Route("/api/live/{do}", self.live, methods=["POST"]),
             Route("/api/intervene", self.intervene, methods=["POST"]),
@@ -64,8 +81,8 @@ class InspectServer:
     def show(self, request: Request) -> HTMLResponse:
         return page(f"{self.inspection.run.directory.name}: inspector", "inspect")
 
-    def describe(self, request: Request) -> JSONResponse:
-        return JSONResponse(described_beside(self.inspection, self.beside))
+    def describe(self, request: Request) -> Data:
+        return Data(described_beside(self.inspection, self.beside))
 
     def values(self, request: Request) -> Response:
         asked = request.path_params
@@ -82,39 +99,48 @@ class InspectServer:
         column = np.ascontiguousarray(matrix[:, unit], dtype="<f4")
         return Response(column.tobytes(), media_type="application/octet-stream")
 
-    def order(self, request: Request) -> JSONResponse:
+    def order(self, request: Request) -> Data:
         key, by = request.path_params["key"], request.path_params["by"]
-        return JSONResponse(self.inspection.order(key, by))
+        return Data(self.inspection.order(key, by))
 
-    def interesting(self, request: Request) -> JSONResponse:
+    def interesting(self, request: Request) -> Data:
         detector = request.path_params["detector"]
         pattern = request.query_params.get("pattern", "")
-        return JSONResponse(self.inspection.interesting(detector, pattern))
+        return Data(self.inspection.interesting(detector, pattern))
 
-    def saturation(self, request: Request) -> JSONResponse:
-        return JSONResponse(saturation_beside(self.inspection, self.beside))
+    def saturation(self, request: Request) -> Data:
+        return Data(saturation_beside(self.inspection, self.beside))
 
-    def predictions(self, request: Request) -> JSONResponse:
-        return JSONResponse(self.inspection.predictions())
+    def predictions(self, request: Request) -> Data:
+        return Data(self.inspection.predictions())
 
-    def flow(self, request: Request) -> JSONResponse:
-        return JSONResponse(self.inspection.flow())
+    def flow(self, request: Request) -> Data:
+        return Data(self.inspection.flow())
 
-    def flow_at(self, request: Request) -> JSONResponse:
-        return JSONResponse(self.inspection.flow_at(request.path_params["step"]))
+    def flow_at(self, request: Request) -> Data:
+        return Data(self.inspection.flow_at(request.path_params["step"]))
 
     def triangle(self, request: Request) -> Response:
         return levels(*self.inspection.flow_triangle(request.path_params["name"]))
 
-    async def live(self, request: Request) -> JSONResponse:
-        body = await json_object(request)
-        live, key = self._live_of(str(body.pop("page", ""))), body.pop("key", None)
-        do: dict[str, Callable[..., Any]] = {
-            "reset": live.reset, "type": live.type, "back": live.back,
-            "sample": live.sample, "show": lambda: None,
-        }  # fmt: skip
-        call(do, request.path_params["do"], body)
-        return JSONResponse(live.show(key))
+    async def live(self, request: Request) -> Data:
+        do, body = request.path_params["do"], await read_json(request)
+        if do not in LIVE:
+            raise ArgumentError(
+                f"[live] received {do!r}, expected one of {', '.join(LIVE)}"
+            )
+        needed = ("text",) if do == "type" else ()
+        known = {"page": TEXT, "key": TEXT, **LIVE[do]}
+        given = options(f"live/{do}", body, known, needed)
+        return Data(await run_in_threadpool(self._act, do, given))
+
+    def _act(self, do: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Type, write or take back on a page's text; then show it."""
+        with self._typing:
+            live, key = self._live_of(given.pop("page", "")), given.pop("key", None)
+            if do != "show":
+                getattr(live, do)(**given)
+            return live.show(key)
 
     def _live_of(self, page: str) -> Live:
         """The text in progress of a page; the oldest gives way."""
@@ -126,14 +152,17 @@ class InspectServer:
             del self._live[next(iter(self._live))]
         return live
 
-    async def intervene(self, request: Request) -> JSONResponse:
-        body = await json_object(request)
-        try:
-            changes = [Change(**change) for change in body.get("changes", [])]
-        except TypeError as error:
-            raise ArgumentError(f"[intervene] no change: {error}") from None
-        found = await run_in_threadpool(self.inspection.intervene, changes)
-        return JSONResponse(found)
+    async def intervene(self, request: Request) -> Data:
+        body = options("intervene", await read_json(request), {"changes": LIST})
+        given = body.get("changes", [])
+        if len(given) > CHANGES:
+            raise ArgumentError(
+                f"[intervene] received {len(given)} changes, expected at most {CHANGES}"
+            )
+        needed = ("key", "kind", "amount")
+        checked = [options("intervene", c, CHANGE, needed) for c in given]
+        changes = [Change(**change) for change in checked]
+        return Data(await run_in_threadpool(self.inspection.intervene, changes))
 
 
 def levels(low: float, high: float, matrix: np.ndarray) -> Response:
@@ -148,26 +177,33 @@ def levels(low: float, high: float, matrix: np.ndarray) -> Response:
     )
 
 
-async def json_object(request: Request) -> dict[str, Any]:
-    """The request's body.
+def options(
+    where: str, given: Any, known: Kinds, needed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The options of a request; null counts as left out.
 
     Raises:
-        ArgumentError: it is no JSON object.
+        ArgumentError: no object, or an option that is unknown, missing or of another
+            type.
     """
-    try:
-        body = json.loads(await request.body())
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ArgumentError("[request] expected a JSON object")
-    return body
-
-
-def call(do: Mapping[str, Callable[..., Any]], what: str, options: dict[str, Any]):
-    """Call one of several functions with options that came from a page."""
-    if what not in do:
-        raise ArgumentError(f"[request] received {what!r}, expected {', '.join(do)}")
-    try:
-        return do[what](**options)
-    except TypeError as error:
-        raise ArgumentError(f"[request] {what}: {error}") from None
+    if not isinstance(given, dict):
+        raise ArgumentError(
+            f"[{where}] received {type(given).__name__}, expected a JSON object"
+        )
+    for name, value in given.items():
+        if name not in known:
+            raise ArgumentError(
+                f"[{where}] received {name!r}, expected {', '.join(known)}"
+            )
+        words, types = known[name]
+        if isinstance(value, bool) or not isinstance(value, (*types, type(None))):
+            raise ArgumentError(
+                f"[{where}] {name}: received {value!r}, expected {words}"
+            )
+    found = {name: value for name, value in given.items() if value is not None}
+    for name in needed:
+        if name not in found:
+            raise ArgumentError(
+                f"[{where}] {name} is missing; expected {known[name][0]}"
+            )
+    return found
