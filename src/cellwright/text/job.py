@@ -44,6 +44,7 @@ def train_run(
             lanes cannot be shared by the processes.
     """
     settings = run.settings
+    run.held_out.open(run.sizes.vocabulary)  # it is asked for late: refuse it now
     torch.manual_seed(settings.seed)  # every process draws the same weights …
     model = run.new_model().to(accelerator.device)
     own_seed = (settings.seed + accelerator.process_index) % 2**64

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -283,11 +284,18 @@ class Run:
 
     def _check_sizes(self) -> None:
         """Hold the sizes to what is on the disk, before any memory is taken."""
+        pointers = filter(self.store.has, ("last", "best"))
+        found = [self.store.shapes(pointer) for pointer in pointers]
+        fewest, layers = min(map(len, found), default=math.inf), self.sizes.layers
+        if self.cell.graph.weights and layers > fewest:  # cheap: no layer is made
+            raise RunError(
+                f"[{self.directory}/config.json, model.layers] received {layers}, "
+                f"expected fewer than the {fewest} weights of the checkpoint"
+            )
         shapes = model_shapes(self.cell, self.sizes)
-        pointers = list(filter(self.store.has, ("last", "best")))
-        for pointer in pointers:
-            check_shapes(self.store.shapes(pointer), shapes, self.store)
-        if not pointers:
+        for stored in found:
+            check_shapes(stored, shapes, self.store)
+        if not found:
             check_memory(shapes)
 
     def trained_model(self) -> LanguageModel:
