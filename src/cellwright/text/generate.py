@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..language.errors import ArgumentError
-from .model import LanguageModel
+from .model import LanguageModel, check_finite
 from .tokenizer import TextTokenizer
 
 
@@ -66,6 +66,7 @@ def _sample_tokens(
     step, last = model.stepper(state), logits[-1, 0]  # (V,)
     for left in range(length, 0, -1):
         last = last.float()
+        check_finite(last)
         if tokenizer.unknown is not None:
             last[tokenizer.unknown] = -torch.inf
         if temperature == 0:

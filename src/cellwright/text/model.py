@@ -160,10 +160,24 @@ class LanguageModel(nn.Module):
         return logits
 
     def sample(self, logits: Tensor) -> Tensor:
-        """(1, B, V) -> (1, B): one token for each row, drawn from the prediction."""
+        """(1, B, V) -> (1, B): one token for each row, drawn from the prediction.
+
+        Raises:
+            ArgumentError: the prediction is no finite number.
+        """
+        check_finite(logits)
         if self.unknown is not None:
             logits = logits.index_fill(-1, torch.tensor(self.unknown), -torch.inf)
         return torch.multinomial(logits[0].softmax(-1), 1).t()
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise ArgumentError for a prediction that nothing can be drawn from."""
+    if not bool(logits.isfinite().all()):
+        raise ArgumentError(
+            "[model] received a prediction of NaN or infinity, expected finite "
+            "numbers: the weights are too large for their precision"
+        )
 
 
 def model_shapes(cell: Cell, sizes: ModelSizes) -> dict[str, tuple[int, ...]]:

@@ -116,6 +116,12 @@ class Session:
         _check_like("param_groups", saved["param_groups"], fresh)
         groups = self.optimiser.param_groups
         shapes = [p.shape for group in groups for p in group["params"]]
+        kinds = {
+            frozenset((name, type(moment)) for name, moment in moments.items())
+            for moments in saved["state"].values()
+        }
+        if len(kinds) > 1:
+            raise ValueError("not every parameter has the same moments")
         for number, moments in saved["state"].items():
             for name, moment in moments.items():
                 if isinstance(moment, Tensor) and moment.shape not in (
