@@ -245,8 +245,8 @@ def train(
     """
     from .text.job import evaluate_held_out, make_reporter, train_run
     from .text.run import Run, Settings
+    from .train import lock
     from .train.devices import make_accelerator
-    from .train.lock import locked
 
     values = {n: v for n, v in ctx.params.items() if n in Settings.__dataclass_fields__}
     values = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
@@ -263,7 +263,7 @@ def train(
 
         def begin() -> None:
             _open_or_create(directory, text or [], settings, resume)
-            held.enter_context(locked(directory))
+            held.enter_context(lock.locked(directory))
 
         _on_main_first(accelerator, begin)
         run = Run(directory)

@@ -15,13 +15,16 @@ _KINDS = {
 }  # fmt: skip
 
 
-def read_file(path: Path, root: Path, size: int | None = None) -> bytes:
+def read_file(
+    path: Path, root: Path, size: int | None = None, most: float = MOST
+) -> bytes:
     """The bytes of a regular file in `root`; nothing is read if it has another size.
 
     Args:
         path: the file.
         root: the folder that it must lie in, wherever links lead.
-        size: what it must be, in bytes; None for at most `MOST`.
+        size: what it must be, in bytes; None for at most `most`.
+        most: no more bytes are read.
 
     Raises:
         OSError: it is missing, unreadable, no regular file, a link out of `root`, or
@@ -35,9 +38,9 @@ def read_file(path: Path, root: Path, size: int | None = None) -> bytes:
         _check_regular(path, found)
         if size is not None and found.st_size != size:
             raise wrong_size(path, found.st_size, size)
-        if found.st_size > MOST and size is None:
+        if size is None and found.st_size > most:
             raise _refused(
-                path, f"is too large; received {found.st_size} bytes, at most {MOST}"
+                path, f"is too large; received {found.st_size} bytes, at most {most}"
             )
         return file.read()
 

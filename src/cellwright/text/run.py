@@ -74,7 +74,7 @@ def _forcing(text: str) -> str:
 
 def _by_name(text: str, field: ValidationInfo) -> str:
     assert field.field_name is not None
-    given = parse_probabilities(field.field_name, text)
+    given: Any = parse_probabilities(field.field_name, text)
     Regularisers(**{field.field_name: given})
     return text
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ..files import check_file_at, read_file
+from ..files import read_file
 from .checkpoint import write_atomically
 
 
@@ -60,9 +60,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     if not os.path.lexists(path):
         return []
-    size = check_file_at(path, path.parent)
     rows = []
-    for line in read_file(path, path.parent, size).splitlines():
+    for line in read_file(path, path.parent, most=math.inf).splitlines():
         try:
             row = from_json(line)
         except ValueError:
