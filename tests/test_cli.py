@@ -282,7 +282,7 @@ def copy(run, tmp_path):
         (
             "config.json",
             b'{"format": "cellwright-run", "version": 1}',
-            "is not what cellwright wrote: 'sources'",
+            "config.json, cellwright] is missing",
         ),
         ("cell.txt", b"def nothing", ""),
         ("tokenizer.json", b"[]", "is not a tokenizer"),
@@ -322,7 +322,7 @@ def test_a_newer_run_is_refused(copy):
         ("--cell lstn", "Did you mean 'lstm'"),
         ("--cell nowhere.py:cell", "no such file"),
         ("--minutes 1 --epochs 2", "received both minutes and epochs"),
-        ("--hidden 0", "[hidden] received 0, expected more than 0"),
+        ("--hidden 0", "[hidden] received 0, expected at least 1"),
         ("--dropout 1", "[dropout] received 1.0"),
         ("--weight-drop 1", "[weight_drop] received 1.0"),
         ("--zoneout h:0.1", "[zoneout] received 'h:0.1', expected a probability"),

@@ -7,10 +7,13 @@ cellwright raises on purpose becomes one message on standard error and status 1.
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -242,11 +245,13 @@ def train(
     """
     from .text.job import evaluate_held_out, make_reporter, train_run
     from .text.run import Run, Settings
+    from .train import lock
     from .train.devices import make_accelerator
 
     values = {n: v for n, v in ctx.params.items() if n in Settings.__dataclass_fields__}
     values = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
     settings = Settings(**{**values, "clip": clip or None})
+    settings.check()
     if resume and out is None:
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
     # Before the processes meet, which they do in the next line but one: so none of them
@@ -254,11 +259,13 @@ def train(
     directory = out or _free_directory(text or [])
     kept = Run(directory).settings if _is_run(directory) and resume else settings
     accelerator = make_accelerator(kept.precision, directory if tensorboard else None)
-    with _quiet_unless(accelerator.is_main_process):
-        _on_main_first(
-            accelerator,
-            lambda: _open_or_create(directory, text or [], settings, resume),
-        )
+    with _quiet_unless(accelerator.is_main_process), ExitStack() as held:
+
+        def begin() -> None:
+            _open_or_create(directory, text or [], settings, resume)
+            held.enter_context(lock.locked(directory))
+
+        _on_main_first(accelerator, begin)
         run = Run(directory)
         if resume:
             _check_same(run, settings, text or [], _given(ctx))
@@ -274,13 +281,14 @@ def train(
                 how = f"Continue with: cellwright train --resume --out {directory}"
             say(f"\nstopped. {how}")
             raise typer.Exit(130) from None
-        planning = (run.plan() or {}).get("planning_seconds", 0.0)
+        plan = run.plan()
         early = ", stopped early" if progress.stopped else ""
-        seconds = progress.seconds + planning
+        seconds = progress.seconds + (plan.planning_seconds if plan else 0.0)
         say(f"trained {progress.step} steps in {seconds:.1f} s{early}")
         if accelerator.is_main_process:
             figures = _with_bar(run.held_out.count, evaluate_held_out, run)
             if figures is not None:
+                _check_finite(figures)
                 say(f"held-out text, {_sentence(figures)}")
             say(f'next: cellwright generate {directory} --prompt "…"')
     if accelerator.num_processes > 1:
@@ -349,15 +357,13 @@ def inspect(
     from .look.web.report import write_report
     from .look.web.serve import serve
 
-    runs = [Run(directory), *([Run(beside)] if beside else [])]
-    read = "".join(read_pieces(text)) if text else runs[0].held_out_text(steps)
-    found = [
-        _with_bar(
-            steps,
-            lambda step, run=run: Inspection(run, read, steps=steps, advance=step),
-        )
-        for run in runs
-    ]
+    read = "".join(read_pieces(text)) if text else None
+    found: list[Inspection] = []
+    for run in [Run(directory), *([Run(beside)] if beside else [])]:
+        if found and read is None:
+            read = found[0].text_for(run)
+        look = partial(Inspection, run, read, steps=steps)
+        found.append(_with_bar(steps, lambda step, look=look: look(advance=step)))
     if report:
         write_report(found[0], report, *found[1:])
         typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
@@ -418,6 +424,8 @@ def evaluate(
         )
     if json_:
         typer.echo(json.dumps(figures.to_json()))
+    _check_finite(figures)
+    if json_:
         return
     typer.echo(_sentence(figures))
     if figures.unknown:
@@ -488,13 +496,13 @@ def info(
         typer.echo(f"    {line}")
     plan, result = run.plan(), run.result()
     done = run.store.load().step if run.store.has() else 0
-    typer.echo(
-        f"steps: {done} of {plan['steps']}" if plan else "steps: none planned yet"
-    )
+    typer.echo(f"steps: {done} of {plan.steps}" if plan else "steps: none planned yet")
     if result:
+        told = (result.nats_per_char, result.bits_per_char, result.perplexity)
+        nats, bits, perplexity = (math.nan if v is None else v for v in told)
         typer.echo(
-            f"held-out text: {result['nats_per_char']:.4f} nats per character, "
-            f"{result['bits_per_char']:.4f} bits, perplexity {result['perplexity']:.3f}"
+            f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
+            f"perplexity {perplexity:.3f}"
         )
 
 
@@ -702,7 +710,7 @@ def _free_directory(text: list[str]) -> Path:
 
 
 def _is_run(directory: Path) -> bool:
-    return (directory / "config.json").exists()
+    return os.path.lexists(directory / "config.json")  # a broken link is one, damaged
 
 
 def _open_or_create(
@@ -784,10 +792,18 @@ def _describe(run: Run) -> str:
         f"model: {run.cell.name}, {layers} of {sizes.hidden} units, embedding "
         f"{sizes.embedding}, {count:,} parameters\n"
         f"engine: {model.rnn.engine} ({model.rnn.engine_reason})\n"
-        f"text: {run.text['characters']:,} characters in {run.text['files']} files; "
+        f"text: {run.text.characters:,} characters in {run.text.files} files; "
         f"{run.train_tokens.count:,} {settings.tokenizer} tokens to train on, "
         f"{run.held_out.count:,} held out; vocabulary {sizes.vocabulary:,}"
     )
+
+
+def _check_finite(figures: Score) -> None:
+    if not figures.finite:
+        raise CellwrightError(
+            "[evaluate] the model's predictions are not finite numbers, and so no "
+            "figure is; its weights are too large for the precision"
+        )
 
 
 def _sentence(figures: Score) -> str:

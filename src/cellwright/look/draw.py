@@ -98,12 +98,8 @@ def read_run(
             "[draw] a run reads one text; received --text and --prompt, expected one"
         )
     needed = TOKENS if at is None else at + 1
-    if prompt is not None:
-        tokens = run.tokenizer.encode(prompt)
-    elif text:
-        tokens = run.tokenizer.encode("".join(read_pieces(text)))
-    else:
-        tokens = run.tokenizer.encode(run.held_out_text(needed))
+    given = "".join(read_pieces(text)) if text else prompt
+    tokens = run.read(given, needed if given is None else None)
     if at is not None and not 0 <= at < len(tokens):
         raise DrawingError(
             f"[draw] no token {at} in a text of {len(tokens)}; expected 0 to "

@@ -36,7 +36,7 @@ class Inspection(Keeper):
 
     Args:
         run: a trained run.
-        text: what is read.
+        text: what is read, or its token numbers; None: the run's held-out text.
         steps: at most so many tokens of it.
         advance: called with the number of tokens done, as they are done.
 
@@ -47,7 +47,7 @@ class Inspection(Keeper):
     def __init__(
         self,
         run: Run,
-        text: str,
+        text: str | NDArray[np.int64] | None = None,
         *,
         steps: int = 2000,
         advance: Callable[[int], Any] = lambda count: None,
@@ -56,7 +56,7 @@ class Inspection(Keeper):
         self.run, self.tokenizer = run, run.tokenizer
         self.model = run.trained_model().eval()
         self.reader = Reader(self.model)
-        tokens = self.tokenizer.encode(text)[:steps]
+        tokens = run.read(text, steps)
         if len(tokens) < 2:
             raise ArgumentError(
                 f"[inspect] a text of {len(tokens)} token(s) has nothing to predict; "
@@ -64,6 +64,12 @@ class Inspection(Keeper):
             )
         self.reading: Reading = self.reader.read(tokens, advance=advance)
         self.pieces = [self.tokenizer.decode([int(t)]) for t in tokens]
+
+    def text_for(self, other: Run) -> str | NDArray[np.int64]:
+        """What another run reads beside this one: the same tokens, if it cuts alike."""
+        if other.tokenizer == self.tokenizer:
+            return self.reading.tokens
+        return "".join(self.pieces)
 
     # -- what there is
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..language.errors import ArgumentError, did_you_mean
 from ..language.evaluate import evaluate
 from ..language.graph import Graph
-from ..text.model import LanguageModel
+from ..text.model import LanguageModel, check_finite
 from .diagram import Moment
 
 LARGEST = torch.finfo(torch.float32).max  # amount of a change
@@ -114,7 +114,11 @@ class Reader:
     def step(
         self, token: int, states: States, changes: Sequence[Change] = ()
     ) -> tuple[Tensor, States, dict[str, Tensor]]:
-        """One token: the logits (V,) of the next, the new states, every named value."""
+        """One token: the logits (V,) of the next, the new states, every named value.
+
+        Raises:
+            ArgumentError: the logits are no finite numbers.
+        """
         news, named, x = [], {}, None
         for k, (_, values) in enumerate(self._layers(token, states, changes)):
             graph = self.graphs[k]
@@ -127,7 +131,9 @@ class Reader:
             )
             named |= {f"{k}.{n}": values[node] for n, node in graph.values.items()}
             x = values[graph.output]
-        return self.model.head(x)[0], tuple(news), named
+        logits = self.model.head(x)[0]
+        check_finite(logits)
+        return logits, tuple(news), named
 
     def _layers(
         self, token: int, states: States, changes: Sequence[Change] = ()

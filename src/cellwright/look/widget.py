@@ -46,5 +46,8 @@ def inspect(
     from .web.notebook import InspectorWidget
 
     runs = [r if isinstance(r, Run) else Run(r) for r in (run, beside) if r is not None]
-    read = runs[0].held_out_text(steps) if text is None else text
-    return InspectorWidget(*(Inspection(r, read, steps=steps) for r in runs))
+    found = [Inspection(runs[0], text, steps=steps)]
+    for other in runs[1:]:
+        read = found[0].text_for(other) if text is None else text
+        found.append(Inspection(other, read, steps=steps))
+    return InspectorWidget(*found)

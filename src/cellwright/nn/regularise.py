@@ -131,7 +131,7 @@ def _check_probability(what: str, value: Any, whole: bool = False) -> None:
         )
 
 
-def parse_probabilities(what: str, text: str) -> Probabilities:
+def parse_probabilities(what: str, text: str) -> float | dict[str, float]:
     """A probability, "0.1", or several by name, "h=0.05,c=0.5".
 
     Raises:

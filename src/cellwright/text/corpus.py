@@ -7,16 +7,19 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from ..files import check_file_at
 from ..language.errors import ArgumentError, CellwrightError
+from ..schema import STRICT
 from .tokenizer import TextTokenizer
 
 STDIN = "-"
@@ -203,6 +206,12 @@ def _after_last_blank(text: str) -> int:
 # ── token numbers on disk ─────────────────────────────────────────────────────────────
 
 
+def _bare(path: Path) -> Path:
+    if path.name != str(path) or not path.name:
+        raise ValueError(f"received {str(path)!r}, expected a file of the run's folder")
+    return path
+
+
 @dataclass(frozen=True)
 class Tokens:
     """A memory-mapped array of token numbers, and how much text it stands for.
@@ -215,20 +224,31 @@ class Tokens:
         unknown: how many of the tokens are the unknown one.
     """
 
-    path: Path
-    dtype: str
-    count: int
-    characters: int
-    unknown: int
+    __pydantic_config__ = STRICT
 
-    def open(self) -> np.ndarray:
+    path: Annotated[Path, AfterValidator(_bare)]  # in JSON without its folder
+    dtype: Literal["<u2", "<u4"]
+    count: Annotated[int, Field(ge=0)]
+    characters: Annotated[int, Field(ge=0)]
+    unknown: Annotated[int, Field(ge=0)]
+
+    def open(self, vocabulary: int | None = None) -> np.ndarray:
         """(count,), memory-mapped, read only.
 
+        Args:
+            vocabulary: every token number must be less.
+
         Raises:
-            CorpusError: the file is missing or has another length.
+            CorpusError: the file is missing, has another length, or holds a number that
+                is no token.
         """
         expected = self.count * np.dtype(self.dtype).itemsize
-        found = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            found = check_file_at(self.path, self.path.parent)
+        except OSError as error:
+            raise CorpusError(
+                f"[{self.path}] cannot be read: {error.strerror}"
+            ) from error
         if found != expected:
             raise CorpusError(
                 f"[{self.path}] is not whole; received {found} bytes, "
@@ -236,16 +256,22 @@ class Tokens:
             )
         if self.count == 0:
             return np.zeros(0, self.dtype)
-        return np.memmap(self.path, self.dtype, "r", shape=(self.count,))
+        numbers = np.memmap(self.path, self.dtype, "r", shape=(self.count,))
+        if vocabulary is not None and numbers.max() >= vocabulary:
+            raise CorpusError(
+                f"[{self.path}] was altered; received a token {numbers.max()}, "
+                f"expected less than the vocabulary's {vocabulary}"
+            )
+        return numbers
 
     def to_json(self) -> dict[str, Any]:
         content = dict(vars(self))
         content["path"] = self.path.name
         return content
 
-    @staticmethod
-    def from_json(content: dict[str, Any], folder: Path) -> Tokens:
-        return Tokens(**{**content, "path": folder / content["path"]})
+    def within(self, folder: Path) -> Tokens:
+        """The same, in a folder."""
+        return replace(self, path=folder / self.path)
 
 
 def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) -> Tokens:
@@ -338,7 +364,13 @@ class Lanes:
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
+        epoch, position = state["epoch"], state["position"]
+        if epoch < 0 or not 0 <= position < self.windows:
+            raise ArgumentError(
+                f"[text] no window {position} of epoch {epoch}; expected 0 to "
+                f"{self.windows - 1}"
+            )
+        self.epoch, self.position = epoch, position
 
 
 def check_length(tokens: int, batch: int, window: int, held_out: int = 0) -> None:

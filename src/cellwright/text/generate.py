@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..language.errors import ArgumentError
 from ..train.seeds import check_seed
-from .model import LanguageModel
+from .model import LanguageModel, check_finite
 from .tokenizer import TextTokenizer, check_text
 
 COLDEST, HOTTEST = 1e-6, 1e6  # temperatures by which float32 logits can be divided
@@ -75,6 +75,7 @@ def _sample_tokens(
     step, last = model.stepper(state), logits[-1, 0]  # (V,)
     for left in range(length, 0, -1):
         last = last.float()
+        check_finite(last)
         if tokenizer.unknown is not None:
             last[tokenizer.unknown] = -torch.inf
         if temperature == 0:

@@ -7,7 +7,7 @@ resumed run is the same run.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +22,7 @@ from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Tracker
 from ..train.schedules import make_schedule
 from .corpus import Lanes
 from .model import LanguageModel, NextToken
-from .run import Run, Settings
+from .run import Run, RunError, Settings, StoredPlan
 from .score import Score, score
 
 if TYPE_CHECKING:
@@ -44,13 +44,15 @@ def train_run(
             lanes cannot be shared by the processes.
     """
     settings = run.settings
+    run.held_out.open(run.sizes.vocabulary)  # it is asked for late: refuse it now
     torch.manual_seed(settings.seed)  # every process draws the same weights …
     model = run.new_model().to(accelerator.device)
-    torch.manual_seed(settings.seed + accelerator.process_index)  # … and other masks
+    own_seed = (settings.seed + accelerator.process_index) % 2**64
+    torch.manual_seed(own_seed)  # … and other masks
     assert settings.batch is not None
     assert settings.window is not None
     stream = Lanes(
-        run.train_tokens.open(),
+        run.train_tokens.open(run.sizes.vocabulary),
         settings.batch,
         settings.window,
         settings.seed,
@@ -138,12 +140,17 @@ def _plan(
     stored = run.plan()
     accelerator.wait_for_everyone()  # nobody may find a plan that another makes now
     if stored is not None:
-        return replace(plan, steps=stored["steps"])
+        if settings.steps not in (None, stored.steps):
+            raise RunError(
+                f"[{run.directory}/plan.json, steps] received {stored.steps}, expected "
+                f"the settings' {settings.steps}"
+            )
+        return replace(plan, steps=stored.steps)
     began = time.perf_counter()
     steps = _steps(run, plan, model, stream, accelerator)
     took = time.perf_counter() - began
     if accelerator.is_main_process:
-        run.keep("plan.json", {"version": 1, "steps": steps, "planning_seconds": took})
+        run.keep("plan.json", asdict(StoredPlan(1, steps, took)))
     return replace(plan, steps=steps)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,25 +17,33 @@ from ..language import Cell
 from ..language.errors import ArgumentError
 from ..nn.penalties import activation_regularisation, temporal_activation_regularisation
 from ..nn.recurrent import Recurrent
-from ..nn.regularise import Probabilities, Regularisers
+from ..nn.regularise import Regularisers
+from ..schema import STRICT
 from ..train.bptt import State
 from ..train.forcing import run_forced
+
+Vocabulary = Annotated[int, Field(ge=1, le=1 << 24)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class ModelSizes:
     """The numbers that, with a cell, make a model."""
 
-    vocabulary: int
-    embedding: int
-    hidden: int
-    layers: int = 1
-    dropout: float = 0.0
+    __pydantic_config__ = STRICT
+
+    vocabulary: Vocabulary
+    embedding: Width
+    hidden: Width
+    layers: Layers = 1
+    dropout: Probability = 0.0
     tie: bool = False
-    recurrent_dropout: float = 0.0
-    update_dropout: Probabilities = 0.0
-    zoneout: Probabilities = 0.0
-    weight_drop: float = 0.0
+    recurrent_dropout: Probability = 0.0
+    update_dropout: Probability | dict[str, Probability] = 0.0
+    zoneout: Probability | dict[str, Probability] = 0.0
+    weight_drop: Probability = 0.0
     locked: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -149,10 +160,55 @@ class LanguageModel(nn.Module):
         return logits
 
     def sample(self, logits: Tensor) -> Tensor:
-        """(1, B, V) -> (1, B): one token for each row, drawn from the prediction."""
+        """(1, B, V) -> (1, B): one token for each row, drawn from the prediction.
+
+        Raises:
+            ArgumentError: the prediction is no finite number.
+        """
+        check_finite(logits)
         if self.unknown is not None:
             logits = logits.index_fill(-1, torch.tensor(self.unknown), -torch.inf)
         return torch.multinomial(logits[0].softmax(-1), 1).t()
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise ArgumentError for a prediction that nothing can be drawn from."""
+    if not bool(logits.isfinite().all()):
+        raise ArgumentError(
+            "[model] received a prediction of NaN or infinity, expected finite "
+            "numbers: the weights are too large for their precision"
+        )
+
+
+def model_shapes(cell: Cell, sizes: ModelSizes) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's weights by name; no memory is taken for them.
+
+    Raises:
+        ArgumentError: no memory could hold them, or as `LanguageModel`.
+        CellError: the cell does not bind to these sizes.
+    """
+    try:
+        with torch.device("meta"):
+            model = LanguageModel(cell, sizes, engine="reference")
+    except RuntimeError as error:  # more bytes than torch can count
+        raise ArgumentError(
+            f"[model] cannot be made in these sizes: {str(error).splitlines()[0]}"
+        ) from error
+    return {name: tuple(t.shape) for name, t in model.state_dict().items()}
+
+
+def check_memory(shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise ArgumentError for weights that this machine's memory cannot hold."""
+    if not hasattr(os, "sysconf"):  # no POSIX system: it will say so itself
+        return
+    count = sum(map(math.prod, shapes.values()))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * count > memory:
+        raise ArgumentError(
+            f"[model] has {count:,} parameters, {4 * count / 2**30:,.0f} GiB; this "
+            f"machine has {memory / 2**30:,.0f} GiB of memory. Use a smaller hidden, "
+            "embedding, vocab or layers"
+        )
 
 
 class NextToken:

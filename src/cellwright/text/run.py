@@ -15,21 +15,33 @@ It comes into being whole: it is prepared beside its place and then renamed.
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import uuid4
 
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from ..files import read_file
 from ..language import Cell
 from ..language.errors import ArgumentError, CellwrightError
-from ..nn.regularise import parse_probabilities
+from ..nn.regularise import Regularisers, parse_probabilities
+from ..schema import STRICT, check, check_file, parse_json
 from ..train.checkpoint import Store, sync_directory, write_and_sync, write_atomically
 from ..train.forcing import parse_forcing
-from ..train.session import load_weights
+from ..train.lock import LOCK, holder_of
+from ..train.session import check_shapes, load_weights
 from .corpus import (
     CorpusError,
     Tokens,
@@ -38,15 +50,46 @@ from .corpus import (
     open_text,
     write_tokens,
 )
-from .model import LanguageModel, ModelSizes
+from .model import (
+    LanguageModel,
+    Layers,
+    ModelSizes,
+    Probability,
+    Vocabulary,
+    Width,
+    check_memory,
+    model_shapes,
+)
+from .score import Figures
 from .tokenizer import TextTokenizer
 
 FORMAT = "cellwright-run"
 VERSION = 1
 
 
+T = TypeVar("T")
+
+
 class RunError(CellwrightError):
     """A directory is no run, or holds one that must not be touched."""
+
+
+def _forcing(text: str) -> str:
+    parse_forcing(text, steps=1)
+    return text
+
+
+def _by_name(text: str, field: ValidationInfo) -> str:
+    assert field.field_name is not None
+    given: Any = parse_probabilities(field.field_name, text)
+    Regularisers(**{field.field_name: given})
+    return text
+
+
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Positive = Annotated[float, Field(gt=0)]
+AtLeast0 = Annotated[float, Field(ge=0)]
+ByName = Annotated[str, AfterValidator(_by_name)]
 
 
 @dataclass(frozen=True)
@@ -57,46 +100,48 @@ class Settings:
     `None` for batch and window means: these defaults, or less where the text is short.
     """
 
+    __pydantic_config__ = STRICT
+
     cell: str = "lstm"
-    hidden: int = 256
-    layers: int = 1
-    embedding: int | None = None
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
-    update_dropout: str = "0"
-    zoneout: str = "0"
-    weight_drop: float = 0.0
+    hidden: Width = 256
+    layers: Layers = 1
+    embedding: Width | None = None
+    dropout: Probability = 0.0
+    recurrent_dropout: Probability = 0.0
+    update_dropout: ByName = "0"
+    zoneout: ByName = "0"
+    weight_drop: Probability = 0.0
     locked: bool = False
-    ar: float = 0.0
-    tar: float = 0.0
+    ar: AtLeast0 = 0.0
+    tar: AtLeast0 = 0.0
     tie: bool = False
-    tokenizer: str = "char"
-    vocab: int | None = None
-    val_fraction: float = 0.1
-    minutes: float | None = None
-    epochs: float | None = None
-    steps: int | None = None
-    batch: int | None = None
-    window: int | None = None
-    accumulate: int = 1
-    optimiser: str = "adamw"
-    lr: float = 8e-3
-    weight_decay: float = 0.1
-    beta2: float = 0.99
-    momentum: float = 0.9
-    schedule: str = "cosine"
-    warm_up: int = 50
-    clip: float | None = 1.0
-    clip_value: float | None = None
-    forcing: str = "1"
-    restart: float = 0.03
-    validate_every: int | None = None
-    patience: int | None = None
-    checkpoint_every: int = 500
-    log_every: int = 10
-    precision: str = "no"
-    seed: int = 0
-    engine: str = "auto"
+    tokenizer: Literal["char", "word", "bpe"] = "char"
+    vocab: Vocabulary | None = None
+    val_fraction: Probability = 0.1
+    minutes: Annotated[float, Field(gt=0, le=10**6)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None
+    steps: Count | None = None
+    batch: Count | None = None
+    window: Count | None = None
+    accumulate: Count = 1
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Positive = 8e-3
+    weight_decay: AtLeast0 = 0.1
+    beta2: Probability = 0.99
+    momentum: Probability = 0.9
+    schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
+    warm_up: Annotated[int, Field(ge=0, le=10**12)] = 50
+    clip: Positive | None = 1.0
+    clip_value: Positive | None = None
+    forcing: Annotated[str, AfterValidator(_forcing)] = "1"
+    restart: Probability = 0.03
+    validate_every: Count | None = None
+    patience: Count | None = None
+    checkpoint_every: Count = 500
+    log_every: Count = 10
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0  # what torch takes
+    engine: Literal["auto", "torch", "reference", "native"] = "auto"
 
     DEFAULT_BATCH = 32
     DEFAULT_WINDOW = 64
@@ -105,36 +150,16 @@ class Settings:
 
     def check(self) -> None:
         """Raise ArgumentError for numbers that make no sense."""
+        check(Settings, asdict(self))
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
         given = [n for n in ("minutes", "epochs", "steps") if getattr(self, n)]
         if len(given) > 1:
             raise ArgumentError(
                 f"[settings] received both {given[0]} and {given[1]}, expected one way "
                 "to say how long to train"
             )
-        positive = (
-            "hidden layers embedding vocab minutes epochs steps batch window "
-            "accumulate lr clip clip_value validate_every patience "
-            "checkpoint_every log_every"
-        )
-        for name in positive.split():
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ArgumentError(f"[{name}] received {value}, expected more than 0")
-        fractions = (
-            "dropout recurrent_dropout weight_drop val_fraction beta2 momentum restart"
-        )
-        for name in fractions.split():
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ArgumentError(
-                    f"[{name}] received {value}, expected at least 0 and less than 1"
-                )
-        for name in ("ar", "tar"):
-            if not getattr(self, name) >= 0:
-                raise ArgumentError(
-                    f"[{name}] received {getattr(self, name)}, expected at least 0"
-                )
-        parse_forcing(self.forcing, steps=1)
         if self.patience and not self.validate_every:
             raise ArgumentError(
                 "[patience] early stopping needs validations; give validate_every, too"
@@ -144,10 +169,52 @@ class Settings:
                 "[validate_every] there is nothing to validate on; received a "
                 "val_fraction of 0, expected more"
             )
+        return self
+
+
+@dataclass(frozen=True)
+class TextCounts:
+    """What a run's text was."""
+
+    __pydantic_config__ = STRICT
+
+    files: Annotated[int, Field(ge=0)]
+    characters: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Config:
+    """`config.json`."""
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["cellwright-run"]
+    version: Literal[1]
+    cellwright: str
+    sources: list[str]
+    settings: Settings
+    model: ModelSizes
+    text: TextCounts
+    train: Tokens
+    held_out: Tokens
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """`plan.json`."""
+
+    __pydantic_config__ = STRICT
+
+    version: Literal[1]
+    steps: Annotated[int, Field(ge=1)]
+    planning_seconds: Annotated[float, Field(ge=0)]
 
 
 class Run:
     """An existing run directory.
+
+    Every file is held to its schema when it is read, and must lie in the directory:
+    a link that leads out of it is refused.
 
     Raises:
         RunError: the directory is missing, is no run, or has another version.
@@ -156,42 +223,87 @@ class Run:
     def __init__(self, directory: Path | str):
         self.directory = Path(directory)
         config = self._read_config()
-        try:
-            self.sources: list[str] = config["sources"]
-            self.settings = Settings(**config["settings"])
-            self.sizes = ModelSizes(**config["model"])
-            self.text: dict[str, Any] = config["text"]
-            self.train_tokens = Tokens.from_json(config["train"], self.directory)
-            self.held_out = Tokens.from_json(config["held_out"], self.directory)
-            self.created_by: str = config["cellwright"]
-        except (KeyError, TypeError) as error:
-            raise RunError(
-                f"[{self.directory}/config.json] is not what cellwright wrote: {error}"
-            ) from error
-        self.cell = Cell.from_text((self.directory / "cell.txt").read_text("utf-8"))
-        self.store = Store(self.directory / "checkpoints")
+        self.sources, self.settings = config.sources, config.settings
+        self.sizes, self.created_by = config.model, config.cellwright
+        self.text = config.text
+        self.train_tokens = config.train.within(self.directory)
+        self.held_out = config.held_out.within(self.directory)
+        self.cell = self._read_cell()
+        self.store = Store(self.directory / "checkpoints", root=self.directory)
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         path = self.directory / "tokenizer.json"
-        return TextTokenizer.load(self.settings.tokenizer, path)
+        found = TextTokenizer.load(self.settings.tokenizer, path)
+        if found.vocabulary != self.sizes.vocabulary:
+            raise RunError(
+                f"[{path}] is of another run; received {found.vocabulary} tokens, "
+                f"expected the model's {self.sizes.vocabulary}"
+            )
+        return found
 
-    def held_out_text(self, tokens: int) -> str:
-        """The beginning of the held-out text: at most so many tokens of it."""
+    def held_out_tokens(self, most: int | None = None) -> NDArray[np.int64]:
+        """The beginning of the held-out text: at most so many tokens of it.
+
+        Raises:
+            RunError: nothing was held out.
+        """
         if not self.held_out.count:
             raise RunError(
                 f"[{self.directory}] this run holds no text out; give one of your own"
             )
-        return self.tokenizer.decode(self.held_out.open()[:tokens].tolist())
+        return self.held_out.open(self.sizes.vocabulary)[:most].astype(np.int64)
+
+    def read(
+        self, text: str | NDArray[np.int64] | None, most: int | None = None
+    ) -> NDArray[np.int64]:
+        """A text as this run reads it: at most so many of its tokens.
+
+        Args:
+            text: a text, or token numbers; None: the tokens that were held out.
+            most: None for all.
+
+        Raises:
+            RunError: nothing was held out.
+        """
+        if text is None:
+            return self.held_out_tokens(most)
+        tokens = self.tokenizer.encode(text) if isinstance(text, str) else text
+        return tokens[:most]
+
+    def held_out_text(self, tokens: int) -> str:
+        """The same as text, where unknown words and characters are written U+FFFD."""
+        return self.tokenizer.decode(self.held_out_tokens(tokens).tolist())
 
     def new_model(self) -> LanguageModel:
-        """The model as drawn from torch's generator: untrained."""
+        """The model as drawn from torch's generator: untrained.
+
+        Raises:
+            RunError: its sizes are not those of the tokenizer.
+            CheckpointError: they are not those of the weights on the disk.
+            ArgumentError: no memory could hold it.
+        """
+        unknown = self.tokenizer.unknown
+        self._check_sizes()
         return LanguageModel(
-            self.cell,
-            self.sizes,
-            engine=self.settings.engine,
-            unknown=self.tokenizer.unknown,
+            self.cell, self.sizes, engine=self.settings.engine, unknown=unknown
         )
+
+    def _check_sizes(self) -> None:
+        """Hold the sizes to what is on the disk, before any memory is taken."""
+        pointers = filter(self.store.has, ("last", "best"))
+        found = [self.store.shapes(pointer) for pointer in pointers]
+        fewest, layers = min(map(len, found), default=math.inf), self.sizes.layers
+        if self.cell.graph.weights and layers > fewest:  # cheap: no layer is made
+            raise RunError(
+                f"[{self.directory}/config.json, model.layers] received {layers}, "
+                f"expected fewer than the {fewest} weights of the checkpoint"
+            )
+        shapes = model_shapes(self.cell, self.sizes)
+        for stored in found:
+            check_shapes(stored, shapes, self.store)
+        if not found:
+            check_memory(shapes)
 
     def trained_model(self) -> LanguageModel:
         """The best checkpoint where training validated, else the last; in eval mode.
@@ -204,49 +316,67 @@ class Run:
         load_weights(model, self.store.load(pointer).model, self.store)
         return model.eval()
 
-    def plan(self) -> dict[str, Any] | None:
+    def plan(self) -> StoredPlan | None:
         """The stored plan, or None before training first began."""
-        path = self.directory / "plan.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return self._kept("plan.json", StoredPlan)
 
     def keep(self, name: str, content: dict[str, Any]) -> None:
         """Write one of the run's JSON files, in one atomic step."""
         write_atomically(self.directory / name, _json(content))
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Figures | None:
         """The figures of the held-out text, once training has ended."""
-        path = self.directory / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return self._kept("result.json", Figures)
 
-    def _read_config(self) -> dict[str, Any]:
-        path = self.directory / "config.json"
+    def _kept(self, name: str, kind: type[T]) -> T | None:
+        path = self.directory / name
+        if not os.path.lexists(path):
+            return None
+        content = parse_json(self._read(path), path, RunError)
+        return check_file(kind, content, path, RunError)
+
+    def _read(self, path: Path) -> bytes:
         try:
-            config = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
+            return read_file(path, self.directory)
+        except OSError as error:
+            raise RunError(f"[{path}] cannot be read: {error.strerror}") from error
+
+    def _read_cell(self) -> Cell:
+        path = self.directory / "cell.txt"
+        try:
+            return Cell.from_text(self._read(path).decode())
+        except (CellwrightError, UnicodeError) as error:
+            why = " ".join(str(error).split())
+            raise RunError(f"[{path}] is no printed cell: {why}") from error
+
+    def _read_config(self) -> Config:
+        path = self.directory / "config.json"
+        if not os.path.lexists(path):
             raise RunError(
                 f"[{self.directory}] is no run: it has no config.json. Expected a "
                 "directory that `cellwright train … --out` made"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"[{path}] cannot be read: {error}") from error
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            )
+        content = parse_json(self._read(path), path, RunError)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise RunError(
                 f"[{path}] was not written by cellwright; expected format {FORMAT!r}"
             )
-        if config.get("version") != VERSION:
+        if content.get("version") != VERSION:
             raise RunError(
-                f"[{path}] has another version; received {config.get('version')!r}, "
+                f"[{path}] has another version; received {content.get('version')!r}, "
                 f"expected {VERSION}. Use the cellwright that wrote it"
             )
-        return config
+        return check_file(Config, content, path, RunError)
 
 
 def check_free(directory: Path) -> None:
     """Raise RunError unless a new run may be made at `directory`."""
-    if (directory / "config.json").exists():
+    if os.path.lexists(directory / "config.json"):
+        holder = holder_of(directory)
+        training = f", which {holder} is training" if holder else ""
         raise RunError(
-            f"[{directory}] holds a run already; nothing was changed. Continue it with "
-            "--resume, or choose another --out"
+            f"[{directory}] holds a run already{training}; nothing was changed. "
+            "Continue it with --resume, or choose another --out"
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise RunError(
@@ -276,17 +406,41 @@ def create_run(
     """
     check_free(directory)
     settings.check()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    aside = directory.parent / f".{directory.name}.preparing"
-    shutil.rmtree(aside, ignore_errors=True)  # a preparation that was killed
-    aside.mkdir()
-    try:
+    with _folder_beside(directory) as aside:
         _prepare(aside, sources, cell, settings, say)
-        os.rename(aside, directory)
+        try:
+            os.rename(aside, directory)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                check_free(directory)  # another process was faster
+            raise
         sync_directory(directory.parent)
+    return Run(directory)
+
+
+@contextmanager
+def _folder_beside(directory: Path) -> Iterator[Path]:
+    """A folder of one's own beside a directory: it becomes that, or goes away.
+
+    While it is locked nobody takes it for what a killed process left.
+    """
+    prefix = f".{directory.name}.preparing-"
+    new = [p for p in (directory.parent, *directory.parent.parents) if not p.exists()]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    for other in directory.parent.iterdir():
+        left = other.name.startswith(prefix) and (other / LOCK).exists()
+        if left and holder_of(other) is None:
+            shutil.rmtree(other, ignore_errors=True)
+    aside = directory.with_name(f"{prefix}{uuid4().hex}")
+    try:
+        aside.mkdir()
+        with FileLock(aside / LOCK).acquire(timeout=0):
+            yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Run(directory)
+        for parent in new:
+            with suppress(OSError):
+                parent.rmdir()  # it is empty: nothing came of it
 
 
 def _prepare(
@@ -312,6 +466,7 @@ def _prepare(
     settings = _fit(settings, train, say)
     sizes = _sizes(settings, cell, tokenizer)
     # Refuse now what cannot be trained later.
+    check_memory(model_shapes(cell, sizes))
     LanguageModel(cell, sizes, engine=settings.engine)
     check_length(train.count, settings.batch or 1, settings.window or 1, held_out.count)
     if settings.validate_every and held_out.count < 2:
@@ -345,7 +500,7 @@ def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settin
     window = settings.window or window
     if (batch, window) != (wanted, length):
         say(f"the text is short: {batch} lanes, windows of {window} tokens")
-    return Settings(**{**asdict(settings), "batch": batch, "window": window})
+    return replace(settings, batch=batch, window=window)
 
 
 def _sizes(settings: Settings, cell: Cell, tokenizer: TextTokenizer) -> ModelSizes:

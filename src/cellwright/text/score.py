@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..schema import STRICT
 from .corpus import CorpusError, Tokens
 from .model import LanguageModel
 from .tokenizer import TextTokenizer
 
 WINDOW = 1024  # tokens at a time: bounds the memory, changes no number
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a text is told by, in JSON too: None for what is no finite number."""
+
+    __pydantic_config__ = STRICT
+
+    nats_per_char: float | None
+    bits_per_char: float | None
+    nats_per_token: float | None
+    bits_per_token: float | None
+    perplexity: float | None
+    characters: Annotated[int, Field(ge=0)]
+    tokens: Annotated[int, Field(ge=0)]
+    unknown: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -54,17 +72,28 @@ class Score:
         """exp of the nats per token."""
         return math.exp(min(self.nats_per_token, 700.0))
 
+    @property
+    def finite(self) -> bool:
+        """Whether the model's predictions were numbers at all."""
+        return math.isfinite(self.nats)
+
     def to_json(self) -> dict[str, Any]:
-        return {
-            "nats_per_char": self.nats_per_char,
-            "bits_per_char": self.nats_per_char / math.log(2),
-            "nats_per_token": self.nats_per_token,
-            "bits_per_token": self.nats_per_token / math.log(2),
-            "perplexity": self.perplexity,
-            "characters": self.characters,
-            "tokens": self.tokens,
-            "unknown": self.unknown,
-        }
+        """The figures as plain data."""
+        return asdict(self.figures())
+
+    def figures(self) -> Figures:
+        """What is told of the text."""
+        counts = self.characters, self.tokens, self.unknown
+        if not self.finite:
+            return Figures(None, None, None, None, None, *counts)
+        return Figures(
+            self.nats_per_char,
+            self.nats_per_char / math.log(2),
+            self.nats_per_token,
+            self.nats_per_token / math.log(2),
+            self.perplexity,
+            *counts,
+        )
 
 
 @torch.no_grad()
@@ -94,7 +123,7 @@ def score(
             f"[text] too short to evaluate: {tokens.count} tokens have no target; "
             "expected at least 2"
         )
-    numbers = tokens.open()
+    numbers = tokens.open(tokenizer.vocabulary)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from ..files import read_file
 from ..language.errors import ArgumentError, CellwrightError
 from ..train.checkpoint import write_and_sync
 
@@ -23,6 +24,8 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how the unknown token is written
 #: A word with the blank before it, a run of punctuation, or a run of white space.
 _WORDS = Regex(r" ?\w+| ?[^\s\w]+|\s+(?!\S)|\s+")
 
+#: The library's model of each kind, and whether it knows every text.
+_MODELS = {"char": ("BPE", False), "word": ("WordLevel", False), "bpe": ("BPE", True)}
 _DEFAULT_VOCABULARY = {"word": 10_000, "bpe": 1_024}
 _RUN = 4096  # characters
 _BYTES = 256  # a byte-pair vocabulary starts from every byte
@@ -42,6 +45,13 @@ class TextTokenizer:
         self._inner = inner
         self.vocabulary = inner.get_vocab_size()
         self.unknown: int | None = inner.token_to_id(UNKNOWN)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TextTokenizer):
+            return NotImplemented
+        return self.kind == other.kind and self._inner.to_str() == other._inner.to_str()
+
+    __hash__ = None  # type: ignore[assignment]
 
     @staticmethod
     def learn(
@@ -122,12 +132,36 @@ class TextTokenizer:
         """Read what `save` wrote.
 
         Raises:
-            CellwrightError: missing, or not a tokenizer.
+            CellwrightError: missing, not a tokenizer, or one of another kind.
         """
         try:
-            return TextTokenizer(kind, Tokenizer.from_str(path.read_text("utf-8")))
-        except Exception as error:  # the library raises bare Exception
-            raise CellwrightError(f"[{path}] is not a tokenizer: {error}") from error
+            text = read_file(path, path.parent).decode()
+            found = TextTokenizer(kind, Tokenizer.from_str(text))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics
+            why = error.strerror if isinstance(error, OSError) else error
+            raise CellwrightError(f"[{path}] is not a tokenizer: {why}") from None
+        found._check(path)
+        return found
+
+    def _check(self, path: Path) -> None:
+        """Raise CellwrightError unless it is of its kind, and numbers without gaps."""
+        model, knows_all = _MODELS[self.kind]
+        received = type(self._inner.model).__name__
+        if received != model or (self.unknown is None) != knows_all:
+            unknown = "without" if self.unknown is None else "with"
+            raise CellwrightError(
+                f"[{path}] is another tokenizer; received {received} {unknown} an "
+                f"unknown token, expected {self.kind}, that is {model} "
+                f"{'without' if knows_all else 'with'} one"
+            )
+        numbers = set(self._inner.get_vocab().values())
+        if numbers != set(range(self.vocabulary)):
+            raise CellwrightError(
+                f"[{path}] numbers its {self.vocabulary} tokens with gaps, up to "
+                f"{max(numbers, default=None)}; expected 0 to {self.vocabulary - 1}"
+            )
 
 
 def check_text(text: str) -> None:

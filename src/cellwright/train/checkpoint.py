@@ -11,7 +11,8 @@ On disk, in a directory of their own:
 
 A checkpoint is written aside, flushed to the disk and renamed; then the pointer is
 replaced, in one atomic step; only then is the older checkpoint deleted. So the pointer
-names a whole one at any moment.
+names a whole one at any moment. Where last.json is lost, the newest checkpoint that is
+whole takes its place.
 """
 
 from __future__ import annotations
@@ -20,25 +21,74 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from ..files import check_file_at, read_file, wrong_size
 from ..language.errors import CellwrightError
+from ..schema import STRICT, check_file, parse_json
 
 FORMAT = "cellwright-checkpoint"
 VERSION = 1
 
+T = TypeVar("T")
+_NAME = re.compile(r"step-(\d{8,18})(?:\.(\d{1,9}))?", re.ASCII)
+
 
 class CheckpointError(CellwrightError):
     """A checkpoint cannot be written, or is not one that can be read."""
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """`last.json` and `best.json`: which checkpoint, and the hash of its manifest."""
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["cellwright-checkpoint"]
+    version: Literal[1]
+    checkpoint: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The size of a file in bytes, and what it hashes to."""
+
+    __pydantic_config__ = STRICT
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+File = Literal["model.safetensors", "training.safetensors"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`checkpoint.json`; `training` is a tree that `pack` split."""
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["cellwright-checkpoint"]
+    version: Literal[1]
+    step: Annotated[int, Field(ge=0)]
+    files: Annotated[dict[File, Fingerprint], Field(min_length=2)]
+    training: Any
 
 
 @dataclass(frozen=True)
@@ -51,14 +101,22 @@ class Checkpoint:
 
 
 class Store:
-    """The checkpoints of one run, in one directory."""
+    """The checkpoints of one run, in one directory.
 
-    def __init__(self, directory: Path | str):
+    Args:
+        directory: made when the first one is written.
+        root: no file is read that lies outside; None: the directory itself.
+    """
+
+    def __init__(self, directory: Path | str, root: Path | None = None):
         self.directory = Path(directory)
+        self._root = root or self.directory
 
     def has(self, pointer: str = "last") -> bool:
         """Whether there is anything to resume from (it may still be refused)."""
-        return self._pointer(pointer).exists()
+        if os.path.lexists(self._pointer(pointer)):
+            return True
+        return pointer == "last" and bool(self._names())
 
     def save(
         self,
@@ -83,15 +141,8 @@ class Store:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._prune()  # what a killed run left behind may be what fills the disk
             path = self._write(step, model, training)
-            manifest = (path / "checkpoint.json").read_bytes()
-            record = {
-                "format": FORMAT,
-                "version": VERSION,
-                "checkpoint": path.name,
-                "sha256": hashlib.sha256(manifest).hexdigest(),
-            }
             for pointer in pointers:
-                write_atomically(self._pointer(pointer), _json(record))
+                self.point(pointer, path.name)
             self._prune()
         except OSError as error:
             raise self._cannot_write(step, error) from error
@@ -104,18 +155,118 @@ class Store:
             CheckpointError: there is none, it is truncated or altered, it is not
                 cellwright's, or a newer version wrote it.
         """
-        record = _read_json(self._pointer(pointer))
-        path = self.directory / str(record.get("checkpoint"))
-        manifest = _read(path / "checkpoint.json")
-        _compare(path / "checkpoint.json", manifest, record)
-        content = _read_json(path / "checkpoint.json")
-        files = {}
-        for name, expected in content["files"].items():
-            files[name] = _read(path / name)
-            _compare(path / name, files[name], expected)
-        model = safetensors.torch.load(files["model.safetensors"])
-        tensors = safetensors.torch.load(files["training.safetensors"])
-        return Checkpoint(content["step"], model, unpack(content["training"], tensors))
+        return self._follow(pointer, self._read)
+
+    def shapes(self, pointer: str = "last") -> dict[str, tuple[int, ...]]:
+        """The shapes of a checkpoint's weights, without reading them.
+
+        Raises:
+            CheckpointError: as `load`, but for the weights themselves.
+        """
+        return self._follow(pointer, self._read_shapes)
+
+    def whole(self) -> Iterator[tuple[str, Checkpoint]]:
+        """Every checkpoint that is whole, the newest first, by its name."""
+        for name in self._names():
+            try:
+                yield name, self._read(self._point_at(name))
+            except CheckpointError:
+                continue
+
+    def point(self, pointer: str, name: str) -> None:
+        """Let `last` or `best` name a checkpoint."""
+        record = asdict(self._point_at(name))
+        write_atomically(self._pointer(pointer), _json(record))
+
+    def _follow(self, pointer: str, read: Callable[[Pointer], T]) -> T:
+        """Read what a pointer names; again where training has moved on meanwhile."""
+        while True:
+            record = self._record(pointer)
+            try:
+                return read(record)
+            except CheckpointError:
+                if self._record(pointer) == record:
+                    raise
+
+    def _record(self, pointer: str) -> Pointer:
+        path = self._pointer(pointer)
+        if pointer == "last" and self._names() and not os.path.lexists(path):
+            return self._newest()
+        return check_file(Pointer, self._json_of(path), path, CheckpointError)
+
+    def _newest(self) -> Pointer:
+        """What stands in for a last.json that is lost."""
+        for name, _ in self.whole():
+            return self._point_at(name)
+        raise CheckpointError(
+            f"[{self.directory}] has no last.json, and of its checkpoints "
+            f"{', '.join(self._names())} none is whole; nothing was changed. Put a "
+            "copy back, or start a new run"
+        )
+
+    def _point_at(self, name: str) -> Pointer:
+        manifest = self._bytes_of(self.directory / name / "checkpoint.json")
+        return Pointer(FORMAT, VERSION, name, hashlib.sha256(manifest).hexdigest())
+
+    def _read(self, record: Pointer) -> Checkpoint:
+        path = self.directory / record.checkpoint
+        manifest = self._manifest(record)
+        tensors = {}
+        for name, expected in manifest.files.items():
+            data = self._bytes_of(path / name, expected.bytes)
+            _compare(path / name, data, expected.sha256)
+            try:
+                tensors[name] = safetensors.torch.load(data)
+            except Exception as error:  # the library's, and KeyError for odd types
+                raise CheckpointError(
+                    f"[{path / name}] is no safetensors file: {error}"
+                ) from None
+        try:
+            training = unpack(manifest.training, tensors["training.safetensors"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"[{path / 'checkpoint.json'}, training] is not what cellwright "
+                f"writes: {error!r}"
+            ) from None
+        return Checkpoint(manifest.step, tensors["model.safetensors"], training)
+
+    def _read_shapes(self, record: Pointer) -> dict[str, tuple[int, ...]]:
+        expected = self._manifest(record).files["model.safetensors"]
+        path = self.directory / record.checkpoint / "model.safetensors"
+        try:
+            size = check_file_at(path, self._root)
+            if size != expected.bytes:
+                raise wrong_size(path, size, expected.bytes)
+            with safetensors.safe_open(path, "pt") as file:
+                return {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+        except (OSError, safetensors.SafetensorError) as error:
+            raise _cannot_read(path, error) from None
+
+    def _manifest(self, record: Pointer) -> Manifest:
+        path = self.directory / record.checkpoint / "checkpoint.json"
+        data = self._bytes_of(path)
+        _compare(path, data, record.sha256)
+        return check_file(Manifest, _checked(data, path), path, CheckpointError)
+
+    def _json_of(self, path: Path) -> dict[str, Any]:
+        return _checked(self._bytes_of(path), path)
+
+    def _bytes_of(self, path: Path, size: int | None = None) -> bytes:
+        try:
+            return read_file(path, self._root, size)
+        except OSError as error:
+            raise _cannot_read(path, error) from error
+
+    def _names(self) -> list[str]:
+        """The checkpoints, the newest first."""
+        if not os.path.lexists(self.directory):
+            return []
+        try:
+            found = filter(None, map(_NAME.fullmatch, os.listdir(self.directory)))
+        except OSError as error:
+            raise _cannot_read(self.directory, error) from error
+        ranked = sorted(found, key=lambda m: (int(m[1]), int(m[2] or 0)), reverse=True)
+        return [match[0] for match in ranked]
 
     def _pointer(self, pointer: str) -> Path:
         return self.directory / f"{pointer}.json"
@@ -159,10 +310,8 @@ class Store:
 
     def _prune(self) -> None:
         """Delete what no pointer names, and what a killed run left aside."""
-        kept = set()
-        for pointer in ("last", "best"):
-            if self.has(pointer):
-                kept.add(_read_json(self._pointer(pointer))["checkpoint"])
+        pointers = filter(self.has, ("last", "best"))
+        kept = {self._record(pointer).checkpoint for pointer in pointers}
         for path in self.directory.iterdir():
             leftover = path.name.startswith((".aside-", "step-"))
             if leftover and path.name not in kept:
@@ -173,7 +322,7 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
         kept = "There was no earlier checkpoint."
         if self.has():
-            name = _read_json(self._pointer("last"))["checkpoint"]
+            name = self._record("last").checkpoint
             kept = f"The last good checkpoint, {name}, is untouched; free some space "
             kept += "and resume."
         return CheckpointError(
@@ -281,28 +430,18 @@ def _tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def _fingerprint(data: bytes) -> dict[str, Any]:
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return asdict(Fingerprint(len(data), hashlib.sha256(data).hexdigest()))
 
 
 def _json(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode()
 
 
-def _read(path: Path) -> bytes:
+def _checked(data: bytes, path: Path) -> dict[str, Any]:
+    """JSON of this format and version; its fields are looked at later."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"[{path}] cannot be read: {error.strerror}. The checkpoint is not whole, "
-            "or this is no run of cellwright"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    data = _read(path)
-    try:
-        content = json.loads(data)
-    except ValueError:
+        content = parse_json(data, path, CheckpointError)
+    except CheckpointError:
         content = None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
@@ -317,13 +456,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _compare(path: Path, data: bytes, expected: dict[str, Any]) -> None:
-    size = expected.get("bytes", len(data))
-    if len(data) != size:
-        raise CheckpointError(
-            f"[{path}] was cut short; received {len(data)} bytes, expected {size}"
-        )
-    if hashlib.sha256(data).hexdigest() != expected.get("sha256"):
+def _compare(path: Path, data: bytes, sha256: str) -> None:
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise CheckpointError(
             f"[{path}] was altered: its SHA-256 is not the recorded one"
         )
+
+
+def _cannot_read(path: Path, error: Exception) -> CheckpointError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return CheckpointError(
+        f"[{path}] cannot be read: {why}. The checkpoint is not whole, or this is no "
+        "run of cellwright"
+    )

@@ -9,6 +9,7 @@ probability ε_i, and lets ε_i fall with the training step i (their section 2.4
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -69,6 +70,9 @@ class InverseSigmoidForcing:
         return self.k / (self.k + math.exp(exponent)) if exponent < 700 else 0.0
 
 
+_ABOVE_0 = sys.float_info.min
+
+
 def parse_forcing(text: str, steps: int) -> Forcing:
     """A forcing from its short form.
 
@@ -87,17 +91,18 @@ def parse_forcing(text: str, steps: int) -> Forcing:
             return LinearForcing(1.0, (1.0 - end) / max(1, steps), end)
         if name == "exponential":
             half = 0.5 ** (2 / max(2, steps))
-            return ExponentialForcing(_within(half if value is None else value, 0, 1))
+            k = half if value is None else value
+            return ExponentialForcing(_within(k, _ABOVE_0, 1))
         if name == "sigmoid":
             middle = _inverse_sigmoid_with_middle(steps / 2)
             k = middle if value is None else value
-            return InverseSigmoidForcing(_within(k, 1, math.inf))
+            return InverseSigmoidForcing(_within(k, 1, sys.float_info.max))
         return ConstantForcing(_within(float(text), 0, 1))
     except ValueError:
         raise ArgumentError(
             f"[forcing] received {text!r}, expected a ratio between 0 and 1, "
-            "'linear[:END]', 'exponential[:K]' with K up to 1 or 'sigmoid[:K]' "
-            "with K of at least 1"
+            "'linear[:END]', 'exponential[:K]' with K above 0 and up to 1, or "
+            "'sigmoid[:K]' with K of at least 1"
         ) from None
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
+from ..schema import STRICT
 from .bptt import State
+
+Count = Annotated[int, Field(ge=0)]
 
 
 class Stream(Protocol):
@@ -75,12 +79,15 @@ class Progress:
         stopped: whether early stopping ended the run.
     """
 
-    step: int = 0
+    # A validation may overflow and training go on: its loss need not be finite.
+    __pydantic_config__ = ConfigDict(**{**STRICT, "allow_inf_nan": True})
+
+    step: Count = 0
     loss: float | None = None
-    seconds: float = 0.0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     validation: float | None = None
     best: float | None = None
-    waited: int = 0
+    waited: Count = 0
     stopped: bool = False
 
     def heard(self, validation: float, patience: int | None) -> bool:

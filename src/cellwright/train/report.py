@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
+from ..files import read_file
 from .checkpoint import write_atomically
 
 
@@ -38,8 +43,9 @@ class MetricsFile(Reporter):
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115
 
     def log(self, row: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(row) + "\n")
+        if self._file is not None:  # JSON has no NaN: a loss that overflowed is null
+            told = {k: v if math.isfinite(v) else None for k, v in row.items()}
+            self._file.write(json.dumps(told) + "\n")
 
     def finish(self) -> None:
         if self._file is not None:
@@ -47,15 +53,21 @@ class MetricsFile(Reporter):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole rows of a metrics file; a line that a kill cut short is left out."""
-    if not path.exists():
+    """All whole rows of a metrics file; a line that a kill cut short is left out.
+
+    Raises:
+        OSError: it cannot be read, or is no file of this folder.
+    """
+    if not os.path.lexists(path):
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in read_file(path, path.parent, most=math.inf).splitlines():
         try:
-            rows.append(json.loads(line))
+            row = from_json(line)
         except ValueError:
             continue
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
     return rows
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from ..schema import check_file
 from .bptt import State, map_state
 from .checkpoint import CheckpointError, Store, random_state, set_random_state
 from .plan import Progress, Stream
@@ -64,38 +66,150 @@ class Session:
         """Put everything back where the last checkpoint found it.
 
         Raises:
-            CheckpointError: it is damaged, or of another model or number of processes.
+            CheckpointError: it, or the best one, is damaged, or of another model or
+                number of processes. Nothing on the disk has changed then.
         """
+        if self.store.has("best"):
+            self.store.load("best")  # a damaged one would be found with the next best
         checkpoint = self.store.load()
-        training = checkpoint.training
+        load_weights(self.model, checkpoint.model, self.store)
+        try:
+            progress, carried = self._restore(checkpoint.training)
+        except CheckpointError:
+            raise
+        except Exception as error:  # torch, NumPy and Python say what they do not take
+            raise CheckpointError(
+                f"[{self.store.directory}] the last checkpoint cannot be gone on from: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+        if progress.best is not None and not self.store.has("best"):
+            self._find_best(progress)
+        return progress, carried
+
+    def _restore(self, training: dict[str, Any]) -> tuple[Progress, State]:
         written, received = len(training["processes"]), self.accelerator.num_processes
         if written != received:
             raise CheckpointError(
                 f"[{self.store.directory}] was written by {written} processes; "
                 f"received {received}. Resume with as many as before"
             )
+        where = self.store.directory / "training.progress"
+        progress = check_file(Progress, training["progress"], where, CheckpointError)
         own = training["processes"][self.accelerator.process_index]
-        load_weights(self.model, checkpoint.model, self.store)
-        self.optimiser.load_state_dict(training["optimiser"])
+        scaler, optimiser = self.accelerator.scaler, training["optimiser"]
+        self._check_optimiser(optimiser)
+        _check_like("schedule", training["schedule"], self.schedule.state_dict())
+        _check_like("stream", own["stream"], self.stream.state_dict())
+        self.optimiser.load_state_dict(optimiser)
         self.schedule.load_state_dict(training["schedule"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(training["scaler"])
+        if scaler is not None:
+            _check_like("scaler", training["scaler"], scaler.state_dict())
+            scaler.load_state_dict(training["scaler"])
         self.stream.load_state_dict(own["stream"])
         set_random_state(own["random"])
         device = self.accelerator.device
-        carried = map_state(lambda tensor: tensor.to(device), own["carried"])
-        return Progress(**training["progress"]), carried
+        return progress, map_state(lambda t: t.to(device), own["carried"])
+
+    def _check_optimiser(self, saved: dict[str, Any]) -> None:
+        """Hold what torch does not look at to the optimiser as it is made."""
+        fresh = self.optimiser.state_dict()["param_groups"]
+        _check_like("param_groups", saved["param_groups"], fresh)
+        groups = self.optimiser.param_groups
+        shapes = [p.shape for group in groups for p in group["params"]]
+        kinds = {
+            frozenset((name, type(moment)) for name, moment in moments.items())
+            for moments in saved["state"].values()
+        }
+        if len(kinds) > 1:
+            raise ValueError("not every parameter has the same moments")
+        for number, moments in saved["state"].items():
+            for name, moment in moments.items():
+                if isinstance(moment, Tensor) and moment.shape not in (
+                    (),
+                    shapes[number],
+                ):
+                    raise ValueError(
+                        f"{name} of parameter {number} has the shape "
+                        f"{tuple(moment.shape)}, expected {tuple(shapes[number])}"
+                    )
+
+    def _find_best(self, progress: Progress) -> None:
+        """Point at the best checkpoint again; without it the search starts anew."""
+        if self.accelerator.is_main_process:
+            for name, checkpoint in self.store.whole():
+                told = checkpoint.training["progress"]
+                if told["validation"] == told["best"] == progress.best:
+                    self.store.point("best", name)
+                    break
+        self.accelerator.wait_for_everyone()
+        if not self.store.has("best"):
+            progress.best, progress.waited = None, 0
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], store: Store) -> None:
     """Load a checkpoint's weights into a model.
 
     Raises:
-        CheckpointError: names or shapes differ from the model's.
+        CheckpointError: names, shapes or types differ from the model's, or a weight is
+            no finite number, which training never stores.
     """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"[{store.directory}] the checkpoint is of another model: {error}"
-        ) from error
+    own = model.state_dict()
+    check_shapes(
+        {name: tuple(tensor.shape) for name, tensor in weights.items()},
+        {name: tuple(tensor.shape) for name, tensor in own.items()},
+        store,
+    )
+    for name, tensor in weights.items():
+        wrong = None
+        if tensor.dtype != own[name].dtype:
+            wrong = f"received {tensor.dtype}, expected {own[name].dtype}"
+        elif not bool(tensor.isfinite().all()):
+            wrong = "received NaN or infinity, expected finite numbers"
+        if wrong:
+            raise CheckpointError(
+                f"[{store.directory}, {name}] is no weight of this model; {wrong}"
+            )
+    model.load_state_dict(weights)
+
+
+def check_shapes(
+    found: dict[str, tuple[int, ...]],
+    expected: dict[str, tuple[int, ...]],
+    store: Store,
+) -> None:
+    """Hold the shapes of a checkpoint's weights to the model's.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    for name in [*expected, *found]:
+        received, wanted = found.get(name), expected.get(name)
+        if received != wanted:
+            raise CheckpointError(
+                f"[{store.directory}, {name}] the checkpoint is of another model; "
+                f"received {received or 'no such weight'}, expected "
+                f"{wanted or 'no such weight'}"
+            )
+
+
+def _check_like(what: str, saved: Any, fresh: Any) -> None:
+    """Raise ValueError unless saved data is of the kinds that fresh data is of."""
+    if isinstance(fresh, dict) and isinstance(saved, dict):
+        for key in fresh.keys() & saved.keys():  # torch's versions add and drop some
+            _check_like(f"{what}.{key}", saved[key], fresh[key])
+        return
+    if isinstance(fresh, list | tuple) and isinstance(saved, list | tuple):
+        if len(fresh) == len(saved):
+            for key, (one, other) in enumerate(zip(saved, fresh, strict=True)):
+                _check_like(f"{what}.{key}", one, other)
+            return
+    elif _is_number(fresh) and _is_number(saved):
+        if math.isfinite(saved):
+            return
+    elif fresh is None or type(saved) is type(fresh):
+        return
+    raise ValueError(f"{what}: received {saved!r}, expected such as {fresh!r}"[:200])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

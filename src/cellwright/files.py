@@ -1,0 +1,79 @@
+"""Reading files that anything may have happened to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+MOST = 1 << 28  # bytes of a file that is read whole, unless its size is known
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+def read_file(
+    path: Path, root: Path, size: int | None = None, most: float = MOST
+) -> bytes:
+    """The bytes of a regular file in `root`; nothing is read if it has another size.
+
+    Args:
+        path: the file.
+        root: the folder that it must lie in, wherever links lead.
+        size: what it must be, in bytes; None for at most `most`.
+        most: no more bytes are read.
+
+    Raises:
+        OSError: it is missing, unreadable, no regular file, a link out of `root`, or
+            of another size.
+    """
+    check_file_at(path, root)
+    # A pipe that took its place would block: never wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        _check_regular(path, found)
+        if size is not None and found.st_size != size:
+            raise wrong_size(path, found.st_size, size)
+        if size is None and found.st_size > most:
+            raise _refused(
+                path, f"is too large; received {found.st_size} bytes, at most {most}"
+            )
+        return file.read()
+
+
+def check_file_at(path: Path, root: Path) -> int:
+    """The size of a regular file in `root`, in bytes.
+
+    Raises:
+        OSError: it is missing, no regular file, or a link out of `root`.
+    """
+    found = os.stat(path)
+    _check_regular(path, found)
+    try:
+        inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
+    except RuntimeError:  # a link that leads to itself, before Python 3.13
+        raise _refused(path, "is a link that leads to itself") from None
+    if not inside:
+        raise _refused(path, f"is a link out of {root}; expected a file in it")
+    return found.st_size
+
+
+def wrong_size(path: Path, found: int, expected: int) -> OSError:
+    """The error of a file that is not as long as it was."""
+    return _refused(
+        path, f"was cut short, or altered; received {found} bytes, expected {expected}"
+    )
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise _refused(path, f"is {kind}, expected a file")
+
+
+def _refused(path: Path, why: str) -> OSError:
+    return OSError(errno.EINVAL, why, str(path))

@@ -1,0 +1,80 @@
+"""One process at a time trains a run; who comes second hears who holds it.
+
+The lock is the system's, on a file of the run's directory: when its process ends, in
+whatever way, it is free. Who only reads a run needs none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..files import read_file
+from ..language.errors import CellwrightError
+
+LOCK = ".lock"
+HOLDER = ".lock.json"  # of whoever holds it; says nothing while the lock is free
+
+
+class LockedError(CellwrightError):
+    """Another process is at work in a directory."""
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory.
+
+    Raises:
+        LockedError: another process, or this one, holds it.
+        OSError: the directory cannot be written.
+    """
+    lock, holder = FileLock(directory / LOCK), directory / HOLDER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LockedError(
+            f"[{directory}] {_told(holder)} is training this run; nothing was "
+            "changed. Wait for it, or stop it and use --resume"
+        ) from None
+    try:
+        _write(holder)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder_of(directory: Path) -> str | None:
+    """Who holds a directory now; None where nobody does."""
+    if not (directory / LOCK).exists():
+        return None
+    try:
+        with FileLock(directory / LOCK).acquire(timeout=0):
+            return None
+    except Timeout:
+        return _told(directory / HOLDER)
+
+
+def _write(holder: Path) -> None:
+    content = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    holder.unlink(missing_ok=True)  # whatever it was: nothing is written through a link
+    holder.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _told(holder: Path) -> str:
+    try:
+        told = json.loads(read_file(holder, holder.parent))
+        return f"process {told['pid']} on {told['host']}, since {told['since']},"
+    except (OSError, ValueError, KeyError, TypeError):  # it is just being written
+        return "another process"
