@@ -143,7 +143,8 @@ def test_state_dicts_load_both_ways(name, more, engine):
 def test_they_are_torchs_modules():
     for name in NAMES:
         module = getattr(cw, name)(X, H)
-        assert isinstance(module, getattr(nn, name))
+        assert isinstance(module, nn.RNNBase)
+        assert not isinstance(module, getattr(nn, name))  # torch.compile refuses those
         assert repr(module) == repr(getattr(nn, name)(X, H))
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -21,6 +22,7 @@ from ..language import ArgumentError, Graph
 from . import reference
 from .openmp import share_threads
 from .schedule import Schedule
+from .tracing import readable
 
 _core: Any
 try:
@@ -35,7 +37,31 @@ DTYPES = (torch.float32, torch.float64)
 Memory = tuple[int, int] | None  # address, elements; or left to the core
 States = Sequence[Tensor | None]
 
-CELLS: dict[str, NativeCell] = {}  # by key
+_alive: weakref.WeakSet[NativeCell] = weakref.WeakSet()
+_traced: dict[str, NativeCell] = {}  # by key: programs that hold no more live on
+
+
+def find_cell(key: str) -> NativeCell:
+    """The cell that an op's text stands for; from now on it stays.
+
+    Args:
+        key: of the cell; and, each after a "/", the inputs that are given once.
+
+    Raises:
+        ArgumentError: an exported program ran where its layer was never made.
+    """
+    key, *static = key.split("/")
+    if key not in _traced:
+        found = next((cell for cell in list(_alive) if cell.key == key), None)
+        if found is None:
+            raise ArgumentError(
+                f"[export] the program's cell is not known in this process; received "
+                f"its key {key!r}, expected that of a layer that is there. Make a "
+                "layer of the same cell, sizes and options, and keep it until the "
+                "program runs"
+            )
+        _traced[key] = found
+    return _traced[key].given_once(tuple(static))
 
 
 def unavailable(graph: Graph, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -110,10 +136,12 @@ class NativeCell:
         self.hidden = self.sizes[1:] if self.output_is_state else self.sizes
         self._compiled: dict[Any, Any] = {}
         # Ops take text, no objects: where torch traces, this key stands for the cell.
+        # Not made when first asked for: torch.compile guards what it finds here, and
+        # so tells cells apart.
         options = isa, recompute, constant, recorded, probed, static
         text = f"{graph}\n{graph.nodes}\n{binding}\n{options}"
         self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        CELLS.setdefault(self.key, self)
+        _alive.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = self.isa, self.recompute, self.constant
@@ -300,7 +328,7 @@ class NativeCell:
         grad_y, *rest = grads
         grad_finals, grad_records = rest[: len(states)], rest[len(states) :]
         keep = _arrays(inputs, states, fresh, parameters, walk)
-        grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
+        grad_y = torch.zeros_like(y) if grad_y is None else readable([grad_y])[0]
         states_wanted = states_wanted or not walk.whole
         carried, initial, pairs = self._carry(grad_finals, states_wanted, y, walk)
         make = torch.empty_like if walk.lanes is None else torch.zeros_like
@@ -314,7 +342,7 @@ class NativeCell:
         if self.probed:
             totals = self._records(keep[0], walk)
             probes = [
-                torch.zeros_like(t) if grad is None else grad.contiguous()
+                torch.zeros_like(t) if grad is None else readable([grad])[0]
                 for t, grad in zip(totals, grad_records, strict=True)
             ]
         own = [*memory([grad_y]), *pairs, *memory([*grad_inputs, *probes, *totals])]
@@ -440,8 +468,7 @@ def _arrays(
             torch.cat([s.reshape(-1, s.shape[-1]), f[None]])  # type: ignore[union-attr]
             for s, f in zip(states, fresh, strict=True)
         ]
-    arrays = (*inputs, *states, *parameters)
-    return [None if t is None else t.contiguous() for t in arrays]
+    return readable((*inputs, *states, *parameters))
 
 
 def memory(tensors: Sequence[Tensor | None]) -> list[Memory]:
@@ -494,7 +521,7 @@ def make_stepper(
     """
     assert _core is not None  # `unavailable` has said so
     cell, _, states = layers[0]
-    keep = [[p.detach().contiguous() for p in given] for _, given, _ in layers]
+    keep = [readable([p.detach() for p in given]) for _, given, _ in layers]
     parts = [
         (
             cell.program("inference"),

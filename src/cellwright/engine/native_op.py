@@ -1,13 +1,14 @@
 """The native engine as torch sees it: one walk, differentiable, one node of a graph.
 
 `walk` runs a `NativeCell`: straight on the core without gradients, as an autograd
-function with them, and as the custom op `cellwright::walk` where torch traces
-(torch.compile, torch.export).
+function with them, and as the custom op `cellwright::walk` where somebody looks at
+torch's operations (torch.compile, torch.export, torch.jit.trace, make_fx): see
+`tracing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..language import ArgumentError
-from .native import CELLS, NativeCell, States
+from . import tracing
+from .native import NativeCell, States, find_cell
 from .schedule import Order, Schedule, dense
 
 Parts = tuple[list[Any], list[Any], list[Any], list[Any]]
@@ -62,14 +64,12 @@ def walk(
     states = [t if t is None or t.dtype == dtype else t.to(dtype) for t in states]
     fresh = [t if t.dtype == dtype else t.to(dtype) for t in fresh]
     learned = any(t.requires_grad for t in fresh)
-    if torch.compiler.is_compiling():
+    way = tracing.way((*sources, *states, *fresh, *parameters, *probes))
+    if way == "op":
         order = order or Order(x.shape[0], x.shape[1])
         states = cell.filled(states, sources[0], order.batch)
-        tensors = sources, states, fresh, list(parameters)
-        sequences = list(order.batch_sizes or ()), order.lengths, order.resets
-        how = reverse, learned, torch.is_grad_enabled(), order.starts
-        y, *rest = _walk_op(*tensors, _key(cell, static), *sequences, *how)
-        return y, rest[:-1]
+        lists = sources, states, fresh, list(parameters)
+        return _as_op(cell, lists, order, reverse, learned, static)
     cell = cell.given_once(tuple(static))
     if order is None:
         schedule = dense(x.shape[0], x.shape[1], reverse)
@@ -79,8 +79,9 @@ def walk(
         fresh = []
     if not schedule.whole:
         states = cell.filled(states, sources[0], schedule.batch)
-    if transformed():
-        y, *finals = cell.reference(sources, states, fresh, parameters, schedule)
+    if way == "reference":
+        parts = sources, states, fresh, parameters
+        y, *finals = cell.reference(*parts, schedule, probes)
         return y, finals
     tensors = (*sources, *states, *fresh, *parameters, *probes)
     if torch.is_grad_enabled() and any(
@@ -93,29 +94,43 @@ def walk(
     return y, rest
 
 
+def _as_op(
+    cell: NativeCell,
+    lists: Parts,
+    order: Order,
+    reverse: bool,
+    learned: bool,
+    static: Iterable[str],
+) -> tuple[Tensor, list[Tensor]]:
+    """The walk as `cellwright::walk`, the node that tracers see."""
+    sequences = list(order.batch_sizes or ()), order.lengths, order.resets
+    training = torch.is_grad_enabled()
+    if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+        if torch.onnx.is_in_onnx_export():
+            tracing.refuse_jit("a layer on the native engine")
+        training = False  # a trace runs with and without gradients
+    how = reverse, learned, training, order.starts
+    y, *rest = _walk_op(*lists, _key(cell, static), *sequences, *how)
+    return y, rest[:-1]
+
+
 def check_values_may_leave() -> None:
     """Recorded values cannot leave what traces the call.
 
     Raises:
-        ArgumentError: inside torch.compile or torch.func.
+        ArgumentError: inside torch.compile, torch.func, torch.jit.trace, make_fx.
     """
     if torch.compiler.is_compiling():  # without fullgraph, torch runs this part itself
         where, remedy = "torch.compile", "one outside of it, or without fullgraph=True"
-    elif transformed():
+    elif tracing.transformed():
         where, remedy = "torch.func and forward-mode differentiation", "one outside"
+    elif tracing.observed():
+        where, remedy = "torch.jit.trace, make_fx and dispatch modes", "one outside"
     else:
         return
     raise ArgumentError(
         f"[record] values cannot leave {where}; received a call inside, expected "
         f"{remedy}"
-    )
-
-
-def transformed() -> bool:
-    """Inside torch.func or forward-mode differentiation, which see through no op."""
-    return (
-        torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
-        or torch.autograd.forward_ad._current_level >= 0
     )
 
 
@@ -136,10 +151,16 @@ def _gradients(
     grads: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradient of every tensor; differentiable ones come from the reference."""
+    """The gradient of every tensor; from the reference where they are differentiable,
+    or where the core cannot read the cotangents (a batch of them, a tracer's)."""
     parts = _parts(counts, tensors)
-    if torch.is_grad_enabled():
-        return _double(cell, walk, counts, tensors, grads, needed)
+    if torch.is_grad_enabled() or tracing.way(grads, closely=True) != "memory":
+
+        def again(*tensors: Tensor) -> list[Tensor]:
+            probes = tensors[sum(counts) :]
+            return cell.reference(*_parts(counts, tensors), walk, probes)
+
+        return gradients_of(again, tensors, grads, needed)
     wanted = tuple(n for n, need in zip(cell.inputs, needed, strict=False) if need)
     at = len(parts[0])
     states_wanted = any(needed[at : at + len(parts[1])])
@@ -151,31 +172,27 @@ def _gradients(
     return [*of_inputs, *of_states, *of_fresh, *of_parameters, *probes]
 
 
-def _double(
-    cell: NativeCell,
-    walk: Schedule,
-    counts: Sequence[int],
-    tensors: Sequence[Tensor],
+def gradients_of(
+    again: Callable[..., Sequence[Tensor]],
+    tensors: Sequence[Any],
     grads: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    probes = tensors[sum(counts) :]
-    results = cell.reference(*_parts(counts, tensors), walk, probes)
-    return differentiable_gradients(results, tensors, grads, needed)
-
-
-def differentiable_gradients(
-    results: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, from results of the reference.
+    """Gradients by torch's own operations; differentiable ones in a double backward.
 
     Args:
+        again: the reference: tensors to results.
         grads: the cotangent of each result; None for zero.
         needed: for each tensor, whether its gradient is wanted.
     """
+    twice = torch.is_grad_enabled()
+    if not twice:  # leaves: nothing behind them is walked
+        tensors = [
+            t if t is None else t.detach().requires_grad_(need)
+            for t, need in zip(tensors, needed, strict=True)
+        ]
+    with torch.enable_grad():
+        results = again(*tensors)
     pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]
     pairs = [(r, g) for r, g in pairs if r.requires_grad]
     if not pairs:  # such as behind `step`
@@ -186,7 +203,7 @@ def differentiable_gradients(
             [r for r, _ in pairs],
             sought,
             [g for _, g in pairs],
-            create_graph=True,
+            create_graph=twice,
             allow_unused=True,
         )
     )
@@ -239,22 +256,6 @@ def _key(cell: NativeCell, static: Iterable[str]) -> str:
     return "/".join([cell.key, *static])
 
 
-def _known(key: str) -> NativeCell:
-    """The cell that an op's text stands for.
-
-    Raises:
-        ArgumentError: an exported program ran where its layer was never made.
-    """
-    key, _, static = key.partition("/")
-    if key not in CELLS:
-        raise ArgumentError(
-            f"[export] the program's cell is not known in this process; received its "
-            f"key {key!r}, expected one of {len(CELLS)} known. Make a layer of the "
-            "same cell, sizes and options before the program runs"
-        )
-    return CELLS[key].given_once(tuple(static.split("/")) if static else ())
-
-
 @torch.library.custom_op("cellwright::walk", mutates_args=())
 def _walk_op(
     inputs: list[Tensor],
@@ -273,7 +274,7 @@ def _walk_op(
     order = _order(inputs[0], batch_sizes, lengths, resets, starts)
     walk = order.schedule(reverse, learned)
     arguments = inputs, states, fresh, parameters, walk, training
-    results, saved = _known(key).forward(*arguments)
+    results, saved = find_cell(key).forward(*arguments)
     if not training:  # the op has one number of results
         saved = results[0].new_empty(0)
     assert saved is not None
@@ -285,7 +286,7 @@ def _(
     inputs, states, fresh, parameters, key, sizes, lengths, resets, reverse, learned,
     training, starts=None,
 ):  # fmt: skip
-    cell, x = _known(key), inputs[0]
+    cell, x = find_cell(key), inputs[0]
     y = x.new_empty(*x.shape[:-1], cell.output_size)
     finals = [x.new_empty(s.shape) for s in states]
     rows = x.shape[0] if sizes else x.shape[0] * x.shape[1]
@@ -310,7 +311,7 @@ def _walk_backward_op(
     learned: bool,
     starts: Tensor | None = None,
 ) -> list[Tensor]:
-    cell, order = _known(key), _order(y, batch_sizes, lengths, resets, starts)
+    cell, order = find_cell(key), _order(y, batch_sizes, lengths, resets, starts)
     walk = order.schedule(reverse, learned)
     wanted = tuple(name for name in cell.inputs if name not in cell.constant)
     found, *rest = cell.backward(
@@ -333,11 +334,11 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    *lists, key, sizes, lengths, resets, reverse, learned, _, starts = inputs
+    *lists, key, sizes, lengths, resets, reverse, learned, training, starts = inputs
     tensors = [t for part in lists for t in part]
     ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets, starts)
     ctx.counts = [len(part) for part in lists]
-    ctx.walk = key, sizes, reverse, learned
+    ctx.walk = key, sizes, reverse, learned, training
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]):
@@ -347,11 +348,14 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
         torch.zeros_like(like) if g is None else g
         for g, like in zip(grads[:-1], [y, *parts[1]], strict=True)
     ]
-    key, sizes, reverse, learned = ctx.walk
+    key, sizes, reverse, learned, training = ctx.walk
     sequences = sizes, lengths, resets, reverse, learned, starts
+    if not training:  # traced where nobody wanted gradients: nothing was saved
+        order = sizes, lengths, resets, reverse, learned
+        saved = _walk_op(*parts, key, *order, True, starts)[-1]
     found = _walk_backward_op(*parts, y, saved, filled, key, *sequences)
     inputs, states, fresh, parameters = _parts(ctx.counts, found)
-    inputs, parameters = _known(key).arriving(inputs, parameters)
+    inputs, parameters = find_cell(key).arriving(inputs, parameters)
     none = None if sizes else []  # of batch_sizes, as torch wants it
     more = 5 + (starts is not None)  # torch leaves out a last argument at its default
     return (inputs, states, fresh, parameters, None, none, *(None,) * more)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..compiler.plan import Plan
 from ..compiler.split import split_affines
-from . import trees
+from . import tracing, trees
 from .native import BoundWeights, NativeCell, check_memory, memory
-from .native_op import differentiable_gradients, transformed
+from .native_op import gradients_of
+from .tracing import readable
 from .trees import TreeSchedule
 
 
@@ -80,7 +81,7 @@ class NativeTreeCell(NativeCell):
         wanted: tuple[str, ...],
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the wanted inputs and of the parameters."""
-        grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
+        grad_y = torch.zeros_like(y) if grad_y is None else readable([grad_y])[0]
         carried = [torch.zeros_like(state) for state in states]
         for whole, grad in zip(carried, grad_roots, strict=True):
             if grad is not None:
@@ -162,14 +163,14 @@ def _walk(
     sources = [inputs[name] for name in cell.inputs]
     dtype = parameters[0].dtype if parameters else sources[0].dtype
     sources = [t if t.dtype == dtype else t.to(dtype) for t in sources]  # autocast
-    if transformed():
-        return _reference(cell, sources, parameters, schedule)
     tensors = [*sources, *parameters]
+    if tracing.way(tensors) != "memory":  # a forest is nothing that an op takes
+        return _reference(cell, sources, parameters, schedule)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         count = len(sources)
         y, *roots = _TreeWalk.apply(cell, schedule, count, *tensors)  # type: ignore[misc]
         return y, roots
-    keep = [t.contiguous() for t in tensors]
+    keep = readable(tensors)
     count = len(sources)
     y, states, _ = cell.run_forward(keep[:count], keep[count:], schedule, False)
     return y, [state[schedule.roots] for state in states]
@@ -201,7 +202,7 @@ class _TreeWalk(torch.autograd.Function):
         count: int,
         *tensors: Any,
     ) -> Any:
-        keep = [t.contiguous() for t in tensors]
+        keep = readable(tensors)
         y, states, saved = cell.run_forward(keep[:count], keep[count:], schedule, True)
         ctx.save_for_backward(*tensors, y, *states, *saved)
         ctx.walk = cell, schedule, count, len(tensors), len(states)
@@ -214,14 +215,15 @@ class _TreeWalk(torch.autograd.Function):
         tensors, y = ctx.saved_tensors[:given], ctx.saved_tensors[given]
         rest = ctx.saved_tensors[given + 1 :]
         needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():
-            return (
-                None,
-                None,
-                None,
-                *_double(cell, schedule, count, tensors, grads, needed),
-            )
-        keep = [t.contiguous() for t in tensors]
+        if torch.is_grad_enabled() or tracing.way(grads, closely=True) != "memory":
+
+            def again(*tensors: Tensor) -> list[Tensor]:
+                y, roots = _reference(cell, tensors[:count], tensors[count:], schedule)
+                return [y, *roots]
+
+            found = gradients_of(again, tensors, grads, needed)
+            return (None, None, None, *found)
+        keep = readable(tensors)
         wanted = tuple(n for n, need in zip(cell.inputs, needed, strict=False) if need)
         found, of_parameters = cell.run_backward(
             keep[:count], keep[count:], y, rest[:states], rest[states:], grads[0],
@@ -230,15 +232,3 @@ class _TreeWalk(torch.autograd.Function):
         of_inputs = [found.pop(0) if n in wanted else None for n in cell.inputs]
         of_inputs, of_parameters = cell.arriving(of_inputs, of_parameters)
         return (None, None, None, *of_inputs, *of_parameters)
-
-
-def _double(
-    cell: NativeTreeCell,
-    schedule: TreeSchedule,
-    count: int,
-    tensors: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    y, roots = _reference(cell, tensors[:count], tensors[count:], schedule)
-    return differentiable_gradients([y, *roots], tensors, grads, needed)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..language import Cell, Graph
 from ..language.evaluate import evaluate, rows_of
 from .schedule import Order, Schedule, dense
+from .tracing import refuse_jit
 
 #: `step(inputs, states) -> (output, new states)` of some rows.
 Step = Callable[[list[Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
@@ -47,7 +48,11 @@ def run(
 
     Returns:
         The outputs (T, B, output_size), in the order of x, and the final states.
+
+    Raises:
+        ArgumentError: inside torch.jit.trace.
     """
+    refuse_jit("the steps of one sequence, as the reference engine takes them,")
     extra = not cell.graph.output_is_state
     names = list(inputs)
 

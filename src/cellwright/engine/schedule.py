@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..language import ArgumentError
+from .tracing import numbers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,15 +89,25 @@ class Schedule:
         )
 
 
+# A schedule has some 50 bytes a level and a row, and making one costs far less than a
+# long walk over it. So short ones are kept, and all of them are 256 * 50 * 2048 bytes.
+_KEPT, _SHORT = 256, 2048
+
+
 def dense(steps: int, batch: int, reverse: bool = False) -> Schedule:
     """Every row at every step: row r of a step follows row r of the one before."""
     if torch.compiler.is_compiling():  # sizes may be symbols: they have no hash
         return _dense(steps, batch, reverse)
-    return _kept_dense(steps, batch, reverse)
+    make = _kept_dense if steps <= _SHORT else _dense
+    return make(steps, batch, reverse)
 
 
 def _dense(steps: int, batch: int, reverse: bool) -> Schedule:
-    order = range(steps - 1, -1, -1) if reverse else range(steps)
+    order = (
+        range((steps - 1) * batch, -1, -batch)
+        if reverse
+        else range(0, steps * batch, batch)
+    )
     last, block = 0 if reverse else steps - 1, (steps - 1) % 2
     return Schedule(
         steps * batch,
@@ -217,9 +228,10 @@ class Order:
 
         Resets are counted from each row's own first step.
         """
+        given = {"lengths": self.lengths, "resets": self.resets, "starts": self.starts}
         lengths, resets, starts = (
-            None if value is None else value.cpu().numpy()
-            for value in (self.lengths, self.resets, self.starts)
+            None if value is None else numbers(name, value)
+            for name, value in given.items()
         )
         steps = np.arange(self.steps)[:, None]
         if lengths is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..language import Graph
 from ..language.evaluate import Edges, evaluate, rows_of
+from .tracing import refuse_jit
 
 if TYPE_CHECKING:
     from .forest import Forest
@@ -104,7 +105,11 @@ def reference(
     Returns:
         The outputs (N, output_size) of all nodes, in the forest's order, and the
         states (trees, size) of the roots.
+
+    Raises:
+        ArgumentError: inside torch.jit.trace.
     """
+    refuse_jit("a layer over trees")
     sizes = [int(s.size) for s in graph.states]
     done: list[list[Tensor]] = [[] for _ in sizes]  # by state: one tensor a level
     outputs: list[Tensor] = []

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from ..engine.schedule import Order
+from ..engine.tracing import refuse_jit
 from ..language import ArgumentError
 from ..language.arguments import describe, whole_numbers
 
@@ -48,6 +49,7 @@ class Layout:
         self._batch_first = batch_first
         if isinstance(x, PackedSequence):
             _refuse_packed(lengths=lengths, resets=resets, starts=starts)
+            refuse_jit("a PackedSequence, whose sizes are read as numbers")
             sizes = x.batch_sizes.tolist()
             self._packed = x
             self.batched, self._first = True, False

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..engine import native
+from ..engine.tracing import observed, readable, way
 from ..language import ArgumentError, Cell
 from ..language.arguments import describe, plain, whole_numbers
 
@@ -118,17 +119,20 @@ class Stepper:
         shaped = getattr(x, "shape", None) == self._x_shape
         if not (shaped and x.dtype is self._dtype and x.device == self._device):
             return self._unusual(x, out, inputs)
-        if not x.is_contiguous():
+        if type(x) is not Tensor or x.is_neg() or observed():
+            x = _plain("x", x)
+        elif not x.is_contiguous():
             x = x.contiguous()
         if out is None:
             y = torch.empty_like(self._like_y)  # half the time of torch.empty
         else:
             y = out
             self._check("out", y, self._like_y.shape)
-            if not y.is_contiguous():
+            if not y.is_contiguous() or y.is_neg():
                 raise ArgumentError(
                     "[stepper] out= is written as one block of memory; received "
-                    f"strides {y.stride()}, expected a contiguous tensor"
+                    f"strides {y.stride()}, negative bit {y.is_neg()}, expected a "
+                    "contiguous tensor without it"
                 )
         self._advance(x, y, self._named(inputs) if inputs or self._sizes[1:] else ())
         return y
@@ -163,7 +167,7 @@ class Stepper:
                     f"{(self.batch_size, size)}"
                 )
             self._check(name, inputs[name], torch.Size((self.batch_size, size)))
-            found.append(inputs[name].contiguous())
+            found.extend(readable([inputs[name]]))
         return found
 
     def _check(self, name: str, tensor: Any, shape: torch.Size) -> None:
@@ -182,6 +186,8 @@ class Stepper:
                 f"[stepper] {name} is {tensor.dtype} on {tensor.device}; expected "
                 f"{self._dtype} on {self._device}, as the weights. Use .to()"
             )
+        if type(tensor) is not Tensor:
+            _plain(name, tensor)
 
     @torch.no_grad()
     def _advance(self, x: Tensor, y: Tensor, named: Sequence[Tensor]) -> None:
@@ -343,6 +349,24 @@ class Stepper:
     def __repr__(self) -> str:
         shapes = f"x {tuple(self._x_shape)} -> y {tuple(self._like_y.shape)}"
         return f"<stepper {shapes}, {self.engine}>"
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """What is no plain tensor, as memory to read.
+
+    Raises:
+        ArgumentError: it cannot be: a stepper changes its states in place, so that
+            what traces or transforms it would not see them.
+    """
+    if way([tensor], closely=True) == "memory":
+        return readable([tensor])[0]
+    raise ArgumentError(
+        f"[stepper] reads and writes memory, where torch.jit.trace, make_fx, "
+        "torch.func, dispatch modes and subclasses of tensors see nothing; received "
+        f"{name} as {type(tensor).__name__} of {tensor.layout} in one of these, "
+        "expected a plain tensor outside. A layer that is given its state goes: "
+        "y, state = layer(x[None], state)"
+    )
 
 
 class NativeStepper(Stepper):

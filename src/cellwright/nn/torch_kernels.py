@@ -186,6 +186,8 @@ def refuse_vmap() -> None:
     Raises:
         ArgumentError: inside torch.func.vmap.
     """
+    if torch.compiler.is_compiling():  # it follows no such question
+        return
     stack = torch._C._functorch.get_interpreter_stack() or ()  # type: ignore[attr-defined]
     if any(i.key() == torch._C._functorch.TransformType.Vmap for i in stack):  # type: ignore[attr-defined]
         raise ArgumentError(

@@ -1,7 +1,8 @@
 """`LSTM`, `GRU`, `RNN`: drop-ins for torch.nn's, with engines and named gates.
 
-They are torch.nn's modules: same signature, parameters, names, draws, errors and
-state_dict. What they add is `engine=` and `cells`, the gates by name.
+They stand for torch.nn's modules: same signature, parameters, names, draws, errors and
+state_dict. What they add is `engine=` and `cells`, the gates by name. They derive from
+`nn.RNNBase` alone: torch.compile takes no layer that is an `nn.LSTM`, `GRU` or `RNN`.
 """
 
 from __future__ import annotations
@@ -32,14 +33,25 @@ from .torch_kernels import TorchLayout
 class _DropIn(ChoosesEngine, nn.RNNBase):
     """What the three drop-ins share; `_layout` says which cell they are."""
 
+    _of_torch: type[nn.RNNBase]  # the module that it stands for
+
     def __init__(
         self, *args: Any, engine: str = "auto", memory: str = "save", **kwargs: Any
     ) -> None:
-        named = {name: plain(value) for name, value in kwargs.items()}
-        super().__init__(*map(plain, args), **named)
+        args = tuple(map(plain, args))
+        kwargs = {name: plain(value) for name, value in kwargs.items()}
+        super().__init__(*self._mode(args, kwargs), **kwargs)
         self._want_engine(engine, memory)
         count = self.num_layers * self.directions
         self._natives = [self._make_native(k) for k in range(count)]
+
+    def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments with torch's name of the cell before them."""
+        if "proj_size" in kwargs:
+            raise ValueError(
+                "proj_size argument is only supported for LSTM, not RNN or GRU"
+            )
+        return self._of_torch.__name__, *args
 
     @property
     def _layout(self) -> TorchLayout:
@@ -103,7 +115,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         bare = lengths is resets is starts is None
         if engine == "torch" and bare and self._torch_has_the_weights():
             torch_kernels.refuse_vmap()
-            return super().forward(input, hx)
+            return self._of_torch.forward(self, input, hx)
         single = self.mode != "LSTM"
         layout = self._check(input, hx, lengths, resets, starts)
         alone = self._alone(engine)
@@ -282,7 +294,7 @@ def _native_cell(
     return native.NativeCell(graph, binding, recompute=recompute)
 
 
-class LSTM(_DropIn, nn.LSTM):
+class LSTM(_DropIn):
     """torch.nn.LSTM, with `engine=` and named gates: `cells[k].f`, `.i`, `.g`, `.o`.
 
     Args:
@@ -291,12 +303,21 @@ class LSTM(_DropIn, nn.LSTM):
         memory: "save" or "recompute", as `Recurrent` has it.
     """
 
+    _of_torch = nn.LSTM
+    # Its states are two, of which one may be projected.
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    check_forward_args = nn.LSTM.check_forward_args
+    permute_hidden = nn.LSTM.permute_hidden
+
+    def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        return "LSTM", *args
+
     @property
     def _layout(self) -> TorchLayout:
         return torch_kernels.LSTM_PROJECTED if self.proj_size else torch_kernels.LSTM
 
 
-class GRU(_DropIn, nn.GRU):
+class GRU(_DropIn):
     """torch.nn.GRU, with `engine=` and named gates: `cells[k].r`, `.z`, `.n`, `.m`.
 
     n = tanh(W.n(x) + r * W.m(h)): the reset acts after the matrix.
@@ -307,12 +328,14 @@ class GRU(_DropIn, nn.GRU):
         memory: "save" or "recompute", as `Recurrent` has it.
     """
 
+    _of_torch = nn.GRU
+
     @property
     def _layout(self) -> TorchLayout:
         return torch_kernels.GRU
 
 
-class RNN(_DropIn, nn.RNN):
+class RNN(_DropIn):
     """torch.nn.RNN, tanh or ReLU, with `engine=` and its affine as `cells[k].h`.
 
     Args:
@@ -320,6 +343,18 @@ class RNN(_DropIn, nn.RNN):
         engine: "auto", "native", "torch" or "reference", as `Recurrent` has it.
         memory: "save" or "recompute", as `Recurrent` has it.
     """
+
+    _of_torch = nn.RNN
+
+    def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        _, *args = super()._mode(args, kwargs)
+        own = args.pop(3) if len(args) > 3 else kwargs.pop("nonlinearity", "tanh")
+        if own not in ("tanh", "relu"):
+            raise ValueError(
+                f"Unknown nonlinearity '{own}'. Select from 'tanh' or 'relu'."
+            )
+        self.nonlinearity = own
+        return f"RNN_{own.upper()}", *args
 
     @property
     def _layout(self) -> TorchLayout:

@@ -1,0 +1,130 @@
+"""What may go straight into the core, and what must be left for torch to see.
+
+The core reads and writes memory. Whoever looks at torch's operations (a tracer, a
+dispatch mode, a tensor subclass, a transform of functions) sees nothing of it, and a
+tensor's memory is not always its value. `way` decides, once for every call.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ..language import ArgumentError
+
+_C: Any = torch._C
+_keys, _tracing_state = _C._dispatch_keys, _C._get_tracing_state
+_modes, _transforms = _C._len_torch_dispatch_stack, _C._functorch.peek_interpreter_stack
+
+_PLAIN = {Tensor, Parameter, type(None)}  # one made of a subclass has that class
+
+# How torch dispatches the calls of a tensor that is nothing but memory on the CPU,
+# whatever the program that imports this has switched on.
+with torch.inference_mode(False), _disable_current_modes():
+    _memory = torch.empty(0, device="cpu")
+    _NEGATIVE: int = _keys(torch._neg_view(_memory)).raw_repr()  # type: ignore[attr-defined]
+    _ODD = ~(_keys(_memory).raw_repr() | _NEGATIVE)  # all else: see `readable`
+
+# Checks of arguments hold for the call that is traced, as those of torch's own modules.
+warnings.filterwarnings(
+    "ignore", category=torch.jit.TracerWarning, module=r"cellwright\."
+)
+
+
+def way(
+    tensors: Sequence[Tensor | None], *, closely: bool = False
+) -> Literal["memory", "op", "reference"]:
+    """How a call on these tensors may go.
+
+    Args:
+        closely: ask plain tensors too what they are. Without, one that has no memory
+            (sparse, batched by torch's older vmap) is an error when it is read: the
+            question would be a twentieth of the smallest call.
+
+    Returns:
+        "memory": nobody looks, and every tensor is its memory, but for the negative
+        bit (see `readable`). "op": as one op, which tracers and tensor subclasses see.
+        "reference": through torch's own operations alone.
+
+    Raises:
+        ArgumentError: a transform of functions inside torch.jit.trace.
+    """
+    if torch.compiler.is_compiling():
+        return "op"
+    if _transforms() is not None or forward_ad._current_level >= 0:
+        refuse_jit("torch.func and forward-mode differentiation inside it")
+        return "reference"
+    if _tracing_state() is not None or _modes():
+        return "op"
+    if not closely and _PLAIN.issuperset(map(type, tensors)):
+        return "memory"
+    keys = [_keys(t) for t in tensors if t is not None]
+    if all(key.raw_repr() & _ODD == 0 for key in keys):
+        return "memory"
+    # A subclass that torch asks at every op: fake, functional, distributed tensors.
+    asked = any(key.has(_C.DispatchKey.Python) for key in keys)
+    return "op" if asked else "reference"
+
+
+def observed() -> bool:
+    """Inside torch.jit.trace or a dispatch mode: make_fx, FakeTensorMode, counters."""
+    return _tracing_state() is not None or _modes() > 0
+
+
+def transformed() -> bool:
+    """Inside torch.func or forward-mode differentiation, which see through no op."""
+    return _transforms() is not None or forward_ad._current_level >= 0
+
+
+def readable(tensors: Sequence[Tensor | None]) -> list[Any]:
+    """Tensors in memory that can be read: contiguous, without the negative bit.
+
+    `contiguous` leaves the bit where one element is contiguous as it is.
+    """
+    return [
+        t if t is None else (t.resolve_neg() if t.is_neg() else t).contiguous()
+        for t in tensors
+    ]
+
+
+def refuse_jit(what: str) -> None:
+    """What torch.jit.trace would keep as it is in the one call that it sees.
+
+    Raises:
+        ArgumentError: inside torch.jit.trace and the older torch.onnx.export.
+    """
+    if torch.compiler.is_compiling() or _tracing_state() is None:
+        return
+    if torch.onnx.is_in_onnx_export():
+        raise ArgumentError(
+            f"[torch.onnx.export] its older form traces; received {what}, which a "
+            "trace cannot hold for other inputs. Write the layer with "
+            "cellwright.export_onnx(layer, path)"
+        )
+    raise ArgumentError(
+        f"[torch.jit.trace] received {what}, which a trace cannot hold for other "
+        "inputs; expected a layer of sequences on the native engine, with padded x. "
+        "torch.export traces the others too"
+    )
+
+
+def numbers(what: str, values: Tensor) -> np.ndarray:
+    """Lengths, resets or batch sizes as numbers that Python works with.
+
+    Raises:
+        ArgumentError: inside torch.jit.trace. Other tracers raise their own errors
+            where the numbers are not known.
+    """
+    if not torch.compiler.is_compiling():
+        refuse_jit(f"{what} that are read as numbers")
+        if _modes():  # `numpy` reads behind a tracer's back
+            values.sum().item()
+    return values.cpu().numpy()
