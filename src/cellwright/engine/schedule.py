@@ -89,25 +89,21 @@ class Schedule:
         )
 
 
-# A schedule has some 50 bytes a level and a row, and making one costs far less than a
-# long walk over it. So short ones are kept, and all of them are 256 * 50 * 2048 bytes.
-_KEPT, _SHORT = 256, 2048
+# A schedule has up to 80 bytes for each level and row, and making one takes far less
+# time than a long walk over it. So only short ones are kept: 256 of a kind, 20 MB.
+_KEPT, _SHORT = 256, 1024  # how many; levels and rows of the batch together
 
 
 def dense(steps: int, batch: int, reverse: bool = False) -> Schedule:
     """Every row at every step: row r of a step follows row r of the one before."""
-    if torch.compiler.is_compiling():  # sizes may be symbols: they have no hash
-        return _dense(steps, batch, reverse)
-    make = _kept_dense if steps <= _SHORT else _dense
+    # Traced sizes may be symbols: they have no hash.
+    plain = not torch.compiler.is_compiling() and type(steps) is type(batch) is int
+    make = _kept_dense if plain and steps <= _SHORT else _dense
     return make(steps, batch, reverse)
 
 
 def _dense(steps: int, batch: int, reverse: bool) -> Schedule:
-    order = (
-        range((steps - 1) * batch, -1, -batch)
-        if reverse
-        else range(0, steps * batch, batch)
-    )
+    order = range(steps - 1, -1, -1) if reverse else range(steps)
     last, block = 0 if reverse else steps - 1, (steps - 1) % 2
     return Schedule(
         steps * batch,
@@ -119,12 +115,16 @@ def _dense(steps: int, batch: int, reverse: bool) -> Schedule:
     )
 
 
-_kept_dense = lru_cache(maxsize=256)(_dense)
+_kept_dense = lru_cache(maxsize=_KEPT)(_dense)
 
 
-@lru_cache(maxsize=256)
 def packed(batch_sizes: tuple[int, ...], reverse: bool = False) -> Schedule:
     """Rows of different lengths, the longest first, as `PackedSequence` holds them."""
+    short = len(batch_sizes) + batch_sizes[0] <= _SHORT
+    return (_kept_packed if short else _packed)(batch_sizes, reverse)
+
+
+def _packed(batch_sizes: tuple[int, ...], reverse: bool) -> Schedule:
     counts = np.array(batch_sizes)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     lengths = _lengths(counts)
@@ -140,6 +140,9 @@ def packed(batch_sizes: tuple[int, ...], reverse: bool = False) -> Schedule:
         torch.from_numpy(offsets[ends] + rows),
         torch.from_numpy(levels % 2 * counts[0] + rows),
     )
+
+
+_kept_packed = lru_cache(maxsize=_KEPT)(_packed)
 
 
 def gathered(counts: Sequence[int], previous: Sequence[int], initial_rows: int) -> Any:

@@ -274,7 +274,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # each some 0.2 MB
 def _native_cell(
     layout: int,
     input_size: int,
