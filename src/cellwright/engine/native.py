@@ -22,7 +22,7 @@ from ..language import ArgumentError, Graph
 from . import reference
 from .openmp import share_threads
 from .schedule import Schedule
-from .tracing import readable
+from .tracing import NO_MEMORY, readable
 
 _core: Any
 try:
@@ -484,13 +484,7 @@ def check_memory(tensors: Sequence[Tensor | None]) -> None:
     """
     for tensor in tensors:
         if tensor is not None and tensor.numel() and not tensor.data_ptr():
-            raise ArgumentError(
-                "[engine] the native engine reads a tensor's memory, and this one has "
-                f"none of its own; received {type(tensor).__name__}, expected plain "
-                "tensors. What fully_shard(layer) shards is whole while the layer is "
-                "called (for a stepper: after layer.unshard()); tensors that are "
-                "distributed otherwise are refused"
-            )
+            raise ArgumentError(NO_MEMORY.format(received=type(tensor).__name__))
 
 
 def _split(whole: Tensor | None, rows: int, sizes: Sequence[int]) -> list[Memory]:

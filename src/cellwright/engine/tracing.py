@@ -24,6 +24,12 @@ _C: Any = torch._C
 _keys, _tracing_state = _C._dispatch_keys, _C._get_tracing_state
 _modes, _transforms = _C._len_torch_dispatch_stack, _C._functorch.peek_interpreter_stack
 
+NO_MEMORY = (
+    "[engine] the native engine reads a tensor's memory, and this one has none of its "
+    "own; received {received}, expected plain tensors. What fully_shard(layer) shards "
+    "is whole while the layer is called (for a stepper: after layer.unshard()); tensors "
+    "that are distributed otherwise are refused"
+)
 _PLAIN = {Tensor, Parameter, type(None)}  # one made of a subclass has that class
 
 # How torch dispatches the calls of a tensor that is nothing but memory on the CPU,
@@ -69,9 +75,17 @@ def way(
     keys = [_keys(t) for t in tensors if t is not None]
     if all(key.raw_repr() & _ODD == 0 for key in keys):
         return "memory"
-    # A subclass that torch asks at every op: fake, functional, distributed tensors.
+    _refuse_distributed(tensors)
+    # A subclass that torch asks at every op: fake and functional tensors.
     asked = any(key.has(_C.DispatchKey.Python) for key in keys)
     return "op" if asked else "reference"
+
+
+def _refuse_distributed(tensors: Sequence[Tensor | None]) -> None:
+    """An op would run on each process's part, as if it were the whole."""
+    for tensor in tensors:
+        if type(tensor).__name__ == "DTensor":  # importing it takes a second
+            raise ArgumentError(NO_MEMORY.format(received="DTensor"))
 
 
 def observed() -> bool:
