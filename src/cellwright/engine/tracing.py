@@ -27,8 +27,8 @@ _modes, _transforms = _C._len_torch_dispatch_stack, _C._functorch.peek_interpret
 NO_MEMORY = (
     "[engine] the native engine reads a tensor's memory, and this one has none of its "
     "own; received {received}, expected plain tensors. What fully_shard(layer) shards "
-    "is whole while the layer is called (for a stepper: after layer.unshard()); tensors "
-    "that are distributed otherwise are refused"
+    "is whole while the layer is called (for a stepper: after layer.unshard()); what "
+    "is distributed otherwise is refused"
 )
 _PLAIN = {Tensor, Parameter, type(None)}  # one made of a subclass has that class
 
