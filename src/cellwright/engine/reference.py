@@ -55,7 +55,7 @@ def run(
         results = list(results) if isinstance(results, tuple | list) else [results]
         output = results.pop(0) if extra else None
         news = [_like(r, s) for r, s in zip(results, olds, strict=True)]
-        return rows_of(output if extra else news[0], len(now[0]), now[0]), news
+        return rows_of(output if extra else news[0], now[0].shape[0], now[0]), news
 
     walk = order.schedule(reverse) if order else dense(x.shape[0], x.shape[1], reverse)
     return step_through(step, [x, *inputs.values()], states, fresh, walk)
@@ -99,7 +99,7 @@ def run_graph(
         values = evaluate(graph, W, inputs, given, visit=probe)
         news = [_like(values[n], s) for n, s in zip(graph.updates, olds, strict=True)]
         columns = [
-            rows_of(values[n], len(now[0]), now[0], size)
+            rows_of(values[n], now[0].shape[0], now[0], size)
             for n, size in zip(shown, sizes, strict=True)
         ]
         return torch.cat(columns, -1) if recorded else columns[0], news
@@ -169,4 +169,4 @@ def _like(new: Any, old: Tensor) -> Tensor:
     """A new state has the old one's shape even if it depends on no row (a weight)."""
     if isinstance(new, Tensor) and new.shape == old.shape:
         return new
-    return rows_of(new, len(old), old, old.shape[-1])
+    return rows_of(new, old.shape[0], old, old.shape[-1])
