@@ -123,7 +123,7 @@ template <class T> CELLWRIGHT_INLINE Vec<T> logarithm(Vec<T> x) {
     using Int = typename Lane<T>::Int;
     constexpr int mantissa = Lane<T>::bits - 1;
     const Vec<T> root_half = splat<T>((T)0.70710678118654752440);
-    const IVec<T> shift = bits_of<T>(x) - bits_of<T>(root_half);
+    const IVec<T> shift = (IVec<T>)((UVec<T>)x - (UVec<T>)root_half);
     const IVec<T> k = shift >> mantissa;
     const Vec<T> m = of_bits<T>((shift & (((Int)1 << mantissa) - 1)) + bits_of<T>(root_half));
     const Vec<T> f = m - (T)1;
@@ -156,7 +156,7 @@ template <class T> CELLWRIGHT_INLINE IVec<T> beyond_sine(Vec<T> x) {
 template <class T, int quarter> CELLWRIGHT_INLINE Vec<T> sine(Vec<T> x) {
     using C = Coefficients<T>;
     const Vec<T> shifted = x * (T)0.63661977236758134308 + Lane<T>::rounding;
-    const IVec<T> q = bits_of<T>(shifted) + quarter;
+    const UVec<T> q = (UVec<T>)shifted + quarter;
     const Vec<T> n = shifted - Lane<T>::rounding;
     Vec<T> r = x;
 #pragma GCC unroll 8
@@ -165,7 +165,7 @@ template <class T, int quarter> CELLWRIGHT_INLINE Vec<T> sine(Vec<T> x) {
     const Vec<T> sine = r * ((T)1 + z * polynomial<T>(z, C::sin));  // keeps -0
     const Vec<T> cosine = (T)1 - ((T)0.5 * z - z * z * polynomial<T>(z, C::cos));
     const Vec<T> y = (q & 1) != 0 ? cosine : sine;
-    return of_bits<T>(bits_of<T>(y) ^ (q & 2) << (sizeof(T) * 8 - 2));  // 2: negative
+    return (Vec<T>)((UVec<T>)y ^ (q & 2) << (sizeof(T) * 8 - 2));  // 2: negative
 }
 
 }  // namespace

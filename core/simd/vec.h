@@ -17,6 +17,7 @@ template <> struct Lane<float> {
     using Int = int32_t;
     typedef float Vec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
     typedef int32_t IVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
+    typedef uint32_t UVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
     static constexpr int bits = 24, exponent_bias = 127;
     static constexpr float rounding = 12582912.0f;  // 1.5 * 2^23
 };
@@ -24,12 +25,14 @@ template <> struct Lane<double> {
     using Int = int64_t;
     typedef double Vec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
     typedef int64_t IVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
+    typedef uint64_t UVec __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
     static constexpr int bits = 53, exponent_bias = 1023;
     static constexpr double rounding = 6755399441055744.0;  // 1.5 * 2^52
 };
 
 template <class T> using Vec = typename Lane<T>::Vec;
 template <class T> using IVec = typename Lane<T>::IVec;
+template <class T> using UVec = typename Lane<T>::UVec;  // wraps around
 template <class T> constexpr int kLanes = CELLWRIGHT_VECTOR_BYTES / sizeof(T);
 
 template <class T> CELLWRIGHT_INLINE Vec<T> load(const T* p) {

@@ -201,4 +201,4 @@ def _like(new: Any, old: Tensor) -> Tensor:
     """A new state has the old one's shape even if it depends on no row (a weight)."""
     if isinstance(new, Tensor) and new.shape == old.shape:
         return new
-    return rows_of(new, len(old), old, old.shape[-1])
+    return rows_of(new, old.shape[0], old, old.shape[-1])

@@ -187,10 +187,10 @@ class Cell:
         graph = self.graph
         if self.function is not None:
             results = self._run_function(W, x, *states, **inputs)
-            many = isinstance(results, tuple | list)
-            if many and graph.output_is_state and len(results) > len(graph.states):
-                results = results[1:]  # the output, which is the first state
-                return results if len(results) > 1 else results[0]
+            if graph.output_is_state and isinstance(results, tuple | list):
+                # Without the output, where it was said beside the state that it is.
+                results = list(results)[-len(graph.states) :]
+                return tuple(results) if len(results) > 1 else results[0]
             return results
         olds = dict(zip([s.name for s in graph.states], states, strict=True))
         return graph.results(evaluate(graph, W, {"x": x, **inputs}, olds))

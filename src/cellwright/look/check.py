@@ -237,8 +237,9 @@ class _Step:
     def walk(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
         """A few steps by a layer."""
         named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
-        states = tuple(leaves[s.name] for s in self.graph.states)
-        return layer(leaves["x"], states if len(states) > 1 else states[0], **named)
+        states = [leaves[s.name] for s in self.graph.states]
+        state = states[0] if len(states) == 1 else tuple(states)
+        return layer(leaves["x"], state, **named)
 
     def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
         named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
