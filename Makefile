@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-full test-core test-packages lab-quick test-web lint types docs bench \
+.PHONY: demo test test-full test-floats test-core test-packages lab-quick test-web lint types docs bench \
         clean setup setup-dev setup-bench
 
 demo: setup
@@ -18,10 +18,14 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Every combination of cell, type, threads, instruction set and size; `test` takes a
-# pairwise sample of it. And the core's mathematics at every float: minutes.
-test-full: setup-dev
+# Every combination of cell, type, threads, instruction set and size, and more damaged
+# runs; `test` takes a sample of both.
+test-full: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m full
+
+# The core's mathematics at every one of the 2^32 floats, on every instruction set that
+# the machine has: a quarter of an hour, after a change of core/simd/math.h.
+test-floats: setup-dev
 	$(BIN)/cmake -S . -B build/core-full -G Ninja -DCMAKE_BUILD_TYPE=Release \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCELLWRIGHT_PYTHON=OFF \
 	  -DCELLWRIGHT_TESTS=ON

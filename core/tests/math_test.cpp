@@ -1,6 +1,6 @@
 // Accuracy of the vector mathematics: samples against long double, in both types; and
 // every float against double, which takes minutes and is skipped unless asked for
-// (make test-full).
+// (make test-floats).
 #include <doctest/doctest.h>
 
 #include <algorithm>
