@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..language.errors import ArgumentError, CellwrightError
+from ..train.interrupt import interruptible
 from .tokenizer import TextTokenizer
 
 STDIN = "-"
@@ -254,7 +255,7 @@ def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) ->
     count = characters = unknown = 0
     with open(path, "wb") as file:
         for piece in pieces:
-            tokens = tokenizer.encode(piece)
+            tokens = interruptible(tokenizer.encode, piece)
             file.write(tokens.astype(dtype).tobytes())
             count += len(tokens)
             characters += len(piece)

@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from ..language.errors import ArgumentError, CellwrightError
 from ..train.checkpoint import write_and_sync
+from ..train.interrupt import interruptible
 
 KINDS = ("char", "word", "bpe")
 UNKNOWN = "<unk>"
@@ -187,5 +188,5 @@ def _byte_pairs(pieces: Iterable[str], size: int | None) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    inner.train_from_iterator(pieces, trainer)
+    interruptible(inner.train_from_iterator, pieces, trainer)
     return inner
