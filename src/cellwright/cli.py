@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .text.score import Score
 
 
-UsageError = typer.BadParameter.__mro__[1]  # which typer does not name
+UsageError: Any = typer.BadParameter.__mro__[1]  # which typer does not name
 BROKEN_PIPE = 141  # the status of a process that SIGPIPE ended, as shells have it
 
 
@@ -44,7 +44,7 @@ class Commands(TyperGroup):
         except CellwrightError as error:
             typer.echo(f"error: {error}", err=True)
         except UsageError as error:
-            message = error.format_message().replace("\n", " ")  # type: ignore[attr-defined]
+            message = error.format_message().replace("\n", " ")
             hint = f"cellwright {ctx.invoked_subcommand or ''}".strip()
             typer.echo(f"error: {message} Try '{hint} --help'", err=True)
             status = 2

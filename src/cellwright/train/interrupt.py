@@ -96,8 +96,8 @@ def end_on_interrupt() -> None:
     """From now on Ctrl+C ends this process, even where KeyboardInterrupt does not.
 
     Foreign code may not return to Python for long, a server may wait for an answer that
-    is being computed, and an exception raised in a finaliser is dropped. Only `Interrupt`
-    may take longer. Call it on the main thread.
+    is being computed, and an exception raised in a finaliser is dropped. Only
+    `Interrupt` may take longer. Call it on the main thread.
     """
     heard, writer = socket.socketpair()
     writer.setblocking(False)

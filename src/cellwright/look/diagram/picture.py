@@ -46,9 +46,10 @@ class Picture:
         width, height = self._size()
         most = min(math.sqrt(PIXELS / (width * height)), SIDE / max(width, height))
         if not 0 < scale <= most:
+            largest = math.floor(100 * most) / 100
             raise DrawingError(
-                f"[scale] a picture of {width:g} × {height:g} as PNG; received {scale}, "
-                f"expected more than 0 and at most {math.floor(100 * most) / 100:g}"
+                f"[scale] a picture of {width:g} × {height:g} as PNG; received "
+                f"{scale}, expected more than 0 and at most {largest:g}"
             )
 
     def _size(self) -> tuple[float, float]:
