@@ -18,7 +18,7 @@ from ..train.seeds import check_seed
 
 _TOLERANCE = 1e-6  # relative, of central differences in float64
 _ROWS = 4
-_STEPS = 10_000
+_LONGEST = 10_000
 _MOST = 20_000_000, 200_000_000  # weights, held several times over; values of all steps
 
 
@@ -153,8 +153,8 @@ def _check_sizes(cell: Cell, input_size: int, hidden_size: int, steps: int) -> N
     for name, size in (("input", input_size), ("hidden", hidden_size)):
         if size < 1:
             raise ArgumentError(f"[{name}] received {size}, expected 1 or more")
-    if not 1 <= steps <= _STEPS:
-        raise ArgumentError(f"[steps] received {steps}, expected 1 to {_STEPS}")
+    if not 1 <= steps <= _LONGEST:
+        raise ArgumentError(f"[steps] received {steps}, expected 1 to {_LONGEST}")
     matrices = len({n["weight"] for n in cell.graph.nodes if n.op == "affine"})
     elements = (
         matrices * hidden_size * (input_size + hidden_size),
