@@ -6,6 +6,7 @@ cellwright raises on purpose becomes one message on standard error and status 1.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -28,20 +29,36 @@ if TYPE_CHECKING:
     from .text.score import Score
 
 
+UsageError: Any = typer.BadParameter.__mro__[1]  # which typer does not name
+BROKEN_PIPE = 141  # the status of a process that SIGPIPE ended, as shells have it
+
+
 class Commands(TyperGroup):
     """Turns expected errors into a message and a status, for every command."""
 
     def invoke(self, ctx: Any) -> Any:
+        from .engine import native
+
+        status = 1
         try:
+            native.check_environment()
             return super().invoke(ctx)
         except CellwrightError as error:
             typer.echo(f"error: {error}", err=True)
+        except UsageError as error:
+            message = error.format_message().replace("\n", " ")
+            hint = f"cellwright {ctx.invoked_subcommand or ''}".strip()
+            typer.echo(f"error: {message} Try '{hint} --help'", err=True)
+            status = 2
         except BrokenPipeError:
-            sys.stderr.close()  # the reader has enough: `… | head` is no error
+            status = BROKEN_PIPE  # the reader has enough: `… | head` is no error
         except OSError as error:
             where = f"[{error.filename}] " if error.filename else "[disk] "
             typer.echo(f"error: {where}{error.strerror or error}", err=True)
-        raise typer.Exit(1)
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
+            status = 130
+        raise typer.Exit(status)
 
 
 app = typer.Typer(
@@ -401,8 +418,10 @@ def evaluate(
     from .text.corpus import open_text, write_tokens
     from .text.run import Run
     from .text.score import score
+    from .train.seeds import check_seed
 
     run = Run(directory)
+    torch.manual_seed(check_seed(seed))
     model = run.trained_model()
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -523,7 +542,7 @@ def cells(
     from . import cells as zoo
 
     whole = [*zoo.all().values(), *zoo.all_of_trees().values()]
-    for cell in [zoo.get(name)] if name else whole:
+    for cell in whole if name is None else [zoo.get(name)]:
         if names:
             typer.echo(cell.name)
             continue
@@ -665,7 +684,7 @@ def lab(
     quick: Annotated[
         bool, typer.Option("--quick", help="The short form, under a minute each.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seed: Annotated[int, typer.Option(help="The first seed.", min=0, max=2**31)] = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Where results go. Default: runs/lab, or runs/lab-quick."),
@@ -686,6 +705,10 @@ def lab(
     if name is None and not all_:
         list_experiments()
         return
+    if name is not None and all_:
+        raise CellwrightError(
+            f"[lab] received both {name!r} and --all, expected one of them"
+        )
     names = laboratory.NAMES if name is None else (name,)
     experiments = [laboratory.get(n) for n in names]
     base = out or Path("runs") / ("lab-quick" if quick else "lab")
@@ -900,6 +923,51 @@ def _show_system() -> None:
     typer.echo(f"GPUs: {gpus}")
 
 
+def _open_streams() -> None:
+    """Give every standard stream that was closed to the null device.
+
+    Else the next file that is opened would be what libraries write their messages to.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # a text need not fit the terminal
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flushed(status: int) -> int:
+    """Write out what is left; the status, which is another where that fails."""
+    try:
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        status = BROKEN_PIPE
+    except OSError as error:
+        typer.echo(f"error: [standard output] {error.strerror}", err=True)
+        status = 1
+    # Python flushes once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
 def main() -> None:
     """The entry point of `cellwright` and of `python -m cellwright`."""
-    app()
+    from .train import interrupt
+
+    try:
+        _open_streams()
+        interrupt.end_on_interrupt()
+        app()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        status = interrupt.STATUS
+    except BrokenPipeError:
+        status = BROKEN_PIPE
+    interrupt.leave(_flushed(status))

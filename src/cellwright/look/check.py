@@ -12,13 +12,16 @@ from torch import Tensor
 
 from ..compiler.differentiate import OUTPUT, VectorJacobian, differentiate
 from ..engine.forest import Forest
-from ..language import Cell, Graph, TreeCell
+from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.evaluate import Edges, evaluate_nodes, rows_of
 from ..nn import Recurrent, TreeRecurrent
 from ..nn.weights import concatenate
+from ..train.seeds import check_seed
 
 _TOLERANCE = 1e-6  # relative, of central differences in float64
 _ROWS, _STEPS = 4, 3
+_LONGEST = 10_000
+_MOST = 20_000_000, 200_000_000  # weights, held several times over; values of all steps
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,11 @@ def check_cell(
 
     Raises:
         CellError: the sizes do not fit the cell.
+        ArgumentError: no steps, or more steps or parameters than memory could hold, or
+            a seed beyond 64 bits.
     """
+    check_seed(seed)
+    _check_sizes(cell, input_size, hidden_size, steps)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -202,6 +209,29 @@ def _by_autograd(
     depending, given = zip(*pairs, strict=True)
     found = torch.autograd.grad(depending, wanted, given, allow_unused=True)
     return list(found)
+
+
+def _check_sizes(cell: Cell, input_size: int, hidden_size: int, steps: int) -> None:
+    """Raise ArgumentError for sizes below 1, or such that memory would not do."""
+    for name, size in (("input", input_size), ("hidden", hidden_size)):
+        if size < 1:
+            raise ArgumentError(f"[{name}] received {size}, expected 1 or more")
+    if not 1 <= steps <= _LONGEST:
+        raise ArgumentError(f"[steps] received {steps}, expected 1 to {_LONGEST}")
+    matrices = len({n["weight"] for n in cell.graph.nodes if n.op == "affine"})
+    elements = (
+        matrices * hidden_size * (input_size + hidden_size),
+        _ROWS * steps * len(cell.graph.nodes) * max(input_size, hidden_size),
+    )
+    for what, count, most in zip(
+        ("weights", "values kept"), elements, _MOST, strict=True
+    ):
+        if count > most:
+            raise ArgumentError(
+                f"[check] about {count:,} {what}; received {input_size} inputs, "
+                f"{hidden_size} units, {steps} steps, expected at most {most:,}. Fewer "
+                "units show the same"
+            )
 
 
 class _Step:

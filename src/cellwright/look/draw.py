@@ -45,7 +45,8 @@ def draw(
         The files.
 
     Raises:
-        DrawingError: another ending, or PNG without the extra `draw`.
+        DrawingError: another ending, PNG without the extra `draw`, or more pixels or
+            cells than a picture can have.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..files import check_file_at
 from ..language.errors import ArgumentError, CellwrightError
 from ..schema import STRICT
+from ..train.interrupt import interruptible
 from .tokenizer import TextTokenizer
 
 STDIN = "-"
@@ -280,7 +281,7 @@ def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) ->
     count = characters = unknown = 0
     with open(path, "wb") as file:
         for piece in pieces:
-            tokens = tokenizer.encode(piece)
+            tokens = interruptible(tokenizer.encode, piece)
             file.write(tokens.astype(dtype).tobytes())
             count += len(tokens)
             characters += len(piece)

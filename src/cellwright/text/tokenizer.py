@@ -16,6 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from ..files import read_file
 from ..language.errors import ArgumentError, CellwrightError
 from ..train.checkpoint import write_and_sync
+from ..train.interrupt import interruptible
 
 KINDS = ("char", "word", "bpe")
 UNKNOWN = "<unk>"
@@ -221,5 +222,5 @@ def _byte_pairs(pieces: Iterable[str], size: int | None) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    inner.train_from_iterator(pieces, trainer)
+    interruptible(inner.train_from_iterator, pieces, trainer)
     return inner

@@ -7,9 +7,20 @@ that is finished can be kept.
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+STATUS = 130  # of a process that Ctrl+C ended, as shells have it
+GRACE = 0.8  # seconds from Ctrl+C to the end of a process that does not end itself
 
 
 class Interrupt:
@@ -21,9 +32,11 @@ class Interrupt:
 
     Attributes:
         asked: whether to stop.
+        entered: whether one is, in this process: then the end may take its time.
     """
 
     asked = False
+    entered = False
 
     def __enter__(self) -> Interrupt:
         self._hears = (
@@ -32,6 +45,7 @@ class Interrupt:
         )
         if self._hears:
             signal.signal(signal.SIGINT, self._hear)
+            Interrupt.entered = True
         return self
 
     def __exit__(
@@ -42,6 +56,7 @@ class Interrupt:
     ) -> None:
         if self._hears:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            Interrupt.entered = False
         if self.asked and kind is None:
             raise KeyboardInterrupt
 
@@ -49,3 +64,59 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+
+
+_abandoned = threading.Event()
+
+
+def interruptible(work: Callable[..., R], *arguments: Any) -> R:
+    """Call `work` in a thread of its own, while this one hears Ctrl+C.
+
+    For foreign code that runs for long and never looks for signals. Where Ctrl+C comes,
+    KeyboardInterrupt is raised here and the thread is left to itself; `leave` then ends
+    the process without waiting for it.
+    """
+    outcome: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work(*arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        _abandoned.set()
+        raise
+
+
+def end_on_interrupt() -> None:
+    """From now on Ctrl+C ends this process, even where KeyboardInterrupt does not.
+
+    Foreign code may not return to Python for long, a server may wait for an answer that
+    is being computed, and an exception raised in a finaliser is dropped. Only
+    `Interrupt` may take longer. Call it on the main thread.
+    """
+    heard, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while signal.SIGINT not in heard.recv(64):
+            pass
+        while Interrupt.entered:
+            time.sleep(0.05)
+        time.sleep(GRACE)
+        writer.close()
+        os._exit(STATUS)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def leave(status: int) -> None:
+    """End the process; at once, if a thread was left to itself."""
+    if _abandoned.is_set():
+        os._exit(status)
+    raise SystemExit(status)

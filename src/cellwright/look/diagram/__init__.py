@@ -18,7 +18,7 @@ from .route import route
 from .sketch import sketch
 from .steps import Step, walk
 from .svg import draw
-from .unroll import chain, tree
+from .unroll import chain, check_count, tree
 
 MOST_NODES = 120  # twice the largest of the zoo; routing takes minutes from there on
 
@@ -63,8 +63,12 @@ class Diagram(Picture):
 
         Args:
             steps: how often the cell stands there.
+
+        Raises:
+            DrawingError: more cells than anyone could look at.
         """
         graph, name = self.cell.graph, self.cell.name
+        check_count(graph, steps)
         if graph.children:
             return Picture(tree(graph, steps, f"A tree of {name}"))
         return Picture(chain(self.layout, steps, f"{name} over {steps} steps"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 from ...language.errors import CellwrightError
+
+PIXELS, SIDE = 100_000_000, 65_000  # of a PNG, and of its longer side
 
 
 class DrawingError(CellwrightError):
@@ -25,8 +29,10 @@ class Picture:
         """The picture as a PNG file, `scale` pixels for one of the SVG.
 
         Raises:
-            DrawingError: the extra `draw` is not installed.
+            DrawingError: the extra `draw` is not installed, or a scale that is not more
+                than 0, or gives more than 100 million pixels.
         """
+        self._check_scale(scale)
         try:
             import resvg_py
         except ImportError:
@@ -35,6 +41,22 @@ class Picture:
                 "expected pip install 'cellwright[draw]'. SVG needs nothing"
             ) from None
         return bytes(resvg_py.svg_to_bytes(svg_string=self.svg, zoom=scale))
+
+    def _check_scale(self, scale: float) -> None:
+        width, height = self._size()
+        most = min(math.sqrt(PIXELS / (width * height)), SIDE / max(width, height))
+        if not 0 < scale <= most:
+            largest = math.floor(100 * most) / 100
+            raise DrawingError(
+                f"[scale] a picture of {width:g} × {height:g} as PNG; received "
+                f"{scale}, expected more than 0 and at most {largest:g}"
+            )
+
+    def _size(self) -> tuple[float, float]:
+        """Width and height, in pixels of the SVG."""
+        found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', self.svg)
+        assert found is not None
+        return float(found[1]), float(found[2])
 
     def save(self, path: str | Path, scale: float = 2.0) -> None:
         """Write the picture to a file, as its name ends: `.svg` or `.png`.

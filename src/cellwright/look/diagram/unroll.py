@@ -7,8 +7,33 @@ from dataclasses import dataclass, replace
 
 from ...language.graph import Graph
 from .layout import MARGIN, PORT, SMALL, TEXT, Layout, Shape, Text, Wire
+from .picture import DrawingError
 from .svg import body, document, draw_text, draw_wire, picture, rectangle
 from .text import Label, Run, symbol, width
+
+MOST = 511  # cells of one picture: a binary tree of nine levels
+
+
+def check_count(graph: Graph, steps: int) -> None:
+    """Raise DrawingError for a chain, or a tree, of too many cells, or of none."""
+    arity = _arity(graph)
+    most = MOST
+    if arity > 1:  # the highest tree of at most so many nodes
+        most, nodes = 1, 1
+        while nodes + arity**most <= MOST:
+            nodes += arity**most
+            most += 1
+    if not 1 <= steps <= most:
+        what = f"levels of a tree of {arity} children a node" if arity > 1 else "times"
+        raise DrawingError(
+            f"[unroll] a picture holds {MOST} cells; received {steps}, expected 1 to "
+            f"{most} {what}"
+        )
+
+
+def _arity(graph: Graph) -> int:
+    """Children of a node; 1 for a cell over time."""
+    return 2 if graph.many else max(1, len(graph.children))
 
 
 def chain(layout: Layout, steps: int, title: str) -> str:
@@ -72,7 +97,7 @@ def tree(graph: Graph, height: int, title: str) -> str:
     """
     name: Label = (Run(graph.name.replace("_", " ")),)
     half = max(34.0, width(name, SMALL) / 2 + 8)
-    root = _grown(2 if graph.many else len(graph.children), height)
+    root = _grown(_arity(graph), height)
     nodes = _spread(root, half)
     left = MARGIN + 2 * PORT + REACH
     for node in nodes:
