@@ -420,8 +420,8 @@ def evaluate(
     from .text.score import score
     from .train.seeds import check_seed
 
+    check_seed(seed)
     run = Run(directory)
-    torch.manual_seed(check_seed(seed))
     model = run.trained_model()
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
