@@ -100,7 +100,7 @@ def _as_op(
     if not torch.compiler.is_compiling() and torch.jit.is_tracing():
         if torch.onnx.is_in_onnx_export():
             tracing.refuse_jit("a layer on the native engine")
-        training = False  # a trace runs with and without gradients
+        training = learned = False  # a trace runs with and without gradients
     y, *rest = _walk_op(*lists, cell.key, *sequences, reverse, learned, training)
     return y, rest[:-1]
 
@@ -308,11 +308,11 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    *lists, key, sizes, lengths, resets, reverse, learned, training = inputs
+    *lists, key, sizes, lengths, resets, reverse, _, training = inputs
     tensors = [t for part in lists for t in part]
     ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets)
     ctx.counts = [len(part) for part in lists]
-    ctx.walk = key, sizes, reverse, learned, training
+    ctx.walk = key, sizes, reverse, training
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]):
@@ -322,8 +322,8 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
         torch.zeros_like(like) if g is None else g
         for g, like in zip(grads[:-1], [y, *parts[1]], strict=True)
     ]
-    key, sizes, reverse, learned, training = ctx.walk
-    sequences = sizes, lengths, resets, reverse, learned
+    key, sizes, reverse, training = ctx.walk
+    sequences = sizes, lengths, resets, reverse, bool(parts[2])
     if not training:  # traced where nobody wanted gradients: nothing was saved
         saved = _walk_op(*parts, key, *sequences, True)[-1]
     found = _walk_backward_op(*parts, y, saved, filled, key, *sequences)

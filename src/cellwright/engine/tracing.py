@@ -24,6 +24,7 @@ _C: Any = torch._C
 _keys, _tracing_state = _C._dispatch_keys, _C._get_tracing_state
 _modes, _transforms = _C._len_torch_dispatch_stack, _C._functorch.peek_interpreter_stack
 
+_PROXIES = _C._TorchDispatchModeKey.PROXY  # of make_fx
 _PLAIN = {Tensor, Parameter, type(None)}  # one made of a subclass has that class
 
 # How torch dispatches the calls of a tensor that is nothing but memory on the CPU,
@@ -66,6 +67,13 @@ def way(
         return "op"
     if not closely and _PLAIN.issuperset(map(type, tensors)):
         return "memory"
+    return kind(tensors)
+
+
+def kind(
+    tensors: Sequence[Tensor | None],
+) -> Literal["memory", "op", "reference"]:
+    """How tensors may go, whoever looks."""
     keys = [_keys(t) for t in tensors if t is not None]
     if all(key.raw_repr() & _ODD == 0 for key in keys):
         return "memory"
@@ -77,6 +85,13 @@ def way(
 def observed() -> bool:
     """Inside torch.jit.trace or a dispatch mode: make_fx, FakeTensorMode, counters."""
     return _tracing_state() is not None or _modes() > 0
+
+
+def traced() -> bool:
+    """Inside what writes down the operations of a call to run them again."""
+    if _tracing_state() is not None:
+        return True
+    return _modes() > 0 and _C._get_dispatch_mode(_PROXIES) is not None
 
 
 def transformed() -> bool:
