@@ -105,10 +105,10 @@ def _as_op(
     """The walk as `cellwright::walk`, the node that tracers see."""
     sequences = list(order.batch_sizes or ()), order.lengths, order.resets
     training = torch.is_grad_enabled()
-    if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+    if not torch.compiler.is_compiling() and torch._C._get_tracing_state():
         if torch.onnx.is_in_onnx_export():
             tracing.refuse_jit("a layer on the native engine")
-        training = False  # a trace runs with and without gradients
+        training = learned = False  # a trace runs with and without gradients
     how = reverse, learned, training, order.starts
     y, *rest = _walk_op(*lists, _key(cell, static), *sequences, *how)
     return y, rest[:-1]
@@ -334,11 +334,11 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    *lists, key, sizes, lengths, resets, reverse, learned, training, starts = inputs
+    *lists, key, sizes, lengths, resets, reverse, _, training, starts = inputs
     tensors = [t for part in lists for t in part]
     ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets, starts)
     ctx.counts = [len(part) for part in lists]
-    ctx.walk = key, sizes, reverse, learned, training
+    ctx.walk = key, sizes, reverse, training
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]):
@@ -348,12 +348,11 @@ def _op_backward(ctx: Any, grads: list[Tensor | None]):
         torch.zeros_like(like) if g is None else g
         for g, like in zip(grads[:-1], [y, *parts[1]], strict=True)
     ]
-    key, sizes, reverse, learned, training = ctx.walk
-    sequences = sizes, lengths, resets, reverse, learned, starts
+    key, sizes, reverse, training = ctx.walk
+    order = sizes, lengths, resets, reverse, bool(parts[2])
     if not training:  # traced where nobody wanted gradients: nothing was saved
-        order = sizes, lengths, resets, reverse, learned
         saved = _walk_op(*parts, key, *order, True, starts)[-1]
-    found = _walk_backward_op(*parts, y, saved, filled, key, *sequences)
+    found = _walk_backward_op(*parts, y, saved, filled, key, *order, starts)
     inputs, states, fresh, parameters = _parts(ctx.counts, found)
     inputs, parameters = find_cell(key).arriving(inputs, parameters)
     none = None if sizes else []  # of batch_sizes, as torch wants it

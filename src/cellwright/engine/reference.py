@@ -52,7 +52,7 @@ def run(
     Raises:
         ArgumentError: inside torch.jit.trace.
     """
-    refuse_jit("the steps of one sequence, as the reference engine takes them,")
+    refuse_jit("the steps of one sequence, as the reference engine takes them")
     extra = not cell.graph.output_is_state
     names = list(inputs)
 

@@ -30,6 +30,7 @@ NO_MEMORY = (
     "is whole while the layer is called (for a stepper: after layer.unshard()); what "
     "is distributed otherwise is refused"
 )
+_PROXIES = _C._TorchDispatchModeKey.PROXY  # of make_fx
 _PLAIN = {Tensor, Parameter, type(None)}  # one made of a subclass has that class
 
 # How torch dispatches the calls of a tensor that is nothing but memory on the CPU,
@@ -41,7 +42,9 @@ with torch.inference_mode(False), _disable_current_modes():
 
 # Checks of arguments hold for the call that is traced, as those of torch's own modules.
 warnings.filterwarnings(
-    "ignore", category=torch.jit.TracerWarning, module=r"cellwright\."
+    "ignore",
+    category=torch.jit.TracerWarning,  # type: ignore[attr-defined]
+    module=r"cellwright\.",
 )
 
 
@@ -72,6 +75,13 @@ def way(
         return "op"
     if not closely and _PLAIN.issuperset(map(type, tensors)):
         return "memory"
+    return kind(tensors)
+
+
+def kind(
+    tensors: Sequence[Tensor | None],
+) -> Literal["memory", "op", "reference"]:
+    """How tensors may go, whoever looks."""
     keys = [_keys(t) for t in tensors if t is not None]
     if all(key.raw_repr() & _ODD == 0 for key in keys):
         return "memory"
@@ -91,6 +101,13 @@ def _refuse_distributed(tensors: Sequence[Tensor | None]) -> None:
 def observed() -> bool:
     """Inside torch.jit.trace or a dispatch mode: make_fx, FakeTensorMode, counters."""
     return _tracing_state() is not None or _modes() > 0
+
+
+def traced() -> bool:
+    """Inside what writes down the operations of a call to run them again."""
+    if _tracing_state() is not None:
+        return True
+    return _modes() > 0 and _C._get_dispatch_mode(_PROXIES) is not None
 
 
 def transformed() -> bool:

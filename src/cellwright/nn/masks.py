@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..engine.tracing import refuse_jit
 from ..language.graph import Size
 
 _STEPS = 1 << 16  # a probability is a multiple of 1/65536
@@ -48,7 +49,12 @@ def draw(mask: Mask, steps: int, batch: int, like: Tensor, tag: str = "") -> Ten
 
 
 def draw_shape(mask: Mask, shape: Sequence[int], like: Tensor, tag: str = "") -> Tensor:
-    """The same for any shape. `tag` tells draws apart where torch compiles them."""
+    """The same for any shape. `tag` tells draws apart where torch compiles them.
+
+    Raises:
+        ArgumentError: inside torch.jit.trace, which has no operation for it.
+    """
+    refuse_jit("masks of a regulariser in training, drawn at every call")
     value = 1.0 if mask.zoneout else _STEPS / (_STEPS - mask.count)
     limit = mask.count - _STEPS // 2
     arguments = like.detach(), list(shape), limit, mask.zoneout, value

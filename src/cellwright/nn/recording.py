@@ -80,8 +80,7 @@ def run_watched(
     )
 
 
-@torch.compiler.disable  # once it has left a graph, no part of it is compiled alone
-def _outside_graphs(
+def _watched(
     layer: Any,
     k: int,
     cell: NativeCell,
@@ -128,6 +127,10 @@ def _outside_graphs(
             shown = {n: v.detach() for n, v in shown.items()}
         watcher.take(layer, k, shown)
     return y, finals
+
+
+# Once it has left a graph, no part of it is compiled alone.
+_outside_graphs: Any = torch.compiler.disable(_watched)
 
 
 def _probes(

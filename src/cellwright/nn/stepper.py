@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..engine import native
-from ..engine.tracing import observed, readable, way
+from ..engine.tracing import kind, readable, traced
 from ..language import ArgumentError, Cell
 from ..language.arguments import describe, plain, whole_numbers
 
@@ -116,10 +116,12 @@ class Stepper:
         Raises:
             ArgumentError: shapes, dtypes or devices that do not fit.
         """
+        if torch.compiler.is_compiling():
+            return self._outside_graphs(x, out, inputs)  # type: ignore[call-arg]
         shaped = getattr(x, "shape", None) == self._x_shape
         if not (shaped and x.dtype is self._dtype and x.device == self._device):
             return self._unusual(x, out, inputs)
-        if type(x) is not Tensor or x.is_neg() or observed():
+        if type(x) is not Tensor or x.is_neg() or traced():
             x = _plain("x", x)
         elif not x.is_contiguous():
             x = x.contiguous()
@@ -136,6 +138,13 @@ class Stepper:
                 )
         self._advance(x, y, self._named(inputs) if inputs or self._sizes[1:] else ())
         return y
+
+    @torch.compiler.disable
+    def _outside_graphs(
+        self, x: Tensor, out: Tensor | None, inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        """torch.compile breaks its graph here: a step changes the states."""
+        return self(x, out=out, **inputs)
 
     def _unusual(
         self, x: Any, out: Tensor | None, inputs: Mapping[str, Tensor]
@@ -358,11 +367,11 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
         ArgumentError: it cannot be: a stepper changes its states in place, so that
             what traces or transforms it would not see them.
     """
-    if way([tensor], closely=True) == "memory":
+    if not traced() and kind([tensor]) == "memory":
         return readable([tensor])[0]
     raise ArgumentError(
-        f"[stepper] reads and writes memory, where torch.jit.trace, make_fx, "
-        "torch.func, dispatch modes and subclasses of tensors see nothing; received "
+        "[stepper] reads and writes memory, where torch.jit.trace, make_fx, torch.func "
+        "and subclasses of tensors see nothing; received "
         f"{name} as {type(tensor).__name__} of {tensor.layout} in one of these, "
         "expected a plain tensor outside. A layer that is given its state goes: "
         "y, state = layer(x[None], state)"
