@@ -43,7 +43,17 @@ class Watchers(tuple[Watcher, ...]):
         return Watchers, ()
 
 
-def run_watched(
+def run_watched(*call: Any, **how: Any) -> tuple[Tensor, list[Tensor]]:
+    """As `_watched`, and outside of whatever traces the layer.
+
+    Raises:
+        ArgumentError: inside torch.compile or torch.func, as they trace the layer.
+    """
+    native_op.check_values_may_leave()
+    return _outside_graphs(*call, **how)
+
+
+def _watched(
     layer: Any,
     k: int,
     cell: NativeCell,
@@ -69,29 +79,7 @@ def run_watched(
 
     Returns:
         The outputs and the final states.
-
-    Raises:
-        ArgumentError: inside torch.compile or torch.func, as they trace the layer.
     """
-    native_op.check_values_may_leave()
-    how = {"reverse": reverse, "order": order, "fresh": fresh, "static": static}
-    return _outside_graphs(
-        layer, k, cell, W, parameters, x, states, inputs, layout, how
-    )
-
-
-def _watched(
-    layer: Any,
-    k: int,
-    cell: NativeCell,
-    W: Any,
-    parameters: Sequence[Tensor],
-    x: Tensor,
-    states: Sequence[Tensor],
-    inputs: Mapping[str, Tensor],
-    layout: Layout,
-    how: Mapping[str, Any],
-) -> tuple[Tensor, list[Tensor]]:
     names = recordable(cell.graph)
     watchers = [(w, w.wants(layer, k, names)) for w in layer._watchers]
     nodes = tuple(sorted({node for _, wanted in watchers for node in wanted.values()}))
@@ -104,19 +92,21 @@ def _watched(
             states,
             inputs,
             parameters,
-            **how,
+            reverse=reverse,
+            order=order,
+            fresh=fresh,
             probes=probes,
+            static=static,
         )
         finals, records = news[: len(states)], news[len(states) :]
     else:
-        order, reverse = how["order"], how["reverse"]
         walk = (
             order.schedule(reverse) if order else dense(x.shape[0], x.shape[1], reverse)
         )
         sources = [x, *(inputs[name] for name in cell.inputs[1:])]
         y, finals, records = reference.run_graph(
-            cell.graph, W, sources, states, how["fresh"], walk, nodes, probes,
-            static={*how["static"], *cell.constant},
+            cell.graph, W, sources, states, fresh, walk, nodes, probes,
+            static={*static, *cell.constant},
         )  # fmt: skip
     values = dict(zip(nodes, map(layout, records), strict=True))
     for probe, value in zip(probes, values.values(), strict=False):
