@@ -140,3 +140,137 @@ def test_the_reference_cannot_export_any_length():
     sizes = {0: torch.export.Dim("time", min=2)}
     with pytest.raises(torch._dynamo.exc.UserError, match="time"):
         torch.export.export(layer, (x,), dynamic_shapes=(sizes,), strict=False)
+
+
+# -- leaves that depend on each other --------------------------------------------------
+
+
+@cw.cell
+def conditioned(W, x, h, *, s):
+    return h + cw.tanh(W.g(h, x, s)) * cw.sigmoid(W.u(s))
+
+
+def state_of_x(layer, x):
+    """Both initial states are one tensor, made of x."""
+    h = x[:1].tanh().repeat(len(layer.cells), 1, 1)
+    return layer(x, (h, h))[0]
+
+
+def static_in_two_layers(layer, x):
+    return layer(x, s=x[0].sin())[0]
+
+
+def scaled_weights(layer, x):
+    scale = 1 + x.mean()
+    weights = {n: scale * p for n, p in layer.named_parameters()}
+    return functional_call(layer, weights, (x,))[0]
+
+
+def scaled_tree(layer, x):
+    rows = x[:2, 0]
+    weights = {n: p * (1 + rows.mean()) for n, p in layer.named_parameters()}
+    forest = cw.Forest.from_parents([1, -1, 1], inputs=[0, 2])
+    return functional_call(layer, weights, (rows, forest))[0]
+
+
+DEPENDENT = {
+    "state": (state_of_x, lambda e: cw.LSTM(4, 4, engine=e)),
+    "layers": (
+        static_in_two_layers,
+        lambda e: cw.Recurrent(conditioned, 4, 5, 2, inputs={"s": 4}, engine=e),
+    ),
+    "weights": (scaled_weights, lambda e: cw.Recurrent("lem", 4, 5, engine=e)),
+    "tree": (scaled_tree, lambda e: cw.TreeRecurrent("binary_lstm", 4, 5, engine=e)),
+}
+
+
+@needs_core
+@pytest.mark.parametrize("which", DEPENDENT)
+def test_gradients_that_are_differentiated_again_count_each_path_once(which):
+    run, build = DEPENDENT[which]
+    found = []
+    for engine, again in (("native", False), ("native", True), ("reference", True)):
+        layer = build(engine).double()
+        randomise(layer, scale=0.4)
+        x = normal(3, 2, 4, seed=1)
+        y = run(layer, x)
+        cotangent = normal(*y.shape, seed=2, grad=False)
+        (first,) = torch.autograd.grad(y, x, cotangent, create_graph=again)
+        found.append([first])
+        if again:
+            direction = normal(*x.shape, seed=3, grad=False)
+            leaves = [x, *layer.parameters()]
+            found[-1] += torch.autograd.grad(first, leaves, direction)
+    close(found[1][0], found[0][0])
+    for mine, exact in zip(found[1], found[2], strict=True):
+        close(mine, exact)
+
+
+# -- numbers that a schedule reads -----------------------------------------------------
+
+ROWS = {
+    "lengths": torch.tensor([2, 4]),
+    "starts": torch.tensor([1, 0]),
+    "resets": torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("which", ROWS)
+def test_torch_func_over_layers_with_rows_of_their_own(engine, which):
+    layer, x = make("LSTM", engine), normal(4, 2, 4, seed=1, grad=False)
+    tangent = normal(4, 2, 4, seed=2, grad=False)
+
+    def f(x):
+        return layer(x, **{which: ROWS[which]})[0]
+
+    def loss(x):
+        return f(x).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    close(grad(loss)(x), torch.autograd.grad(loss(leaf), leaf)[0])
+    close(jvp(f, (x,), (tangent,))[1], torch.autograd.functional.jvp(f, x, tangent)[1])
+    many = torch.stack([x, 2 * x])
+    close(vmap(f)(many), torch.stack([f(v) for v in many]))
+
+
+@needs_core
+def test_lengths_cannot_differ_under_vmap():
+    layer, x = make("LSTM", "native"), normal(4, 2, 4, seed=1, grad=False)
+    many = torch.stack([ROWS["lengths"], ROWS["lengths"]])
+    with pytest.raises(cw.ArgumentError, match=r"\[lengths\].*a batch of them"):
+        vmap(lambda n: layer(x, lengths=n)[0])(many)
+
+
+@needs_core
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["trace", "export"])
+def test_a_learned_state_in_a_program_made_without_gradients(how):
+    """Of every reset of a row, though nobody wanted gradients when it was traced."""
+    layer = cw.Recurrent("lstm", 4, 5, learn_initial_state=True, engine="native")
+    layer = randomise(layer.double())
+    x, begins = normal(4, 2, 4, seed=1, grad=False), ROWS["resets"].bool()
+
+    class Outputs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, begins):
+            return self.layer(x, resets=begins)[0]
+
+    model = Outputs()
+    with torch.no_grad():
+        if how == "trace":
+            program = torch.jit.trace(model, (x, begins))
+        else:
+            program = torch.export.export(model, (x, begins)).module()
+    cotangent = normal(4, 2, 5, seed=2, grad=False)
+    own = dict(layer.initial_states.named_parameters())
+    expected = torch.autograd.grad(model(x, begins), list(own.values()), cotangent)
+    given = dict(program.named_parameters())
+    starts = [p for n, p in given.items() if "initial_states" in n]
+    assert len(starts) == len(expected)
+    found = torch.autograd.grad(program(x, begins), starts, cotangent)
+    for mine, exact in zip(found, expected, strict=True):
+        close(mine, exact)

@@ -191,6 +191,10 @@ def gradients_of(
             t if t is None else t.detach().requires_grad_(need)
             for t, need in zip(tensors, needed, strict=True)
         ]
+    else:  # one may be made of another: an alias has its own share alone
+        tensors = [
+            t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)
+        ]
     with torch.enable_grad():
         results = again(*tensors)
     pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]

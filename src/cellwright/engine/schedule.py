@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -192,7 +192,13 @@ class Pieces:
 
 def _outside_graphs(method: F) -> F:
     """What depends on the data breaks torch.compile's graph, rather than fail in it."""
-    return torch.compiler.disable(method)  # type: ignore[return-value]
+
+    @wraps(method)
+    def outside(*arguments: Any) -> Any:
+        with torch._C._DisableFuncTorch():  # else torch.func wraps what is made here
+            return method(*arguments)
+
+    return torch.compiler.disable(outside)  # type: ignore[return-value]
 
 
 class Order:

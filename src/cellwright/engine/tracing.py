@@ -158,4 +158,13 @@ def numbers(what: str, values: Tensor) -> np.ndarray:
         refuse_jit(f"{what} that are read as numbers")
         if _modes():  # `numpy` reads behind a tracer's back
             values.sum().item()
-    return values.cpu().numpy()
+    values = values.cpu()
+    while _C._functorch.is_functorch_wrapped_tensor(values):  # in grad, jvp: any is
+        if _C._functorch.is_batchedtensor(values):
+            raise ArgumentError(
+                f"[{what}] are read as numbers; received a batch of them under "
+                "torch.vmap, expected the same for all"
+            )
+        values = _C._functorch.get_unwrapped(values)
+    with _C._DisableFuncTorch():  # `numpy` detaches, and what that gives is wrapped
+        return values.numpy()
