@@ -5,7 +5,9 @@ The oracle walks each piece of each row by itself, a step at a time, with the st
 """
 
 import copy
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -742,3 +744,17 @@ def test_a_single_sequence_has_resets_and_no_lengths():
     assert torch.equal(h, expected_h[:, 0])
     with pytest.raises(cw.ArgumentError, match="a single sequence is as long as it is"):
         layer(x[:, 0], lengths=[T])
+
+
+# -- what is kept ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_only_short_schedules_are_kept(packed):
+    def make(steps):
+        return schedule.packed((2,) * steps) if packed else schedule.dense(steps, 2)
+
+    assert make(100) is make(100)
+    many, wide = weakref.ref(make(5000)), weakref.ref(schedule.packed((5000, 1)))
+    gc.collect()
+    assert many() is wide() is None

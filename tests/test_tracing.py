@@ -164,17 +164,21 @@ def test_the_older_onnx_exporter_is_sent_to_ours():
             )
 
 
-@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic", "pre_dispatch"])
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
 def test_make_fx_sees_the_op(name, grad, mode):
     model = Tagger(LAYERS[name](engine="native"))
     other = arguments(model, 5, 3, 2, True)
     with torch.set_grad_enabled(grad):
-        allow = {} if mode == "real" else {"_allow_non_fake_inputs": True}
-        program = make_fx(model, tracing_mode=mode, **allow)(
-            *arguments(model, 5, 3, 1, True)
-        )
+        early = mode == "pre_dispatch"
+        how = "real" if early else mode
+        program = make_fx(
+            model,
+            tracing_mode=how,
+            pre_dispatch=early,
+            _allow_non_fake_inputs=how != "real",
+        )(*arguments(model, 5, 3, 1, True))
         assert "cellwright.walk" in program.code
         close(list(program(*other)), list(model(*other)))
 

@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch._ops import (
+    _len_torch_dispatch_stack_pre_dispatch as _modes_before_dispatch,
+)
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.utils._python_dispatch import _disable_current_modes
@@ -22,6 +25,7 @@ from ..language import ArgumentError
 
 _C: Any = torch._C
 _keys, _tracing_state = _C._dispatch_keys, _C._get_tracing_state
+_function_modes = _C._len_torch_function_stack
 _modes, _transforms = _C._len_torch_dispatch_stack, _C._functorch.peek_interpreter_stack
 
 NO_MEMORY = (
@@ -71,7 +75,7 @@ def way(
     if _transforms() is not None or forward_ad._current_level >= 0:
         refuse_jit("torch.func and forward-mode differentiation inside it")
         return "reference"
-    if _tracing_state() is not None or _modes():
+    if observed():
         return "op"
     if not closely and _PLAIN.issuperset(map(type, tensors)):
         return "memory"
@@ -100,14 +104,21 @@ def _refuse_distributed(tensors: Sequence[Tensor | None]) -> None:
 
 def observed() -> bool:
     """Inside torch.jit.trace or a dispatch mode: make_fx, FakeTensorMode, counters."""
-    return _tracing_state() is not None or _modes() > 0
+    return (
+        _tracing_state() is not None
+        or _modes() > 0
+        # make_fx(pre_dispatch=True) has a stack of its own, and a function mode.
+        or (_function_modes() > 0 and _modes_before_dispatch() > 0)
+    )
 
 
 def traced() -> bool:
     """Inside what writes down the operations of a call to run them again."""
     if _tracing_state() is not None:
         return True
-    return _modes() > 0 and _C._get_dispatch_mode(_PROXIES) is not None
+    if _modes() > 0 and _C._get_dispatch_mode(_PROXIES) is not None:
+        return True
+    return _function_modes() > 0 and _modes_before_dispatch() > 0
 
 
 def transformed() -> bool:
