@@ -40,14 +40,19 @@ with torch.inference_mode(False), _disable_current_modes():
 
 # Checks of arguments hold for the call that is traced, as those of torch's own modules.
 warnings.filterwarnings(
-    "ignore", category=torch.jit.TracerWarning, module=r"cellwright\."
+    "ignore",
+    category=torch.jit.TracerWarning,  # type: ignore[attr-defined]
+    module=r"cellwright\.",
 )
 
 
+# Without a wrapper, which would cost as much as the question. After a break
+# torch.compile takes functions by themselves, where no answer would be right.
+@torch.compiler.disable(recursive=False)
 def way(
     tensors: Sequence[Tensor | None], *, closely: bool = False
 ) -> Literal["memory", "op", "reference"]:
-    """How a call on these tensors may go.
+    """How a call on these tensors may go, outside of torch.compile.
 
     Args:
         closely: ask plain tensors too what they are. Without, one that has no memory
@@ -62,8 +67,6 @@ def way(
     Raises:
         ArgumentError: a transform of functions inside torch.jit.trace.
     """
-    if torch.compiler.is_compiling():
-        return "op"
     if _transforms() is not None or forward_ad._current_level >= 0:
         refuse_jit("torch.func and forward-mode differentiation inside it")
         return "reference"
@@ -74,6 +77,7 @@ def way(
     return kind(tensors)
 
 
+@torch.compiler.disable(recursive=False)
 def kind(
     tensors: Sequence[Tensor | None],
 ) -> Literal["memory", "op", "reference"]:
@@ -84,6 +88,11 @@ def kind(
     # A subclass that torch asks at every op: fake, functional, distributed tensors.
     asked = any(key.has(_C.DispatchKey.Python) for key in keys)
     return "op" if asked else "reference"
+
+
+def jit() -> bool:
+    """Inside torch.jit.trace or the older torch.onnx.export."""
+    return _tracing_state() is not None
 
 
 def observed() -> bool:
@@ -98,7 +107,7 @@ def observed() -> bool:
 
 def traced() -> bool:
     """Inside what writes down the operations of a call to run them again."""
-    if _tracing_state() is not None:
+    if jit():
         return True
     if _modes() > 0 and _C._get_dispatch_mode(_PROXIES) is not None:
         return True
@@ -127,7 +136,7 @@ def refuse_jit(what: str) -> None:
     Raises:
         ArgumentError: inside torch.jit.trace and the older torch.onnx.export.
     """
-    if torch.compiler.is_compiling() or _tracing_state() is None:
+    if torch.compiler.is_compiling() or not jit():
         return
     if torch.onnx.is_in_onnx_export():
         raise ArgumentError(

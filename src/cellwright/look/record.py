@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..language import ArgumentError
@@ -176,6 +177,7 @@ def _ends(full: tuple[str, ...], key: str) -> bool:
     return key in ends
 
 
+@torch.compiler.disable(recursive=False)  # it has no tensors
 def _fits(full: tuple[str, ...], pattern: str) -> bool:
     return _ends(full, pattern) or fnmatchcase(".".join(full), pattern)
 

@@ -252,9 +252,9 @@ class LSTM(_DropIn):
 
     _of_torch = nn.LSTM
     # Its states are two, of which one may be projected.
-    get_expected_cell_size = nn.LSTM.get_expected_cell_size
-    check_forward_args = nn.LSTM.check_forward_args
-    permute_hidden = nn.LSTM.permute_hidden
+    get_expected_cell_size: Any = nn.LSTM.get_expected_cell_size
+    check_forward_args: Any = nn.LSTM.check_forward_args
+    permute_hidden: Any = nn.LSTM.permute_hidden
 
     def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         return "LSTM", *args
@@ -294,14 +294,14 @@ class RNN(_DropIn):
     _of_torch = nn.RNN
 
     def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        _, *args = super()._mode(args, kwargs)
-        own = args.pop(3) if len(args) > 3 else kwargs.pop("nonlinearity", "tanh")
+        _, *given = super()._mode(args, kwargs)
+        own = given.pop(3) if len(given) > 3 else kwargs.pop("nonlinearity", "tanh")
         if own not in ("tanh", "relu"):
             raise ValueError(
                 f"Unknown nonlinearity '{own}'. Select from 'tanh' or 'relu'."
             )
         self.nonlinearity = own
-        return f"RNN_{own.upper()}", *args
+        return f"RNN_{own.upper()}", *given
 
     @property
     def _layout(self) -> TorchLayout:
