@@ -64,7 +64,9 @@ def walk(
     states = [t if t is None or t.dtype == dtype else t.to(dtype) for t in states]
     fresh = [t if t.dtype == dtype else t.to(dtype) for t in fresh]
     learned = any(t.requires_grad for t in fresh)
-    way = tracing.way((*sources, *states, *fresh, *parameters, *probes))
+    way = "op"
+    if not torch.compiler.is_compiling():
+        way = tracing.way((*sources, *states, *fresh, *parameters, *probes))
     if way == "op":
         order = order or Order(x.shape[0], x.shape[1])
         states = cell.filled(states, sources[0], order.batch)
@@ -105,7 +107,7 @@ def _as_op(
     """The walk as `cellwright::walk`, the node that tracers see."""
     sequences = list(order.batch_sizes or ()), order.lengths, order.resets
     training = torch.is_grad_enabled()
-    if not torch.compiler.is_compiling() and torch._C._get_tracing_state():
+    if not torch.compiler.is_compiling() and tracing.jit():
         if torch.onnx.is_in_onnx_export():
             tracing.refuse_jit("a layer on the native engine")
         training = learned = False  # a trace runs with and without gradients

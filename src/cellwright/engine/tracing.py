@@ -52,10 +52,13 @@ warnings.filterwarnings(
 )
 
 
+# Without a wrapper, which would cost as much as the question. After a break
+# torch.compile takes functions by themselves, where no answer would be right.
+@torch.compiler.disable(recursive=False)
 def way(
     tensors: Sequence[Tensor | None], *, closely: bool = False
 ) -> Literal["memory", "op", "reference"]:
-    """How a call on these tensors may go.
+    """How a call on these tensors may go, outside of torch.compile.
 
     Args:
         closely: ask plain tensors too what they are. Without, one that has no memory
@@ -70,8 +73,6 @@ def way(
     Raises:
         ArgumentError: a transform of functions inside torch.jit.trace.
     """
-    if torch.compiler.is_compiling():
-        return "op"
     if _transforms() is not None or forward_ad._current_level >= 0:
         refuse_jit("torch.func and forward-mode differentiation inside it")
         return "reference"
@@ -82,6 +83,7 @@ def way(
     return kind(tensors)
 
 
+@torch.compiler.disable(recursive=False)
 def kind(
     tensors: Sequence[Tensor | None],
 ) -> Literal["memory", "op", "reference"]:
@@ -102,6 +104,11 @@ def _refuse_distributed(tensors: Sequence[Tensor | None]) -> None:
             raise ArgumentError(NO_MEMORY.format(received="DTensor"))
 
 
+def jit() -> bool:
+    """Inside torch.jit.trace or the older torch.onnx.export."""
+    return _tracing_state() is not None
+
+
 def observed() -> bool:
     """Inside torch.jit.trace or a dispatch mode: make_fx, FakeTensorMode, counters."""
     return (
@@ -114,7 +121,7 @@ def observed() -> bool:
 
 def traced() -> bool:
     """Inside what writes down the operations of a call to run them again."""
-    if _tracing_state() is not None:
+    if jit():
         return True
     if _modes() > 0 and _C._get_dispatch_mode(_PROXIES) is not None:
         return True
@@ -143,7 +150,7 @@ def refuse_jit(what: str) -> None:
     Raises:
         ArgumentError: inside torch.jit.trace and the older torch.onnx.export.
     """
-    if torch.compiler.is_compiling() or _tracing_state() is None:
+    if torch.compiler.is_compiling() or not jit():
         return
     if torch.onnx.is_in_onnx_export():
         raise ArgumentError(

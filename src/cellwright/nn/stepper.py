@@ -117,7 +117,7 @@ class Stepper:
             ArgumentError: shapes, dtypes or devices that do not fit.
         """
         if torch.compiler.is_compiling():
-            return self._outside_graphs(x, out, inputs)  # type: ignore[call-arg]
+            return _outside_graphs(self, x, out, inputs)
         shaped = getattr(x, "shape", None) == self._x_shape
         if not (shaped and x.dtype is self._dtype and x.device == self._device):
             return self._unusual(x, out, inputs)
@@ -138,13 +138,6 @@ class Stepper:
                 )
         self._advance(x, y, self._named(inputs) if inputs or self._sizes[1:] else ())
         return y
-
-    @torch.compiler.disable
-    def _outside_graphs(
-        self, x: Tensor, out: Tensor | None, inputs: Mapping[str, Tensor]
-    ) -> Tensor:
-        """torch.compile breaks its graph here: a step changes the states."""
-        return self(x, out=out, **inputs)
 
     def _unusual(
         self, x: Any, out: Tensor | None, inputs: Mapping[str, Tensor]
@@ -358,6 +351,16 @@ class Stepper:
     def __repr__(self) -> str:
         shapes = f"x {tuple(self._x_shape)} -> y {tuple(self._like_y.shape)}"
         return f"<stepper {shapes}, {self.engine}>"
+
+
+def _again(
+    step: Stepper, x: Tensor, out: Tensor | None, inputs: Mapping[str, Tensor]
+) -> Tensor:
+    return step(x, out=out, **inputs)
+
+
+# A step changes the states: torch.compile breaks its graph here.
+_outside_graphs: Any = torch.compiler.disable(_again)
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
