@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 import cellwright as cw
-from cellwright.engine import native, native_op, reference
+from cellwright.engine.call import Call
+from cellwright.engine.choice import ENGINES
+from cellwright.engine.programs import Programs
+from cellwright.engine.schedule import SequenceBatch
 from oracles import flat, normal, random_cotangents, randomise
 
 EXTRA_SIZES = {"proj_size": 6}
@@ -18,9 +23,18 @@ def make_layer(cell, X, H, dtype=torch.float64, isa="", scale=0.25, **options):
     extra = {n: v for n, v in EXTRA_SIZES.items() if n in cell.graph.size_names}
     layer = cw.Recurrent(cell, X, H, engine="native", dtype=dtype, **extra, **options)
     randomise(layer, scale=scale / max(1.0, (H / 8) ** 0.5))
-    for k, old in enumerate(layer._natives):
-        layer._natives[k] = native.NativeCell(old.graph, old.binding, isa)
+    replace_programs(layer, isa=isa)
     return layer
+
+
+def replace_programs(layer, binding=None, **options) -> None:
+    """Run a `Recurrent` on other programs: other options, or another binding."""
+    for cells in (layer._modes.evaluation, layer._modes.training):
+        for k, bound in enumerate(cells):
+            programs = bound.programs.variant(**options)
+            if binding is not None:
+                programs = Programs(bound.graph, binding, **options)
+            cells[k] = replace(bound, programs=programs)
 
 
 def make_leaves(layer, T, B, dtype=torch.float64) -> dict[str, Tensor]:
@@ -44,12 +58,11 @@ def run_engine(layer, leaves, engine, reverse=False):
     x = leaves["x"]
     named = {i.name: leaves[i.name] for i in graph.inputs[1:]}
     states = [leaves[s.name] for s in graph.states]
-    W = layer.cells[0]
-    if engine == "reference":
-        return flat(reference.run(layer.cell, W, x, states, named, reverse=reverse))
-    cell = layer._natives[0]
-    parameters = W.in_order(cell.binding.parameters)
-    return flat(native_op.walk(cell, x, states, named, parameters, reverse=reverse))
+    states = [state[None] for state in states]
+    batch = SequenceBatch(*x.shape[:2])
+    call = Call(x, named, states, (), batch, reverse)
+    y, finals = ENGINES[engine].run(layer.direction(0), call)
+    return flat([y, *(final[0] for final in finals)])
 
 
 def everything(layer, leaves, engine, reverse=False):

@@ -317,12 +317,12 @@ def test_the_default_engine_is_run_and_held_to_the_reference(name):
 
 def test_a_cell_that_the_default_engine_cannot_run_is_unsound(monkeypatch):
     pytest.importorskip("cellwright._core")
-    from cellwright.engine.native import NativeCell
+    from cellwright.engine.native.sequences import SequenceScan
 
     def fails(*_, **__):
         raise ValueError("[stage 0] a piece reaches past parameter 2")
 
-    monkeypatch.setattr(NativeCell, "forward", fails)
+    monkeypatch.setattr(SequenceScan, "forward", fails)
     found = check_cell(cw.cells.lstm, **SIZES)
     assert not found.sound
     (problem,) = found.problems
@@ -332,23 +332,23 @@ def test_a_cell_that_the_default_engine_cannot_run_is_unsound(monkeypatch):
 
 def test_a_default_engine_with_another_value_is_found_out(monkeypatch):
     pytest.importorskip("cellwright._core")
-    from cellwright.engine.native import NativeCell
+    from cellwright.engine.native.sequences import SequenceScan
 
-    right = NativeCell.backward
+    right = SequenceScan.backward
 
     def wrong(self, *arguments):
-        inputs, states, fresh, weights, probes = right(self, *arguments)
-        return inputs, states, fresh, [w * 1.001 for w in weights], probes
+        *others, last = right(self, *arguments)
+        return [*others, last * 1.001]  # of the last weight
 
-    monkeypatch.setattr(NativeCell, "backward", wrong)
+    monkeypatch.setattr(SequenceScan, "backward", wrong)
     found = check_cell(cw.cells.lstm, **SIZES)
     assert any("native engine differs from the reference" in p for p in found.problems)
 
 
 def test_without_the_core_it_says_that_the_reference_runs_it(monkeypatch):
-    from cellwright.engine import native
+    from cellwright.engine.native import Native
 
-    monkeypatch.setattr(native, "unavailable", lambda *_: "no core")
+    monkeypatch.setattr(Native, "obstacle", lambda *_: "no core")
     found = check_cell(cw.cells.mgu, **SIZES)
     assert found.sound
     assert found.engine == "reference"

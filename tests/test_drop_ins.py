@@ -303,11 +303,11 @@ def test_the_engine_that_runs_is_named_with_its_reason():
 
 def test_the_reference_engine_really_runs_the_cells_function(monkeypatch):
     calls = []
-    from cellwright.engine import reference
+    from cellwright.engine.reference import Reference
 
-    original = reference.run
+    original = Reference.run
     monkeypatch.setattr(
-        reference, "run", lambda *a, **k: calls.append(1) or original(*a, **k)
+        Reference, "run", lambda *a, **k: calls.append(1) or original(*a, **k)
     )
     x = torch.randn(T, B, X)
     cw.LSTM(X, H, engine="reference")(x)

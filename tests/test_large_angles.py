@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cellwright as cw
-from cellwright.engine.native import NativeCell
+from native_cases import replace_programs
 
 native = pytest.importorskip("cellwright._core")
 
@@ -74,8 +74,7 @@ def by_native(x: torch.Tensor, isa: str) -> tuple[torch.Tensor, torch.Tensor]:
         return cw.sin(x), cw.cos(x)
 
     layer = cw.Recurrent(both, len(x), 1, engine="native", dtype=x.dtype)
-    old = layer._natives[0]
-    layer._natives[0] = NativeCell(old.graph, old.binding, isa)
+    replace_programs(layer, isa=isa)
     with torch.no_grad():
         _, (sine, cosine) = layer(x[None, None])
     return sine[0, 0], cosine[0, 0]

@@ -6,11 +6,11 @@ import torch
 import cellwright as cw
 from cellwright import cell, layer_norm, tanh
 from cellwright.compiler.explain import explain
+from cellwright.engine.torch_layout import find_layout
 from cellwright.language import builder
 from cellwright.look.check import check_cell
 from cellwright.look.diagram import DrawingError
 from cellwright.look.formula import mathml
-from cellwright.nn.torch_kernels import find_layout
 from oracles import assert_same_values_and_gradients, normal, randomise
 
 

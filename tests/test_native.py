@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 
 import cellwright as cw
 from cellwright import sigmoid, tanh
-from cellwright.engine.native import NativeCell
 from native_cases import (
     assert_as_expected,
     assert_dynamics_carry,
@@ -20,6 +19,7 @@ from native_cases import (
     expectation,
     make_layer,
     make_leaves,
+    replace_programs,
     run_engine,
 )
 from strategies import HIDDEN, INPUT, make_cell, sources
@@ -154,8 +154,7 @@ def test_operands_of_two_products_in_two_orders(recompute):
         return u * v + 0.5 * cw.sigmoid(W.u(h, v)) * h
 
     layer = make_layer(crossed, 5, 19)
-    old = layer._natives[0]
-    layer._natives[0] = NativeCell(old.graph, old.binding, recompute=recompute)
+    replace_programs(layer, recompute=recompute)
     assert_native(layer, make_leaves(layer, 4, 6))
 
 
@@ -219,8 +218,7 @@ def test_a_weight_vector_as_the_operand_of_a_product(what, recompute):
         return OPERANDS[what](W, x, h)
 
     layer = make_layer(mapped, 5, 19)
-    old = layer._natives[0]
-    layer._natives[0] = NativeCell(old.graph, old.binding, recompute=recompute)
+    replace_programs(layer, recompute=recompute)
     for T in (1, 4):
         assert_native(layer, make_leaves(layer, T, 3))
 
@@ -274,12 +272,12 @@ def test_a_wrong_packing_index_would_be_noticed():
     from dataclasses import replace
 
     layer = make_layer("lstm", 5, 7)
-    right = layer._natives[0]
+    right = layer.direction(0).bound.programs
     matrices = dict(right.binding.matrices)
     piece = matrices["f", 1]
     matrices["f", 1] = replace(piece, offset=piece.offset - 1)
     wrong = replace(right.binding, matrices=matrices)
-    layer._natives[0] = NativeCell(right.graph, wrong)
+    replace_programs(layer, wrong)
     with pytest.raises(AssertionError, match="allowed"):
         assert_native(layer, make_leaves(layer, 3, 2))
 

@@ -173,7 +173,7 @@ def test_functional_call_and_tied_weights_are_seen(layer):
 
 def test_both_initial_states_may_be_one_tensor_but_final_ones_never():
     layer = cw.LSTM(3, 4, engine="native")
-    h, c = layer._first_states(2)
+    h, c = layer.first_states(2)
     assert h is c
     y, (h, c) = layer(torch.randn(1, 2, 3))
     assert torch.equal(h[0], y[-1])

@@ -5,8 +5,13 @@ import torch
 from torch import nn
 
 import cellwright as cw
-from cellwright.engine import native
-from native_cases import assert_native, everything, make_layer, make_leaves
+from native_cases import (
+    assert_native,
+    everything,
+    make_layer,
+    make_leaves,
+    replace_programs,
+)
 
 pytest.importorskip("cellwright._core")
 
@@ -15,8 +20,7 @@ CELLS = tuple(cw.cells.all())
 
 def recomputing(layer):
     """The same layer, its first direction keeping the states alone."""
-    old = layer._natives[0]
-    layer._natives[0] = native.NativeCell(old.graph, old.binding, old.isa, True)
+    replace_programs(layer, recompute=True)
     return layer
 
 
@@ -108,7 +112,7 @@ def test_under_torch_compile_and_backward_twice():
 
 
 def test_the_listing_shows_what_is_computed_again():
-    cell = recomputing(make_layer("gru", 3, 4))._natives[0]
+    cell = recomputing(make_layer("gru", 3, 4)).direction(0).bound.programs
     assert cell.planes == ()
     listing = cell.plan.backward(("x",)).disassemble()
     assert "stage 0: 4 units, 2 registers, before a chunk" in listing

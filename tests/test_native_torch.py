@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import cellwright as cw
-from cellwright.engine import native_op
+from cellwright.engine.native import op
 from native_cases import make_layer, make_leaves
 
 core = pytest.importorskip("cellwright._core")
@@ -137,7 +137,7 @@ def test_torch_export(layer, x):
 @pytest.mark.parametrize("packed", [True, False])
 def test_opcheck(training, packed):
     layer = make_layer("lstm", 5, 8)
-    cell = layer._natives[0]
+    cell = layer.direction(0).bound.programs
     parameters = layer.cells[0].in_order(cell.binding.parameters)
     parameters = [p.detach().clone().requires_grad_(training) for p in parameters]
     shape = (5,) if packed else (4, 2)
@@ -148,7 +148,7 @@ def test_opcheck(training, packed):
     sizes = [2, 2, 1] if packed else []
     sequences = sizes, None, None, False, False  # no lengths, no resets
     arguments = (inputs, states, [], parameters, cell.key, *sequences, training)
-    torch.library.opcheck(native_op._walk_op, arguments)
+    torch.library.opcheck(op._walk_op, arguments)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -384,8 +384,8 @@ def test_wrong_names_are_told_what_there_is():
 
 
 def is_off(model):
-    layers = [m for m in model.modules() if hasattr(m, "_watchers")]
-    return layers and not any("_watchers" in vars(m) for m in layers)
+    layers = [m for m in model.modules() if hasattr(m, "watchers")]
+    return layers and not any(m.watchers for m in layers)
 
 
 def test_nothing_is_left_behind_also_after_an_exception():
@@ -434,7 +434,7 @@ def test_a_copy_does_not_record():
         twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
         for twin in twins:
             twin(x)
-            assert is_off(twin) or not twin.rnn._watchers
+            assert is_off(twin) or not twin.rnn.watchers
         assert not values
         with cw.record(twins[0]) as others:
             twins[0](x)

@@ -450,12 +450,12 @@ def test_torchs_kernel_and_the_reference_share_parameters_and_results(case):
 
 
 def test_the_kernel_of_torch_really_runs(monkeypatch):
-    from cellwright.nn import torch_kernels
+    from cellwright.engine.torch_kernels import TorchKernels
 
     calls = []
-    original = torch_kernels.run
+    original = TorchKernels.run
     monkeypatch.setattr(
-        torch_kernels, "run", lambda *a, **k: calls.append(1) or original(*a, **k)
+        TorchKernels, "run", lambda *a, **k: calls.append(1) or original(*a, **k)
     )
     x = normal(T, B, X, seed=1)
     make(my_lstm, "torch", num_layers=2)(x)
@@ -889,7 +889,7 @@ def test_a_cell_without_parameters_has_a_dtype_and_a_device(kind, engine):
     x = torch.randn(3, 3, dtype=torch.float64)
     for layer in made:
         assert layer.state_dict() == {}
-        assert layer._placement() == (torch.device("cpu"), torch.float64)
+        assert layer.placement() == (torch.device("cpu"), torch.float64)
         y, h = layer(x, *walked)
         if walked:
             right = x.clone()
@@ -906,7 +906,7 @@ def test_a_cell_without_parameters_has_a_dtype_and_a_device(kind, engine):
             layer(x.float(), *walked)
     assert getattr(cw, kind)(own, 3, 3, dtype=torch.bfloat16).engine == "reference"
     on_meta = getattr(cw, kind)(own, 3, 3, device="meta")
-    assert on_meta._placement()[0].type == "meta"
+    assert on_meta.placement()[0].type == "meta"
     assert on_meta.to_empty(device="cpu").engine == "native"
 
 

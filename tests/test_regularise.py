@@ -231,7 +231,7 @@ def test_a_probability_of_0_changes_no_bit_and_draws_nothing(engine, training):
     plain = make(engine=engine)
     layer = make(engine=engine, locked=True, **dict.fromkeys(EVERY, 0.0))
     layer.load_state_dict(plain.state_dict())
-    assert layer.train(training)._layout is not None  # still torch's LSTM
+    assert layer.train(training).direction(0).bound.layout  # still torch's LSTM
     before = torch.get_rng_state()
     y, _ = layer(normal(T, B, X, seed=1))
     assert torch.equal(torch.get_rng_state(), before)
@@ -318,7 +318,7 @@ def test_a_mask_of_a_sequence_is_drawn_anew_at_every_call(engine):
 
 def test_a_mask_of_a_sequence_is_not_repeated_for_every_step_in_memory():
     layer = make(recurrent_dropout=0.5, update_dropout=0.5, locked=("update_dropout",))
-    plan = layer._training_natives[0].plan
+    plan = layer._modes.training[0].programs.plan
     arrays = {a.name: a.rows for a in plan.training.given}
     assert arrays["recurrent_dropout_h"] == arrays["update_dropout_g"] == "lane"
     assert arrays["x"] == "sequence"
@@ -390,7 +390,7 @@ def test_weight_drop_keeps_the_parameters_and_hides_from_them_what_it_dropped(en
 
 def test_weight_drop_leaves_the_columns_that_a_function_makes_whole():
     layer = cw.Recurrent("mc_lstm", X, H, inputs={"mass": 1}, weight_drop=0.5)
-    assert "r" not in layer._steps.training[0].columns
+    assert "r" not in layer._modes.training[0].columns
 
 
 def test_weight_drop_on_blocks():

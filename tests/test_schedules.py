@@ -18,7 +18,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import cellwright as cw
 import oracles
-from cellwright.engine import native, native_op, reference, schedule
+from cellwright.engine import native, schedule
+from cellwright.engine.call import Call
+from cellwright.engine.choice import ENGINES as BY_NAME
+from cellwright.engine.native import op
+from cellwright.engine.native.sequences import SequenceScan
+from cellwright.engine.schedule import SequenceBatch
 from oracles import (
     assert_close,
     assert_same_values_and_gradients,
@@ -30,12 +35,12 @@ from oracles import (
 
 T, B, X, H = 6, 5, 3, 4
 ENGINES = ["native", "torch", "reference"]
-needs_core = pytest.mark.skipif(native._core is None, reason="no compiled core")
+needs_core = pytest.mark.skipif(not native.info()["native"], reason="no compiled core")
 LENGTHS = [2, 6, 0, 4, 1]
 
 
 def make(name="lstm", engine="reference", **options):
-    if engine == "native" and native._core is None:
+    if engine == "native" and not native.info()["native"]:
         pytest.skip("no compiled core")
     layer = cw.Recurrent(name, X, H, engine=engine, dtype=torch.float64, **options)
     layer = randomise(layer, scale=0.5)
@@ -208,11 +213,17 @@ def test_named_inputs_have_lengths_and_resets_too(engine):
                 outs, state = {}, states[0][k, b : b + 1]
                 for begin, end in reversed(spans) if k else spans:
                     fresh = end < length if k else begin > 0 or resets[0, b]
-                    outs[begin], (state,) = reference.run(
-                        layer.cell, layer.cells[k], x[begin:end, b : b + 1],
-                        [zero if fresh else state], {"dt": dt[begin:end, b : b + 1]},
-                        reverse=bool(k),
-                    )  # fmt: skip
+                    initial = [(zero if fresh else state)[None]]
+                    call = Call(
+                        x[begin:end, b : b + 1],
+                        {"dt": dt[begin:end, b : b + 1]},
+                        initial,
+                        (),
+                        SequenceBatch(end - begin, 1),
+                        bool(k),
+                    )
+                    found = BY_NAME["reference"].run(layer.direction(k), call)
+                    outs[begin], ((state,),) = found
                 pad = x.new_zeros(T - length, 1, H)
                 halves.append(torch.cat([*(outs[s[0]] for s in spans), pad]))
                 ends.append(state)
@@ -480,9 +491,9 @@ def test_native_walks_the_rows_that_live_and_no_other(monkeypatch):
     layer(normal(T, B, X, seed=1), lengths=LENGTHS, resets=some_resets())
     (walk,) = seen  # one schedule serves both layers
     assert walk.counts == (4, 3, 2, 2, 1, 1)
-    assert walk.lanes.tolist() == [1, 3, 0, 4]
+    assert walk.batch_rows.tolist() == [1, 3, 0, 4]
     assert walk.empty.tolist() == [2]
-    assert walk.starts is not None
+    assert walk.resets is not None
 
 
 @needs_core
@@ -501,14 +512,16 @@ def test_native_walks_the_rows_that_live_and_no_other(monkeypatch):
 ])  # fmt: skip
 def test_the_core_refuses_a_schedule_that_is_none(arguments):
     layer = make("rnn", "native")
-    cell = layer._natives[0]
-    order = native._core.Schedule([0, 2], [2, 2], 2, **arguments)
+    cell = layer.direction(0).bound.programs
+    from cellwright import _core as core
+
+    order = core.Schedule([0, 2], [2, 2], 2, **arguments)
     walk = schedule.Schedule(4, 2, (0, 2), (2, 2), slice(0, 2), slice(0, 2))
     object.__setattr__(walk, "core", order)
     parameters = layer.cells[0].in_order(cell.binding.parameters)
     x, h = torch.zeros(2, 2, X).double(), torch.zeros(2, H).double()
     with pytest.raises(ValueError, match=r"\[schedule\]"):
-        cell.forward([x], [h], [], parameters, walk, False)
+        SequenceScan(cell, walk).forward([x, h, *parameters], False)
 
 
 # -- learned initial states ----------------------------------------------------
@@ -661,7 +674,7 @@ def test_other_engines_break_the_graph_and_go_on(engine):
 @pytest.mark.parametrize("training", [True, False])
 def test_opcheck_with_lengths_and_resets(training):
     layer = make("lstm", "native")
-    cell = layer._natives[0]
+    cell = layer.direction(0).bound.programs
     parameters = layer.cells[0].in_order(cell.binding.parameters)
     parameters = [p.detach().clone().requires_grad_(training) for p in parameters]
     inputs = [normal(T, B, X, seed=1, grad=training)]
@@ -673,7 +686,7 @@ def test_opcheck_with_lengths_and_resets(training):
         inputs, states, fresh, parameters, cell.key, [], lengths, some_resets(), False,
         training, training,
     )  # fmt: skip
-    torch.library.opcheck(native_op._walk_op, arguments)
+    torch.library.opcheck(op._walk_op, arguments)
 
 
 def test_double_backward_through_lengths_and_resets():

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import cellwright as cw
-from cellwright.engine import native, native_op, schedule
+from cellwright.engine import native, schedule
+from cellwright.engine.native import op
+from cellwright.engine.native.sequences import SequenceScan
 from oracles import (
     assert_close,
     assert_same_values_and_gradients,
@@ -24,12 +26,12 @@ from oracles import (
 
 T, B, X, H = 6, 5, 3, 4
 ENGINES = ["native", "torch", "reference"]
-needs_core = pytest.mark.skipif(native._core is None, reason="no compiled core")
+needs_core = pytest.mark.skipif(not native.info()["native"], reason="no compiled core")
 LENGTHS, STARTS = [2, 6, 0, 4, 1], [1, 0, 6, 2, 3]
 
 
 def make(name="lstm", engine="reference", **options):
-    if engine == "native" and native._core is None:
+    if engine == "native" and not native.info()["native"]:
         pytest.skip("no compiled core")
     layer = cw.Recurrent(name, X, H, engine=engine, dtype=torch.float64, **options)
     return randomise(layer, scale=0.5)
@@ -123,7 +125,7 @@ def test_rows_walk_as_if_alone(engine, case, what):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", [cw.LSTM, cw.GRU, cw.RNN])
 def test_drop_ins_walk_rows_as_if_alone(engine, kind):
-    if engine == "native" and native._core is None:
+    if engine == "native" and not native.info()["native"]:
         pytest.skip("no compiled core")
     options = {"num_layers": 2, "bidirectional": True, "dtype": torch.float64}
     layer = randomise(kind(X, H, engine=engine, **options))
@@ -188,7 +190,7 @@ def test_any_rows_and_resets(data, engine, bidirectional):
     lengths = [data.draw(st.integers(0, steps - s)) for s in starts]
     bits = st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch)
     resets = torch.tensor(data.draw(bits)).view(steps, batch)
-    if engine == "native" and native._core is None:
+    if engine == "native" and not native.info()["native"]:
         engine = "reference"
     layer = make("gru_reset_after", engine, bidirectional=bidirectional)
     oracle = make("gru_reset_after", bidirectional=bidirectional)
@@ -291,7 +293,7 @@ def test_native_walks_the_rows_where_they_lie(monkeypatch):
     layer(normal(T, B, X, seed=1), lengths=LENGTHS, starts=[0] * B)
     walk, plain = seen  # one schedule serves both layers
     assert walk.counts == (4, 3, 2)
-    assert walk.lanes.tolist() == [1, 3, 0, 4]
+    assert walk.batch_rows.tolist() == [1, 3, 0, 4]
     assert walk.places.tolist() == [1, 2 * B + 3, B, 3 * B + 4]
     assert walk.empty.tolist() == [2]
     assert plain.places is None
@@ -301,17 +303,19 @@ def test_native_walks_the_rows_where_they_lie(monkeypatch):
 @pytest.mark.parametrize("places", [[0], [0, 2], [-2, 1], [0, 5], [2, 1], [0, 3]])
 def test_the_core_refuses_places_that_are_none(places):
     layer = make("rnn", "native")
-    cell = layer._natives[0]
+    cell = layer.direction(0).bound.programs
 
     def walk():
-        order = native._core.Schedule(
+        from cellwright import _core as core
+
+        order = core.Schedule(
             [0, 2], [2, 2], 2, lanes=[0, 1], width=2, rows=4, places=places
         )
         known = schedule.Schedule(4, 2, (0, 2), (2, 2), slice(0, 2), slice(0, 2))
         object.__setattr__(known, "core", order)
         parameters = layer.cells[0].in_order(cell.binding.parameters)
         x, h = torch.zeros(2, 2, X).double(), torch.zeros(2, H).double()
-        cell.forward([x], [h], [], parameters, known, False)
+        SequenceScan(cell, known).forward([x, h, *parameters], False)
 
     with pytest.raises(ValueError, match=r"\[schedule\]"):
         walk()
@@ -435,7 +439,7 @@ def test_compile_and_export_take_starts_whole():
 @pytest.mark.parametrize("training", [True, False])
 def test_opcheck_with_starts(training):
     layer = make("lstm", "native")
-    cell = layer._natives[0]
+    cell = layer.direction(0).bound.programs
     parameters = layer.cells[0].in_order(cell.binding.parameters)
     parameters = [p.detach().clone().requires_grad_(training) for p in parameters]
     inputs = [normal(T, 2, X, seed=1, grad=training)]
@@ -448,7 +452,7 @@ def test_opcheck_with_starts(training):
         inputs, states, [], parameters, cell.key, [], lengths, None, False, False,
         training, starts,
     )  # fmt: skip
-    torch.library.opcheck(native_op._walk_op, arguments)
+    torch.library.opcheck(op._walk_op, arguments)
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
@@ -490,7 +494,7 @@ def test_second_derivatives_and_vmap(engine):
     ],
 )
 def test_starts_that_do_not_fit_are_refused(kind, engine, arguments, message):
-    if engine == "native" and native._core is None:
+    if engine == "native" and not native.info()["native"]:
         pytest.skip("no compiled core")
     layer = cw.GRU(X, H, engine=engine)
     if kind == "recurrent":

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 import cellwright as cw
 from cellwright import sigmoid, tanh
-from cellwright.engine import native
+from cellwright.engine.native.sequences import SequenceScan
 from oracles import (
     assert_close,
     assert_same_values_and_gradients,
@@ -238,13 +238,13 @@ def test_nothing_as_large_as_the_expanded_input_is_made(engine, options, monkeyp
     layer = make(sizes={"s": wide}, engine=engine, bidirectional=True)
     x, s = normal(steps, 2, X, seed=1), normal(2, wide, seed=2)
     entered = []
-    forward = native.NativeCell.forward
+    forward = SequenceScan.forward
 
-    def watched(cell, inputs, *rest):
-        entered.append((inputs[1].data_ptr(), tuple(inputs[1].shape)))
-        return forward(cell, inputs, *rest)
+    def watched(scan, tensors, training):
+        entered.append((tensors[1].data_ptr(), tuple(tensors[1].shape)))
+        return forward(scan, tensors, training)
 
-    monkeypatch.setattr(native.NativeCell, "forward", watched)
+    monkeypatch.setattr(SequenceScan, "forward", watched)
     with Largest() as largest:
         y, _ = layer(x, s=s, **options)
         torch.autograd.grad(y.sum(), [s, x, *layer.parameters()])
@@ -347,7 +347,7 @@ def test_a_copy_and_a_pickle_know_it():
     y, _ = layer(x, s=s)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(other(x, s=s)[0], y)
-    cell = layer._natives[0].given_once(("s",))
+    cell = layer.direction(0).bound.programs.given_once(("s",))
     assert pickle.loads(pickle.dumps(cell)).static == ("s",)
 
 

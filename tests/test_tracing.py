@@ -365,7 +365,7 @@ def test_a_program_exported_without_gradients_has_them_right():
 
 def test_cells_die_with_their_layers_unless_a_program_holds_them():
     layer = cw.Recurrent("peephole", 3, 17)
-    cell = weakref.ref(layer._natives[0])
+    cell = weakref.ref(layer.direction(0).bound.programs)
     del layer
     gc.collect()
     assert cell() is None

@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import cellwright as cw
-from cellwright.engine import native
+from cellwright.engine import native, programs
 from oracles import normal, randomise
 
 needs_core = pytest.mark.skipif(not native.info()["native"], reason="no compiled core")
@@ -118,8 +118,8 @@ def test_a_native_layer_exports_as_one_op_of_any_length_and_batch(name, strict):
 def test_a_program_whose_layer_is_not_there_says_so(monkeypatch):
     layer, x = make("any cell", "native"), normal(3, 4, 4, seed=1, grad=False)
     program = torch.export.export(layer, (x,)).module()
-    monkeypatch.setattr(native, "_traced", {})
-    monkeypatch.setattr(native, "_alive", set())
+    monkeypatch.setattr(programs, "_traced", {})
+    monkeypatch.setattr(programs, "_alive", set())
     with pytest.raises(cw.ArgumentError, match="Make a layer of the same cell"):
         program(x)
 

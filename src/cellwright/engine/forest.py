@@ -1,4 +1,4 @@
-"""Forests: trees of any shapes, batched, and the order in which a walk visits them."""
+"""Forests: trees of any shapes, batched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..language import ArgumentError
 from ..language.arguments import describe, plain, whole_numbers
-from .trees import TreeSchedule
+from .tree_schedule import TreeSchedule
 
 _TOKENS = re.compile(r"\(|\)|[^\s()]+")
 
@@ -218,7 +218,7 @@ class Forest:
         )
 
     def schedule(self, arity: int | None) -> TreeSchedule:
-        """The walk of a cell that sees `arity` children, or sums over all.
+        """The schedule of a cell that sees `arity` children, or sums over all.
 
         Raises:
             ArgumentError: a node has more children than that.
@@ -232,7 +232,9 @@ class Forest:
                     "expected at most as many: take a cell of a higher arity, or one "
                     "that sums over any number, such as cells.child_sum_lstm"
                 )
-            self._schedules[arity] = TreeSchedule(self, arity)
+            self._schedules[arity] = TreeSchedule(
+                self.parents, self.slots, self.heights, self.inputs, self.roots, arity
+            )
         return self._schedules[arity]
 
 

@@ -1,12 +1,12 @@
-"""Schedules: the order in which an engine walks over rows.
+"""Sequence batches and their schedules: the order in which an engine scans rows.
 
-A walk goes from level to level. Each row follows one of an earlier level, or starts
-from a row of the initial states. A sequence has a level a step; walked in reverse, its
+A scan goes from level to level. Each row follows one of an earlier level, or starts
+from a row of the initial states. A sequence has a level a step; scanned in reverse, its
 levels are listed from the last step on. Where sequences have lengths of their own, a
 level has the rows that are still alive; a reset starts a row anew.
 
-`Order` is what a call says of its sequences; `Order.schedule` is the walk that the
-native core and the reference take, `Order.pieces` the packed batch for torch's kernels.
+`SequenceBatch` is what a call says of its sequences. Its `schedule` is for the native
+core and the reference, its `segments` are a packed batch for torch's kernels.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A walk over sequences, and where it leaves each row's last state.
+    """A scan over sequences, and where it leaves each row's last state.
 
     Attributes:
         rows: of a sequence array.
         batch: of the initial states.
         offsets, counts: the first row and the number of rows of each level, in the
-            order of the walk.
+            order of the scan.
         last: rows of a sequence array that hold the final states, in order; a number
             where they are all rows of that step.
         last_rolling: the same for an array that keeps the last two levels only.
-        lanes: row r of a level is row lanes[r] of the batch: it starts from that of the
-            initial states; `None`: r.
+        batch_rows: row r of a level is row batch_rows[r] of the batch: it starts from
+            that of the initial states; `None`: r.
         places: and stands at the level's offset + places[r], where sequences begin at
-            steps of their own; `None`: at lanes[r].
-        starts: (n, 4): level, row, initial row, gradient's row of the rows that start
+            steps of their own; `None`: at batch_rows[r].
+        resets: (n, 4): level, row, initial row, gradient's row of the rows that start
             anew, or `None`.
-        gradient_rows: rows of the initial states' gradients: theirs, then the starts'.
+        gradient_rows: rows of the initial states' gradients: theirs, then the resets'.
         empty: rows of the batch that no level has, or `None`.
     """
 
@@ -54,21 +54,21 @@ class Schedule:
     counts: tuple[int, ...]
     last: int | Tensor
     last_rolling: int | Tensor
-    lanes: Tensor | None = None
+    batch_rows: Tensor | None = None
     places: Tensor | None = None
-    starts: Tensor | None = None
+    resets: Tensor | None = None
     gradient_rows: int = 0
     empty: Tensor | None = None
 
     @property
     def whole(self) -> bool:
         """Every row starts from its own initial states, and there alone."""
-        return self.lanes is None and self.starts is None
+        return self.batch_rows is None and self.resets is None
 
     @property
     def at(self) -> Tensor | None:
         """Where the rows of a level stand, from its offset on; `None`: one by one."""
-        return self.lanes if self.places is None else self.places
+        return self.batch_rows if self.places is None else self.places
 
     @cached_property
     def core(self) -> Any:
@@ -78,27 +78,27 @@ class Schedule:
         return _core.Schedule(
             self.offsets,
             self.counts,
-            self.batch + (self.starts is not None),
+            self.batch + (self.resets is not None),
             None,
-            () if self.lanes is None else self.lanes.tolist(),
-            0 if self.lanes is None else self.batch,
+            () if self.batch_rows is None else self.batch_rows.tolist(),
+            0 if self.batch_rows is None else self.batch,
             self.rows,
-            self.starts,
+            self.resets,
             self.gradient_rows,
             () if self.places is None else self.places.tolist(),
         )
 
 
 # A schedule has up to 80 bytes for each level and row, and making one takes far less
-# time than a long walk over it. So only short ones are kept: 256 of a kind, 20 MB.
-_KEPT, _SHORT = 256, 1024  # how many; levels and rows of the batch together
+# time than a long scan over it. So only short ones are cached: 256 of a kind, 20 MB.
+_CACHED, _SHORT = 256, 1024  # how many; levels and rows of the batch together
 
 
 def dense(steps: int, batch: int, reverse: bool = False) -> Schedule:
     """Every row at every step: row r of a step follows row r of the one before."""
     # Traced sizes may be symbols: they have no hash.
     plain = not torch.compiler.is_compiling() and type(steps) is type(batch) is int
-    make = _kept_dense if plain and steps <= _SHORT else _dense
+    make = _cached_dense if plain and steps <= _SHORT else _dense
     return make(steps, batch, reverse)
 
 
@@ -115,13 +115,13 @@ def _dense(steps: int, batch: int, reverse: bool) -> Schedule:
     )
 
 
-_kept_dense = lru_cache(maxsize=_KEPT)(_dense)
+_cached_dense = lru_cache(maxsize=_CACHED)(_dense)
 
 
 def packed(batch_sizes: tuple[int, ...], reverse: bool = False) -> Schedule:
     """Rows of different lengths, the longest first, as `PackedSequence` holds them."""
     short = len(batch_sizes) + batch_sizes[0] <= _SHORT
-    return (_kept_packed if short else _packed)(batch_sizes, reverse)
+    return (_cached_packed if short else _packed)(batch_sizes, reverse)
 
 
 def _packed(batch_sizes: tuple[int, ...], reverse: bool) -> Schedule:
@@ -142,22 +142,7 @@ def _packed(batch_sizes: tuple[int, ...], reverse: bool) -> Schedule:
     )
 
 
-_kept_packed = lru_cache(maxsize=_KEPT)(_packed)
-
-
-def gathered(counts: Sequence[int], previous: Sequence[int], initial_rows: int) -> Any:
-    """The core's form of any walk in which a row has at most one successor.
-
-    Args:
-        counts: rows of each level, in the order of the walk.
-        previous: for each row the row it follows, of an earlier level, or −1 − i to
-            start from row i of the initial states.
-        initial_rows: how many there are.
-    """
-    from .. import _core
-
-    offsets = [sum(counts[:level]) for level in range(len(counts))]
-    return _core.Schedule(offsets, list(counts), initial_rows, list(previous))
+_cached_packed = lru_cache(maxsize=_CACHED)(_packed)
 
 
 def _lengths(counts: np.ndarray) -> np.ndarray:
@@ -172,14 +157,15 @@ def _counts(lengths: np.ndarray, steps: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
-    """A batch cut at its resets, every piece a sequence of a packed batch.
+class Segments:
+    """A batch cut at its resets, every segment a sequence of a packed batch.
 
     Attributes:
         rows: (N,) the packed rows, as rows of the batch's own array.
         batch_sizes: of the packed batch.
-        initial: for each piece the initial row it starts from; the fresh one: `batch`.
-        last: for each row of the batch the piece that ends with its final state.
+        initial: for each segment the initial row it starts from; `batch` is the row of
+            the reset state.
+        last: for each row of the batch the segment that ends with its final state.
         empty: (batch, 1) rows without a step.
     """
 
@@ -201,7 +187,7 @@ def _outside_graphs(method: F) -> F:
     return torch.compiler.disable(outside)  # type: ignore[return-value]
 
 
-class Order:
+class SequenceBatch:
     """What one call says of its sequences; its schedules are made once.
 
     Args:
@@ -212,7 +198,7 @@ class Order:
         resets: (T, B), booleans or 0 and 1: the row starts anew at this step.
         starts: (B,), the step at which each row's sequence begins; `None`: all at 0.
 
-    `schedule` and `pieces` raise an ArgumentError where a row's steps are not among
+    `schedule` and `segments` raise an ArgumentError where a row's steps are not among
     0 … T, or a reset is neither 0 nor 1.
     """
 
@@ -232,7 +218,7 @@ class Order:
         self._schedules: dict[tuple[bool, bool], Schedule] = {}
 
     @cached_property
-    def _own(self) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    def _given(self) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """Lengths, resets and first steps, where they say anything.
 
         Resets are counted from each row's own first step.
@@ -266,12 +252,12 @@ class Order:
     @property
     def _first(self) -> np.ndarray:
         """Where each row of the batch begins, as a row of the batch's own array."""
-        rows, starts = np.arange(self.batch), self._own[2]
+        rows, starts = np.arange(self.batch), self._given[2]
         return rows if starts is None else starts * self.batch + rows
 
     @property
-    def lanes(self) -> Tensor | None:
-        """Of packed rows: which sequence each belongs to; `None` if they are padded."""
+    def batch_rows(self) -> Tensor | None:
+        """Of packed rows: the row of the batch of each; `None` if they are padded."""
         if self.batch_sizes is None:
             return None
         return torch.cat([torch.arange(count) for count in self.batch_sizes])
@@ -288,10 +274,10 @@ class Order:
     @property
     def plain(self) -> bool:
         """Every row at every step, and none starts anew."""
-        return self.batch_sizes is None and self._own[0] is self._own[1] is None
+        return self.batch_sizes is None and self._given[0] is self._given[1] is None
 
     def schedule(self, reverse: bool = False, learned: bool = False) -> Schedule:
-        """The walk; `learned`: the gradient of the fresh initial row is wanted."""
+        """The scan's; `learned`: the gradient of the reset state is wanted."""
         if self.batch_sizes is not None:
             return packed(self.batch_sizes, reverse)
         if self.lengths is self.resets is self.starts is None:
@@ -302,31 +288,30 @@ class Order:
     def _made(self, reverse: bool, learned: bool) -> Schedule:
         if self.plain:
             return dense(self.steps, self.batch, reverse)
-        learned = learned and self._own[1] is not None
+        learned = learned and self._given[1] is not None
         key = reverse, learned
         if key not in self._schedules:
             self._schedules[key] = self._padded(reverse, learned)
         return self._schedules[key]
 
     def _padded(self, reverse: bool, learned: bool) -> Schedule:
-        steps, batch, (lengths, _, own_starts) = self.steps, self.batch, self._own
+        steps, batch, (lengths, _, starts) = self.steps, self.batch, self._given
         step, first = -1 if reverse else 1, self._first
-        lanes, places, empty = None, None, None
+        batch_rows, places, empty = None, None, None
         counts = np.full(steps, batch)
         ends = np.full(batch, steps)
         if lengths is not None:
             steps = max(int(lengths.max()), 1)
             counts, ends = _counts(lengths, steps), lengths
             sort = np.argsort(-lengths, kind="stable")
-            lanes = torch.from_numpy(sort[: counts[0]].copy())
-            places = (
-                None if own_starts is None else torch.from_numpy(first[lanes.numpy()])
-            )
+            batch_rows = torch.from_numpy(sort[: counts[0]].copy())
+            if starts is not None:
+                places = torch.from_numpy(first[batch_rows.numpy()])
             if counts[0] < batch:
                 empty = torch.from_numpy(sort[counts[0] :].copy())
         last = np.zeros_like(ends) if reverse else np.maximum(ends - 1, 0)
         levels = steps - 1 - last if reverse else last
-        starts, gradient_rows = self._starts(lanes, steps, reverse, learned)
+        resets, gradient_rows = self._resets(batch_rows, steps, reverse, learned)
         return Schedule(
             self.steps * batch,
             batch,
@@ -334,37 +319,37 @@ class Order:
             tuple(counts[::step].tolist()),
             torch.from_numpy(last * batch + first),
             torch.from_numpy(levels % 2 * batch + np.arange(batch)),
-            lanes,
+            batch_rows,
             places,
-            starts,
+            resets,
             gradient_rows,
             empty,
         )
 
-    def _starts(
-        self, lanes: Tensor | None, steps: int, reverse: bool, learned: bool
+    def _resets(
+        self, batch_rows: Tensor | None, steps: int, reverse: bool, learned: bool
     ) -> tuple[Tensor | None, int]:
-        """`starts` and `gradient_rows` of the schedule.
+        """`resets` and `gradient_rows` of the schedule.
 
-        Walked in reverse, the row of step t − 1 starts anew where t is reset. All read
-        the one fresh row. A gradient that nobody wants goes to a row of its lane.
+        Scanned in reverse, the row of step t − 1 starts anew where t is reset. All read
+        the one reset state. A gradient that nobody wants goes to its batch row.
         """
-        resets = self._own[1]
+        resets = self._given[1]
         if resets is None:
             return None, 0
-        resets = resets if lanes is None else resets[:, lanes.numpy()]
+        resets = resets if batch_rows is None else resets[:, batch_rows.numpy()]
         resets = resets[1:steps][::-1] if reverse else resets[:steps]
         level, row = np.nonzero(resets)
         level = level + 1 if reverse else level
         own = np.arange(len(row)) if learned else row
-        starts = np.stack([level, row, np.full_like(row, self.batch), self.batch + own])
+        found = np.stack([level, row, np.full_like(row, self.batch), self.batch + own])
         rows = self.batch + (len(row) if learned else self.batch)
-        return torch.from_numpy(np.ascontiguousarray(starts.T)), rows
+        return torch.from_numpy(np.ascontiguousarray(found.T)), rows
 
     @_outside_graphs
-    def pieces(self, reverse: bool = False) -> Pieces:
-        """The sequences cut at every reset; walked in reverse, each from its end."""
-        steps, batch, (lengths, resets, _) = self.steps, self.batch, self._own
+    def segments(self, reverse: bool = False) -> Segments:
+        """The sequences cut at every reset; scanned in reverse, each from its end."""
+        steps, batch, (lengths, resets, _) = self.steps, self.batch, self._given
         offsets, at = np.arange(steps) * batch, self._first
         if self.batch_sizes is not None:
             counts = np.array(self.batch_sizes)
@@ -375,12 +360,12 @@ class Order:
         if resets is not None:
             cuts |= resets.T
         first = lengths > 0
-        fresh_first = cuts[:, 0] & first
+        reset_first = cuts[:, 0] & first
         cuts[:, 0] = first
         row, begin = np.nonzero(cuts)  # by row, then by step
         final = np.append(row[1:] != row[:-1], True)[: len(row)]  # of its row
         end = np.where(final, lengths[row], np.append(begin[1:], 0)[: len(row)])
-        given = final if reverse else (begin == 0) & ~fresh_first[row]
+        given = final if reverse else (begin == 0) & ~reset_first[row]
         initial = np.where(given, row, batch)
         ending = np.zeros(batch, int)
         chosen = (begin == 0) if reverse else final
@@ -391,15 +376,15 @@ class Order:
         ending[row[chosen]] = rank[chosen]
         length = end - begin
         sizes = _counts(length, int(length.max(initial=0)))
-        piece = np.repeat(np.arange(len(row)), length)
-        within = np.arange(len(piece)) - np.repeat(np.cumsum(length) - length, length)
-        t = end[piece] - 1 - within if reverse else begin[piece] + within
-        rows = np.empty(len(piece), int)
-        rows[(np.cumsum(sizes) - sizes)[within] + rank[piece]] = (
-            offsets[t] + at[row[piece]]
+        segment = np.repeat(np.arange(len(row)), length)
+        within = np.arange(len(segment)) - np.repeat(np.cumsum(length) - length, length)
+        t = end[segment] - 1 - within if reverse else begin[segment] + within
+        rows = np.empty(len(segment), int)
+        rows[(np.cumsum(sizes) - sizes)[within] + rank[segment]] = (
+            offsets[t] + at[row[segment]]
         )
         tensors = rows, sizes, initial[sort], ending, ~first[:, None]
-        return Pieces(*map(torch.from_numpy, tensors))
+        return Segments(*map(torch.from_numpy, tensors))
 
 
 def _check_lengths(lengths: np.ndarray, steps: int) -> None:

@@ -165,6 +165,26 @@ def refuse_jit(what: str) -> None:
     )
 
 
+def check_values_may_leave() -> None:
+    """Recorded values cannot leave what traces the call.
+
+    Raises:
+        ArgumentError: inside torch.compile, torch.func, torch.jit.trace, make_fx.
+    """
+    if torch.compiler.is_compiling():  # without fullgraph, torch runs this part itself
+        where, remedy = "torch.compile", "one outside of it, or without fullgraph=True"
+    elif transformed():
+        where, remedy = "torch.func and forward-mode differentiation", "one outside"
+    elif observed():
+        where, remedy = "torch.jit.trace, make_fx and dispatch modes", "one outside"
+    else:
+        return
+    raise ArgumentError(
+        f"[record] values cannot leave {where}; received a call inside, expected "
+        f"{remedy}"
+    )
+
+
 def numbers(what: str, values: Tensor) -> np.ndarray:
     """Lengths, resets or batch sizes as numbers that Python works with.
 

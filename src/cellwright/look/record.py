@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from ..language import ArgumentError
 from ..language.errors import did_you_mean
 from ..language.names import recordable
-from ..nn.engines import ChoosesEngine
-from ..nn.recording import Watchers
-from ..nn.tree import TreeRecurrent
+from ..nn.layer import SequenceLayer
 
 
 class UnknownValueError(ArgumentError, KeyError):
@@ -88,23 +86,19 @@ class Record(Mapping[str, Tensor]):
 
     def __enter__(self) -> Record:
         for layer in self._paths:
-            if layer.engine == "torch":
+            if not layer.current_engine.records:
                 warnings.warn(
                     f"[record] layer {'.'.join(self._paths[layer])!r} runs on torch's "
                     "kernel, which keeps its gates; while it is recorded it runs on "
                     f"the {layer.watched_engine} engine",
                     stacklevel=2,
                 )
-            layer._watchers = Watchers((*layer._watchers, self))
+            layer.watch(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for layer in self._paths:
-            rest = Watchers(w for w in layer._watchers if w is not self)
-            if rest:
-                layer._watchers = rest
-            else:
-                layer.__dict__.pop("_watchers", None)
+            layer.unwatch(self)
 
     def wants(self, layer: Any, k: int, names: Mapping[str, int]) -> dict[str, int]:
         """Those of the names (and nodes) of layer·direction k that are recorded."""
@@ -158,7 +152,7 @@ def _layers(model: Any) -> dict[Any, tuple[str, ...]]:
     found = {
         module: tuple(p for p in path.split(".") if p and p != "_orig_mod")
         for path, module in modules
-        if isinstance(module, ChoosesEngine) and not isinstance(module, TreeRecurrent)
+        if isinstance(module, SequenceLayer)
     }
     if not found:
         raise ArgumentError(

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from .. import cells as zoo
+from ..engine import torch_layout
+from ..engine.torch_layout import TorchLayout
 from ..language import ArgumentError, Cell
 from ..language import cell as language_cell
 from ..language.ops import sigmoid, tanh
-from . import keras_paths, torch_kernels
-from .engines import plain_layer
+from . import keras_paths
+from .layer import plain_layer
 from .made import make_weights
 from .packing import Packed, Packing, same_gates
 from .recurrent import Recurrent
-from .torch_kernels import TorchLayout
 from .weights import made
 
 # -- torch ---------------------------------------------------------------------
@@ -30,10 +31,10 @@ _MODULES = {
     "rnn_relu": (nn.RNN, {"nonlinearity": "relu"}),
 }
 _LAYOUTS = {
-    "LSTM": torch_kernels.LSTM,
-    "GRU": torch_kernels.GRU,
-    "RNN_TANH": torch_kernels.RNN_TANH,
-    "RNN_RELU": torch_kernels.RNN_RELU,
+    "LSTM": torch_layout.LSTM,
+    "GRU": torch_layout.GRU,
+    "RNN_TANH": torch_layout.RNN_TANH,
+    "RNN_RELU": torch_layout.RNN_RELU,
 }
 
 
@@ -63,7 +64,7 @@ def from_torch(
         )
     layout = _LAYOUTS[module.mode]
     if module.proj_size:
-        layout = torch_kernels.LSTM_PROJECTED
+        layout = torch_layout.LSTM_PROJECTED
     first: Tensor = module.weight_ih_l0  # type: ignore[assignment]
     sizes: dict[str, Any] = {"proj_size": module.proj_size} if module.proj_size else {}
     layer = Recurrent(
@@ -104,12 +105,12 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
     layer = plain_layer(layer)
     _check_regularisers(layer)
     _refuse_learned("to_torch", layer)
-    layout = torch_kernels.find_layout(layer.cell.graph)
+    layout = torch_layout.find_layout(layer.cell.graph)
     if layout is None:
         raise ArgumentError(
             f"[to_torch] torch.nn has no module with the equations of cell "
             f"{layer.cell.name!r}; expected one of "
-            f"{', '.join(known.cell.name for known in torch_kernels.LAYOUTS)}, "
+            f"{', '.join(known.cell.name for known in torch_layout.LAYOUTS)}, "
             "whatever its names. export_onnx takes every cell"
         )
     make, options = _MODULES[layout.kernel]
@@ -124,7 +125,7 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
     )  # fmt: skip
     order: list[str] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
     for k, (W, graph) in enumerate(zip(layer.cells, layer.graphs, strict=True)):
-        packed = torch_kernels.pack(layout, graph, made(W))  # type: ignore[arg-type]
+        packed = torch_layout.pack(layout, graph, made(W))  # type: ignore[arg-type]
         ours = dict(zip(order, packed, strict=False))
         for name, theirs in _torch_weights(module, k).items():
             theirs.copy_(ours[name])

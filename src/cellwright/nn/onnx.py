@@ -19,7 +19,7 @@ from ..language import ArgumentError, Graph, Node
 from ..language.expand import expanded
 from ..language.graph import AFFINE
 from .convert import from_torch
-from .engines import plain_layer
+from .layer import plain_layer
 from .packing import Packing, same_gates
 from .recurrent import Recurrent
 from .weights import made

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..engine.torch_layout import column_slice, columns
 from ..language import Cell, Graph
-from .equations import complements, same_equations, same_structure
-from .torch_kernels import column_slice, columns
+from ..language.equations import complements, same_equations, same_structure
 
 
 class Packed(NamedTuple):

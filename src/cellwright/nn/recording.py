@@ -6,18 +6,19 @@ A layer that nobody watches pays one look at an attribute of its class.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..engine import native_op, reference
-from ..engine.native import NativeCell
-from ..engine.schedule import Order, dense
+from ..engine.call import Call
+from ..engine.engine import Engine
+from ..engine.tracing import check_values_may_leave
 from ..language.names import recordable
+from .direction import Direction
 
-Layout = Callable[[Tensor], Tensor]  # of a walk's rows, as the layer returns y
+Padded = Callable[[Tensor], Tensor]  # an engine's values as the layer returns y
 
 
 class Watcher(Protocol):
@@ -43,74 +44,45 @@ class Watchers(tuple[Watcher, ...]):
         return Watchers, ()
 
 
-def run_watched(*call: Any, **how: Any) -> tuple[Tensor, list[Tensor]]:
+def run_watched(layer: Any, k: int, *how: Any) -> tuple[Tensor, list[Tensor]]:
     """As `_watched`, and outside of whatever traces the layer.
 
     Raises:
         ArgumentError: inside torch.compile or torch.func, as they trace the layer.
     """
-    native_op.check_values_may_leave()
-    return _outside_graphs(*call, **how)
+    check_values_may_leave()
+    return _outside_graphs(layer, k, *how)
 
 
 def _watched(
     layer: Any,
     k: int,
-    cell: NativeCell,
-    W: Any,
-    parameters: Sequence[Tensor],
-    x: Tensor,
-    states: Sequence[Tensor],
-    inputs: Mapping[str, Tensor],
-    layout: Layout,
-    *,
-    reverse: bool = False,
-    order: Order | None = None,
-    fresh: Sequence[Tensor] = (),
-    static: Collection[str] = (),
+    engine: Engine,
+    direction: Direction,
+    call: Call,
+    padded: Padded,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Layer·direction k, and its values to the layer's watchers.
+    """Run a call, and give its values to the layer's watchers.
 
     Args:
-        cell, parameters: what the native engine runs.
-        W: the weights by name, for the reference.
-        layout: of the recorded values.
-        The others are as `native_op.walk` takes them.
+        layer, k: whose values they are.
+        engine, direction, call: as `engine.run` takes them.
+        padded: lays out the recorded values.
 
     Returns:
         The outputs and the final states.
     """
-    names = recordable(cell.graph)
-    watchers = [(w, w.wants(layer, k, names)) for w in layer._watchers]
+    names = recordable(direction.bound.graph)
+    watchers = [(w, w.wants(layer, k, names)) for w in layer.watchers]
     nodes = tuple(sorted({node for _, wanted in watchers for node in wanted.values()}))
     gradients = any(w.gradients for w, _ in watchers) and torch.is_grad_enabled()
-    probes = _probes(cell, nodes, x, parameters) if gradients else []
-    if layer.watched_engine == "native":
-        y, news = native_op.walk(
-            cell.recording(nodes, gradients),
-            x,
-            states,
-            inputs,
-            parameters,
-            reverse=reverse,
-            order=order,
-            fresh=fresh,
-            probes=probes,
-            static=static,
-        )
-        finals, records = news[: len(states)], news[len(states) :]
-    else:
-        walk = (
-            order.schedule(reverse) if order else dense(x.shape[0], x.shape[1], reverse)
-        )
-        sources = [x, *(inputs[name] for name in cell.inputs[1:])]
-        y, finals, records = reference.run_graph(
-            cell.graph, W, sources, states, fresh, walk, nodes, probes,
-            static={*static, *cell.constant},
-        )  # fmt: skip
-    values = dict(zip(nodes, map(layout, records), strict=True))
-    for probe, value in zip(probes, values.values(), strict=False):
-        _give_gradient(probe, value, layout)
+    taps = _taps(direction, nodes, call.x) if gradients else []
+    direction = direction.recording(nodes, gradients)
+    y, news = engine.run(direction, call._replace(taps=taps))
+    finals, records = news[: len(call.states)], news[len(call.states) :]
+    values = dict(zip(nodes, map(padded, records), strict=True))
+    for tap, value in zip(taps, values.values(), strict=False):
+        _give_gradient(tap, value, padded)
     for watcher, wanted in watchers:
         shown = {n: values[node] for n, node in wanted.items()}
         if not watcher.gradients:
@@ -123,23 +95,20 @@ def _watched(
 _outside_graphs: Any = torch.compiler.disable(_watched)
 
 
-def _probes(
-    cell: NativeCell, nodes: Sequence[int], x: Tensor, parameters: Sequence[Tensor]
-) -> list[Tensor]:
+def _taps(direction: Direction, nodes: Sequence[int], x: Tensor) -> list[Tensor]:
     """Zeros that could be added to the recorded values: leaves without memory."""
-    like = parameters[0] if parameters else x
-    zero = like.detach().new_zeros(())
-    sizes = [int(cell.graph.nodes[n].size) for n in nodes]
+    zero = direction.weights.first_parameter().detach().new_zeros(())
+    sizes = [int(direction.bound.graph.nodes[n].size) for n in nodes]
     return [zero.expand(*x.shape[:-1], size).requires_grad_() for size in sizes]
 
 
-def _give_gradient(probe: Tensor, value: Tensor, layout: Layout) -> None:
-    """After backward, `value.grad` is the probe's: through all that the value feeds."""
+def _give_gradient(tap: Tensor, value: Tensor, padded: Padded) -> None:
+    """After backward, `value.grad` is the tap's: through all that the value feeds."""
     known = weakref.ref(value)
 
-    def give(probe: Tensor) -> None:
+    def give(tap: Tensor) -> None:
         value = known()
-        if value is not None and probe.grad is not None:
-            value.grad = layout(probe.grad)
+        if value is not None and tap.grad is not None:
+            value.grad = padded(tap.grad)
 
-    probe.register_post_accumulate_grad_hook(give)
+    tap.register_post_accumulate_grad_hook(give)

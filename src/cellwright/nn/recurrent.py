@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,34 +12,22 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import cells as zoo
-from ..compiler.bindings import own_parameters
-from ..engine import native_op, reference
-from ..engine.native import NativeCell
+from ..engine.schedule import SequenceBatch
 from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.arguments import plain
 from ..language.errors import did_you_mean
-from . import torch_kernels
-from .engines import ChoosesEngine
+from .direction import BoundCell, Direction
+from .layer import Drop, SequenceLayer, State
 from .made import changing, make_weights
-from .recording import run_watched
-from .regularise import Probabilities, RegularisedSteps, Regularisers
+from .regularise import Probabilities, Regularisers, bind_modes, drop_weights
 from .sequences import Layout
-from .stepper import StepperPart
 from .weights import CellWeights, first_tensor, gates_must_be_called, made
 
-_FORWARD = (
-    "state",
-    "lengths",
-    "resets",
-    "starts",
-    "forest",
-)  # arguments of `forward` beside the inputs
-
-State = Tensor | tuple[Tensor, ...]
-Run = Callable[..., tuple[Tensor, list[Tensor]]]
+# Arguments of `forward` beside the inputs.
+_FORWARD = ("state", "lengths", "resets", "starts", "forest")
 
 
-class Recurrent(ChoosesEngine, nn.Module):
+class Recurrent(SequenceLayer, nn.Module):
     """A recurrent layer, or several, of any cell.
 
     Takes x (T, B, input_size), or (B, T, input_size) with `batch_first`, or
@@ -52,7 +40,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         input_size: units of x.
         hidden_size: units of every state and weight that declares no other size.
         num_layers: layers, each on the outputs of the one before.
-        bidirectional: a second walk from the end; the outputs are concatenated.
+        bidirectional: a second scan from the end; the outputs are concatenated.
         batch_first: x and y are (B, T, …); the states are not.
         dropout: probability of zeroing an output between layers, while training.
         input_dropout, output_dropout: the same for the inputs of the first layer and
@@ -149,58 +137,40 @@ class Recurrent(ChoosesEngine, nn.Module):
         self.num_layers, self.bidirectional = num_layers, bidirectional
         self.batch_first, self.dropout = batch_first, dropout
         self.sizes = sizes
-        steps = RegularisedSteps(cell, self._bind_layers(cell), wanted)
-        self.cell, self.graphs, self._steps = steps.cell, steps.graphs, steps
-        self._declared = [(int(s.size), s.init) for s in self.graphs[0].states]
-        self._named = {i.name: i.size for i in self.graphs[0].inputs[1:]}
-        self.output_size = self.directions * int(self.graphs[-1].output_size)
+        graphs = self._bind_layers(cell)
+        self._modes = bind_modes(cell, graphs, wanted, memory == "recompute")
+        self.cell, graphs = self._modes.evaluation[0].cell, self.graphs
+        self._declared = [(int(s.size), s.init) for s in graphs[0].states]
+        self._named = {i.name: i.size for i in graphs[0].inputs[1:]}
+        self.output_size = self.directions * int(graphs[-1].output_size)
         self.cells = nn.ModuleList(
-            CellWeights(graph, hidden_size, device, dtype) for graph in self.graphs
+            CellWeights(graph, hidden_size, device, dtype) for graph in graphs
         )
         self.learn_initial_state = learn_initial_state
         zero = all(init == 0 for _, init in self._declared)
         self._from_zero = zero and not learn_initial_state
         self.initial_states = (
-            nn.ModuleList(_learned(graph, device, dtype) for graph in self.graphs)
+            nn.ModuleList(_learned(graph, device, dtype) for graph in graphs)
             if learn_initial_state
             else None
         )
-        self._layout = None if steps.masks else torch_kernels.find_layout(cell.graph)
-        if (
-            self._layout
-            and self._layout.projection
-            and sizes["proj_size"] == hidden_size
-        ):
-            self._layout = None  # torch tells a projection by its width alone
-        self._memory = memory
-        self._natives = [self._native(graph) for graph in self.graphs]
-        self._training_natives = self._natives
-        if steps.masks:
-            self._training_natives = [
-                self._native(step.graph, step.constant) for step in steps.training
-            ]
-        self._want_engine(engine, memory)
-
-    def _native(self, graph: Graph, constant: tuple[str, ...] = ()) -> NativeCell:
-        recompute = self._memory == "recompute"
-        return NativeCell(
-            graph, own_parameters(graph), recompute=recompute, constant=constant
-        )
+        self._choose_engine(engine, memory)
 
     @property
-    def directions(self) -> int:
-        return 2 if self.bidirectional else 1
+    def graphs(self) -> list[Graph]:
+        """The cell as it is evaluated, with the sizes of each layer·direction."""
+        return [bound.graph for bound in self._modes.evaluation]
 
-    def _step_graphs(self) -> Sequence[Graph]:
-        return self.graphs
-
-    def _placement(self) -> tuple[torch.device, torch.dtype]:
+    def placement(self) -> tuple[torch.device, torch.dtype]:
         like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
         return like.device, like.dtype
 
     @property
     def _gates_have_hooks(self) -> bool:
         return gates_must_be_called(self._modules["cells"])  # type: ignore[arg-type]
+
+    def _bound_cells(self) -> Sequence[BoundCell]:
+        return self._modes.evaluation
 
     def _bind_layers(self, cell: Cell) -> list[Graph]:
         """One graph with concrete sizes a layer and direction."""
@@ -235,7 +205,7 @@ class Recurrent(ChoosesEngine, nn.Module):
         starts: Any = None,
         **inputs: Tensor,
     ) -> tuple[Any, State]:
-        """Walk the sequence.
+        """Scan the sequence.
 
         Args:
             x: (T, B, input_size), (B, T, input_size) with batch_first, or
@@ -271,90 +241,30 @@ class Recurrent(ChoosesEngine, nn.Module):
             if name not in static:
                 layout.check_named(name, value)
         engine = self._engine_of_call()
-        drawing = self.training and self._regularised
-        alone = self._alone(engine)
         states: Any
-        if state is None and alone and self._from_zero and not drawing:
-            states = [None] * len(self._declared)  # the core's zeros
+        if state is None and self._from_zero:
+            states = [None] * len(self._declared)
         else:
             states = self._initial_states(x, state, layout)
-        x = layout.enter(x)
         named = {
             name: layout.enter_static(v) if name in static else layout.enter(v)
             for name, v in named.items()
         }
-        own = [] if layout.order.resets is None else self.own_states()
+        return self._scan(engine, layout, layout.enter(x), states, named)
 
-        def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-            fresh = [states[k] for states in own]
-            given = named, static, layout, fresh
-            return self._run_direction(engine, k, x, olds, *given)
-
-        def drop(where: str, x: Tensor) -> Tensor:
-            return self.regularisers.drop(where, x, self.training, layout.order)
-
-        y, finals = run_layers(
-            run, x, states, self.num_layers, self.directions,
-            drop if drawing else None,
-            single=alone,
-        )  # fmt: skip
-        finals = [layout.leave_state(f) for f in finals]
-        return layout.leave(y), finals[0] if len(finals) == 1 else tuple(finals)
-
-    def _run_direction(
-        self,
-        engine: str,
-        k: int,
-        x: Tensor,
-        olds: list[Tensor],
-        named: Mapping[str, Tensor],
-        static: tuple[str, ...],
-        layout: Layout,
-        fresh: list[Tensor],
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Layer·direction k on an engine."""
+    def _direction(self, k: int, training: bool) -> Direction:
+        bound = (self._modes.training if training else self._modes.evaluation)[k]
         W = made(self.cells[k])  # type: ignore[arg-type]
-        reverse = bool(k % self.directions)
-        how: Any = {"reverse": reverse, "order": layout.order, "fresh": fresh}
-        steps = self._steps.training if self.training else self._steps.evaluation
-        step = steps[k]
-        if self.training and self._regularised:
-            W = step.drop_weights(W)
-            named = {**named, **step.draw(layout.order, olds[0])}
-        if engine == "native" or self._watchers:
-            natives = self._training_natives if self.training else self._natives
-            cell = natives[k]
-            if engine == "native":
-                parameters = W.in_order(cell.binding.parameters)
-            else:  # a record of the reference
-                parameters = [first_tensor(self.cells)]
-            if self._watchers:
-                call = cell, W, parameters, x, olds, named, layout.padded
-                return run_watched(self, k, *call, **how, static=static)
-            call = cell, x, olds, named, parameters
-            return native_op.walk(*call, **how, static=static)
-        if engine == "torch":
-            assert self._layout is not None
-            flat = torch_kernels.pack(self._layout, self.graphs[k], W)
-            return torch_kernels.run(self._layout.kernel, flat, x, olds, **how)
-        static = (*static, *step.constant)
-        return reference.run(step.cell, W, x, olds, named, **how, static=static)
+        return Direction(bound, drop_weights(bound, W) if bound.columns else W)
 
-    def _stepper_part(self, k: int) -> StepperPart:
-        """Layer k as a stepper runs it."""
-        cell, own = self._natives[k], self.cells[k]
-
-        def weights() -> Any:
-            return made(own)  # type: ignore[arg-type]
-
-        def parameters() -> list[Tensor]:
-            return weights().in_order(cell.binding.parameters)
-
-        return StepperPart(cell, parameters, self.cell, weights)
+    def _dropout(self, batch: SequenceBatch) -> Drop | None:
+        if not (self._regularised and self.training):
+            return None
+        return lambda where, x: self.regularisers.drop(where, x, True, batch)
 
     def own_states(self) -> list[Tensor]:
         """The cell's own initial values, (layers·directions, size) a state."""
-        device, dtype = self._placement()
+        device, dtype = self.placement()
         for states in self.initial_states or ():
             make_weights(states)
         values = []
@@ -367,15 +277,15 @@ class Recurrent(ChoosesEngine, nn.Module):
                 values.append(torch.stack(own))
         return values
 
-    def _first_states(self, batch_size: int) -> list[Tensor]:
-        """The same for a batch, (layers·directions, B, size)."""
+    def first_states(self, batch: int) -> list[Tensor]:
+        """The same for a batch, (layers·directions, batch, size); not to be written."""
         if self.learn_initial_state:
-            return [s[:, None].expand(-1, batch_size, -1) for s in self.own_states()]
-        device, dtype = self._placement()
+            return [s[:, None].expand(-1, batch, -1) for s in self.own_states()]
+        device, dtype = self.placement()
         values: dict[tuple[int, float], Tensor] = {}  # one of a kind: nobody writes it
         for size, init in self._declared:
             if (size, init) not in values:
-                shape = len(self._natives), batch_size, size
+                shape = len(self.cells), batch, size
                 values[size, init] = torch.full(shape, init, device=device, dtype=dtype)
         return [values[kind] for kind in self._declared]
 
@@ -426,11 +336,11 @@ class Recurrent(ChoosesEngine, nn.Module):
         self, x: Any, state: State | None, layout: Layout
     ) -> list[Tensor]:
         """One (layers·directions, B, size) tensor a state."""
-        batch = layout.order.batch
+        batch = layout.batch.batch
         if state is None:
-            return self._first_states(batch)
+            return self.first_states(batch)
         declared = self.graphs[0].states
-        shapes = [(len(self._natives), batch, size) for size, _ in self._declared]
+        shapes = [(len(self.cells), batch, size) for size, _ in self._declared]
         given = (state,) if isinstance(state, Tensor) else tuple(state)
         names = ", ".join(s.name for s in declared)
         if len(given) != len(declared):
@@ -464,51 +374,6 @@ class Recurrent(ChoosesEngine, nn.Module):
         parts += [f"{n}={v}" for n, v in more.items() if v]
         parts += [f"{n}={v}" for n, v in self.sizes.items()]
         return ", ".join([*parts, f"engine={self.engine!r}"])
-
-
-def run_layers(
-    run: Run,
-    x: Tensor,
-    states: Sequence[Any],
-    num_layers: int,
-    directions: int,
-    drop: Callable[[str, Tensor], Tensor] | None,
-    *,
-    single: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    """Stack layers and directions.
-
-    Args:
-        run: `(k, x, states of k) -> (outputs, final states)` of layer·direction k.
-        x: (T, B, input_size).
-        states: (num_layers · directions, B, size) each.
-        drop: `(where, x) -> x`, dropout of what flows along, if there is any.
-        single: there is one layer and direction, and `run` takes and gives states
-            (1, B, size), or `None` for zeros.
-
-    Returns:
-        The last layer's outputs, directions concatenated, and the final states.
-    """
-    drop = drop or _flow
-    if single:  # its states need no cutting out
-        y, news = run(0, drop("input_dropout", x), list(states))
-        return drop("output_dropout", y), news
-    finals: list[list[Tensor]] = []
-    for layer in range(num_layers):
-        x = drop("dropout" if layer else "input_dropout", x)
-        outputs = []
-        for k in range(layer * directions, (layer + 1) * directions):
-            y, news = run(k, x, [s[k] for s in states])
-            outputs.append(y)
-            finals.append(news)
-        x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-    x = drop("output_dropout", x)
-    return x, [torch.stack(list(column)) for column in zip(*finals, strict=True)]
-
-
-def _flow(where: str, x: Tensor) -> Tensor:
-    """No dropout."""
-    return x
 
 
 # -- settings ------------------------------------------------------------------

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..engine.schedule import Order
+from ..compiler.bindings import own_parameters
+from ..engine.programs import Programs
+from ..engine.schedule import SequenceBatch
+from ..engine.torch_layout import find_layout
 from ..language import ArgumentError, Cell, Graph
 from ..language.arguments import plain
 from ..language.builder import Builder
@@ -24,6 +27,7 @@ from ..language.errors import did_you_mean
 from ..language.graph import AFFINE
 from ..language.ops import OPS
 from ..language.trace import replay_node
+from .direction import BoundCell, bind_cells
 from .masks import Mask, draw, draw_shape
 from .weights import MadeAffine, MadeWeights
 
@@ -96,7 +100,11 @@ class Regularisers:
         return given
 
     def drop(
-        self, where: str, x: Tensor, training: bool, order: Order | None = None
+        self,
+        where: str,
+        x: Tensor,
+        training: bool,
+        batch: SequenceBatch | None = None,
     ) -> Tensor:
         """Dropout of what flows into, between or out of the layers.
 
@@ -104,7 +112,7 @@ class Regularisers:
             where: "input_dropout", "dropout" (between layers) or "output_dropout".
             x: (T, B, size), or packed (Σ lengths, size).
             training: the layer's mode.
-            order: how the rows of x lie; `None`: (T, B, size).
+            batch: how the rows of x lie; `None`: (T, B, size).
         """
         p = getattr(self, where)
         if not training or not p:
@@ -114,11 +122,11 @@ class Regularisers:
         mask = Mask(where, x.shape[-1], p)
         if where not in self.locked:  # type: ignore[operator]
             return x * draw_shape(mask, x.shape, x)
-        lanes = order.lanes if order else None
-        if lanes is None:
+        rows = batch.batch_rows if batch else None
+        if rows is None:
             return x * draw(mask, 1, x.shape[1], x)
-        of_each = draw(mask, 1, int(lanes.max()) + 1, x)[0]
-        return x * of_each.index_select(0, lanes.to(x.device))
+        of_each = draw(mask, 1, int(rows.max()) + 1, x)[0]
+        return x * of_each.index_select(0, rows.to(x.device))
 
 
 def _check_probability(what: str, value: Any, whole: bool = False) -> None:
@@ -249,9 +257,7 @@ class _Rewriter:
         self.builder = Builder(graph.name)
         self.new: dict[int, int] = {}
         self.inputs: dict[str, int] = {}
-        self.masked: dict[
-            int, int
-        ] = {}  # an operand is masked once, however often read
+        self.masked: dict[int, int] = {}  # operands, each masked once
 
     def graph(self) -> Graph:
         old, builder = self.old, self.builder
@@ -388,87 +394,68 @@ def drop_matrices(
     return dropped
 
 
-# -- steps -------------------------------------------------------------------------
+# -- both modes of a layer -----------------------------------------------------------
 
 
-@dataclass
-class Step:
-    """One layer·direction's step, as it trains or as it is evaluated.
+@dataclass(frozen=True)
+class Modes:
+    """The cells of every layer·direction, as they are evaluated and as they train."""
 
-    Attributes:
-        cell: for the reference; `graph` is its step with concrete sizes.
-        masks: the inputs that the layer draws.
-        columns: of the matrices that weight drop acts on, see `recurrent_columns`.
-        weight_drop: its probability.
-        tag: tells this step's draws apart where torch compiles them.
-    """
-
-    cell: Cell
-    graph: Graph
-    masks: tuple[Mask, ...] = ()
-    columns: dict[str, list[slice]] = field(default_factory=dict)
-    weight_drop: float = 0.0
-    tag: str = ""
-
-    @property
-    def constant(self) -> tuple[str, ...]:
-        """The masks that are the same at every step."""
-        return tuple(m.name for m in self.masks if not m.every_step)
-
-    def draw(self, order: Order, like: Tensor) -> dict[str, Tensor]:
-        """The masks by name, laid out as x; constant ones (B, size)."""
-        drawn = {}
-        for mask in self.masks:
-            count = order.steps if mask.every_step else 1
-            value = draw(mask, count, order.batch, like, self.tag)
-            drawn[mask.name] = order.lay_out(value) if mask.every_step else value[0]
-        return drawn
-
-    def drop_weights(self, W: Any) -> Any:
-        """The weights of one call."""
-        if not self.columns:
-            return W
-        own = {name: getattr(W, name) for name in self.columns}
-        matrices = {name: affine.weight for name, affine in own.items()}
-        dropped = drop_matrices(self.columns, matrices, self.weight_drop, self.tag)
-        found = {n: MadeAffine(own[n], m, m) for n, m in dropped.items()}
-        return MadeWeights(W, found)
+    evaluation: list[BoundCell]
+    training: list[BoundCell]
 
 
-class RegularisedSteps:
-    """The step of every layer·direction of a layer, in training and in evaluation.
+def bind_modes(
+    cell: Cell, graphs: list[Graph], wanted: Regularisers, recompute: bool
+) -> Modes:
+    """A layer's cells with its regularisers.
 
     Args:
         cell: as the user wrote it.
         graphs: its step with concrete sizes, for each layer·direction.
         wanted: the regularisers.
-
-    Attributes:
-        cell: as it is evaluated.
-        graphs: as they are evaluated.
-        masks: whether training reads any.
-        training, evaluation: the step of each layer·direction.
+        recompute: keep the states alone for the backward pass.
     """
+    masks = masks_of(cell.graph, wanted)
+    layout = None if masks else find_layout(cell.graph)
+    own, evaluated = cell, graphs
+    if any(mask.zoneout for mask in masks):
+        own = Cell.from_graph(in_evaluation(cell.graph, masks))
+        evaluated = [in_evaluation(g, masks_of(g, wanted)) for g in graphs]
+    evaluation = bind_cells(own, evaluated, layout, recompute)
+    if not masks and not wanted.weight_drop:
+        return Modes(evaluation, evaluation)
+    training = [
+        _trained(bound, graph, wanted, f"{k}.")
+        for k, (bound, graph) in enumerate(zip(evaluation, graphs, strict=True))
+    ]
+    return Modes(evaluation, training)
 
-    def __init__(self, cell: Cell, graphs: list[Graph], wanted: Regularisers) -> None:
-        masks = masks_of(cell.graph, wanted)
-        self.masks, self.cell, self.graphs = bool(masks), cell, graphs
-        if any(mask.zoneout for mask in masks):
-            self.cell = Cell.from_graph(in_evaluation(cell.graph, masks))
-            self.graphs = [in_evaluation(g, masks_of(g, wanted)) for g in graphs]
-        self.evaluation = [Step(self.cell, graph) for graph in self.graphs]
-        self.training = [
-            self._trained(k, graph, wanted) for k, graph in enumerate(graphs)
-        ]
 
-    def _trained(self, k: int, graph: Graph, wanted: Regularisers) -> Step:
-        step = replace(self.evaluation[k], tag=f"{k}.")
-        masks = masks_of(graph, wanted)
-        if masks:
-            trained = in_training(graph, masks)
-            cell = Cell.from_graph(trained)
-            step = replace(step, cell=cell, graph=trained, masks=masks)
-        if not wanted.weight_drop:
-            return step
-        columns = recurrent_columns(graph)
-        return replace(step, columns=columns, weight_drop=wanted.weight_drop)
+def _trained(
+    bound: BoundCell, graph: Graph, wanted: Regularisers, tag: str
+) -> BoundCell:
+    """The cell of a layer·direction in training, from that in evaluation."""
+    masks, bound = masks_of(graph, wanted), replace(bound, tag=tag)
+    if masks:
+        trained = in_training(graph, masks)
+        constant = tuple(m.name for m in masks if not m.every_step)
+        recompute = bound.programs.recompute
+        binding = own_parameters(trained)
+        programs = Programs(trained, binding, recompute=recompute, constant=constant)
+        bound = replace(
+            bound, cell=Cell.from_graph(trained), programs=programs, masks=masks
+        )
+    if not wanted.weight_drop:
+        return bound
+    columns = recurrent_columns(graph)
+    return replace(bound, columns=columns, weight_drop=wanted.weight_drop)
+
+
+def drop_weights(bound: BoundCell, W: Any) -> Any:
+    """The weights of one call, elements of its recurrent matrices dropped."""
+    own = {name: getattr(W, name) for name in bound.columns}
+    matrices = {name: affine.weight for name, affine in own.items()}
+    dropped = drop_matrices(bound.columns, matrices, bound.weight_drop, bound.tag)
+    found = {n: MadeAffine(own[n], m, m) for n, m in dropped.items()}
+    return MadeWeights(W, found)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from ..engine.schedule import Order
+from ..engine.schedule import SequenceBatch
 from ..engine.tracing import refuse_jit
 from ..language import ArgumentError
 from ..language.arguments import describe, whole_numbers
@@ -30,7 +30,7 @@ class Layout:
 
     Attributes:
         batched: x has a batch.
-        order: what the engines need to know of lengths and resets.
+        batch: what the engines need to know of lengths and resets.
 
     Raises:
         ArgumentError: lengths, resets or starts of another kind or shape, or that do
@@ -53,13 +53,13 @@ class Layout:
             sizes = x.batch_sizes.tolist()
             self._packed = x
             self.batched, self._first = True, False
-            self.order = Order(len(sizes), sizes[0], batch_sizes=sizes)
+            self.batch = SequenceBatch(len(sizes), sizes[0], batch_sizes=sizes)
             return
         self.batched = x.dim() == 3
         self._first = batch_first and self.batched
         shape = x.shape[:2] if self.batched else (x.shape[0], 1)
         steps, batch = reversed(shape) if self._first else shape
-        self.order = Order(
+        self.batch = SequenceBatch(
             steps,
             batch,
             lengths=self._check_counts("lengths", lengths, batch, x.device),

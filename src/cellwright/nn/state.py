@@ -59,7 +59,7 @@ def reset_rows(layer: Any, state: State, rows: Any) -> State:
             "torch.bool, or of integers 0 and 1. To name rows by their numbers: mask = "
             f"torch.zeros({batch}, dtype=torch.bool); mask[numbers] = True"
         )
-    own = iter(layer._first_states(batch))
+    own = iter(layer.first_states(batch))
     mask = chosen.to(first.device, torch.bool)[:, None]
     return map_state(lambda s: torch.where(mask, next(own), s), state)
 

@@ -6,51 +6,37 @@ nothing but its result, and not even that with `out=`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..engine import native
+from ..engine.choice import ENGINES
+from ..engine.engine import Engine
 from ..engine.tracing import kind, readable, traced
-from ..language import ArgumentError, Cell
+from ..language import ArgumentError
 from ..language.arguments import describe, plain, whole_numbers
+from .direction import Direction
 
 State = Tensor | tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class StepperPart:
-    """One layer as a stepper runs it.
-
-    Attributes:
-        native: its programs.
-        parameters: gives what the programs compute with now, as their binding lists
-            them.
-        cell, weights: the same for the reference.
-    """
-
-    native: native.NativeCell
-    parameters: Callable[[], Sequence[Tensor]]
-    cell: Cell
-    weights: Callable[[], Any]
-
-
 class _Steppable(Protocol):
-    """What a stepper asks of a layer: `Recurrent` and the drop-ins have it."""
+    """What a stepper asks of a layer: `SequenceLayer` has it."""
 
-    engine: str
     bidirectional: bool
     num_layers: int
 
+    @property
+    def current_engine(self) -> Engine: ...
     def parameters(self) -> Any: ...
     def buffers(self) -> Any: ...
-    def _placement(self) -> tuple[torch.device, torch.dtype]: ...
-    def _stepper_part(self, k: int) -> StepperPart: ...
-    def _first_states(self, batch_size: int) -> list[Tensor]: ...
+    def placement(self) -> tuple[torch.device, torch.dtype]: ...
+    def direction(self, k: int) -> Direction: ...
+    def first_states(self, batch: int) -> list[Tensor]: ...
 
 
 def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
@@ -62,7 +48,7 @@ def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
     if layer.bidirectional:
         raise ArgumentError(
             "[stepper] a bidirectional layer reads the end of the sequence first; "
-            "received bidirectional=True, expected a layer that walks forward only"
+            "received bidirectional=True, expected a layer that scans forward only"
         )
     batch_size = plain(batch_size)
     whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
@@ -71,12 +57,11 @@ def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
             f"[stepper] batch_size counts rows; received {batch_size!r}, expected a "
             "positive integer"
         )
-    kind = NativeStepper if layer.engine == "native" else Stepper
-    return kind(layer, batch_size)
+    return Stepper(layer, batch_size)
 
 
 class Stepper:
-    """Walks a layer a step at a time; this one steps the reference.
+    """Runs a layer a step at a time.
 
         step = layer.stepper(batch_size=1)
         y = step(x)  # (B, input_size) -> (B, output_size), a fresh tensor
@@ -92,15 +77,19 @@ class Stepper:
     Attributes:
         layer: whose weights it has.
         batch_size: rows of x.
-        engine: "native" or "reference".
+        engine: "native", the same bits as the layer's; or else "reference".
     """
-
-    engine = "reference"
 
     def __init__(self, layer: _Steppable, batch_size: int) -> None:
         self.layer, self.batch_size = layer, batch_size
+        engine = layer.current_engine
+        self._engine = engine if engine.packs else ENGINES["reference"]
         self._states: list[Tensor] = []
         self.refresh()
+
+    @property
+    def engine(self) -> str:
+        return self._engine.name
 
     def __call__(
         self, x: Tensor, *, out: Tensor | None = None, **inputs: Tensor
@@ -136,7 +125,7 @@ class Stepper:
                     f"strides {y.stride()}, negative bit {y.is_neg()}, expected a "
                     "contiguous tensor without it"
                 )
-        self._advance(x, y, self._named(inputs) if inputs or self._sizes[1:] else ())
+        self._advance(x, self._named(inputs) if inputs or self._sizes[1:] else (), y)
         return y
 
     def _unusual(
@@ -191,21 +180,6 @@ class Stepper:
         if type(tensor) is not Tensor:
             _plain(name, tensor)
 
-    @torch.no_grad()
-    def _advance(self, x: Tensor, y: Tensor, named: Sequence[Tensor]) -> None:
-        """Read x, write y, move the states on."""
-        now = dict(zip(self._names[1:], named, strict=True))
-        for k, part in enumerate(self._parts):
-            # Copies: a result may be an old state itself, as in a delay line.
-            olds = [state[k].clone() for state in self._states]
-            results = part.cell(part.weights(), x, *olds, **now)
-            results = list(results) if isinstance(results, tuple | list) else [results]
-            results = [torch.as_tensor(r).to(y) for r in results]
-            x = results[0].expand(self.batch_size, part.native.output_size)
-            for state, new in zip(self._states, results[-len(olds) :], strict=True):
-                state[k] = new
-        y.copy_(x)
-
     # -- states
 
     @property
@@ -234,7 +208,7 @@ class Stepper:
 
     @property
     def _state_names(self) -> list[str]:
-        return [s.name for s in self._parts[0].native.graph.states]
+        return [s.name for s in self._graph.states]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the states by name, to save."""
@@ -299,7 +273,8 @@ class Stepper:
 
     def __getstate__(self) -> dict[str, Any]:
         states = [state.clone() for state in self._states]
-        return {"layer": self.layer, "batch_size": self.batch_size, "_states": states}
+        kept = {name: vars(self)[name] for name in ("layer", "batch_size", "_engine")}
+        return {**kept, "_states": states}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -326,26 +301,50 @@ class Stepper:
 
         Changes through `.data` escape PyTorch's version counters, and so this.
         """
-        return False
+        return self._engine.packs and self._versions != self._now()
+
+    def _now(self) -> list[tuple[int, int]]:
+        # Tensors made in inference mode count no versions. Buffers: a weight may be
+        # made of them too, as a pruned one of its mask.
+        return [
+            (t.data_ptr(), 0 if t.is_inference() else t._version)
+            for t in chain(self.layer.parameters(), self.layer.buffers())
+        ]
 
     @torch.inference_mode(False)  # else the states could not be changed outside
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take the layer's weights as they are now; the states stay."""
-        layer = self.layer
-        self._device, self._dtype = layer._placement()
-        self._parts = [layer._stepper_part(k) for k in range(layer.num_layers)]
-        width = self._parts[-1].native.output_size
-        self._like_y = torch.empty(
-            self.batch_size, width, dtype=self._dtype, device=self._device
-        )
-        self._first = [s.detach() for s in layer._first_states(self.batch_size)]
-        graph = self._parts[0].native.graph
-        self._names = tuple(i.name for i in graph.inputs)
-        self._sizes = tuple(int(i.size) for i in graph.inputs)
+        """Take the layer's weights as they are now; the states stay.
+
+        Raises:
+            ArgumentError: the layer has left the engine that has packed its weights.
+        """
+        layer, engine = self.layer, self._engine
+        if engine.packs and layer.current_engine.name != engine.name:
+            raise ArgumentError(
+                f"[stepper] the layer has left the {engine.name} engine since the "
+                f"stepper was made; received {layer.current_engine.name!r}, expected "
+                f"{engine.name!r}. Make another with layer.stepper()"
+            )
+        self._device, self._dtype = layer.placement()
+        self._first = [s.detach() for s in layer.first_states(self.batch_size)]
         olds = self._states or self._first
-        # Contiguous and its own: the native stepper keeps the address.
+        # Contiguous and its own: a packed stepper keeps the address.
         self._states = [s.to(self._first[0], copy=True).contiguous() for s in olds]
+        stack = [partial(layer.direction, k) for k in range(layer.num_layers)]
+        self._advance = engine.stepper(stack, self._states)
+        # Last: making weights may move buffers on, as spectral_norm's do in training.
+        self._versions = self._now() if engine.packs else []
+        programs = [direction().bound.programs for direction in (stack[0], stack[-1])]
+        self._graph = programs[0].graph
+        self._like_y = torch.empty(
+            self.batch_size,
+            programs[1].output_size,
+            dtype=self._dtype,
+            device=self._device,
+        )
+        self._names = programs[0].inputs
+        self._sizes = tuple(int(i.size) for i in self._graph.inputs)
         self._x_shape = torch.Size((self.batch_size, self._sizes[0]))
 
     def __repr__(self) -> str:
@@ -379,55 +378,3 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
         "expected a plain tensor outside. A layer that is given its state goes: "
         "y, state = layer(x[None], state)"
     )
-
-
-class NativeStepper(Stepper):
-    """Steps on the compiled core; the same bits as the layer's native walk."""
-
-    engine = "native"
-
-    def _advance(self, x: Tensor, y: Tensor, named: Sequence[Tensor]) -> None:
-        if named:
-            addresses = [x.data_ptr(), *(v.data_ptr() for v in named)]
-            self._core.step(addresses, y.data_ptr())
-        else:
-            self._core.step(x.data_ptr(), y.data_ptr())
-
-    @property
-    def stale(self) -> bool:
-        """Whether the layer's weights have changed since they were packed.
-
-        Changes through `.data` escape PyTorch's version counters, and so this.
-        """
-        return self._versions != self._now()
-
-    def _now(self) -> list[tuple[int, int]]:
-        # Tensors made in inference mode count no versions. Buffers: a weight may be
-        # made of them too, as a pruned one of its mask.
-        return [
-            (t.data_ptr(), 0 if t.is_inference() else t._version)
-            for t in chain(self.layer.parameters(), self.layer.buffers())
-        ]
-
-    def refresh(self) -> None:
-        """Pack the layer's weights as they are now; the states stay.
-
-        Raises:
-            ArgumentError: the layer has left the native engine.
-        """
-        if self.layer.engine != self.engine:
-            raise ArgumentError(
-                "[stepper] the layer has left the native engine since the stepper was "
-                f"made; received {self.layer.engine!r}, expected 'native'. Make "
-                "another with layer.stepper()"
-            )
-        super().refresh()
-        # Made first: making may move buffers on, as spectral_norm's do in training.
-        made = [part.parameters() for part in self._parts]
-        self._versions = self._now()
-        self._core = native.make_stepper(
-            [
-                (part.native, made[k], [state[k] for state in self._states])
-                for k, part in enumerate(self._parts)
-            ]
-        )

@@ -17,20 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..compiler.bindings import packed_parameters
-from ..engine import native, native_op, reference
+from ..engine import torch_kernels, torch_layout
+from ..engine.programs import Programs
+from ..engine.schedule import SequenceBatch
+from ..engine.torch_layout import LAYOUTS, TorchLayout
 from ..language import Cell
 from ..language.arguments import plain
-from . import torch_kernels
-from .engines import ChoosesEngine
+from .direction import BoundCell, Direction
+from .layer import Drop, SequenceLayer
 from .made import changing, keepable, make_weights
-from .recording import run_watched
-from .recurrent import run_layers
 from .sequences import Layout
-from .stepper import StepperPart
-from .torch_kernels import TorchLayout
 
 
-class _DropIn(ChoosesEngine, nn.RNNBase):
+class _DropIn(SequenceLayer, nn.RNNBase):
     """What the three drop-ins share; `_layout` says which cell they are."""
 
     _of_torch: type[nn.RNNBase]  # the module that it stands for
@@ -41,9 +40,10 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         args = tuple(map(plain, args))
         kwargs = {name: plain(value) for name, value in kwargs.items()}
         super().__init__(*self._mode(args, kwargs), **kwargs)
-        self._want_engine(engine, memory)
+        self.memory = memory
         count = self.num_layers * self.directions
-        self._natives = [self._make_native(k) for k in range(count)]
+        self._bound = [self._bind(k) for k in range(count)]
+        self._choose_engine(engine, memory)
 
     def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments with torch's name of the cell before them."""
@@ -57,7 +57,7 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
     def _layout(self) -> TorchLayout:
         raise NotImplementedError
 
-    def _placement(self) -> tuple[torch.device, torch.dtype]:
+    def placement(self) -> tuple[torch.device, torch.dtype]:
         like = self._any_tensor()
         return like.device, like.dtype
 
@@ -73,10 +73,6 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
     def cell(self) -> Cell:
         """The same cell in the language."""
         return self._layout.cell
-
-    @property
-    def directions(self) -> int:
-        return 2 if self.bidirectional else 1
 
     @property
     def output_size(self) -> int:
@@ -111,62 +107,34 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
             resets: (T, B) booleans, or 0 and 1, laid out as input: the row starts
                 anew, from zero.
         """
-        engine = self.watched_engine if self._watchers else self.engine
+        engine = self._engine_of_call()
         bare = lengths is resets is starts is None
-        if engine == "torch" and bare and self._torch_has_the_weights():
+        if engine.runs_modules and bare and self._torch_has_the_weights():
             torch_kernels.refuse_vmap()
             return self._of_torch.forward(self, input, hx)
-        single = self.mode != "LSTM"
         layout = self._check(input, hx, lengths, resets, starts)
-        alone = self._alone(engine)
-        olds: Any
+        states: Any = [None] * len(self._state_sizes())
         if hx is not None:
-            olds = [layout.enter_state(s) for s in ([hx] if single else hx)]
-        elif alone:
-            olds = [None] * (1 if single else 2)  # the core's zeros
-        else:
-            olds = self._first_states(layout.order.batch)
-        own = [] if layout.order.resets is None else self._first_states(1)
+            given = [hx] if isinstance(hx, Tensor) else hx
+            states = [layout.enter_state(state) for state in given]
+        return self._scan(engine, layout, layout.enter(input), states, {})
 
-        def run(k: int, x: Tensor, olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-            fresh = [states[k, 0] for states in own]
-            return self._run_direction(engine, k, x, olds, layout, fresh)
+    def _bound_cells(self) -> Sequence[BoundCell]:
+        return self._bound
 
-        def drop(where: str, x: Tensor) -> Tensor:
-            p = self.dropout if where == "dropout" else 0.0
-            return F.dropout(x, p, self.training) if p else x
+    def _direction(self, k: int, training: bool) -> Direction:
+        return Direction(self._bound[k], TorchCell(self, k, self._flat(k)))
 
-        y, finals = run_layers(
-            run, layout.enter(input), olds, self.num_layers, self.directions,
-            drop if self.dropout else None,
-            single=alone,
-        )  # fmt: skip
-        finals = [layout.leave_state(f) for f in finals]
-        return layout.leave(y), finals[0] if single else tuple(finals)
+    def direction(self, k: int) -> Direction:
+        if k == 0:  # the first of all: the layer is not called
+            make_weights(self)
+        return super().direction(k)
 
-    def _run_direction(
-        self,
-        engine: str,
-        k: int,
-        x: Tensor,
-        olds: list[Tensor],
-        layout: Layout,
-        fresh: list[Tensor],
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Layer·direction k on an engine."""
-        reverse = bool(k % self.directions)
-        how: Any = {"reverse": reverse, "order": layout.order, "fresh": fresh}
-        flat = self._flat(k)
-        if self._watchers:
-            W = TorchCell(self, k, flat)
-            call = self._natives[k], W, flat, x, olds, {}, layout.padded
-            return run_watched(self, k, *call, **how)
-        if engine == "native":
-            return native_op.walk(self._natives[k], x, olds, {}, flat, **how)
-        if engine == "torch":
-            kernel = self._layout.kernel
-            return torch_kernels.run(kernel, flat, x, olds, **how, biased=self.bias)
-        return reference.run(self.cell, TorchCell(self, k, flat), x, olds, {}, **how)
+    def _dropout(self, batch: SequenceBatch) -> Drop | None:
+        if not (self.dropout and self.training):
+            return None
+        p = self.dropout
+        return lambda where, x: F.dropout(x, p) if where == "dropout" else x
 
     def _torch_has_the_weights(self) -> bool:
         """Whether torch.nn's forward reads what is to be computed with.
@@ -177,12 +145,12 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         pairs = zip(names, self._flat_weights, strict=True)
         return all(self._parameters.get(name) is tensor for name, tensor in pairs)
 
-    def _make_native(self, k: int) -> native.NativeCell:
-        """The programs of layer·direction k."""
-        layout = torch_kernels.LAYOUTS.index(self._layout)
+    def _bind(self, k: int) -> BoundCell:
+        """The cell of layer·direction k with its sizes."""
         width = self.output_size if k >= self.directions else self.input_size
+        layout, recompute = LAYOUTS.index(self._layout), self.memory == "recompute"
         sizes = width, self.hidden_size, self.proj_size
-        return _native_cell(layout, *sizes, self.bias, self.memory == "recompute")
+        return _bound_cell(layout, sizes, self.bias, recompute)
 
     def _flat(self, k: int) -> list[Tensor]:
         """torch's parameters of layer·direction k, as the programs take them."""
@@ -193,19 +161,6 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         own = self._parameters.get(name)  # `getattr` of a module looks elsewhere first
         return getattr(self, name) if own is None else own
 
-    def _stepper_part(self, k: int) -> StepperPart:
-        """Layer k as a stepper runs it."""
-
-        def parameters() -> list[Tensor]:
-            if k == 0:  # the first of all: the layer is not called
-                make_weights(self)
-            return self._flat(k)
-
-        def weights() -> TorchCell:
-            return TorchCell(self, k, parameters())
-
-        return StepperPart(self._natives[k], parameters, self.cell, weights)
-
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         flat = keepable(dict(enumerate(state["_flat_weights"])))
@@ -215,8 +170,8 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
         first = self.proj_size or self.hidden_size
         return [first, self.hidden_size] if self.mode == "LSTM" else [first]
 
-    def _first_states(self, batch: int) -> list[Tensor]:
-        like, count = self._any_tensor(), len(self._natives)
+    def first_states(self, batch: int) -> list[Tensor]:
+        like, count = self._any_tensor(), len(self._bound)
         sizes = self._state_sizes()
         zeros = like.new_zeros(count, batch, sizes[-1])
         if sizes[0] == sizes[-1]:
@@ -275,23 +230,19 @@ class _DropIn(ChoosesEngine, nn.RNNBase):
 
 
 @lru_cache(maxsize=32)  # each some 0.2 MB
-def _native_cell(
-    layout: int,
-    input_size: int,
-    hidden_size: int,
-    proj_size: int,
-    bias: bool,
-    recompute: bool,
-) -> native.NativeCell:
-    """The programs of a layer·direction; layers of the same sizes share them."""
-    chosen = torch_kernels.LAYOUTS[layout]
-    sizes = {"input_size": input_size, "hidden_size": hidden_size}
+def _bound_cell(
+    layout: int, sizes: tuple[int, int, int], bias: bool, recompute: bool
+) -> BoundCell:
+    """The cell of a layer·direction; layers of the same sizes share it."""
+    chosen, (input_size, hidden_size, proj_size) = LAYOUTS[layout], sizes
+    known = {"input_size": input_size, "hidden_size": hidden_size}
     if proj_size:
-        sizes["proj_size"] = proj_size
-    graph = chosen.cell.graph.bind(**sizes)
+        known["proj_size"] = proj_size
+    graph = chosen.cell.graph.bind(**known)
     gates = chosen.input_gates, chosen.hidden_gates, chosen.projection
     binding = packed_parameters(graph, *gates, bias)
-    return native.NativeCell(graph, binding, recompute=recompute)
+    programs = Programs(graph, binding, recompute=recompute)
+    return BoundCell(chosen.cell, programs, chosen)
 
 
 class LSTM(_DropIn):
@@ -314,7 +265,7 @@ class LSTM(_DropIn):
 
     @property
     def _layout(self) -> TorchLayout:
-        return torch_kernels.LSTM_PROJECTED if self.proj_size else torch_kernels.LSTM
+        return torch_layout.LSTM_PROJECTED if self.proj_size else torch_layout.LSTM
 
 
 class GRU(_DropIn):
@@ -332,7 +283,7 @@ class GRU(_DropIn):
 
     @property
     def _layout(self) -> TorchLayout:
-        return torch_kernels.GRU
+        return torch_layout.GRU
 
 
 class RNN(_DropIn):
@@ -359,7 +310,7 @@ class RNN(_DropIn):
     @property
     def _layout(self) -> TorchLayout:
         relu = self.mode == "RNN_RELU"
-        return torch_kernels.RNN_RELU if relu else torch_kernels.RNN_TANH
+        return torch_layout.RNN_RELU if relu else torch_layout.RNN_TANH
 
 
 class TorchCell:
@@ -371,15 +322,28 @@ class TorchCell:
     """
 
     def __init__(
-        self, layer: _DropIn, k: int, tensors: Sequence[Tensor] | None = None
+        self, layer: _DropIn, k: int, tensors: list[Tensor] | None = None
     ) -> None:
-        names: list[str] = layer._all_weights[k]
-        own = [None] * len(names) if tensors is None else tensors
-        self._tensors = dict(zip(names, own, strict=True))
-        self._layer, self._layout = layer, layer._layout
+        self._layer, self._k, self._flat = layer, k, tensors
+
+    def in_order(self, parameters: Sequence[tuple[str, int]]) -> list[Tensor]:
+        """The parameters as a binding has them: in torch's order."""
+        return self._flat  # type: ignore[return-value]
+
+    def packed(self, bound: BoundCell) -> list[Tensor]:
+        """The same for torch's kernels."""
+        return self._flat  # type: ignore[return-value]
+
+    def first_parameter(self) -> Tensor:
+        """Any of them, for its device and dtype."""
+        return self._flat[0]  # type: ignore[index]
+
+    @property
+    def _names(self) -> list[str]:
+        return self._layer._all_weights[self._k]
 
     def __getattr__(self, name: str) -> TorchGate:
-        layout = self._layout
+        layout = self._layer._layout
         if name.startswith("_") or name not in self.names:
             raise AttributeError(f"no gate {name!r}; the gates are {self.names}")
         places: dict[str, tuple[str, slice]] = {}
@@ -393,18 +357,20 @@ class TorchCell:
             places[f"weight_{part}"] = self._label(f"weight_{part}"), rows
             if self._layer.bias:
                 places[f"bias_{part}"] = self._label(f"bias_{part}"), rows
-        return TorchGate(self._layer, places, self._tensors)
+        own = self._flat or [None] * len(self._names)
+        tensors = dict(zip(self._names, own, strict=True))
+        return TorchGate(self._layer, places, tensors)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The gates' names."""
-        layout = self._layout
+        layout = self._layer._layout
         extra = (layout.projection,) if layout.projection else ()
         return (*dict.fromkeys((*layout.input_gates, *layout.hidden_gates)), *extra)
 
     def _label(self, kind: str) -> str:
         """torch's name of a parameter of this layer·direction."""
-        return next(name for name in self._tensors if name.startswith(kind))
+        return next(name for name in self._names if name.startswith(kind))
 
 
 class TorchGate:

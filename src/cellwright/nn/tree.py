@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from .. import cells as zoo
-from ..compiler.bindings import own_parameters
-from ..engine import native_tree, trees
+from ..engine.call import Call
 from ..engine.forest import Forest
-from ..language import ArgumentError, Cell, Graph, TreeCell
+from ..language import ArgumentError, Cell, TreeCell
 from ..language.arguments import plain
 from ..language.tree import as_tree
-from .engines import ChoosesEngine
+from .direction import BoundCell, Direction, bind_cells
+from .layer import Layer
 from .recurrent import configure
 from .weights import CellWeights, first_tensor, gates_must_be_called, made
 
 State = Tensor | tuple[Tensor, ...]
 
 
-class TreeRecurrent(ChoosesEngine, nn.Module):
+class TreeRecurrent(Layer, nn.Module):
     """A recursive net: one cell at every node of every tree, from leaves to roots.
 
     Takes x (M, input_size), one row for each node that has an input, and a forest;
@@ -86,16 +86,13 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
         self.cells = nn.ModuleList(
             [CellWeights(self.graph, hidden_size, device, dtype)]
         )
-        self._native = native_tree.NativeTreeCell(
-            self.graph, own_parameters(self.graph)
-        )
-        self._layout = None  # torch has no kernel for trees
-        self._want_engine(engine, "save")
+        self._bound = bind_cells(self.cell, [self.graph], None, recompute=False)
+        self._choose_engine(engine, "save")
 
-    def _step_graphs(self) -> Sequence[Graph]:
-        return [self.graph]
+    def _bound_cells(self) -> Sequence[BoundCell]:
+        return self._bound
 
-    def _placement(self) -> tuple[torch.device, torch.dtype]:
+    def placement(self) -> tuple[torch.device, torch.dtype]:
         like = first_tensor(self.cells)
         return like.device, like.dtype
 
@@ -121,7 +118,7 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
     def forward(
         self, x: Tensor, forest: Forest, **inputs: Tensor
     ) -> tuple[Tensor, State]:
-        """Walk the forest.
+        """Scan the forest, from the leaves to the roots.
 
         Args:
             x: (M, input_size), a row for each node of `forest.inputs`; the x of every
@@ -137,20 +134,17 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
             ArgumentError: shapes, dtypes or devices that do not fit, a node with more
                 children than the cell sees.
         """
-        sources = self._check_inputs(x, forest, inputs)
+        self._check_inputs(x, forest, inputs)
         schedule = forest.schedule(self.arity)
-        engine, W = self._engine_of_call(), made(self.cells[0])  # type: ignore[arg-type]
-        if engine == "native":
-            parameters = W.in_order(self._native.binding.parameters)
-            y, roots = native_tree.walk(self._native, sources, parameters, schedule)
-        else:
-            y, roots = trees.reference(self.graph, W, sources, schedule, x)
+        engine = self._engine_of_call()
+        direction = Direction(self._bound[0], made(self.cells[0]))  # type: ignore[arg-type]
+        y, roots = engine.run(direction, Call(x, inputs, (), (), schedule))
         return y, roots[0] if len(roots) == 1 else tuple(roots)
 
     def _check_inputs(
         self, x: Tensor, forest: Forest, inputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """x and the named inputs by name, every shape checked."""
+    ) -> None:
+        """Check every shape, dtype and device."""
         if not isinstance(forest, Forest):
             raise ArgumentError(
                 f"[TreeRecurrent] needs the trees; received {type(forest).__name__}, "
@@ -174,10 +168,9 @@ class TreeRecurrent(ChoosesEngine, nn.Module):
                     f"{shape or type(given.get(name)).__name__}, expected {expected}"
                 )
             self._check_like(name, given[name])
-        return {name: given[name] for name in sizes}
 
     def _check_like(self, name: str, tensor: Tensor) -> None:
-        device, dtype = self._placement()
+        device, dtype = self.placement()
         if tensor.device != device:
             raise ArgumentError(
                 f"[TreeRecurrent] {name} is on another device than the weights; "

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.engine import BoundCell
+from ..engine.torch_layout import pack
 from ..language import OPS, ArgumentError, Graph, Weight
 from .made import changing, is_plain, keepable, make_weights, must_be_called
 
@@ -207,6 +209,10 @@ class CellWeights(nn.Module):
             found.append(getattr(owner, label) if tensor is None else tensor)
         return found
 
+    def packed(self, bound: BoundCell) -> list[Tensor]:
+        """torch's flat weights, as `bound.layout` packs them."""
+        return pack(bound.layout, bound.programs.graph, self)  # type: ignore[arg-type]
+
     def vector(self, name: str, init: Any = None, size: Any = None) -> Tensor:
         """`W.vector("p", …)` when the cell's function runs on tensors."""
         return getattr(self, name)
@@ -315,6 +321,10 @@ class MadeWeights:
             owner = getattr(self, gate) if gate else self
             tensors.append(getattr(owner, "matrix" if label == "weight" else label))
         return tensors
+
+    def packed(self, bound: BoundCell) -> list[Tensor]:
+        """As `CellWeights.packed`."""
+        return pack(bound.layout, bound.programs.graph, self)  # type: ignore[arg-type]
 
     def vector(self, name: str, init: Any = None, size: Any = None) -> Tensor:
         """As `CellWeights.vector`."""

@@ -1,13 +1,9 @@
-"""Walks over forests: their order, and the reference engine.
-
-A level holds the nodes of one height: their children are in the levels before.
-"""
+"""The reference engine over forests: a tree cell's graph, level by level in PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,91 +12,19 @@ from torch import Tensor
 from ..language import Graph
 from ..language.evaluate import Edges, evaluate, rows_of
 from .tracing import refuse_jit
-
-if TYPE_CHECKING:
-    from .forest import Forest
+from .tree_schedule import TreeSchedule
 
 
-class TreeSchedule:
-    """A walk over a forest from the leaves to the roots.
-
-    A level holds the nodes of one height. Rows of a level that have the same things
-    (an input, so many children) stand together.
-
-    Attributes:
-        nodes: (N,) the node of each row.
-        rows: (N,) the row of each node.
-        counts: the rows of each level.
-        roots: the nodes that are roots.
-        inputs: (N,) the row of x of each row, −1 where it has none.
-        children: (arity, N) the node that is each row's child in a place, −1 where it
-            is missing; of arity 0 where a cell sums over children.
-        edges: (E,) where it does: children of the rows, one after another, as nodes.
-        first_edge: (N + 1,) where each row's children begin among the edges.
-        parent_levels: (N,) the level of each row's parent, −1 of a root.
-    """
-
-    def __init__(self, forest: Forest, arity: int | None) -> None:
-        count, parents, slots = forest.nodes, forest.parents, forest.slots
-        below = np.flatnonzero(parents >= 0)
-        of_input = np.full(count, -1)
-        of_input[forest.inputs] = np.arange(len(forest.inputs))
-        degree = np.bincount(parents[below], minlength=count)
-        self.nodes = np.lexsort((degree, of_input < 0, forest.heights))
-        self.rows = np.empty(count, np.int64)
-        self.rows[self.nodes] = np.arange(count)
-        self.counts = np.bincount(forest.heights)
-        self.roots = torch.from_numpy(forest.roots)
-        levels = np.where(parents >= 0, forest.heights[parents], -1)
-        self.parent_levels = levels[self.nodes]
-        self.inputs, self.input_rows = of_input[self.nodes], len(forest.inputs)
-        self.children = np.full((arity or 0, count), -1)
-        self.edges, self.first_edge = np.empty(0, np.int64), np.zeros(count + 1, int)
-        if arity is not None:
-            self.children[slots[below], self.rows[parents[below]]] = below
-        else:
-            self.edges = below[np.lexsort((slots[below], self.rows[parents[below]]))]
-            np.cumsum(degree[self.nodes], out=self.first_edge[1:])
-
-    @cached_property
-    def core(self) -> Any:
-        """The native core's form of it."""
-        from .. import _core
-
-        parents = np.repeat(np.arange(len(self.nodes)), np.diff(self.first_edge))
-        summed = len(self.children) == 0
-        return _core.Schedule.trees(
-            self.counts,
-            self.nodes,
-            self.inputs,
-            self.input_rows,
-            self.children,
-            self.first_edge if summed else self.edges,
-            self.edges,
-            parents,
-        )
-
-    def levels(self) -> Iterator[tuple[int, int]]:
-        """The first row, and the one after the last, of each level."""
-        ends = np.cumsum(self.counts)
-        yield from zip((ends - self.counts).tolist(), ends.tolist(), strict=True)
-
-
-def reference(
-    graph: Graph,
-    W: Any,
-    inputs: Mapping[str, Tensor],
-    schedule: TreeSchedule,
-    like: Tensor,
+def scan_trees(
+    graph: Graph, W: Any, sources: Sequence[Tensor], schedule: TreeSchedule
 ) -> tuple[Tensor, list[Tensor]]:
-    """Walk a tree cell over a forest, level by level.
+    """Scan a forest with a tree cell, level by level.
 
     Args:
         graph: the cell with concrete sizes.
         W: the weights, such as `layer.cells[0]`.
-        inputs: x and the named inputs, (M, size) each.
+        sources: x and the named inputs, (M, size) each.
         schedule: of the forest, for this cell's arity.
-        like: a tensor of the device and dtype of the states.
 
     Returns:
         The outputs (N, output_size) of all nodes, in the forest's order, and the
@@ -110,14 +34,16 @@ def reference(
         ArgumentError: inside torch.jit.trace.
     """
     refuse_jit("a layer over trees")
-    sizes = [int(s.size) for s in graph.states]
+    sizes, like = [int(s.size) for s in graph.states], sources[0]
     done: list[list[Tensor]] = [[] for _ in sizes]  # by state: one tensor a level
     outputs: list[Tensor] = []
     waiting = _Children(schedule, [like.new_zeros(0, size) for size in sizes])
-    # One gather for the whole walk: that of each level would touch all rows again. A
+    # One gather for the whole scan: that of each level would touch all rows again. A
     # row of zeros after the last stands for what is missing, at index -1.
     having, counts = _index(schedule.inputs, like), schedule.counts.tolist()
-    levels = {n: _with_zero(v)[having].split(counts) for n, v in inputs.items()}
+    names = [i.name for i in graph.inputs]
+    cut = (_with_zero(source)[having].split(counts) for source in sources)
+    levels = dict(zip(names, cut, strict=True))
     for level, (first, last) in enumerate(schedule.levels()):
         now = {name: v[level] for name, v in levels.items()}
         olds, edges = _children(graph, schedule, first, last, waiting.take(level))
@@ -139,7 +65,7 @@ def reference(
 class _Children:
     """The states of nodes whose parents are still to come.
 
-    Each row is cut out once, for the level of its parent: a walk costs what its nodes
+    Each row is cut out once, for the level of its parent: a scan costs what its nodes
     cost, however deep it is, and so does its gradient.
     """
 

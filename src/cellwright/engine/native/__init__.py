@@ -1,0 +1,54 @@
+"""The native engine: any cell's programs on the compiled core, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ...compiler.plan import unsupported
+from ..call import Call
+from ..engine import Advance, Bound, BoundCell, Engine
+from . import core, op
+from .core import check_environment, info
+from .stepper import make_stepper
+
+__all__ = ["Native", "check_environment", "info"]
+
+DTYPES = (torch.float32, torch.float64)
+
+
+class Native(Engine):
+    """The compiled core."""
+
+    name = "native"
+    title = "the compiled core"
+    records = recomputes = packs = True
+
+    def obstacle(
+        self, bound: BoundCell, device: torch.device, dtype: torch.dtype
+    ) -> str | None:
+        if core._core is None:
+            return (
+                "this installation has no compiled core (built with "
+                f"CELLWRIGHT_NO_NATIVE, or for another Python): {core.MISSING}"
+            )
+        if device.type != "cpu":
+            return f"it runs on the CPU, the parameters are on {device.type!r}"
+        if dtype not in DTYPES:
+            return f"it computes in float32 and float64, the parameters are {dtype}"
+        return unsupported(bound.programs.graph)
+
+    def detail(self, bound: BoundCell) -> str:
+        return info()["isa"]
+
+    def run(self, bound: Bound, call: Call) -> tuple[Tensor, list[Tensor]]:
+        programs = bound.bound.programs
+        parameters = bound.weights.in_order(programs.binding.parameters)
+        return op.run(programs, parameters, call)
+
+    def stepper(
+        self, stack: Sequence[Callable[[], Bound]], states: Sequence[Tensor]
+    ) -> Advance:
+        return make_stepper(stack, states)

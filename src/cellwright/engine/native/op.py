@@ -1,0 +1,319 @@
+"""The native engine as torch sees it: one differentiable operation a call.
+
+`run` goes straight to the core without gradients, through an autograd function with
+them, and through the custom op `cellwright::walk` where somebody looks at torch's
+operations (torch.compile, torch.export, torch.jit.trace, make_fx): see `tracing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import tracing
+from ..call import Call
+from ..programs import Programs, find_programs
+from ..schedule import SequenceBatch
+from ..tree_schedule import TreeSchedule
+from .sequences import SequenceScan
+from .trees import TreeScan
+
+
+def run(
+    programs: Programs, parameters: Sequence[Tensor], call: Call
+) -> tuple[Tensor, list[Tensor]]:
+    """As `Engine.run`, with the parameters as the programs' binding lists them."""
+    if isinstance(call.batch, TreeSchedule):
+        return _run_trees(programs, parameters, call)
+    x, inputs, states, reset_state, batch, reverse, taps = call
+    if programs.recorded:
+        tracing.check_values_may_leave()
+    dtype = parameters[0].dtype if parameters else x.dtype
+    sources = _cast([x, *(inputs[name] for name in programs.inputs[1:])], dtype)
+    states, reset_state = _cast(states, dtype), _cast(reset_state, dtype)
+    learned = any(t.requires_grad for t in reset_state)
+    static = call.static if inputs else ()
+    static = tuple(n for n in static if n not in programs.constant) if static else ()
+    way = "op"
+    if not torch.compiler.is_compiling():
+        way = tracing.way((*sources, *states, *reset_state, *parameters, *taps))
+    if way == "op":
+        states = programs.filled(states, sources[0], batch.batch)
+        lists = sources, states, reset_state, list(parameters)
+        return _as_op(programs.key_with(static), lists, batch, reverse, learned)
+    schedule = batch.schedule(reverse, learned)
+    if schedule.resets is None:
+        reset_state = []
+    if not schedule.whole:
+        states = programs.filled(states, sources[0], schedule.batch)
+    scan = SequenceScan(programs.given_once(static), schedule)
+    return _scan(scan, way, (*sources, *states, *reset_state, *parameters, *taps))
+
+
+def _run_trees(
+    programs: Programs, parameters: Sequence[Tensor], call: Call
+) -> tuple[Tensor, list[Tensor]]:
+    sources = [call.x, *(call.inputs[name] for name in programs.inputs[1:])]
+    dtype = parameters[0].dtype if parameters else call.x.dtype
+    tensors = [*_cast(sources, dtype), *parameters]
+    return _run_forest(TreeScan(programs, call.batch), tensors)  # type: ignore[arg-type]
+
+
+# A forest is no tensor: torch.compile breaks its graph here.
+@torch.compiler.disable
+def _run_forest(scan: TreeScan, tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    way = tracing.way(tensors)
+    # Nor is it anything that an op takes.
+    return _scan(scan, "reference" if way == "op" else way, tensors)
+
+
+def _cast(tensors: Sequence[Any], dtype: torch.dtype) -> list[Any]:
+    """Under autocast, what is not of the parameters' type."""
+    return [t if t is None or t.dtype == dtype else t.to(dtype) for t in tensors]
+
+
+def _scan(
+    scan: SequenceScan | TreeScan,
+    way: Literal["memory", "reference"] | str,
+    tensors: Sequence[Any],
+) -> tuple[Tensor, list[Tensor]]:
+    """Outside of what traces the call: on the core, or by torch's operations."""
+    if way == "reference":
+        y, *rest = scan.reference(tensors)
+    elif torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in tensors
+    ):
+        y, *rest = _Scan.apply(scan, *tensors)  # type: ignore[misc]
+    else:
+        (y, *rest), _ = scan.forward(tensors, False)
+    return y, rest
+
+
+class _Scan(torch.autograd.Function):
+    """The eager way with gradients: lighter than the op, on the same core."""
+
+    @staticmethod
+    def forward(ctx: Any, scan: SequenceScan | TreeScan, *tensors: Tensor) -> Any:
+        results, saved = scan.forward(tensors, True)
+        ctx.save_for_backward(*tensors, *saved)
+        ctx.scan, ctx.count = scan, len(tensors)
+        ctx.set_materialize_grads(False)
+        programs = scan.programs
+        if programs.recorded and not programs.tapped:
+            ctx.mark_non_differentiable(*results[1 + len(programs.sizes) :])
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        scan, count = ctx.scan, ctx.count
+        tensors, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        needed = ctx.needs_input_grad[1:]
+        # From torch's operations where gradients are differentiable, or where the core
+        # cannot read the cotangents (a batch of them, a tracer's).
+        if torch.is_grad_enabled() or tracing.way(grads, closely=True) != "memory":
+            found = gradients_of(scan.reference, tensors, grads, needed)
+        else:
+            found = scan.backward(tensors, saved, grads, needed)
+        return (None, *found)
+
+
+def gradients_of(
+    again: Callable[[Sequence[Any]], Sequence[Tensor]],
+    tensors: Sequence[Any],
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients by torch's own operations; differentiable ones in a double backward.
+
+    Args:
+        again: the reference: tensors to results.
+        grads: the cotangent of each result; None for zero.
+        needed: for each tensor, whether its gradient is wanted.
+    """
+    twice = torch.is_grad_enabled()
+    if not twice:  # leaves: nothing behind them is walked
+        tensors = [
+            t if t is None else t.detach().requires_grad_(need)
+            for t, need in zip(tensors, needed, strict=True)
+        ]
+    else:  # one may be made of another: an alias has its own share alone
+        tensors = [
+            t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)
+        ]
+    with torch.enable_grad():
+        results = again(tensors)
+    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]
+    pairs = [(r, g) for r, g in pairs if r.requires_grad]
+    if not pairs:  # such as behind `step`
+        return [None for _ in needed]
+    sought = [t for t, need in zip(tensors, needed, strict=True) if need]
+    found = list(
+        torch.autograd.grad(
+            [r for r, _ in pairs],
+            sought,
+            [g for _, g in pairs],
+            create_graph=twice,
+            allow_unused=True,
+        )
+    )
+    return [found.pop(0) if need else None for need in needed]
+
+
+# -- the custom op: its names are in exported programs, which load for ever
+
+
+Lists = tuple[list[Any], list[Any], list[Any], list[Any]]
+
+
+def _as_op(
+    key: str, lists: Lists, batch: SequenceBatch, reverse: bool, learned: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """The scan as `cellwright::walk`, the node that tracers see.
+
+    Args:
+        key: of the programs.
+        lists: inputs, initial states, reset states, parameters.
+    """
+    training = torch.is_grad_enabled()
+    if not torch.compiler.is_compiling() and tracing.jit():
+        if torch.onnx.is_in_onnx_export():
+            tracing.refuse_jit("a layer on the native engine")
+        training = learned = False  # a trace runs with and without gradients
+    sequences = list(batch.batch_sizes or ()), batch.lengths, batch.resets
+    y, *rest = _walk_op(
+        *lists, key, *sequences, reverse, learned, training, batch.starts
+    )
+    return y, rest[:-1]
+
+
+def _lists(counts: Sequence[int], tensors: Iterable[Any]) -> Lists:
+    """One list of tensors as inputs, states, reset states, parameters."""
+    rest = iter(tensors)
+    inputs, states, resets, parameters = (list(islice(rest, n)) for n in counts)
+    return inputs, states, resets, parameters
+
+
+def _batch(
+    x: Tensor,
+    sizes: Sequence[int],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    starts: Tensor | None,
+) -> SequenceBatch:
+    if sizes:
+        return SequenceBatch(len(sizes), sizes[0], batch_sizes=sizes)
+    steps, batch, _ = x.shape
+    return SequenceBatch(steps, batch, lengths=lengths, resets=resets, starts=starts)
+
+
+@torch.library.custom_op("cellwright::walk", mutates_args=())
+def _walk_op(
+    inputs: list[Tensor],
+    states: list[Tensor],
+    fresh: list[Tensor],  # the reset states
+    parameters: list[Tensor],
+    key: str,
+    batch_sizes: list[int],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    learned: bool,
+    training: bool,
+    starts: Tensor | None = None,  # the last, and optional: programs of before
+) -> list[Tensor]:
+    batch = _batch(inputs[0], batch_sizes, lengths, resets, starts)
+    scan = SequenceScan(find_programs(key), batch.schedule(reverse, learned))
+    fresh = [] if scan.schedule.resets is None else fresh
+    results, saved = scan.forward([*inputs, *states, *fresh, *parameters], training)
+    # The op has one number of results.
+    return [*results, saved[1] if training else results[0].new_empty(0)]
+
+
+@_walk_op.register_fake
+def _(
+    inputs, states, fresh, parameters, key, sizes, lengths, resets, reverse, learned,
+    training, starts=None,
+):  # fmt: skip
+    programs, x = find_programs(key), inputs[0]
+    y = x.new_empty(*x.shape[:-1], programs.output_size)
+    finals = [x.new_empty(s.shape) for s in states]
+    rows = x.shape[0] if sizes else x.shape[0] * x.shape[1]
+    saved = x.new_empty(rows * sum(programs.saved_sizes) if training else 0)
+    return [y, *finals, saved]
+
+
+@torch.library.custom_op("cellwright::walk_backward", mutates_args=())
+def _walk_backward_op(
+    inputs: list[Tensor],
+    states: list[Tensor],
+    fresh: list[Tensor],  # the reset states
+    parameters: list[Tensor],
+    y: Tensor,
+    saved: Tensor,
+    grads: list[Tensor],
+    key: str,
+    batch_sizes: list[int],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    learned: bool,
+    starts: Tensor | None = None,
+) -> list[Tensor]:
+    batch = _batch(y, batch_sizes, lengths, resets, starts)
+    scan = SequenceScan(find_programs(key), batch.schedule(reverse, learned))
+    unused = [] if scan.schedule.resets is not None else fresh
+    tensors = [*inputs, *states, *([] if unused else fresh), *parameters]
+    constant = scan.programs.constant
+    needed = [name not in constant for name in scan.programs.inputs]
+    needed += [True] * (len(tensors) - len(needed))
+    found = scan.backward(tensors, [y, saved], grads, needed)
+    at = len(inputs) + len(states)
+    found[at:at] = [None] * len(unused)
+    tensors[at:at] = unused
+    return [
+        torch.zeros_like(like) if gradient is None else gradient.clone()
+        for gradient, like in zip(found, tensors, strict=True)
+    ]
+
+
+@_walk_backward_op.register_fake
+def _(
+    inputs, states, fresh, parameters, y, saved, grads, key, sizes, lengths, resets,
+    reverse, learned, starts=None,
+):  # fmt: skip
+    parts = inputs, states, fresh, parameters
+    return [t.new_empty(t.shape) for part in parts for t in part]
+
+
+def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    *lists, key, sizes, lengths, resets, reverse, _, training, starts = inputs
+    tensors = [t for part in lists for t in part]
+    ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets, starts)
+    ctx.counts = [len(part) for part in lists]
+    ctx.call = key, sizes, reverse, training
+
+
+def _op_backward(ctx: Any, grads: list[Tensor | None]):
+    *tensors, y, saved, lengths, cuts, starts = ctx.saved_tensors
+    lists = _lists(ctx.counts, tensors)
+    filled = [
+        torch.zeros_like(like) if g is None else g
+        for g, like in zip(grads[:-1], [y, *lists[1]], strict=True)
+    ]
+    key, sizes, reverse, training = ctx.call
+    batch = sizes, lengths, cuts, reverse, bool(lists[2])
+    if not training:  # traced where nobody wanted gradients: nothing was saved
+        saved = _walk_op(*lists, key, *batch, True, starts)[-1]
+    found = _walk_backward_op(*lists, y, saved, filled, key, *batch, starts)
+    inputs, states, resets, parameters = _lists(ctx.counts, found)
+    inputs, parameters = find_programs(key).arriving(inputs, parameters)
+    none = None if sizes else []  # of batch_sizes, as torch wants it
+    more = 5 + (starts is not None)  # torch leaves out a last argument at its default
+    return (inputs, states, resets, parameters, None, none, *(None,) * more)
+
+
+_walk_op.register_autograd(_op_backward, setup_context=_setup_context)

@@ -1,0 +1,294 @@
+"""A cell's programs over the rows of one sequence batch, on the core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..bound_weights import BoundWeights
+from ..programs import Programs
+from ..reference import scan_graph
+from ..schedule import Schedule
+from ..tracing import readable
+from .core import Memory, cut, memory, run_core
+
+
+class SequenceScan(NamedTuple):
+    """One scan: programs over a schedule.
+
+    Its tensors are, in order: x and the named inputs, one row (…, size) for each of the
+    schedule, or of the batch where an input is constant or static; the initial states,
+    (B, size) or (1, B, size) each, or `None` for zeros (1, B, size) where the schedule
+    is whole; with resets in the schedule, the reset states, (size,) each; the
+    parameters, as the binding lists them; with tapped programs, the taps.
+    """
+
+    programs: Programs
+    schedule: Schedule
+
+    def parts(self, tensors: Sequence[Any]) -> list[list[Any]]:
+        """Inputs, initial states, reset states, parameters and taps."""
+        programs, rest = self.programs, iter(tensors)
+        states = len(programs.sizes)
+        resets = 0 if self.schedule.resets is None else states
+        counts = len(programs.inputs), states, resets, len(programs.binding.parameters)
+        return [*(list(islice(rest, n)) for n in counts), list(rest)]
+
+    def _read(self, tensors: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Inputs with initial states, and parameters, as the core reads them.
+
+        The reset states become the initial states' last row.
+        """
+        programs = self.programs
+        first = len(programs.inputs)
+        last = first + len(programs.sizes)
+        if self.schedule.resets is not None:
+            inputs, states, resets, parameters, _ = self.parts(tensors)
+            states = [
+                torch.cat([s.reshape(-1, s.shape[-1]), f[None]])
+                for s, f in zip(states, resets, strict=True)
+            ]
+            tensors = [*inputs, *states, *parameters]
+        count = len(programs.binding.parameters)
+        found = readable(tensors[: last + count])
+        return found[:last], found[last:]
+
+    # -- forward
+
+    def forward(
+        self, tensors: Sequence[Tensor | None], training: bool
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs, the final states and the recorded values; and what `backward`
+        reads, if `training`.
+
+        The final states are shaped as the initial ones.
+        """
+        programs, schedule = self
+        read, parameters = self._read(tensors)
+        x, first = read[0], len(programs.inputs)
+        states = tensors[first : first + len(programs.sizes)]
+        y = _new(schedule, x, *x.shape[:-1], programs.output_size)
+        records = self._records(x) if programs.recorded else []
+        finals = [
+            x.new_empty((1, schedule.batch, size) if state is None else state.shape)
+            for state, size in zip(states, programs.sizes, strict=True)
+        ]
+        if training:
+            kind, rows, last = "training", schedule.rows, schedule.last
+            sizes = programs.saved_sizes
+        else:  # a state needs its last two levels alone
+            kind, rows, last = "inference", 2 * schedule.batch, schedule.last_rolling
+            sizes = programs.hidden
+        # Where all rows end at one step, the core copies them.
+        together = isinstance(last, int)
+        copies = self._copies(finals, last) if together else ()
+        saved = x.new_empty(rows * sum(sizes)) if training or not together else None
+        arrays = self._arrays(read, y, cut(saved, rows, sizes))
+        arrays += memory(records)
+        element = y.element_size()
+        run_core(
+            programs, kind, schedule.core, arrays, parameters,
+            finals=copies, element=element, read=read,
+        )  # fmt: skip
+        if not together:
+            self._gather(finals, y, saved, rows, last)
+        if schedule.empty is not None:
+            for final, state in zip(finals, states, strict=True):
+                final[..., schedule.empty, :] = state[..., schedule.empty, :]  # type: ignore[index]
+        return [y, *finals, *records], [y, saved] if training else []  # type: ignore[list-item]
+
+    def _arrays(
+        self, read: Sequence[Tensor | None], y: Tensor, saved: list[Memory]
+    ) -> list[Any]:
+        """The program's arrays up to the saved values: each state beside its initial
+        rows."""
+        programs, first = self.programs, len(self.programs.inputs)
+        given, output = memory(read), memory([y])
+        sequences = output + saved if programs.output_is_state else saved
+        arrays = given[:first]
+        for state, initial in enumerate(given[first:]):
+            arrays += (sequences[state], initial)
+        if not programs.output_is_state:
+            arrays += output
+        return arrays + sequences[len(programs.sizes) :]
+
+    def _copies(
+        self, finals: Sequence[Tensor], last: Any
+    ) -> list[tuple[int, int, int, int]]:
+        """The final states as the core copies them: all rows of a state's last step."""
+        programs, schedule = self
+        first, copies = len(programs.inputs), []
+        for number, final in enumerate(finals):
+            of_y = number == 0 and programs.output_is_state
+            row = (schedule.last if of_y else last) * schedule.batch
+            copies.append((first + 2 * number, row, final.data_ptr(), final.numel()))
+        return copies
+
+    def _gather(
+        self, finals: Sequence[Tensor], y: Tensor, saved: Any, rows: int, last: Any
+    ) -> None:
+        """The final states where each row has its own last step."""
+        at = 0
+        for number, final in enumerate(finals):
+            size, where = final.shape[-1], last
+            if number == 0 and self.programs.output_is_state:
+                values, where = (
+                    y.view(-1, size),
+                    self.schedule.last,
+                )  # y has every level
+            else:
+                values = saved[at : at + rows * size].view(rows, size)
+                at += rows * size
+            torch.index_select(values, 0, where, out=final.view(-1, size))  # type: ignore[arg-type]
+
+    def _records(self, x: Tensor) -> list[Tensor]:
+        """New arrays, one for each recorded value."""
+        sizes = self.programs.plan.recorded_sizes()
+        return [_new(self.schedule, x, *x.shape[:-1], size) for size in sizes]
+
+    # -- backward
+
+    def backward(
+        self,
+        tensors: Sequence[Tensor | None],
+        saved: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        needed: Sequence[bool],
+    ) -> list[Any]:
+        """The gradient of every tensor; `None` where it is not needed, or none arrives.
+
+        Args:
+            tensors: as `forward` took them.
+            saved: what it gave in training.
+            grads: of the outputs, the final states and the recorded values; they may be
+                `None`.
+            needed: for each tensor, whether its gradient is wanted.
+        """
+        programs, schedule = self
+        read, parameters = self._read(tensors)
+        first, count = len(programs.inputs), len(programs.sizes)
+        (y, values), (grad_y, *rest) = saved, grads
+        wanted = tuple(
+            name for name, need in zip(programs.inputs, needed, strict=False) if need
+        )
+        grad_y = torch.zeros_like(y) if grad_y is None else readable([grad_y])[0]
+        of_states = any(needed[first : first + count]) or not schedule.whole
+        carried, initial, pairs = self._carry(rest[:count], of_states, y)
+        of_inputs = self._input_gradients(read, wanted)
+        gradients = [torch.empty_like(p) for p in parameters]
+        taps, totals = (
+            self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
+        )
+        arrays = self._arrays(read, y, cut(values, schedule.rows, programs.saved_sizes))
+        arrays += [*memory([grad_y]), *pairs, *memory([*of_inputs, *taps, *totals])]
+        element = y.element_size()
+        run_core(
+            programs, "backward", schedule.core, arrays, parameters, gradients,
+            wanted=wanted, element=element, read=read,
+        )  # fmt: skip
+        states = tensors[first : first + count]
+        of_states, of_resets = self._state_gradients(states, carried, initial)
+        found = iter(of_inputs)
+        arrived, gradients = programs.arriving(
+            [next(found) if name in wanted else None for name in programs.inputs],
+            gradients,
+        )
+        return [*arrived, *of_states, *of_resets, *gradients, *totals]
+
+    def _input_gradients(
+        self, read: Sequence[Any], wanted: Sequence[str]
+    ) -> list[Tensor]:
+        """Arrays for those of the wanted inputs."""
+        whole = self.schedule.batch_rows is None
+        return [
+            torch.empty_like(source)
+            if whole and name not in self.programs.static
+            else torch.zeros_like(source)
+            for name, source in zip(self.programs.inputs, read, strict=False)
+            if name in wanted
+        ]
+
+    def _taps(
+        self, x: Tensor, grads: Sequence[Tensor | None]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The recorded values' own cotangents, and arrays for their whole gradients."""
+        totals = self._records(x)
+        own = [
+            torch.zeros_like(t) if grad is None else readable([grad])[0]
+            for t, grad in zip(totals, grads, strict=True)
+        ]
+        return own, totals
+
+    def _carry(
+        self, grads: Sequence[Tensor | None], wanted: bool, like: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], list[Memory]]:
+        """The cotangents that are carried from each final state to the initial one.
+
+        Returns:
+            Those of the final states, which the core changes; those of the initial
+            ones, for the core to fill; the memory of both, state by state. Where nobody
+            gives and nobody wants them, they are one piece of memory, the first list.
+        """
+        schedule, sizes = self.schedule, self.programs.sizes
+        batch = schedule.batch
+        if not wanted and all(grad is None for grad in grads):
+            room = like.new_zeros(2 * batch * sum(sizes))
+            pairs = cut(room, batch, [size for size in sizes for _ in range(2)])
+            return [room], [], pairs
+        carried = [
+            like.new_zeros(batch, size)
+            if grad is None
+            else grad.clone(memory_format=torch.contiguous_format)
+            for grad, size in zip(grads, sizes, strict=True)
+        ]
+        make = like.new_empty if schedule.whole else like.new_zeros
+        rows = schedule.gradient_rows or batch
+        initial = [make(rows, size) for size in sizes]
+        both = zip(carried, initial, strict=True)
+        return carried, initial, memory([t for pair in both for t in pair])
+
+    def _state_gradients(
+        self,
+        states: Sequence[Tensor | None],
+        carried: Sequence[Tensor],
+        initial: Sequence[Tensor],
+    ) -> tuple[list[Any], list[Any]]:
+        """Those of the initial states and of the reset states."""
+        schedule, batch = self.schedule, self.schedule.batch
+        if not initial:
+            return [None] * len(states), []
+        of_states: list[Any] = [
+            None if s is None else v[:batch].view(s.shape)
+            for v, s in zip(initial, states, strict=True)
+        ]
+        if schedule.empty is not None:  # a row without a step ends where it started
+            for found, final in zip(of_states, carried, strict=True):
+                found[..., schedule.empty, :] = final[..., schedule.empty, :]
+        if schedule.resets is None:
+            return of_states, []
+        return of_states, [v[batch:].sum(0) for v in initial]
+
+    # -- by torch's own operations
+
+    def reference(self, tensors: Sequence[Any]) -> list[Tensor]:
+        """What `forward` gives, stepped in torch."""
+        inputs, states, resets, parameters, taps = self.parts(tensors)
+        programs, schedule = self
+        states = programs.filled(states, inputs[0], schedule.batch)
+        W = BoundWeights(programs.graph, programs.binding, parameters)
+        rows = [s.reshape(-1, s.shape[-1]) for s in states]
+        parts = inputs, rows, resets, taps
+        static = {*programs.constant, *programs.static}
+        y, finals, records = scan_graph(programs, W, parts, schedule, static)
+        finals = [f.reshape(s.shape) for f, s in zip(finals, states, strict=True)]
+        return [y, *finals, *records]
+
+
+def _new(schedule: Schedule, like: Tensor, *shape: int) -> Tensor:
+    """An array of the schedule's rows: zero where rows may be left out."""
+    whole = schedule.batch_rows is None
+    return like.new_empty(shape) if whole else like.new_zeros(shape)

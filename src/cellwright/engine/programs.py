@@ -1,0 +1,172 @@
+"""`Programs`: what the compiler makes of one bound cell; calls find them by a key."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from ..compiler.plan import Plan
+from ..compiler.split import split_affines
+from ..compiler.stages import Binding
+from ..language import ArgumentError, Graph
+from .call import States
+
+_alive: weakref.WeakSet[Programs] = weakref.WeakSet()
+_traced: dict[str, Programs] = {}  # by key: programs that hold no more live on
+
+
+def find_programs(key: str) -> Programs:
+    """The programs that an op's text stands for; from now on they stay.
+
+    Args:
+        key: `Programs.key_with` has made it.
+
+    Raises:
+        ArgumentError: an exported program ran where its layer was never made.
+    """
+    key, *static = key.split("/")
+    if key not in _traced:
+        found = next((p for p in list(_alive) if p.key == key), None)
+        if found is None:
+            raise ArgumentError(
+                f"[export] the program's cell is not known in this process; received "
+                f"its key {key!r}, expected that of a layer that is there. Make a "
+                "layer of the same cell, sizes and options, and keep it until the "
+                "program runs"
+            )
+        _traced[key] = found
+    return _traced[key].given_once(static)
+
+
+class Programs:
+    """The programs of a bound cell, of sequences or of trees; made when first run.
+
+    Args:
+        graph: the cell with concrete sizes.
+        binding: where its weights lie in the parameters that calls pass.
+        isa: an instruction set by name; "" is the best of this machine.
+        recompute: keep the states alone for the backward pass.
+        constant: the named inputs that are the same at every step, such as a mask;
+            they have no gradient.
+        static: named inputs that are the same at every step, with a gradient: of a row
+            of the batch, the sum over its steps.
+        recorded: nodes of the graph whose values are results too.
+        tapped: gradients flow into the recorded values, and theirs can be had.
+    """
+
+    def __init__(
+        self, graph: Graph, binding: Binding, isa: str = "", **options: Any
+    ) -> None:
+        self.graph, self.binding, self.isa = graph, binding, isa
+        self.recompute: bool = options.pop("recompute", False)
+        self.constant: tuple[str, ...] = options.pop("constant", ())
+        self.static: tuple[str, ...] = options.pop("static", ())
+        self.recorded: tuple[int, ...] = options.pop("recorded", ())
+        self.tapped: bool = options.pop("tapped", False)
+        assert not options, f"unknown options: {options}"
+        self.inputs = tuple(i.name for i in graph.inputs)
+        self.sizes = tuple(int(s.size) for s in graph.states)
+        self.output_size = int(graph.output_size)
+        self.output_is_state = graph.output_is_state
+        # Columns of the states that are not the output.
+        self.hidden = self.sizes[1:] if self.output_is_state else self.sizes
+        self._compiled: dict[Any, Any] = {}
+        self._variants: dict[Any, Programs] = {}
+        # Ops take text, no objects: where torch traces, this key stands for the cell.
+        # Not made when first asked for: torch.compile guards what it finds here, and
+        # so tells cells apart.
+        text = f"{graph}\n{graph.nodes}\n{binding}\n{self._options}"
+        self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        _alive.add(self)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        names = "isa", "recompute", "constant", "static", "recorded", "tapped"
+        return {name: getattr(self, name) for name in names}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make, (self.graph, self.binding, self._options)
+
+    def __deepcopy__(self, memo: Any) -> Programs:
+        return self
+
+    # -- the same cell otherwise
+
+    def variant(self, **options: Any) -> Programs:
+        """The same cell with other options; made once, and kept with it."""
+        key = tuple(sorted(options.items()))
+        if key not in self._variants:
+            options = {**self._options, **options}
+            self._variants[key] = Programs(self.graph, self.binding, **options)
+        return self._variants[key]
+
+    def given_once(self, static: Sequence[str]) -> Programs:
+        """The same cell where these inputs are static, in any order."""
+        if not static:
+            return self
+        return self.variant(static=tuple(n for n in self.inputs if n in static))
+
+    def key_with(self, static: Iterable[str]) -> str:
+        """The text that stands for the cell, and for what it is given once."""
+        return "/".join([self.key, *static])
+
+    def filled(self, states: States, like: Tensor, batch: int) -> list[Tensor]:
+        """The initial states, with zeros (1, batch, size) for those that are `None`."""
+        return [
+            like.new_zeros(1, batch, size) if state is None else state
+            for state, size in zip(states, self.sizes, strict=True)
+        ]
+
+    # -- the compiler's results
+
+    @cached_property
+    def plan(self) -> Plan:
+        if self.graph.children:
+            return Plan(*split_affines(self.graph, self.binding))
+        return Plan(
+            self.graph,
+            self.binding,
+            recompute=self.recompute,
+            constant=self.constant,
+            static=self.static,
+            recorded=self.recorded,
+            probed=self.tapped,
+        )
+
+    @cached_property
+    def saved_sizes(self) -> tuple[int, ...]:
+        """Columns of what training saves beside the output: states, then values."""
+        return (*self.hidden, *self.plan.saved_sizes())
+
+    def compiled(self, kind: str, wanted: tuple[str, ...] = ()) -> Any:
+        """The core's program: "inference", "training" or "backward"."""
+        try:
+            return self._compiled[kind, wanted]
+        except KeyError:
+            plan = self.plan
+            source = (
+                plan.backward(wanted) if kind == "backward" else getattr(plan, kind)
+            )
+            compiled = self._compiled[kind, wanted] = source.compile()
+            return compiled
+
+    def arriving(
+        self, of_inputs: Sequence[Any], of_parameters: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        """Gradients as autograd has them: `None` where none arrives, as it is for a
+        weight that nothing reads; an optimiser leaves that alone."""
+        inputs, parameters = self.plan.reached
+        named = zip(self.inputs, of_inputs, strict=True)
+        return (
+            [g if name in inputs else None for name, g in named],
+            [g if k in parameters else None for k, g in enumerate(of_parameters)],
+        )
+
+
+def _make(graph: Graph, binding: Binding, options: dict[str, Any]) -> Programs:
+    return Programs(graph, binding, **options)
