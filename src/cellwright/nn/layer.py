@@ -37,6 +37,7 @@ class Layer:
 
     memory: str
 
+    _watchers = Watchers()  # who records its values: see nn/recording.py
     _gates_have_hooks = False  # of their user's; a drop-in's gates are no modules
     _warned_of_hooks = False
 
@@ -79,6 +80,14 @@ class Layer:
             return next(e for e in ENGINES.values() if e.calls_gates), HOOKS
         return chosen
 
+    def _recording_engine(self) -> Engine:
+        """The engine that runs while values are recorded: torch's kernels keep them."""
+        engine = self.current_engine
+        if engine.records:
+            return engine
+        able = (e for e in ENGINES.values() if e.records)
+        return next(e for e in able if not self._obstacle(e, *self.placement()))
+
     def _obstacle(
         self, engine: Engine, device: torch.device, dtype: torch.dtype
     ) -> str | None:
@@ -92,7 +101,7 @@ class Layer:
         engine, reason = self._choice()
         if reason is HOOKS:
             self._warn_of_hooks()
-        return engine
+        return self._recording_engine() if self._watchers else engine
 
     def _warn_of_hooks(self) -> None:
         if self._warned_of_hooks or torch.compiler.is_compiling():
@@ -116,7 +125,6 @@ class SequenceLayer(Layer):
     num_layers: int
     bidirectional: bool
     training: bool
-    _watchers = Watchers()  # who records its values: see nn/recording.py
 
     @property
     def directions(self) -> int:
@@ -155,7 +163,7 @@ class SequenceLayer(Layer):
 
     @property
     def watched_engine(self) -> str:
-        """The engine that runs while values are recorded: torch's kernels keep them."""
+        """The engine that runs while values are recorded."""
         return self._recording_engine().name
 
     def watch(self, watcher: Watcher) -> None:
@@ -167,13 +175,6 @@ class SequenceLayer(Layer):
         self._watchers = Watchers(w for w in self._watchers if w is not watcher)
         if not self._watchers:
             del self._watchers  # the class's again: what copies the layer sees none
-
-    def _recording_engine(self) -> Engine:
-        engine = self.current_engine
-        if engine.records:
-            return engine
-        able = (e for e in ENGINES.values() if e.records)
-        return next(e for e in able if not self._obstacle(e, *self.placement()))
 
     # -- the forward
 
@@ -203,22 +204,24 @@ class SequenceLayer(Layer):
         Returns:
             y and the final states, laid out as the user has x.
         """
-        batch, count = layout.batch, self.num_layers * self.directions
-        own = () if batch.resets is None else self.own_states()
+        batch, reverses = layout.batch, _REVERSED[self.directions]
+        count = self.num_layers * len(reverses)
+        own = None if batch.resets is None else self.own_states()
         drop, training, k = self._dropout(batch), self.training, 0
         finals: list[list[Tensor]] = []
         for layer in range(self.num_layers):
             if drop is not None:
                 x = drop("dropout" if layer else "input_dropout", x)
             outputs = []
-            for reverse in _REVERSED[self.directions]:
+            for reverse in reverses:
                 direction = self._direction(k, training)
                 bound, given = direction.bound, inputs
                 if bound.masks:
                     like = direction.weights.first_parameter()
                     given = {**inputs, **bound.draw(batch, like)}
                 olds = states if count == 1 else _of(states, k)
-                call = Call(x, given, olds, [s[k] for s in own], batch, reverse)
+                resets = () if own is None else [state[k] for state in own]
+                call = Call(x, given, olds, resets, batch, reverse)
                 if self._watchers:
                     how = engine, direction, call, layout.padded
                     y, news = run_watched(self, k, *how)

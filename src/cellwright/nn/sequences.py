@@ -37,6 +37,8 @@ class Layout:
             not go with this x.
     """
 
+    __slots__ = ("_batch_first", "_first", "_packed", "batch", "batched")
+
     def __init__(
         self,
         x: Any,
@@ -59,6 +61,9 @@ class Layout:
         self._first = batch_first and self.batched
         shape = x.shape[:2] if self.batched else (x.shape[0], 1)
         steps, batch = reversed(shape) if self._first else shape
+        if lengths is resets is starts is None:
+            self.batch = SequenceBatch(steps, batch)
+            return
         self.batch = SequenceBatch(
             steps,
             batch,

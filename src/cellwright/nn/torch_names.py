@@ -154,7 +154,11 @@ class _DropIn(SequenceLayer, nn.RNNBase):
 
     def _flat(self, k: int) -> list[Tensor]:
         """torch's parameters of layer·direction k, as the programs take them."""
-        return [self._parameter(name) for name in self._all_weights[k]]
+        own = self._parameters  # a loop by hand: this is part of every call
+        return [
+            getattr(self, name) if (tensor := own.get(name)) is None else tensor
+            for name in self._all_weights[k]
+        ]
 
     def _parameter(self, name: str) -> Tensor:
         """torch's parameter, or what stands for it: parametrised, pruned, replaced."""

@@ -46,7 +46,8 @@ class Native(Engine):
     def run(self, bound: Bound, call: Call) -> tuple[Tensor, list[Tensor]]:
         programs = bound.bound.programs
         parameters = bound.weights.in_order(programs.binding.parameters)
-        return op.run(programs, parameters, call)
+        over_trees = programs.graph.children
+        return (op.run_trees if over_trees else op.run)(programs, parameters, call)
 
     def stepper(
         self, stack: Sequence[Callable[[], Bound]], states: Sequence[Tensor]

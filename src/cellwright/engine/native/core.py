@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...language import ArgumentError
-from ..programs import Programs
 from ..tracing import NO_MEMORY
 from .openmp import share_threads
 
@@ -46,44 +45,36 @@ def check_environment() -> None:
 
 
 def run_core(
-    programs: Programs,
-    kind: str,
+    program: Any,
     schedule: Any,
-    arrays: Sequence[Memory],
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor] = (),
-    *,
-    wanted: tuple[str, ...] = (),
-    finals: Sequence[tuple[int, int, int, int]] = (),
     element: int,
+    arrays: Sequence[Memory],
+    weights: tuple[Sequence[Memory], Sequence[Memory]],
+    finals: Sequence[tuple[int, int, int, int]],
+    isa: str,
     read: Sequence[Tensor | None],
 ) -> None:
-    """Run a program over a schedule.
+    """Run a compiled program over a schedule; the caller keeps all memory alive.
 
     Args:
-        kind, wanted: as `Programs.compiled` takes them.
         schedule: the core's form of it.
-        arrays: in the program's order; all of them are kept alive by the caller.
-        parameters: as the binding lists them, contiguous.
-        gradients: where the core writes those of the parameters.
-        finals: copies of final states that the core makes: array, row, address, count.
         element: bytes of a number.
-        read: what the arrays were made of, to say what is wrong with them.
+        arrays: in the program's order.
+        weights: the parameters, as the binding lists them, and where the core writes
+            their gradients.
+        finals: copies of final states that the core makes: array, row, address, count.
+        isa: an instruction set by name; "" is the best.
+        read: the tensors behind the memory, to say what is wrong with them.
     """
+    parameters, gradients = weights
+    threads = torch.get_num_threads()
     try:
         _core.run(
-            programs.compiled(kind, wanted),
-            schedule,
-            element,
-            arrays,
-            memory(parameters),
-            memory(gradients),
-            torch.get_num_threads(),
-            programs.isa,
+            program, schedule, element, arrays, parameters, gradients, threads, isa,
             finals,
-        )
+        )  # fmt: skip
     except ValueError:
-        check_memory([*read, *parameters])
+        check_memory(read)
         raise
 
 

@@ -18,7 +18,6 @@ from .. import tracing
 from ..call import Call
 from ..programs import Programs, find_programs
 from ..schedule import SequenceBatch
-from ..tree_schedule import TreeSchedule
 from .sequences import SequenceScan
 from .trees import TreeScan
 
@@ -26,40 +25,47 @@ from .trees import TreeScan
 def run(
     programs: Programs, parameters: Sequence[Tensor], call: Call
 ) -> tuple[Tensor, list[Tensor]]:
-    """As `Engine.run`, with the parameters as the programs' binding lists them."""
-    if isinstance(call.batch, TreeSchedule):
-        return _run_trees(programs, parameters, call)
+    """As `Engine.run` over sequences.
+
+    Args:
+        parameters: as the programs' binding lists them.
+    """
     x, inputs, states, reset_state, batch, reverse, taps = call
     if programs.recorded:
         tracing.check_values_may_leave()
+    sources = (x, *(inputs[n] for n in programs.inputs[1:])) if inputs else (x,)
     dtype = parameters[0].dtype if parameters else x.dtype
-    sources = _cast([x, *(inputs[name] for name in programs.inputs[1:])], dtype)
-    states, reset_state = _cast(states, dtype), _cast(reset_state, dtype)
-    learned = any(t.requires_grad for t in reset_state)
-    static = call.static if inputs else ()
-    static = tuple(n for n in static if n not in programs.constant) if static else ()
-    way = "op"
-    if not torch.compiler.is_compiling():
-        way = tracing.way((*sources, *states, *reset_state, *parameters, *taps))
-    if way == "op":
-        states = programs.filled(states, sources[0], batch.batch)
-        lists = sources, states, reset_state, list(parameters)
+    tensors = _cast((*sources, *states, *reset_state, *parameters, *taps), dtype)
+    static: tuple[str, ...] = ()
+    if inputs:
+        static = tuple(n for n in call.static if n not in programs.constant)
+    # The gradient of the reset state is wanted.
+    learned = bool(reset_state) and any(t.requires_grad for t in reset_state)
+    way = "op" if torch.compiler.is_compiling() else tracing.way(tensors)
+    first = len(sources)
+    last = first + len(states)
+    schedule = None if way == "op" else batch.schedule(reverse, learned)
+    if schedule is None or not schedule.whole:
+        filled = programs.filled(tensors[first:last], tensors[0], batch.batch)
+        tensors[first:last] = filled
+    if schedule is None:
+        counts = first, len(states), len(reset_state), len(parameters)
+        lists = _lists(counts, tensors)
         return _as_op(programs.key_with(static), lists, batch, reverse, learned)
-    schedule = batch.schedule(reverse, learned)
-    if schedule.resets is None:
-        reset_state = []
-    if not schedule.whole:
-        states = programs.filled(states, sources[0], schedule.batch)
-    scan = SequenceScan(programs.given_once(static), schedule)
-    return _scan(scan, way, (*sources, *states, *reset_state, *parameters, *taps))
+    if reset_state and schedule.resets is None:
+        del tensors[last : last + len(reset_state)]
+    if static:
+        programs = programs.given_once(static)
+    return _scan(SequenceScan(programs, schedule), way, tensors)
 
 
-def _run_trees(
+def run_trees(
     programs: Programs, parameters: Sequence[Tensor], call: Call
 ) -> tuple[Tensor, list[Tensor]]:
+    """As `Engine.run` over a forest."""
     sources = [call.x, *(call.inputs[name] for name in programs.inputs[1:])]
     dtype = parameters[0].dtype if parameters else call.x.dtype
-    tensors = [*_cast(sources, dtype), *parameters]
+    tensors = _cast([*sources, *parameters], dtype)
     return _run_forest(TreeScan(programs, call.batch), tensors)  # type: ignore[arg-type]
 
 
@@ -72,8 +78,8 @@ def _run_forest(scan: TreeScan, tensors: list[Tensor]) -> tuple[Tensor, list[Ten
 
 
 def _cast(tensors: Sequence[Any], dtype: torch.dtype) -> list[Any]:
-    """Under autocast, what is not of the parameters' type."""
-    return [t if t is None or t.dtype == dtype else t.to(dtype) for t in tensors]
+    """All of one type: the core knows no other, and under autocast some differ."""
+    return [t if t is None or t.dtype is dtype else t.to(dtype) for t in tensors]
 
 
 def _scan(
@@ -83,14 +89,14 @@ def _scan(
 ) -> tuple[Tensor, list[Tensor]]:
     """Outside of what traces the call: on the core, or by torch's operations."""
     if way == "reference":
-        y, *rest = scan.reference(tensors)
+        results = scan.reference(tensors)
     elif torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in tensors
     ):
-        y, *rest = _Scan.apply(scan, *tensors)  # type: ignore[misc]
+        results = _Scan.apply(scan, *tensors)  # type: ignore[misc]
     else:
-        (y, *rest), _ = scan.forward(tensors, False)
-    return y, rest
+        results, _ = scan.forward(tensors, False)
+    return results[0], list(results[1:])
 
 
 class _Scan(torch.autograd.Function):

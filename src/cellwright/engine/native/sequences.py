@@ -38,24 +38,21 @@ class SequenceScan(NamedTuple):
         counts = len(programs.inputs), states, resets, len(programs.binding.parameters)
         return [*(list(islice(rest, n)) for n in counts), list(rest)]
 
-    def _read(self, tensors: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Inputs with initial states, and parameters, as the core reads them.
+    def _read(self, tensors: Sequence[Any]) -> list[Any]:
+        """Inputs, initial states and parameters as the core reads them.
 
         The reset states become the initial states' last row.
         """
-        programs = self.programs
-        first = len(programs.inputs)
-        last = first + len(programs.sizes)
         if self.schedule.resets is not None:
             inputs, states, resets, parameters, _ = self.parts(tensors)
             states = [
                 torch.cat([s.reshape(-1, s.shape[-1]), f[None]])
                 for s, f in zip(states, resets, strict=True)
             ]
-            tensors = [*inputs, *states, *parameters]
-        count = len(programs.binding.parameters)
-        found = readable(tensors[: last + count])
-        return found[:last], found[last:]
+            return readable([*inputs, *states, *parameters])
+        if self.programs.tapped:
+            tensors = tensors[: len(tensors) - len(self.programs.recorded)]
+        return readable(tensors)
 
     # -- forward
 
@@ -68,9 +65,10 @@ class SequenceScan(NamedTuple):
         The final states are shaped as the initial ones.
         """
         programs, schedule = self
-        read, parameters = self._read(tensors)
+        read = self._read(tensors)
         x, first = read[0], len(programs.inputs)
-        states = tensors[first : first + len(programs.sizes)]
+        last = first + len(programs.sizes)
+        states = tensors[first:last]
         y = _new(schedule, x, *x.shape[:-1], programs.output_size)
         records = self._records(x) if programs.recorded else []
         finals = [
@@ -78,36 +76,40 @@ class SequenceScan(NamedTuple):
             for state, size in zip(states, programs.sizes, strict=True)
         ]
         if training:
-            kind, rows, last = "training", schedule.rows, schedule.last
+            kind, rows, ends = "training", schedule.rows, schedule.last
             sizes = programs.saved_sizes
         else:  # a state needs its last two levels alone
-            kind, rows, last = "inference", 2 * schedule.batch, schedule.last_rolling
+            kind, rows, ends = "inference", 2 * schedule.batch, schedule.last_rolling
             sizes = programs.hidden
         # Where all rows end at one step, the core copies them.
-        together = isinstance(last, int)
-        copies = self._copies(finals, last) if together else ()
+        together = isinstance(ends, int)
+        copies = self._copies(finals, ends) if together else ()
         saved = x.new_empty(rows * sum(sizes)) if training or not together else None
-        arrays = self._arrays(read, y, cut(saved, rows, sizes))
+        given = memory(read)
+        arrays = self._arrays(given[:last], y, cut(saved, rows, sizes))
         arrays += memory(records)
-        element = y.element_size()
         run_core(
-            programs, kind, schedule.core, arrays, parameters,
-            finals=copies, element=element, read=read,
-        )  # fmt: skip
+            programs.compiled(kind),
+            schedule.core,
+            y.element_size(),
+            arrays,
+            (given[last:], ()),
+            copies,
+            programs.isa,
+            read,
+        )
         if not together:
-            self._gather(finals, y, saved, rows, last)
+            self._gather(finals, y, saved, rows, ends)
         if schedule.empty is not None:
             for final, state in zip(finals, states, strict=True):
                 final[..., schedule.empty, :] = state[..., schedule.empty, :]  # type: ignore[index]
         return [y, *finals, *records], [y, saved] if training else []  # type: ignore[list-item]
 
-    def _arrays(
-        self, read: Sequence[Tensor | None], y: Tensor, saved: list[Memory]
-    ) -> list[Any]:
+    def _arrays(self, given: list[Memory], y: Tensor, saved: list[Memory]) -> list[Any]:
         """The program's arrays up to the saved values: each state beside its initial
         rows."""
         programs, first = self.programs, len(self.programs.inputs)
-        given, output = memory(read), memory([y])
+        output = memory([y])
         sequences = output + saved if programs.output_is_state else saved
         arrays = given[:first]
         for state, initial in enumerate(given[first:]):
@@ -121,11 +123,12 @@ class SequenceScan(NamedTuple):
     ) -> list[tuple[int, int, int, int]]:
         """The final states as the core copies them: all rows of a state's last step."""
         programs, schedule = self
-        first, copies = len(programs.inputs), []
-        for number, final in enumerate(finals):
-            of_y = number == 0 and programs.output_is_state
-            row = (schedule.last if of_y else last) * schedule.batch
-            copies.append((first + 2 * number, row, final.data_ptr(), final.numel()))
+        batch, array, copies = schedule.batch, len(programs.inputs), []
+        of_output = programs.output_is_state  # y keeps every level
+        for final in finals:
+            row = (schedule.last if of_output else last) * batch
+            copies.append((array, row, final.data_ptr(), final.numel()))
+            array, of_output = array + 2, False
         return copies
 
     def _gather(
@@ -169,28 +172,35 @@ class SequenceScan(NamedTuple):
             needed: for each tensor, whether its gradient is wanted.
         """
         programs, schedule = self
-        read, parameters = self._read(tensors)
+        read = self._read(tensors)
         first, count = len(programs.inputs), len(programs.sizes)
+        last = first + count
         (y, values), (grad_y, *rest) = saved, grads
         wanted = tuple(
             name for name, need in zip(programs.inputs, needed, strict=False) if need
         )
         grad_y = torch.zeros_like(y) if grad_y is None else readable([grad_y])[0]
-        of_states = any(needed[first : first + count]) or not schedule.whole
+        of_states = any(needed[first:last]) or not schedule.whole
         carried, initial, pairs = self._carry(rest[:count], of_states, y)
         of_inputs = self._input_gradients(read, wanted)
-        gradients = [torch.empty_like(p) for p in parameters]
+        gradients = [torch.empty_like(p) for p in read[last:]]
         taps, totals = (
             self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
         )
-        arrays = self._arrays(read, y, cut(values, schedule.rows, programs.saved_sizes))
+        given, kept = memory(read), cut(values, schedule.rows, programs.saved_sizes)
+        arrays = self._arrays(given[:last], y, kept)
         arrays += [*memory([grad_y]), *pairs, *memory([*of_inputs, *taps, *totals])]
-        element = y.element_size()
         run_core(
-            programs, "backward", schedule.core, arrays, parameters, gradients,
-            wanted=wanted, element=element, read=read,
-        )  # fmt: skip
-        states = tensors[first : first + count]
+            programs.compiled("backward", wanted),
+            schedule.core,
+            y.element_size(),
+            arrays,
+            (given[last:], memory(gradients)),
+            (),
+            programs.isa,
+            read,
+        )
+        states = tensors[first:last]
         of_states, of_resets = self._state_gradients(states, carried, initial)
         found = iter(of_inputs)
         arrived, gradients = programs.arriving(

@@ -108,11 +108,17 @@ class TreeScan(NamedTuple):
         gradients: Sequence[Tensor] = (),
         wanted: tuple[str, ...] = (),
     ) -> None:
-        element = arrays[0].element_size()
+        programs = self.programs
         run_core(
-            self.programs, kind, self.schedule.core, memory(arrays), parameters,
-            gradients, wanted=wanted, element=element, read=arrays,
-        )  # fmt: skip
+            programs.compiled(kind, wanted),
+            self.schedule.core,
+            arrays[0].element_size(),
+            memory(arrays),
+            (memory(parameters), memory(gradients)),
+            (),
+            programs.isa,
+            [*arrays, *parameters],
+        )
 
     def reference(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """What `forward` gives, level by level in torch."""
