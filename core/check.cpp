@@ -185,8 +185,8 @@ void check_buffer(const Program& program, const Buffer& b, int64_t rows, int64_t
 // A program reads children that its schedule tells of.
 void check_children(const Program& program, const Trees& t) {
     const auto check = [&](const View& v) {
-        const bool each = v.slot == kEach;
-        REQUIRE(v.access != Access::previous || (each ? t.first_child != nullptr : v.slot < t.slots),
+        const bool each = v.slot == kEveryChild;
+        REQUIRE(!v.previous || (each ? t.first_child != nullptr : v.slot < t.slots),
                 "[call] the schedule has not the program's children");
     };
     for (const Array& a : program.arrays)

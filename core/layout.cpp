@@ -113,7 +113,7 @@ size_t Layout::source_of(const Gradient& g) {
     size_t i = 0;
     for (; i < sources_.size(); ++i) {
         const View& other = sources_[i].view;
-        if (other.array == v.array && other.access == v.access && other.slot == v.slot &&
+        if (other.array == v.array && other.previous == v.previous && other.slot == v.slot &&
             sources_[i].axis == axis)
             break;
     }
@@ -128,7 +128,7 @@ size_t Layout::leading_inputs(const Stage& s) const {
         const View& v = s.views[t.view];
         const Array& a = program_.arrays[v.array];
         const bool input = a.rows == Rows::sequence || a.rows == Rows::lane;
-        return a.scratch || !input || v.access != Access::current ||
+        return a.scratch || !input || v.previous ||
                written_[v.array];
     };
     return std::find_if(s.terms.begin(), s.terms.end(), waits) - s.terms.begin();

@@ -75,15 +75,13 @@ struct Checker {
     void view(const View& v) const {
         index(v.array, program.arrays.size(), "array");
         const Array& a = program.arrays[v.array];
-        require(v.access == Access::current || v.access == Access::previous,
-                "unknown access");
         require(a.rows != Rows::initial, "initial rows are read through their array");
-        require(v.slot == 0 || (program.tree && v.slot >= kEach && v.slot < 1024),
+        require(v.slot == 0 || (program.tree && v.slot >= kEveryChild && v.slot < 1024),
                 "only a tree has several predecessors");
-        if (v.access == Access::previous && program.tree)
+        if (v.previous && program.tree)
             require(a.rows == Rows::sequence && a.axis == Axis::node,
                     "array '" + a.name + "' has no children's rows");
-        if (v.access == Access::previous && !program.tree)
+        if (v.previous && !program.tree)
             require(a.rows == Rows::sequence ? a.initial >= 0
                                              : a.rows == Rows::rolling &&
                                                    (a.initial >= 0 || a.depth == 1),
@@ -265,7 +263,7 @@ std::vector<bool> Program::written() const {
             if (in.op == Opcode::store_ || in.op == Opcode::store_panel_) {
                 const View& v = s.views[in.b];
                 writes[v.array] = true;
-                if (v.access == Access::previous && arrays[v.array].initial >= 0)
+                if (v.previous && arrays[v.array].initial >= 0)
                     writes[arrays[v.array].initial] = true;
             }
     return writes;

@@ -46,21 +46,16 @@ struct Array {
     Axis axis;
 };
 
-enum class Access : int32_t {
-    current,   // a row's own row
-    previous,  // its predecessor's row, or its row of the initial array
-};
-
 constexpr int kMaxViews = 2048;  // of a stage
 
-constexpr int32_t kEach = -1;
+constexpr int32_t kEveryChild = -1;
 
 // In a walk over trees a row that there is not (a missing child, or input) reads as 0,
 // and what is written to it is lost.
 struct View {
     int32_t array;
-    Access access;
-    int32_t slot;  // which predecessor: 0 in sequences; kEach: a row for each child
+    bool previous;  // its predecessor's row, or its row of the initial array; else its own
+    int32_t slot;   // which predecessor: 0 in sequences; kEveryChild: a row for each child
 };
 
 // Part of a parameter as a matrix: element (unit, k) is at offset + unit * stride + k.
@@ -140,7 +135,7 @@ struct Program {
 
     int given_arrays() const;
     Axis axis(const View& v) const {
-        if (v.access == Access::previous) return v.slot == kEach ? Axis::child : Axis::node;
+        if (v.previous) return v.slot == kEveryChild ? Axis::child : Axis::node;
         return arrays[v.array].axis;
     }
     std::vector<bool> written() const;  // by array

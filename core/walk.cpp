@@ -183,7 +183,7 @@ private:
         const auto [base, stride] = buffers_[view.array];
         const bool child = axis == Axis::child;
         int64_t at = row;
-        if (view.access == Access::previous)
+        if (view.previous)
             at = child ? trees_->child[row] : trees_->children[view.slot * walked_ + row];
         else if (a.rows == Rows::input)
             at = trees_->input[row];
@@ -310,7 +310,7 @@ private:
                 out[r - first] = start + (s.width > 0 ? map[r] : r) * step;
         };
         const bool carried = program_.backward && a.rows == Rows::rolling && a.initial >= 0;
-        if (view.access == Access::current) {
+        if (!view.previous) {
             const int64_t row =
                 a.rows == Rows::sequence ? s.offsets[l] : l % a.depth * block_;
             along(where, base + row * stride, stride, first, last);

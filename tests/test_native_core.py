@@ -9,7 +9,7 @@ import torch
 import cellwright as cw
 from cellwright.compiler.bindings import own_parameters
 from cellwright.compiler.plan import Plan
-from cellwright.compiler.program import Piece, View
+from cellwright.compiler.program import EVERY, Piece, View
 from cellwright.engine import native, schedule
 from cellwright.language import OPS, ArgumentError
 from native_cases import make_layer, make_leaves, run_engine
@@ -23,7 +23,7 @@ def make_plan(name="lstm", X=3, H=4, **options):
 
 
 def test_every_primitive_operation_has_its_opcode():
-    pointwise = set(core.opcodes()) - {
+    pointwise = set(core.Opcode.__members__) - {
         "load", "total", "store", "store_panel", "vector", "constant"
     }  # fmt: skip
     assert pointwise == {n for n, op in OPS.items() if op.primitive or op.kernel}
@@ -143,6 +143,34 @@ def test_a_program_that_is_none_is_refused(change, message):
     program = make_plan().training
     with pytest.raises(ValueError, match=message):
         broken(program, **change(program.stages[0])).compile()
+
+
+def test_a_name_that_the_core_does_not_have_is_refused():
+    with pytest.raises(KeyError, match="never"):
+        broken(make_plan().training, when="never").compile()
+
+
+VIEW = {"array": 0, "previous": False, "slot": 0}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"array": 0, "previous": False}, {**VIEW, "row": 1}, {**VIEW, "slot": "first"}],
+    ids=["missing", "unknown", "type"],
+)
+def test_a_struct_takes_all_of_its_fields_and_no_other(fields):
+    core.View(**VIEW)
+    with pytest.raises(TypeError, match="array: int, previous: bool, slot: int"):
+        core.View(**fields)
+
+
+def test_a_struct_takes_its_fields_by_name_alone():
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        core.View(0, False, 0)
+
+
+def test_the_slot_of_every_child_is_the_cores():
+    assert core.EVERY_CHILD == EVERY
 
 
 def lane_plan():

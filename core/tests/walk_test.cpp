@@ -24,7 +24,7 @@ Program make_forward(int64_t I, int64_t H) {
     s.units = H;
     s.tiles = 1;
     s.row_registers = 1;
-    s.views = {{kH, Access::previous}, {kX, Access::current}, {kH, Access::current}};
+    s.views = {{kH, true, 0}, {kX, false, 0}, {kH, false, 0}};
     s.vectors = {{1, 0, 1}};
     s.accumulators = {{tile, bias}};
     s.terms = {{0, H, 1, false, 0, {tile}, {{0, 0, H + I}}},

@@ -1,20 +1,58 @@
 """The compiled core (core/bind/module.cpp)."""
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any
 
+# -- core/program.h: each class of compiler/program.py has its struct here
+
+class Opcode(Enum): ...
+class Rows(Enum): ...
+class Axis(Enum): ...
+class When(Enum): ...
+
+EVERY_CHILD: int
+
+class Array:
+    def __init__(self, **fields: Any) -> None: ...
+
+class View:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Piece:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Term:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Accumulator:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Instruction:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Stage:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Gradient:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Reduction:
+    def __init__(self, **fields: Any) -> None: ...
+
 class Program:
-    """A program that the core has checked: see core/program.h."""
+    """A program that the core has checked."""
 
     def __init__(
         self,
+        *,
         backward: bool,
         tree: bool,
-        arrays: Iterable[Any],
+        arrays: Sequence[Array],
         parameters: Sequence[int],
-        stages: Iterable[Any],
-        gradients: Iterable[Any],
-        reductions: Iterable[Any],
+        stages: Sequence[Stage],
+        gradients: Sequence[Gradient],
+        reductions: Sequence[Reduction],
     ) -> None: ...
 
 class Schedule:
@@ -80,9 +118,6 @@ def use_openmp(
     parallel: int, thread_number: int, team_size: int, in_parallel: int
 ) -> None:
     """Jobs run on the threads of this OpenMP runtime, given by its functions."""
-
-def opcodes() -> list[str]:
-    """Every opcode, by number."""
 
 def isas() -> list[str]:
     """The instruction sets that this machine runs, the best last."""
