@@ -5,11 +5,13 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <numeric>
+
 #include "../isa.h"
+#include "../scan.h"
 #include "../setting.h"
 #include "../stepper.h"
 #include "../threads.h"
-#include "../walk.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -51,7 +53,7 @@ void bind_program(nb::module_& m) {
         .value("initial", Rows::initial)
         .value("chunk", Rows::chunk)
         .value("panel", Rows::panel)
-        .value("lane", Rows::lane)
+        .value("batch", Rows::batch)
         .value("input", Rows::input);
     nb::enum_<Axis>(m, "Axis").value("node", Axis::node).value("child", Axis::child);
     nb::enum_<When>(m, "When")
@@ -113,75 +115,69 @@ struct OwnedTrees {
     int64_t inputs, slots;
 
     Trees view() const {
-        return {place.data(),
-                input.data(),
-                inputs,
-                slots,
-                children.data(),
-                first_child.empty() ? nullptr : first_child.data(),
-                child.data(),
-                parent.data(),
-                int64_t(child.size())};
+        return {.place = place.data(),
+                .input = input.data(),
+                .inputs = inputs,
+                .slots = slots,
+                .children = children.data(),
+                .first_child = first_child.empty() ? nullptr : first_child.data(),
+                .child = child.data(),
+                .parent = parent.data(),
+                .child_count = int64_t(child.size())};
     }
 };
 
 struct OwnedSchedule {
-    std::vector<int64_t> offsets, counts, lanes, places;
-    std::vector<Start> starts;
-    std::optional<std::vector<int64_t>> previous;
+    std::vector<int64_t> offsets, counts, batch_rows, places;
+    std::vector<Reset> resets;
     int64_t rows, initial_rows, width, gradient_rows;
     std::optional<OwnedTrees> trees = {};
 
     // `of` is where its trees are described, if it has any.
     Schedule view(Trees& of) const {
         if (trees) of = trees->view();
-        return {int64_t(offsets.size()),
-                offsets.data(),
-                counts.data(),
-                rows,
-                initial_rows,
-                previous ? previous->data() : nullptr,
-                lanes.data(),
-                int64_t(lanes.size()),
-                width,
-                places.empty() ? nullptr : places.data(),
-                starts.data(),
-                int64_t(starts.size()),
-                gradient_rows,
-                trees ? &of : nullptr};
+        return {.levels = int64_t(offsets.size()),
+                .offsets = offsets.data(),
+                .counts = counts.data(),
+                .rows = rows,
+                .initial_rows = initial_rows,
+                .batch_rows = batch_rows.data(),
+                .batch_row_count = int64_t(batch_rows.size()),
+                .width = width,
+                .places = places.empty() ? nullptr : places.data(),
+                .resets = resets.data(),
+                .reset_count = int64_t(resets.size()),
+                .gradient_rows = gradient_rows,
+                .trees = trees ? &of : nullptr};
     }
 };
 
-using Starts = nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
+using Resets = nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
 
 void init_schedule(OwnedSchedule* self, std::vector<int64_t> offsets,
                    std::vector<int64_t> counts, int64_t initial_rows,
-                   std::optional<std::vector<int64_t>> previous, std::vector<int64_t> lanes,
-                   int64_t width, int64_t rows, std::optional<Starts> starts,
-                   int64_t gradient_rows, std::vector<int64_t> places) {
+                   std::vector<int64_t> batch_rows, std::vector<int64_t> places,
+                   int64_t width, int64_t rows, std::optional<Resets> resets,
+                   int64_t gradient_rows) {
     if (offsets.size() != counts.size())
         throw std::invalid_argument("[schedule] offsets and counts differ in length");
-    int64_t walked = 0;
-    for (int64_t n : counts) walked += n;
-    if (previous && int64_t(previous->size()) != walked)
-        throw std::invalid_argument("[schedule] expected a predecessor for each row");
-    if (!places.empty() && places.size() != lanes.size())
-        throw std::invalid_argument("[schedule] expected a place for each lane");
-    std::vector<Start> list;
-    for (size_t i = 0; starts && i < starts->shape(0); ++i) {
-        const int64_t* s = starts->data() + 4 * i;
-        list.push_back({s[0], s[1], s[2], s[3]});
+    if (!places.empty() && places.size() != batch_rows.size())
+        throw std::invalid_argument("[schedule] expected a place for each row of the batch");
+    std::vector<Reset> list;
+    for (size_t i = 0; resets && i < resets->shape(0); ++i) {
+        const int64_t* r = resets->data() + 4 * i;
+        list.push_back({r[0], r[1], r[2], r[3]});
     }
-    new (self) OwnedSchedule{std::move(offsets),
-                             std::move(counts),
-                             std::move(lanes),
-                             std::move(places),
-                             std::move(list),
-                             std::move(previous),
-                             width > 0 ? rows : walked,
-                             initial_rows,
-                             width,
-                             gradient_rows};
+    if (width == 0) rows = std::accumulate(counts.begin(), counts.end(), int64_t(0));
+    new (self) OwnedSchedule{.offsets = std::move(offsets),
+                             .counts = std::move(counts),
+                             .batch_rows = std::move(batch_rows),
+                             .places = std::move(places),
+                             .resets = std::move(list),
+                             .rows = rows,
+                             .initial_rows = initial_rows,
+                             .width = width,
+                             .gradient_rows = gradient_rows};
 }
 
 std::vector<int64_t> copied(const Indices& a) { return {a.data(), a.data() + a.shape(0)}; }
@@ -203,14 +199,14 @@ OwnedSchedule make_trees(const Indices& counts, const Indices& place, const Indi
         (slots > 0 && children.shape(1) != rows) ||
         (summed && first_child.shape(0) != rows + 1) || child.shape(0) != parent.shape(0))
         throw std::invalid_argument("[trees] expected an index for each row");
-    s.trees = OwnedTrees{copied(place),
-                         copied(input),
-                         {children.data(), children.data() + slots * rows},
-                         copied(first_child),
-                         copied(child),
-                         copied(parent),
-                         inputs,
-                         int64_t(slots)};
+    s.trees = OwnedTrees{.place = copied(place),
+                         .input = copied(input),
+                         .children = {children.data(), children.data() + slots * rows},
+                         .first_child = copied(first_child),
+                         .child = copied(child),
+                         .parent = copied(parent),
+                         .inputs = inputs,
+                         .slots = int64_t(slots)};
     return s;
 }
 
@@ -334,12 +330,12 @@ NB_MODULE(_core, m) {
     m.doc() = "The native core: runs programs (see core/program.h) over schedules.";
     bind_program(m);
     nb::class_<OwnedSchedule>(m, "Schedule")
-        .def("__init__", &init_schedule, "offsets"_a, "counts"_a, "initial_rows"_a,
-             "previous"_a.none() = nb::none(), "lanes"_a = std::vector<int64_t>(),
-             "width"_a = 0, "rows"_a = 0, "starts"_a.none() = nb::none(),
-             "gradient_rows"_a = 0, "places"_a = std::vector<int64_t>())
-        .def_static("trees", &make_trees, "counts"_a, "place"_a, "input"_a, "inputs"_a,
-                    "children"_a, "first_child"_a, "child"_a, "parent"_a);
+        .def("__init__", &init_schedule, nb::kw_only(), "offsets"_a, "counts"_a,
+             "initial_rows"_a, "batch_rows"_a = std::vector<int64_t>(),
+             "places"_a = std::vector<int64_t>(), "width"_a = 0, "rows"_a = 0,
+             "resets"_a.none() = nb::none(), "gradient_rows"_a = 0)
+        .def_static("trees", &make_trees, nb::kw_only(), "counts"_a, "place"_a, "input"_a,
+                    "inputs"_a, "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
           "parameters"_a, "gradients"_a, "threads"_a, "isa"_a,
           "finals"_a = nb::tuple());

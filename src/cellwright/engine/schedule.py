@@ -76,16 +76,15 @@ class Schedule:
         from .. import _core
 
         return _core.Schedule(
-            self.offsets,
-            self.counts,
-            self.batch + (self.starts is not None),
-            None,
-            () if self.lanes is None else self.lanes.tolist(),
-            0 if self.lanes is None else self.batch,
-            self.rows,
-            self.starts,
-            self.gradient_rows,
-            () if self.places is None else self.places.tolist(),
+            offsets=self.offsets,
+            counts=self.counts,
+            initial_rows=self.batch + (self.starts is not None),
+            batch_rows=() if self.lanes is None else self.lanes.tolist(),
+            places=() if self.places is None else self.places.tolist(),
+            width=0 if self.lanes is None else self.batch,
+            rows=self.rows,
+            resets=self.starts,
+            gradient_rows=self.gradient_rows,
         )
 
 
@@ -143,21 +142,6 @@ def _packed(batch_sizes: tuple[int, ...], reverse: bool) -> Schedule:
 
 
 _kept_packed = lru_cache(maxsize=_KEPT)(_packed)
-
-
-def gathered(counts: Sequence[int], previous: Sequence[int], initial_rows: int) -> Any:
-    """The core's form of any walk in which a row has at most one successor.
-
-    Args:
-        counts: rows of each level, in the order of the walk.
-        previous: for each row the row it follows, of an earlier level, or −1 − i to
-            start from row i of the initial states.
-        initial_rows: how many there are.
-    """
-    from .. import _core
-
-    offsets = [sum(counts[:level]) for level in range(len(counts))]
-    return _core.Schedule(offsets, list(counts), initial_rows, list(previous))
 
 
 def _lengths(counts: np.ndarray) -> np.ndarray:

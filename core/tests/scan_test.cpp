@@ -1,11 +1,11 @@
-// A whole walk, written out by hand: h = tanh(W [h, x] + b), forward and backward.
+// A whole scan, written out by hand: h = tanh(W [h, x] + b), forward and backward.
 #include <doctest/doctest.h>
 
 #include <stdexcept>
 
+#include "scan.h"
 #include "stepper.h"
 #include "support.h"
-#include "walk.h"
 
 using namespace cellwright;
 
@@ -57,7 +57,7 @@ struct Run {
                 {{x.data(), T * B, I, I}, {h.data(), T * B, H, H}, {initial.data(), B, H, H}},
                 {{weight.data(), H, H + I, H + I}, {bias.data(), 1, H, H}},
                 {},
-                {T, offsets.data(), counts.data(), T * B, B, nullptr},
+                {T, offsets.data(), counts.data(), T * B, B},
                 threads,
                 &isa};
     }
@@ -88,12 +88,12 @@ TEST_CASE("a simple recurrent network, step by step") {
         }
 }
 
-TEST_CASE("lanes walk the rows that live where they lie, and starts begin anew") {
+TEST_CASE("padded sequences: the rows that live are scanned where they lie, and resets start anew") {
     // Of three rows, two live, the longer one first: row 2 for 4 steps, row 0 for 2, from
     // step 0 or from where its place says.
     constexpr int64_t T = 4, B = 3, I = 3, H = 21;
-    const std::vector<int64_t> lanes = {2, 0}, counts = {2, 2, 1, 1};
-    const std::vector<Start> starts = {{1, 1, 3, 3}, {2, 0, 3, 4}};  // from initial row 3
+    const std::vector<int64_t> batch_rows = {2, 0}, counts = {2, 2, 1, 1};
+    const std::vector<Reset> resets = {{1, 1, 3, 3}, {2, 0, 3, 4}};  // from initial row 3
     for (const KernelSet* isa : available_isas())
         for (int threads : {1, 2})
             for (int64_t begin : {0, 1, 2}) {  // of row 0
@@ -104,10 +104,18 @@ TEST_CASE("lanes walk the rows that live where they lie, and starts begin anew")
                 const Program program = make_forward(I, H);
                 Call call = run.call(*isa, threads);
                 call.arrays[2] = {run.initial.data(), B + 1, H, H};
-                call.schedule = {T,       run.offsets.data(), counts.data(), T * B, B + 1,
-                                 nullptr, lanes.data(),       2,             B,
-                                 begin > 0 ? places.data() : nullptr,
-                                 starts.data(), 2, B + 2};
+                call.schedule = {.levels = T,
+                                 .offsets = run.offsets.data(),
+                                 .counts = counts.data(),
+                                 .rows = T * B,
+                                 .initial_rows = B + 1,
+                                 .batch_rows = batch_rows.data(),
+                                 .batch_row_count = 2,
+                                 .width = B,
+                                 .places = begin > 0 ? places.data() : nullptr,
+                                 .resets = resets.data(),
+                                 .reset_count = 2,
+                                 .gradient_rows = B + 2};
                 cellwright::run(program, call);
                 for (int64_t t = 0; t < T; ++t)
                     for (int64_t b = 0; b < B; ++b) {
@@ -134,22 +142,29 @@ TEST_CASE("lanes walk the rows that live where they lie, and starts begin anew")
             }
 }
 
-TEST_CASE("a place must be of its lane, and within the array") {
+TEST_CASE("a place must be of its batch row, and within the array") {
     const KernelSet& isa = *available_isas()[0];
     Run run(4, 3, 3, 4);
     const Program program = make_forward(3, 4);
-    const std::vector<int64_t> lanes = {2, 0}, counts = {2, 1, 0, 0};
-    const auto walk = [&](std::vector<int64_t> places) {
+    const std::vector<int64_t> batch_rows = {2, 0}, counts = {2, 1, 0, 0};
+    const auto scan = [&](std::vector<int64_t> places) {
         Call call = run.call(isa, 1);
-        call.schedule = {4, run.offsets.data(), counts.data(), 12, 3, nullptr, lanes.data(),
-                         2, 3,                  places.data()};
+        call.schedule = {.levels = 4,
+                         .offsets = run.offsets.data(),
+                         .counts = counts.data(),
+                         .rows = 12,
+                         .initial_rows = 3,
+                         .batch_rows = batch_rows.data(),
+                         .batch_row_count = 2,
+                         .width = 3,
+                         .places = places.data()};
         cellwright::run(program, call);
     };
-    walk({8, 9});  // row 2 at steps 2 and 3, row 0 at step 3
-    CHECK_THROWS_WITH_AS(walk({11, 0}), doctest::Contains("past the last row"),
+    scan({8, 9});  // row 2 at steps 2 and 3, row 0 at step 3
+    CHECK_THROWS_WITH_AS(scan({11, 0}), doctest::Contains("past the last row"),
                          std::invalid_argument);
     for (std::vector<int64_t> places : {std::vector<int64_t>{3, 0}, {2, -3}, {14, 0}})
-        CHECK_THROWS_WITH_AS(walk(places), doctest::Contains("of its lane"),
+        CHECK_THROWS_WITH_AS(scan(places), doctest::Contains("of its batch row"),
                              std::invalid_argument);
 }
 
@@ -172,7 +187,7 @@ TEST_CASE("what is out of place is refused before anything is touched") {
     CHECK_THROWS_AS(cellwright::run(program, call), std::invalid_argument);
 }
 
-TEST_CASE("steps have the bits of the walk, also where y is x") {
+TEST_CASE("steps have the bits of the scan, also where y is x") {
     for (const KernelSet* isa : available_isas())
         for (int64_t B : {1, 2, 11}) {
             Run run(5, B, 21, 21);
