@@ -81,7 +81,8 @@ void bind_program(nb::module_& m) {
             [](Instruction* self, Opcode op, int32_t dst, std::vector<int32_t> args,
                double immediate) {
                 if (args.size() > 3)
-                    throw std::invalid_argument("[program] an instruction has three arguments");
+                    throw std::invalid_argument(
+                        "[program] an instruction has three arguments at most");
                 args.resize(3);
                 new (self) Instruction{op, dst, args[0], args[1], args[2], immediate};
             },

@@ -13,32 +13,18 @@ class When(Enum): ...
 
 EVERY_CHILD: int
 
-class Array:
+class _Struct:
     def __init__(self, **fields: Any) -> None: ...
 
-class View:
-    def __init__(self, **fields: Any) -> None: ...
-
-class Piece:
-    def __init__(self, **fields: Any) -> None: ...
-
-class Term:
-    def __init__(self, **fields: Any) -> None: ...
-
-class Accumulator:
-    def __init__(self, **fields: Any) -> None: ...
-
-class Instruction:
-    def __init__(self, **fields: Any) -> None: ...
-
-class Stage:
-    def __init__(self, **fields: Any) -> None: ...
-
-class Gradient:
-    def __init__(self, **fields: Any) -> None: ...
-
-class Reduction:
-    def __init__(self, **fields: Any) -> None: ...
+class Array(_Struct): ...
+class View(_Struct): ...
+class Piece(_Struct): ...
+class Term(_Struct): ...
+class Accumulator(_Struct): ...
+class Instruction(_Struct): ...
+class Stage(_Struct): ...
+class Gradient(_Struct): ...
+class Reduction(_Struct): ...
 
 class Program:
     """A program that the core has checked."""
@@ -56,25 +42,26 @@ class Program:
     ) -> None: ...
 
 class Schedule:
-    """The order of a walk: see core/walk.h."""
+    """The order in which rows are scanned: see core/schedule.h."""
 
     def __init__(
         self,
+        *,
         offsets: Sequence[int],
         counts: Sequence[int],
         initial_rows: int,
-        previous: Sequence[int] | None = None,
-        lanes: Sequence[int] = (),
+        batch_rows: Sequence[int] = (),
+        places: Sequence[int] = (),
         width: int = 0,
         rows: int = 0,
-        starts: Any = None,
+        resets: Any = None,
         gradient_rows: int = 0,
-        places: Sequence[int] = (),
     ) -> None:
-        """`starts` is an (n, 4) int64 array: level, row, initial row, gradient row."""
+        """`resets` is an (n, 4) int64 array: level, row, initial row, gradient row."""
 
     @staticmethod
     def trees(
+        *,
         counts: Any,
         place: Any,
         input: Any,
@@ -84,7 +71,7 @@ class Schedule:
         child: Any,
         parent: Any,
     ) -> Schedule:
-        """Of int64 arrays, as `Trees` in core/walk.h; `children` (slots, rows)."""
+        """Of int64 arrays, as `Trees` in core/schedule.h; `children` (slots, rows)."""
 
 def run(
     program: Program,
@@ -98,7 +85,7 @@ def run(
     finals: Iterable[tuple[int, int, int, int]] = (),
 ) -> None:
     """A buffer is a DLPack matrix, (address, rows, columns, stride) or, of rows without
-    gaps, (address, elements). `None` leaves an array to the core: see core/walk.h.
+    gaps, (address, elements). `None` leaves an array to the core: see core/call.h.
 
     `finals`: (array, first row, address, elements) of rows to copy when it has ended.
     """

@@ -20,7 +20,7 @@ PLAIN = {int, float, bool, str}  # fields that the core takes as they are
 
 @dataclass(frozen=True)
 class Array:
-    """Memory with one row for each row of the walk, of a level, or of a chunk."""
+    """Memory with one row for each row of the scan, of a level, or of a chunk."""
 
     name: str
     rows: str
@@ -122,7 +122,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Program:
-    """One step of a walk."""
+    """What is done at every level of a scan."""
 
     name: str
     backward: bool
