@@ -21,6 +21,7 @@ struct CallChecker {
     const Call& call;
     const std::vector<bool>& written;
     const Schedule& schedule = call.schedule;
+    int64_t block_rows = 0;  // of a level in a rolling array: once it has been checked
     std::vector<Extent> extents = {};
 
     std::string name_of(const Extent& e) const {
@@ -28,7 +29,7 @@ struct CallChecker {
         return std::string(e.kind) + " " + std::to_string(e.index);
     }
 
-    // `e` names the buffer, and becomes where it lies.
+    // `e` names the buffer; its first and last byte are filled in.
     void buffer(const Buffer& b, int64_t rows, int64_t columns, Extent& e) const {
         const auto where = [&] { return "[" + name_of(e) + "] "; };
         REQUIRE(b.columns == columns, where() + "expected " + std::to_string(columns) +
@@ -70,7 +71,7 @@ struct CallChecker {
                              : "[call] the program scans sequences");
     }
 
-    // A program reads children that its schedule tells of.
+    // The schedule must have the children that the program reads.
     void children(const Trees& t) const {
         const auto check = [&](const View& v) {
             const bool every = v.slot == kEveryChild;
@@ -80,7 +81,8 @@ struct CallChecker {
         for (const Array& a : program.arrays)
             REQUIRE(a.axis == Axis::node || t.first_child != nullptr,
                     "[call] the schedule has not the program's children");
-        for (const Stage& s : program.stages) std::for_each(s.views.begin(), s.views.end(), check);
+        for (const Stage& s : program.stages)
+            for (const View& v : s.views) check(v);
         for (const Gradient& g : program.gradients) check(g.source);
     }
 
@@ -90,8 +92,8 @@ struct CallChecker {
         switch (a.rows) {
             case Rows::input: return schedule.trees->inputs;
             case Rows::sequence: return schedule.rows;
-            case Rows::rolling: return a.depth * schedule.block_rows();
-            case Rows::batch: return schedule.block_rows();
+            case Rows::rolling: return a.depth * block_rows;
+            case Rows::batch: return block_rows;
             default:
                 return written[array] ? schedule.rows_of_gradients() : schedule.initial_rows;
         }
@@ -111,19 +113,21 @@ struct CallChecker {
     void parameters(const std::vector<Buffer>& buffers, const char* kind, bool writes) {
         for (size_t i = 0; i < buffers.size(); ++i) {
             const Buffer& b = buffers[i];
-            const auto where = [&] { return std::string("[") + kind + " " + std::to_string(i); };
+            const Extent extent{nullptr, nullptr, writes, kind, i};
+            const auto where = [&] { return "[" + name_of(extent); };
             REQUIRE(b.stride == b.columns, where() + "] not contiguous");
             REQUIRE(b.rows * b.columns == program.parameters[i],
                     where() + "] expected " + std::to_string(program.parameters[i]) +
                         " elements; received " + std::to_string(b.rows * b.columns));
-            add({nullptr, nullptr, writes, kind, i}, b, b.rows, b.columns);
+            add(extent, b, b.rows, b.columns);
         }
     }
 
     void finals() {
         for (size_t i = 0; i < call.finals.size(); ++i) {
             const Final& f = call.finals[i];
-            REQUIRE(f.array < call.arrays.size(), "[call] a final row's array is not among them");
+            REQUIRE(f.array < call.arrays.size(),
+                    "[call] a final row's array is not among them");
             const Array& a = program.arrays[f.array];
             const bool own = call.leaves_out(program, f.array, written[f.array]);
             const int64_t rows = !own                      ? call.arrays[f.array].rows
@@ -144,6 +148,7 @@ struct CallChecker {
 
     void check() {
         schedule.validate();
+        block_rows = schedule.block_rows();
         counts();
         if (program.tree) children(*schedule.trees);
         extents.reserve(call.arrays.size() + 2 * call.parameters.size() + call.finals.size());

@@ -27,7 +27,8 @@ void ChunkTasks<T>::transpose(const SourceLayout& s, const Chunk& chunk, int thr
     }
 }
 
-// Threads take tasks as they come; what a task looks up serves those that follow it.
+// Threads take task after task. Row pointers are found once for all tasks of one stage or
+// gradient.
 template <class T> void ChunkTasks<T>::take_tasks(size_t index, int thread) {
     const Chunk& chunk = context_.chunks[index];
     const Task* last = nullptr;
@@ -44,8 +45,8 @@ template <class T> void ChunkTasks<T>::take_tasks(size_t index, int thread) {
             if (!found) lookup_.find_chunk(stage, chunk, thread);
             tile(task, chunk, rows, thread);
         } else if (task.kind == Task::gradient) {
-            const SourceLayout& source = context_.sources[context_.gradients[task.index].source];
-            if (!found) present = lookup_.present(source, chunk, thread);
+            const size_t source = context_.gradients[task.index].source;
+            if (!found) present = lookup_.present(context_.sources[source], chunk, thread);
             gradient(task, present);
         } else {
             reduction(task, chunk);
@@ -97,9 +98,9 @@ template <class T>
 void ChunkTasks<T>::reduction(const Task& task, const Chunk& chunk) const {
     const PanelLayout& p = context_.panels[task.index];
     const Axis axis = context_.program.arrays[task.index].axis;
-    context_.kernels.column_sums(context_.arrays[task.index].data + task.block * p.stride, p.row,
-                                 context_.rows_of(chunk, axis), p.block,
-                                 context_.at(p.sums) + task.block * p.block);
+    const T* panel = context_.arrays[task.index].data + task.block * p.stride;
+    T* sums = context_.at(p.sums) + task.block * p.block;
+    context_.kernels.column_sums(panel, p.row, context_.rows_of(chunk, axis), p.block, sums);
 }
 
 template class ChunkTasks<float>;

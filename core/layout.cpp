@@ -241,12 +241,12 @@ void Layout::lay_out_chunks() {
     close(s.levels);
 }
 
-// Rows of a sequence are independent, so threads may each scan rows of their own; where
-// those are few, or the weights too many to pass by twice, they share each stage's units
-// and meet after it, if a level is worth a meeting. Where it is not, one row, or rows that
-// depend on one another, are scanned by the first thread alone; others come for what has no
-// order, if it is long: on a busy machine they let it wait, and so does a thread that comes
-// for few rows.
+// Rows of sequences are independent, so threads may each scan rows of their own. Where rows
+// are few, or all threads' passes over the weights too much, they share each stage's units
+// and wait for one another after it, if a level has work enough. If not, the first thread
+// scans one row, or rows of trees, alone. The others then only help with the tasks of
+// chunks, if there is much to do: on a busy machine a helper may be late, and the first
+// thread waits for it.
 void Layout::choose_threads() {
     for (const Stage& s : program.stages)
         for (const Term& t : s.terms)

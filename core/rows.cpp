@@ -121,7 +121,8 @@ private:
 
     // The resets among the wanted rows, of a level.
     template <class F> void each_reset(int64_t level, const Wanted& w, const F& f) const {
-        for (int64_t i = context_.first_reset[level]; i < context_.first_reset[level + 1]; ++i) {
+        const int64_t end = context_.first_reset[level + 1];
+        for (int64_t i = context_.first_reset[level]; i < end; ++i) {
             const Reset& reset = schedule_.resets[i];
             if (reset.row >= w.first && reset.row < w.last) f(reset);
         }
@@ -187,8 +188,8 @@ private:
     using RowLookup<T>::context_;
     using RowLookup<T>::runs_;
 
-    // The rows [first, last) of the scan, or their children. What one level leaves to
-    // itself alone is counted from the first of them.
+    // The rows [first, last) of the scan, or their children. Rolling arrays have room for
+    // these alone.
     void find(const Stage& stage, int64_t first, int64_t last, const Chunk& chunk, int thread) {
         context_.first_row[thread] = first;
         for (size_t v = 0; v < stage.views.size(); ++v) {
@@ -215,9 +216,11 @@ private:
     }
 
     // Of the row's node; `rank`: among the level's rows.
-    T* node_row(const View& view, int64_t row, int64_t rank, const Chunk& chunk, T* none) const {
-        const int64_t at = view.previous ? trees_.children[view.slot * context_.total_rows + row]
-                                         : node_index(view, row, rank, chunk);
+    T* node_row(const View& view, int64_t row, int64_t rank, const Chunk& chunk,
+                T* none) const {
+        const int64_t at = view.previous
+                               ? trees_.children[view.slot * context_.total_rows + row]
+                               : node_index(view, row, rank, chunk);
         return at < 0 ? none : row_of(view, at);
     }
 

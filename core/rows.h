@@ -27,10 +27,10 @@ public:
     // All rows of a chunk, in the order of the scan.
     virtual void find_chunk(const Stage& stage, const Chunk& chunk, int thread) = 0;
 
-    // Whether any of these rows is there; the others read as zeros.
+    // Whether any of these rows is there; one that is not reads as zeros.
     virtual bool any_present(T* const* rows, int64_t count) const = 0;
 
-    // Whether a tile would write to rows alone that are not there.
+    // Whether all that a tile would write is discarded: none of its rows is there.
     virtual bool all_discarded(const Stage& stage, const TileView<T>* views, int64_t rows,
                                int thread) const = 0;
 

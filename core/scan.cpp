@@ -42,7 +42,8 @@ public:
     }
 
     void place(size_t array, void* data) override {
-        context_.arrays[array] = {static_cast<T*>(data), context_.program.arrays[array].columns};
+        const int64_t columns = context_.program.arrays[array].columns;
+        context_.arrays[array] = {static_cast<T*>(data), columns};
     }
 
     void run() override {
@@ -86,7 +87,8 @@ private:
             before_chunk(chunk, thread);
             const int64_t n = chunk.last_level - chunk.first_level;
             for (int64_t i = 0; i < n; ++i)
-                level(backward ? chunk.last_level - 1 - i : chunk.first_level + i, chunk, thread);
+                level(backward ? chunk.last_level - 1 - i : chunk.first_level + i, chunk,
+                      thread);
             wait();  // nobody fills the next chunk's arrays while this one's are read
             tasks_.run(c, thread);
         }

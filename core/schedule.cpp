@@ -39,8 +39,9 @@ void check_padded(const Schedule& s) {
 void check_resets(const Schedule& s) {
     const int64_t rows = s.rows_of_gradients();
     REQUIRE(rows >= s.block_rows(), "[schedule] too few rows for the initial gradients");
-    std::vector<int64_t> owner(rows, -1);  // rows of a level
-    for (int64_t r = 0; r < s.widest_level(); ++r) owner[s.width > 0 ? s.batch_rows[r] : r] = r;
+    std::vector<int64_t> owner(rows, -1);  // by row of gradients: the row of a level
+    const int64_t widest = s.widest_level();
+    for (int64_t r = 0; r < widest; ++r) owner[s.width > 0 ? s.batch_rows[r] : r] = r;
     int64_t level = -1, row = -1;
     for (const Reset* reset = s.resets; reset != s.resets + s.reset_count; ++reset) {
         REQUIRE(reset->level > level || (reset->level == level && reset->row > row),
@@ -82,9 +83,10 @@ void check_trees(const Schedule& s, const Trees& t) {
     REQUIRE(t.first_child[0] == 0 && t.first_child[s.rows] == t.child_count,
             "[trees] children must follow one another");
     for (int64_t r = 0; r < s.rows; ++r) {
-        REQUIRE(t.first_child[r] <= t.first_child[r + 1] && t.first_child[r + 1] <= t.child_count,
+        const int64_t first = t.first_child[r], last = t.first_child[r + 1];
+        REQUIRE(first <= last && last <= t.child_count,
                 "[trees] children must be in the order of the rows");
-        for (int64_t e = t.first_child[r]; e < t.first_child[r + 1]; ++e) {
+        for (int64_t e = first; e < last; ++e) {
             REQUIRE(t.parent[e] == r, "[trees] a child must name its parent's row");
             check(t.child[e], r);
         }

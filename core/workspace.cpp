@@ -29,7 +29,7 @@ void expect_writes([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
     if (bytes < kHugeBytes) return;
     const auto first = reinterpret_cast<uintptr_t>(data);
     const uintptr_t from = (first + page - 1) / page * page, to = (first + bytes) / page * page;
-    madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a wish
+    madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // advice: it may fail
 #endif
 }
 
