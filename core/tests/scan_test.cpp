@@ -254,3 +254,72 @@ TEST_CASE("final rows are copied, and a state without initial rows starts from z
                               "[h] expected 21 columns; received 0");
         }
 }
+
+namespace {
+
+// h = tanh(W [left, right, x] + b) at every node; a child or input may be missing.
+Program make_tree_forward(int64_t I, int64_t H) {
+    Program p = make_forward(I, H);
+    p.tree = true;
+    p.arrays = {{"x", Rows::input, I, 1, -1, -1, false, Axis::node},
+                {"h", Rows::sequence, H, 1, -1, -1, false, Axis::node}};
+    p.parameters[0] = H * (2 * H + I);
+    Stage& s = p.stages[0];
+    s.views = {{kH, true, 0}, {kH, true, 1}, {kX, false, 0}, {kH, false, 0}};
+    s.terms = {{0, H, 1, false, 0, {0}, {{0, 0, 2 * H + I}}},
+               {1, H, 1, false, 0, {0}, {{0, H, 2 * H + I}}},
+               {2, I, 1, false, 0, {0}, {{0, 2 * H, 2 * H + I}}}};
+    s.code[1].b = 3;
+    return p;
+}
+
+}  // namespace
+
+TEST_CASE("a tree, node by node") {
+    // Leaves 3 and 1 with x; 0 over both of them; 2 over 0 as its right child, without x.
+    constexpr int64_t I = 3, H = 21, N = 4;
+    const std::vector<int64_t> offsets = {0, 2, 3}, counts = {2, 1, 1}, place = {3, 1, 0, 2},
+                               input = {0, 1, 2, -1};
+    const std::vector<int64_t> children = {-1, -1, 3, -1, -1, -1, 1, 0};  // left, right
+    const Trees trees{place.data(), input.data(), 3, 2, children.data(), nullptr, nullptr,
+                      nullptr,      0};
+    Random random(4);
+    std::vector<double> x(3 * I), weight(H * (2 * H + I)), bias(H), h(N * H, 7.0);
+    for (auto* v : {&x, &weight, &bias})
+        for (double& e : *v) e = random.uniform(-0.5, 0.5);
+    const Program program = make_tree_forward(I, H);
+    program.validate();
+    const auto scan = [&](const Trees& of, const KernelSet& isa, int threads) {
+        Call call{8,
+                  {{x.data(), 3, I, I}, {h.data(), N, H, H}},
+                  {{weight.data(), H, 2 * H + I, 2 * H + I}, {bias.data(), 1, H, H}},
+                  {},
+                  {3, offsets.data(), counts.data(), N, 0},
+                  threads,
+                  &isa};
+        call.schedule.trees = &of;
+        cellwright::run(program, call);
+    };
+    for (const KernelSet* isa : available_isas())
+        for (int threads : {1, 2}) {
+            std::fill(h.begin(), h.end(), 7.0);
+            scan(trees, *isa, threads);
+            for (int64_t r = 0; r < N; ++r)
+                for (int64_t u = 0; u < H; ++u) {
+                    const double* w = &weight[u * (2 * H + I)];
+                    double sum = bias[u];
+                    for (int64_t slot : {0, 1})
+                        for (int64_t k = 0; k < H && children[slot * N + r] >= 0; ++k)
+                            sum += w[slot * H + k] * h[children[slot * N + r] * H + k];
+                    for (int64_t k = 0; k < I && input[r] >= 0; ++k)
+                        sum += w[2 * H + k] * x[input[r] * I + k];
+                    CHECK(h[place[r] * H + u] ==
+                          doctest::Approx(std::tanh(sum)).epsilon(1e-13));
+                }
+        }
+    std::vector<int64_t> wrong = {-1, -1, 2, -1, -1, -1, 1, 0};  // 0's child is its parent
+    Trees looped = trees;
+    looped.children = wrong.data();
+    CHECK_THROWS_WITH_AS(scan(looped, *available_isas()[0], 1),
+                         doctest::Contains("earlier level"), std::invalid_argument);
+}
