@@ -1,5 +1,5 @@
-// What each instruction set offers: the three inner loops of the engine, as plain
-// functions on plain data. Everything above them is compiled once, for the baseline.
+// What each instruction set offers: the inner loops of the engine, as plain functions on
+// plain data. Everything above them is compiled once, for the baseline.
 #pragma once
 
 #include <stdint.h>
@@ -57,8 +57,8 @@ template <class T> struct TileView {
 };
 
 // A pointwise program over one tile of rows x width. Register r < tiles is a tile at
-// tile_registers + r * rows_capacity * width; the others are single rows, the same for
-// every row of the tile, at row_registers + (r - tiles) * width.
+// tile_registers + r * tile_size; the others are single rows, the same for every row of
+// the tile, at row_registers + (r - tiles) * width.
 template <class T> struct Tile {
     const Instruction* code;
     int64_t count;

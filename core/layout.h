@@ -5,9 +5,7 @@
 
 #include <vector>
 
-#include "kernels.h"
-#include "program.h"
-#include "walk.h"
+#include "call.h"
 #include "workspace.h"
 
 namespace cellwright {
@@ -54,7 +52,7 @@ struct PanelLayout {
 struct GradientLayout {
     std::vector<Range> ranges;
     size_t sums;
-    size_t source;  // of the walk's
+    size_t source;  // among the layout's sources
     int64_t slice;  // columns of a task
 };
 
@@ -68,7 +66,7 @@ struct SourceLayout {
 
 struct Chunk {
     int64_t first_level, last_level;  // [first, last)
-    int64_t base, rows;               // counted in the order of the walk
+    int64_t base, rows;               // counted in the order of the scan
     int64_t first_child, children;    // over trees: of its rows
 };
 
@@ -80,8 +78,7 @@ struct Task {
     int64_t block, part;
 };
 
-class Layout {
-protected:
+struct Layout {
     Layout(const Program& program, const Call& call, const Widths& widths);
 
     // Whether the caller leaves an array to the core: see `Buffer`.
@@ -90,57 +87,52 @@ protected:
     int64_t scratch_stride(const Array& a) const;  // from row to row
 
     int panel_stage(const Stage& s, const Term& t) const {
-        return program_.arrays[s.views[t.view].array].stage;
+        return program.arrays[s.views[t.view].array].stage;
     }
-
-    // Over trees: the first of a row's own children.
-    int64_t first_child(int64_t row) const {
-        return trees_ && trees_->first_child ? trees_->first_child[row] : 0;
-    }
-
     int64_t rows_of(const Chunk& chunk, Axis axis) const {
         return axis == Axis::child ? chunk.children : chunk.rows;
     }
 
-    const Program& program_;
-    const Call& call_;
-    const Schedule& schedule_;
-    const Widths& widths_;
-    const int64_t element_size_;
-    const Trees* const trees_ = schedule_.trees;
-    const std::vector<bool> written_ = program_.written();  // by array
+    const Program& program;
+    const Call& call;
+    const Schedule& schedule;
+    const Widths& widths;
+    const int64_t element_size;
+    const std::vector<bool> written;  // by array
 
-    int64_t lanes_ = 0;        // rows of the widest level
-    int64_t block_ = 0;        // rows of a level in a rolling array
-    int64_t walked_ = 0;       // rows of all levels
-    int64_t chunk_rows_ = 0;   // rows of the largest chunk
-    int64_t level_children_ = 0, chunk_children_ = 0;  // over trees: the most there are
-    int64_t table_rows_ = 0;   // of a thread's table: where each row is, view by view
-    int64_t work_ = 0;         // multiply-adds a row, and as many weights
-    int threads_ = 1;          // that may take part; a walk then has those that came
-    bool shared_stages_ = false;  // threads share each stage, rather than own rows
-    bool own_rows_ = false;       // they could: rows are independent
-    bool hoists_ = false;         // inputs' products are summed up before a chunk
+    int64_t level_rows = 0;  // of the widest level
+    int64_t block_rows = 0;  // of a level in a rolling array
+    int64_t total_rows = 0;  // of all levels
+    int64_t chunk_rows = 0;  // of the largest chunk
+    int64_t level_children = 0, chunk_children = 0;  // over trees: the most there are
+    int64_t table_rows = 0;  // of a thread's row pointers, for each view
+    int64_t work = 0;        // multiply-adds a row, and as many weights
+    int threads = 1;         // that may take part; a scan then has those that came
+    bool shared_stages = false;     // threads share each stage, rather than own rows
+    bool independent_rows = false;  // within a level and its rows' own pasts: a sequence's
+    bool hoists = false;            // inputs' products are summed up before a chunk
 
-    std::vector<StageLayout> layouts_;
-    std::vector<PanelLayout> panels_;  // by array
-    std::vector<GradientLayout> gradients_;
-    std::vector<SourceLayout> sources_;
-    std::vector<Chunk> chunks_;
-    std::vector<int64_t> ranks_;       // rows walked before each level
-    std::vector<int64_t> starts_;      // the first start of each level
-    std::vector<Task> tasks_;
-    size_t nothing_ = 0, nothing_size_ = 0;        // a row of zeros
-    std::vector<size_t> scratch_;                  // by array
-    std::vector<size_t> tiles_, tables_, lost_;    // of each thread; `lost_` is what is
-                                                   // written to no row of a tree
-    Workspace memory_;
+    std::vector<StageLayout> stages;
+    std::vector<PanelLayout> panels;  // by array
+    std::vector<GradientLayout> gradients;
+    std::vector<SourceLayout> sources;
+    std::vector<Chunk> chunks;
+    std::vector<int64_t> rows_before;   // of the levels before each, in the scan's order
+    std::vector<int64_t> first_reset;   // of each level
+    std::vector<Task> tasks;
+    size_t zero_row = 0, zero_row_bytes = 0;  // what a row that is not there reads as
+    std::vector<size_t> discarded_rows;       // of each thread: where one is written; trees
+    std::vector<size_t> scratch;              // by array
+    std::vector<size_t> tiles, tables;        // of each thread: registers, row pointers
+    Workspace memory;
 
 private:
     void lay_out_levels();
     void lay_out_chunks();
     void choose_threads();
     void lay_out_stages();
+    void lay_out_panels();
+    void lay_out_gradients();
     void lay_out_terms(size_t index);
     void lay_out_memory();
     void lay_out_scratch();
@@ -154,7 +146,7 @@ private:
     int vectors_abreast(int64_t rows) const;
     int64_t odd_lines(int64_t elements) const;
     int64_t most_rows(Axis axis) const;  // of the largest chunk
-    size_t reserve(int64_t elements) { return memory_.reserve<char>(elements * element_size_); }
+    size_t reserve(int64_t elements) { return memory.reserve<char>(elements * element_size); }
 };
 
 }  // namespace cellwright

@@ -7,7 +7,7 @@ namespace cellwright {
 
 namespace {
 
-enum class Kind { memory, lane, row };
+enum class Kind { memory, elementwise, reduction };
 struct OpcodeInfo {
     const char* name;
     int reads;
@@ -44,7 +44,7 @@ struct Checker {
         size(a.columns, "columns");
         require(a.rows >= Rows::sequence && a.rows <= Rows::input, "unknown kind of rows");
         require(a.axis == Axis::node || (a.axis == Axis::child && program.tree),
-                "only a walk over trees has children");
+                "only a scan of trees has children");
         const bool of_nodes = a.rows == Rows::input || a.rows == Rows::initial;
         require(!of_nodes || a.axis == Axis::node, "a child has no such rows");
         require(a.rows != Rows::input || program.tree, "only trees may lack an input");
@@ -54,7 +54,7 @@ struct Checker {
         require(!core_only || a.scratch, "chunks and panels are the core's own");
         require(!a.scratch || core_only || a.rows == Rows::rolling,
                 "scratch is rolling, a chunk or a panel");
-        require(!core_only || program.backward, "only a backward walk has chunks");
+        require(!core_only || program.backward, "only a backward scan has chunks");
         if (a.rows == Rows::rolling) size(a.depth, "depth");
         if (a.rows == Rows::panel) {
             index(a.stage, program.stages.size(), "the panel's stage");
@@ -75,15 +75,13 @@ struct Checker {
     void view(const View& v) const {
         index(v.array, program.arrays.size(), "array");
         const Array& a = program.arrays[v.array];
-        require(v.access == Access::current || v.access == Access::previous,
-                "unknown access");
         require(a.rows != Rows::initial, "initial rows are read through their array");
-        require(v.slot == 0 || (program.tree && v.slot >= kEach && v.slot < 1024),
+        require(v.slot == 0 || (program.tree && v.slot >= kEveryChild && v.slot < 1024),
                 "only a tree has several predecessors");
-        if (v.access == Access::previous && program.tree)
+        if (v.previous && program.tree)
             require(a.rows == Rows::sequence && a.axis == Axis::node,
                     "array '" + a.name + "' has no children's rows");
-        if (v.access == Access::previous && !program.tree)
+        if (v.previous && !program.tree)
             require(a.rows == Rows::sequence ? a.initial >= 0
                                              : a.rows == Rows::rolling &&
                                                    (a.initial >= 0 || a.depth == 1),
@@ -160,8 +158,8 @@ struct Checker {
             if (in.op == Opcode::vector_) index(in.a, s.vectors.size(), "vector");
             return;
         }
-        require(!prologue || info.kind == Kind::lane, "the prologue only computes");
-        if (info.kind == Kind::row) {
+        require(!prologue || info.kind == Kind::elementwise, "the prologue only computes");
+        if (info.kind == Kind::reduction) {
             require(s.whole, std::string(info.name) + " needs a stage that spans all units");
             if (in.op == Opcode::layer_norm_ || in.op == Opcode::block_mean_)
                 heads(in.b, s.units, s.units);
@@ -175,7 +173,7 @@ struct Checker {
                                              : s.axis == axis,
                     std::string(info.name) + " does not fit the rows of its stage");
             const Array& a = program.arrays[s.views[v].array];
-            require(in.op == Opcode::load_ || a.rows != Rows::lane,
+            require(in.op == Opcode::load_ || a.rows != Rows::batch,
                     "'" + a.name + "' is only read");
             require(a.rows != Rows::panel && (a.columns == s.units || a.columns == 1),
                     "array '" + a.name + "' does not fit the stage's units");
@@ -196,9 +194,9 @@ struct Checker {
                 "too many registers");
         require(s.views.size() <= size_t(kMaxViews), "too many views");
         require(s.when >= When::level && s.when <= When::after_chunk, "unknown when");
-        require(s.when == When::level || program.backward, "only a backward walk has chunks");
+        require(s.when == When::level || program.backward, "only a backward scan has chunks");
         require(s.axis == Axis::node || (s.axis == Axis::child && program.tree),
-                "only a walk over trees has children");
+                "only a scan of trees has children");
         for (const View& v : s.views) view(v);
         for (const Piece& p : s.vectors) piece(p, s.units, 1);
         for (const Accumulator& a : s.accumulators) {
@@ -218,7 +216,7 @@ struct Checker {
         require(source.rows != Rows::panel && source.columns == g.width,
                 "a gradient's width must be that of array '" + source.name + "'");
         require(source.rows == Rows::sequence || source.rows == Rows::chunk ||
-                    source.rows == Rows::input || source.rows == Rows::lane ||
+                    source.rows == Rows::input || source.rows == Rows::batch ||
                     (source.rows == Rows::rolling && source.depth == 1),
                 "a gradient's source must outlive its level");
         require(program.arrays[g.panel].axis == Axis::child ||
@@ -241,7 +239,7 @@ struct Checker {
         }
         where = "gradient";
         require(program.backward || (program.gradients.empty() && program.reductions.empty()),
-                "only a backward walk has gradients");
+                "only a backward scan has gradients");
         for (const Gradient& g : program.gradients) gradient(g);
         for (const Reduction& r : program.reductions)
             piece(r.piece, panel_units(r.panel, r.column, 1), 1);
@@ -265,7 +263,7 @@ std::vector<bool> Program::written() const {
             if (in.op == Opcode::store_ || in.op == Opcode::store_panel_) {
                 const View& v = s.views[in.b];
                 writes[v.array] = true;
-                if (v.access == Access::previous && arrays[v.array].initial >= 0)
+                if (v.previous && arrays[v.array].initial >= 0)
                     writes[arrays[v.array].initial] = true;
             }
     return writes;

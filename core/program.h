@@ -1,10 +1,10 @@
 // A program: what one step of a cell, or of its gradient, does, as plain data.
 //
-// A program walks over the levels of a schedule. At every level it runs its stages; a
-// stage computes `units` units of every row: matrix products into accumulator registers,
-// then pointwise code. The forward step of a cell is one program; its backward step,
-// which walks the levels from the last to the first, is another. Nothing in the core
-// knows what an LSTM is.
+// A program scans the levels of a schedule. At every level it runs its stages; a stage
+// computes `units` units of every row: matrix products into accumulator registers, then
+// pointwise code. The forward step of a cell is one program; its backward step, which
+// scans the levels from the last to the first, is another. Nothing in the core knows what
+// an LSTM is.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,11 @@ enum class Rows : int32_t {
     initial,   // one row for each row that has no predecessor
     chunk,     // one row for each row of a chunk of levels; always the core's own
     panel,     // gate gradients of a chunk, in blocks of units; always the core's own
-    lane,      // one row for each row of the widest level, the same at every level:
-               // row r of a level reads row r; only read
+    batch,     // one row for each row of the batch, the same at every level; only read
     input,     // one row for each row of the schedule that has an input, as it says
 };
 
-// What has a row of its own: each row of the schedule; or, in a walk over trees, each
+// What has a row of its own: each row of the schedule; or, in a scan of trees, each
 // child of each row. Children have rows of sequence, rolling, chunk and panel arrays.
 enum class Axis : int32_t { node, child };
 
@@ -46,21 +45,16 @@ struct Array {
     Axis axis;
 };
 
-enum class Access : int32_t {
-    current,   // a row's own row
-    previous,  // its predecessor's row, or its row of the initial array
-};
-
 constexpr int kMaxViews = 2048;  // of a stage
 
-constexpr int32_t kEach = -1;
+constexpr int32_t kEveryChild = -1;
 
-// In a walk over trees a row that there is not (a missing child, or input) reads as 0,
-// and what is written to it is lost.
+// In a scan of trees a row that is not there (a missing child, or input) reads as 0, and
+// what is written to it is discarded.
 struct View {
     int32_t array;
-    Access access;
-    int32_t slot;  // which predecessor: 0 in sequences; kEach: a row for each child
+    bool previous;  // its predecessor's row, or its row of the initial array; else its own
+    int32_t slot;   // which predecessor: 0 in sequences; kEveryChild: a row for each child
 };
 
 // Part of a parameter as a matrix: element (unit, k) is at offset + unit * stride + k.
@@ -126,7 +120,7 @@ struct Reduction {
 };
 
 struct Program {
-    bool backward;  // walk from the last level to the first
+    bool backward;  // scans from the last level to the first
     bool tree;      // over a schedule of trees
     std::vector<Array> arrays;
     std::vector<int64_t> parameters;  // number of elements of each
@@ -140,7 +134,7 @@ struct Program {
 
     int given_arrays() const;
     Axis axis(const View& v) const {
-        if (v.access == Access::previous) return v.slot == kEach ? Axis::child : Axis::node;
+        if (v.previous) return v.slot == kEveryChild ? Axis::child : Axis::node;
         return arrays[v.array].axis;
     }
     std::vector<bool> written() const;  // by array

@@ -78,10 +78,10 @@ std::unique_ptr<Stepper::Layer> Stepper::make_layer(StepperLayer given, int elem
     require(outputs.size() < 2, "the program writes more than states and an output");
     layer->output = outputs.empty() ? nexts[0] : outputs[0];
     layer->call = {element_size, std::move(arrays), std::move(given.parameters), {},
-                   {1, &offset_, &rows_, rows, rows, nullptr}, 1, &isa};
+                   {1, &offset_, &rows_, rows, rows}, 1, &isa};
     for (const Buffer& b : given.states)
         require(b.rows == rows && b.stride == b.columns, "a state's rows are not contiguous");
-    layer->level = make_level(program, layer->call);
+    layer->level = make_packed_level(program, layer->call);
     return layer;
 }
 

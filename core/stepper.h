@@ -4,7 +4,7 @@
 #include <atomic>
 #include <memory>
 
-#include "walk.h"
+#include "scan.h"
 
 namespace cellwright {
 
@@ -40,7 +40,7 @@ private:
         struct State { void *next, *current; size_t bytes; };
         std::vector<State> states;
         std::vector<std::unique_ptr<char[]>> memory;  // of what the program writes
-        std::unique_ptr<Level> level;
+        std::unique_ptr<PackedLevel> level;
     };
     std::unique_ptr<Layer> make_layer(StepperLayer given, int element_size, int64_t rows,
                                       const KernelSet& isa);

@@ -15,13 +15,11 @@
 #include <vector>
 
 #include "setting.h"
+#include "tuning.h"
 
 namespace cellwright {
 
 namespace {
-
-constexpr int kSpins = 4000;          // about 100 microseconds before a worker parks
-constexpr int kSpinsAtBarrier = 400;  // then give the core away between looks
 
 // What the workers and their callers share. Workers hold it alive.
 //

@@ -10,12 +10,11 @@
 #include <new>
 #include <utility>
 
+#include "tuning.h"
+
 namespace cellwright {
 
 namespace {
-
-constexpr size_t kKept = size_t(64) << 20;
-[[maybe_unused]] constexpr size_t kHuge = size_t(8) << 20;
 
 // The memory of the last call that gave any back; taken by the next that fits in it.
 std::mutex spare_lock;
@@ -27,10 +26,10 @@ size_t spare_size = 0;
 void expect_writes([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
 #if defined(__linux__)
     constexpr uintptr_t page = 4096;
-    if (bytes < kHuge) return;
+    if (bytes < kHugeBytes) return;
     const auto first = reinterpret_cast<uintptr_t>(data);
     const uintptr_t from = (first + page - 1) / page * page, to = (first + bytes) / page * page;
-    madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a wish
+    madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // advice: it may fail
 #endif
 }
 
@@ -52,7 +51,7 @@ void Workspace::allocate_own() {
 }
 
 Workspace::~Workspace() {
-    if (capacity_ <= kKept) {
+    if (capacity_ <= kKeptBytes) {
         const std::lock_guard lock(spare_lock);
         if (capacity_ > spare_size) {
             std::swap(memory_, spare);

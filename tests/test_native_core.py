@@ -9,10 +9,9 @@ import torch
 import cellwright as cw
 from cellwright.compiler.bindings import own_parameters
 from cellwright.compiler.plan import Plan
-from cellwright.compiler.program import Piece, View
+from cellwright.compiler.program import EVERY, Piece, View
 from cellwright.engine import native, schedule
 from cellwright.language import OPS, ArgumentError
-from native_cases import make_layer, make_leaves, run_engine
 
 core = pytest.importorskip("cellwright._core")
 
@@ -23,7 +22,7 @@ def make_plan(name="lstm", X=3, H=4, **options):
 
 
 def test_every_primitive_operation_has_its_opcode():
-    pointwise = set(core.opcodes()) - {
+    pointwise = set(core.Opcode.__members__) - {
         "load", "total", "store", "store_panel", "vector", "constant"
     }  # fmt: skip
     assert pointwise == {n for n, op in OPS.items() if op.primitive or op.kernel}
@@ -136,7 +135,7 @@ def broken(program, **stage):
             lambda s: {"code": (replace(s.code[0], op="softmax"), *s.code[1:])},
             "spans all units",
         ),
-        (lambda s: {"when": "after_chunk"}, "only a backward walk has chunks"),
+        (lambda s: {"when": "after_chunk"}, "only a backward scan has chunks"),
     ],
 )
 def test_a_program_that_is_none_is_refused(change, message):
@@ -145,7 +144,35 @@ def test_a_program_that_is_none_is_refused(change, message):
         broken(program, **change(program.stages[0])).compile()
 
 
-def lane_plan():
+def test_a_name_that_the_core_does_not_have_is_refused():
+    with pytest.raises(KeyError, match="never"):
+        broken(make_plan().training, when="never").compile()
+
+
+VIEW = {"array": 0, "previous": False, "slot": 0}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"array": 0, "previous": False}, {**VIEW, "row": 1}, {**VIEW, "slot": "first"}],
+    ids=["missing", "unknown", "type"],
+)
+def test_a_struct_takes_all_of_its_fields_and_no_other(fields):
+    core.View(**VIEW)
+    with pytest.raises(TypeError, match="array: int, previous: bool, slot: int"):
+        core.View(**fields)
+
+
+def test_a_struct_takes_its_fields_by_name_alone():
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        core.View(0, False, 0)
+
+
+def test_the_slot_of_every_child_is_the_cores():
+    assert core.EVERY_CHILD == EVERY
+
+
+def mask_plan():
     """h = tanh(W.h(h, x)) * m, where m is the same at every step."""
 
     @cw.cell(inputs={"m": 4})
@@ -156,10 +183,10 @@ def lane_plan():
     return Plan(graph, own_parameters(graph), constant=("m",))
 
 
-def test_a_lane_array_is_only_read():
-    program = lane_plan().inference
+def test_an_array_by_batch_row_is_only_read():
+    program = mask_plan().inference
     (stage,) = program.stages
-    assert program.arrays[1].rows == "lane"
+    assert program.arrays[1].rows == "batch"
     views = [View(1) if v == View(2) else v for v in stage.views]  # m for the new h
     with pytest.raises(ValueError, match="'m' is only read"):
         broken(program, views=tuple(views)).compile()
@@ -291,8 +318,8 @@ def test_an_empty_array_is_not_one_that_is_left_out():
         run(program, arrays, parameters)
 
 
-def test_a_lane_array_has_a_row_for_each_lane():
-    program = lane_plan().inference
+def test_an_array_by_batch_row_has_a_row_for_each():
+    program = mask_plan().inference
     arrays = [np.zeros((6, 3)), np.zeros((1, 4)), np.zeros((6, 4)), np.zeros((2, 4))]
     parameters = [np.zeros(n) for _, n in program.parameters]
     with pytest.raises(ValueError, match=r"\[m\] expected 2 rows; received 1"):
@@ -305,82 +332,12 @@ def test_a_lane_array_has_a_row_for_each_lane():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0, 3], [2, 2], 2), "levels must follow one another"),
-        (([0, 2], [2, 2], 1), "too few initial rows"),
-        (([0, 2], [2, 2], 2, [-1, -2, 0, 0]), "the predecessor of two"),
-        (([0, 2], [2, 2], 2, [-1, -1, 0, 1]), "the predecessor of two"),
-        (([0, 2], [2, 2], 2, [-1, -2, 0, 3]), "a row of an earlier level"),
-        (([0, 2], [2, 2], 2, [-1, -3, 0, 1]), "a row of an earlier level"),
+        ({"offsets": [0, 3]}, "levels must follow one another"),
+        ({"initial_rows": 1}, "too few initial rows"),
     ],
 )
 def test_a_schedule_that_is_none_is_refused(arguments, message):
     program, arrays, parameters = make_call(T=2)
+    order = {"offsets": [0, 2], "counts": [2, 2], "initial_rows": 2, **arguments}
     with pytest.raises(ValueError, match=message):
-        run(program, arrays, parameters, core.Schedule(*arguments))
-
-
-def test_a_schedule_needs_a_predecessor_for_each_row():
-    with pytest.raises(ValueError, match="a predecessor for each row"):
-        core.Schedule([0, 2], [2, 2], 2, [-1, -2])
-
-
-# -- gather ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_a_walk_whose_rows_follow_any_earlier_row(name, threads):
-    """Three sequences of 4, 2 and 3 steps in shuffled levels, as trees will be."""
-    H = 7
-    layer = make_layer(name, 5, H)
-    plan = Plan(layer.graphs[0], own_parameters(layer.graphs[0]), gather=True)
-    # level by level: (sequence, step); the second sequence begins a level late
-    levels = [[(0, 0), (2, 0)], [(1, 0), (0, 1), (2, 1)], [(2, 2), (0, 2)],
-              [(0, 3), (1, 1)]]  # fmt: skip
-    order = [row for level in levels for row in level]
-    place = {row: n for n, row in enumerate(order)}
-    previous = [place[s, t - 1] if t else -1 - s for s, t in order]
-    walk = schedule.gathered([len(level) for level in levels], previous, 3)
-    lengths = {0: 4, 1: 2, 2: 3}
-    leaves = {s: make_leaves(layer, n, 1) for s, n in lengths.items()}
-    states = [s.name for s in layer.graphs[0].states]
-    x = torch.stack([leaves[s]["x"][t, 0] for s, t in order]).detach()
-    rows, sizes = len(order), [H] * len(states)
-    initial = [torch.cat([leaves[s][n] for s in range(3)]).detach() for n in states]
-    sequences = [torch.zeros(rows, H, dtype=torch.float64) for _ in states]
-    saved = [torch.zeros(rows, n, dtype=torch.float64) for n in plan.saved_sizes()]
-    parameters = layer.cells[0].in_order(plan.binding.parameters)
-    parameters = [p.detach().reshape(-1) for p in parameters]
-    interleaved = [t for pair in zip(sequences, initial, strict=True) for t in pair]
-    arrays = [x, *interleaved, *saved]
-    core.run(plan.training.compile(), walk, 8, arrays, parameters, (), threads, "")
-
-    expected = {s: run_engine(layer, leaves[s], "reference") for s in range(3)}
-    for n, (s, t) in enumerate(order):
-        torch.testing.assert_close(sequences[0][n], expected[s][0][t, 0].detach())
-
-    cotangent = torch.randn(rows, H, dtype=torch.float64)
-    carried = [torch.zeros(rows, n, dtype=torch.float64) for n in sizes]
-    first = [torch.zeros(3, n, dtype=torch.float64) for n in sizes]
-    grad_x = torch.zeros_like(x)
-    gradients = [torch.full_like(p, 7.0) for p in parameters]  # they are written
-    pairs = [t for pair in zip(carried, first, strict=True) for t in pair]
-    core.run(
-        plan.backward(("x",)).compile(), walk, 8,
-        [*arrays, cotangent, *pairs, grad_x], parameters, gradients, threads, "",
-    )  # fmt: skip
-    loss = sum(
-        (expected[s][0][t, 0] * cotangent[n]).sum() for n, (s, t) in enumerate(order)
-    )
-    weights = layer.cells[0].in_order(plan.binding.parameters)
-    by_autograd = torch.autograd.grad(loss, weights, retain_graph=True)
-    for found, right in zip(gradients, by_autograd, strict=True):
-        torch.testing.assert_close(found, right.reshape(-1))
-    for s in range(3):
-        right_x, *right = torch.autograd.grad(
-            loss, [leaves[s]["x"], *(leaves[s][n] for n in states)], retain_graph=True
-        )
-        mine = torch.stack([grad_x[place[s, t]] for t in range(lengths[s])])
-        torch.testing.assert_close(mine, right_x[:, 0])
-        for found, expected_first in zip(first, right, strict=True):
-            torch.testing.assert_close(found[s], expected_first[0])
+        run(program, arrays, parameters, core.Schedule(**order))

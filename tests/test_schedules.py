@@ -498,30 +498,30 @@ def test_native_walks_the_rows_that_live_and_no_other(monkeypatch):
 
 @needs_core
 @pytest.mark.parametrize("arguments", [
-    {"lanes": [0, 0], "width": 2, "rows": 4},
-    {"lanes": [0, 2], "width": 2, "rows": 4},
-    {"lanes": [0, 1], "width": 2, "rows": 5},
-    {"lanes": [0], "width": 2, "rows": 4},
-    {"starts": torch.tensor([[0, 2, 0, 0]])},
-    {"starts": torch.tensor([[2, 0, 0, 0]])},
-    {"starts": torch.tensor([[0, 0, 9, 0]])},
-    {"starts": torch.tensor([[0, 0, 0, 9]])},
-    {"starts": torch.tensor([[0, 0, 0, 1]])},
-    {"starts": torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]])},
-    {"starts": torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]])},
+    {"batch_rows": [0, 0], "width": 2, "rows": 4},
+    {"batch_rows": [0, 2], "width": 2, "rows": 4},
+    {"batch_rows": [0, 1], "width": 2, "rows": 5},
+    {"batch_rows": [0], "width": 2, "rows": 4},
+    {"resets": torch.tensor([[0, 2, 0, 0]])},
+    {"resets": torch.tensor([[2, 0, 0, 0]])},
+    {"resets": torch.tensor([[0, 0, 9, 0]])},
+    {"resets": torch.tensor([[0, 0, 0, 9]])},
+    {"resets": torch.tensor([[0, 0, 0, 1]])},
+    {"resets": torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]])},
+    {"resets": torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]])},
 ])  # fmt: skip
 def test_the_core_refuses_a_schedule_that_is_none(arguments):
     layer = make("rnn", "native")
-    cell = layer.direction(0).bound.programs
+    programs = layer.direction(0).bound.programs
     from cellwright import _core as core
 
-    order = core.Schedule([0, 2], [2, 2], 2, **arguments)
+    order = core.Schedule(offsets=[0, 2], counts=[2, 2], initial_rows=2, **arguments)
     walk = schedule.Schedule(4, 2, (0, 2), (2, 2), slice(0, 2), slice(0, 2))
     object.__setattr__(walk, "core", order)
-    parameters = layer.cells[0].in_order(cell.binding.parameters)
+    parameters = layer.cells[0].in_order(programs.binding.parameters)
     x, h = torch.zeros(2, 2, X).double(), torch.zeros(2, H).double()
     with pytest.raises(ValueError, match=r"\[schedule\]"):
-        SequenceScan(cell, walk).forward([x, h, *parameters], False)
+        SequenceScan(programs, walk).forward([x, h, *parameters], False)
 
 
 # -- learned initial states ----------------------------------------------------

@@ -309,7 +309,13 @@ def test_the_core_refuses_places_that_are_none(places):
         from cellwright import _core as core
 
         order = core.Schedule(
-            [0, 2], [2, 2], 2, lanes=[0, 1], width=2, rows=4, places=places
+            offsets=[0, 2],
+            counts=[2, 2],
+            initial_rows=2,
+            batch_rows=[0, 1],
+            width=2,
+            rows=4,
+            places=places,
         )
         known = schedule.Schedule(4, 2, (0, 2), (2, 2), slice(0, 2), slice(0, 2))
         object.__setattr__(known, "core", order)

@@ -5,11 +5,13 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <numeric>
+
 #include "../isa.h"
+#include "../scan.h"
 #include "../setting.h"
 #include "../stepper.h"
 #include "../threads.h"
-#include "../walk.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -17,76 +19,91 @@ using namespace cellwright;
 
 namespace {
 
-// -- programs arrive as nested tuples, in the order of the structs of program.h
+// -- programs: each struct of program.h is a class of the same name, its fields keywords
 
-template <class T> T get(const nb::handle& tuple, size_t i) {
-    return nb::cast<T>(tuple[i]);
-}
+template <class T, class Member> struct Field {
+    const char* name;
+    Member T::*member;
+};
+template <class T, class Member> Field(const char*, Member T::*) -> Field<T, Member>;
 
-template <class T> std::vector<T> many(const nb::handle& items, T (*one)(const nb::handle&)) {
-    std::vector<T> out;
-    for (nb::handle item : items) out.push_back(one(item));
-    return out;
-}
-
-Array read_array(const nb::handle& t) {
-    return {get<std::string>(t, 0), Rows(get<int>(t, 1)), get<int64_t>(t, 2), get<int>(t, 3),
-            get<int>(t, 4),         get<int>(t, 5),       get<bool>(t, 6),
-            Axis(get<int>(t, 7))};
-}
-View read_view(const nb::handle& t) {
-    return {get<int>(t, 0), Access(get<int>(t, 1)), get<int>(t, 2)};
-}
-Piece read_piece(const nb::handle& t) {
-    return {get<int>(t, 0), get<int64_t>(t, 1), get<int64_t>(t, 2)};
-}
-Accumulator read_accumulator(const nb::handle& t) { return {get<int>(t, 0), get<int>(t, 1)}; }
-Instruction read_instruction(const nb::handle& t) {
-    return {Opcode(get<int>(t, 0)), get<int>(t, 1), get<int>(t, 2),
-            get<int>(t, 3),         get<int>(t, 4), get<double>(t, 5)};
-}
-Term read_term(const nb::handle& t) {
-    return {get<int>(t, 0),
-            get<int64_t>(t, 1),
-            get<int>(t, 2),
-            get<bool>(t, 3),
-            get<int>(t, 4),
-            get<std::vector<int32_t>>(t, 5),
-            many(t[6], read_piece)};
-}
-Stage read_stage(const nb::handle& t) {
-    return {When(get<int>(t, 0)),
-            Axis(get<int>(t, 1)),
-            get<bool>(t, 2),
-            get<int64_t>(t, 3),
-            get<int>(t, 4),
-            get<int>(t, 5),
-            many(t[6], read_view),
-            many(t[7], read_piece),
-            many(t[8], read_accumulator),
-            many(t[9], read_term),
-            many(t[10], read_instruction),
-            many(t[11], read_instruction)};
-}
-Gradient read_gradient(const nb::handle& t) {
-    return {get<int>(t, 0), get<int>(t, 1), read_view(t[2]), get<int64_t>(t, 3),
-            get<int>(t, 4), many(t[5], read_piece)};
-}
-Reduction read_reduction(const nb::handle& t) {
-    return {get<int>(t, 0), get<int>(t, 1), read_piece(t[2])};
+// A constructor that takes every field by name, and no other; what can check itself does.
+template <class T, class... Members>
+void bind_struct(nb::module_& m, const char* name, Field<T, Members>... fields) {
+    nb::class_<T>(m, name).def(
+        "__init__",
+        [fields...](T* self, Members... values) {
+            T made{};
+            ((made.*fields.member = std::move(values)), ...);
+            if constexpr (requires { made.validate(); }) made.validate();
+            new (self) T(std::move(made));
+        },
+        nb::kw_only(), nb::arg(fields.name)...);
 }
 
-void init_program(Program* self, bool backward, bool tree, nb::handle arrays,
-                  std::vector<int64_t> parameters, nb::handle stages, nb::handle gradients,
-                  nb::handle reductions) {
-    new (self) Program{backward,
-                       tree,
-                       many(arrays, read_array),
-                       std::move(parameters),
-                       many(stages, read_stage),
-                       many(gradients, read_gradient),
-                       many(reductions, read_reduction)};
-    self->validate();
+void bind_program(nb::module_& m) {
+    nb::enum_<Opcode>(m, "Opcode")
+#define OPCODE(name, reads, kind) .value(#name, Opcode::name##_)
+#include "../opcodes.def"
+#undef OPCODE
+        ;
+    nb::enum_<Rows>(m, "Rows")
+        .value("sequence", Rows::sequence)
+        .value("rolling", Rows::rolling)
+        .value("initial", Rows::initial)
+        .value("chunk", Rows::chunk)
+        .value("panel", Rows::panel)
+        .value("batch", Rows::batch)
+        .value("input", Rows::input);
+    nb::enum_<Axis>(m, "Axis").value("node", Axis::node).value("child", Axis::child);
+    nb::enum_<When>(m, "When")
+        .value("level", When::level)
+        .value("before_chunk", When::before_chunk)
+        .value("after_chunk", When::after_chunk);
+    m.attr("EVERY_CHILD") = kEveryChild;
+    bind_struct(m, "Array", Field{"name", &Array::name}, Field{"rows", &Array::rows},
+                Field{"columns", &Array::columns}, Field{"depth", &Array::depth},
+                Field{"initial", &Array::initial}, Field{"stage", &Array::stage},
+                Field{"scratch", &Array::scratch}, Field{"axis", &Array::axis});
+    bind_struct(m, "View", Field{"array", &View::array}, Field{"previous", &View::previous},
+                Field{"slot", &View::slot});
+    bind_struct(m, "Piece", Field{"parameter", &Piece::parameter},
+                Field{"offset", &Piece::offset}, Field{"stride", &Piece::stride});
+    bind_struct(m, "Term", Field{"view", &Term::view}, Field{"width", &Term::width},
+                Field{"heads", &Term::heads}, Field{"columns", &Term::columns},
+                Field{"pieces", &Term::pieces}, Field{"transposed", &Term::transposed},
+                Field{"first", &Term::first});
+    bind_struct(m, "Accumulator", Field{"tile", &Accumulator::tile},
+                Field{"start", &Accumulator::start});
+    nb::class_<Instruction>(m, "Instruction")
+        .def(
+            "__init__",
+            [](Instruction* self, Opcode op, int32_t dst, std::vector<int32_t> args,
+               double immediate) {
+                if (args.size() > 3)
+                    throw std::invalid_argument(
+                        "[program] an instruction has three arguments at most");
+                args.resize(3);
+                new (self) Instruction{op, dst, args[0], args[1], args[2], immediate};
+            },
+            nb::kw_only(), "op"_a, "dst"_a, "args"_a, "immediate"_a);
+    bind_struct(m, "Stage", Field{"units", &Stage::units}, Field{"tiles", &Stage::tiles},
+                Field{"row_registers", &Stage::row_registers}, Field{"views", &Stage::views},
+                Field{"vectors", &Stage::vectors}, Field{"accumulators", &Stage::accumulators},
+                Field{"terms", &Stage::terms}, Field{"prologue", &Stage::prologue},
+                Field{"code", &Stage::code}, Field{"whole", &Stage::whole},
+                Field{"when", &Stage::when}, Field{"axis", &Stage::axis});
+    bind_struct(m, "Gradient", Field{"panel", &Gradient::panel},
+                Field{"first", &Gradient::first}, Field{"source", &Gradient::source},
+                Field{"width", &Gradient::width}, Field{"heads", &Gradient::heads},
+                Field{"pieces", &Gradient::pieces});
+    bind_struct(m, "Reduction", Field{"panel", &Reduction::panel},
+                Field{"column", &Reduction::column}, Field{"piece", &Reduction::piece});
+    bind_struct(m, "Program", Field{"backward", &Program::backward},
+                Field{"tree", &Program::tree}, Field{"arrays", &Program::arrays},
+                Field{"parameters", &Program::parameters}, Field{"stages", &Program::stages},
+                Field{"gradients", &Program::gradients},
+                Field{"reductions", &Program::reductions});
 }
 
 // -- schedules are kept by the caller and used in many calls
@@ -99,75 +116,69 @@ struct OwnedTrees {
     int64_t inputs, slots;
 
     Trees view() const {
-        return {place.data(),
-                input.data(),
-                inputs,
-                slots,
-                children.data(),
-                first_child.empty() ? nullptr : first_child.data(),
-                child.data(),
-                parent.data(),
-                int64_t(child.size())};
+        return {.place = place.data(),
+                .input = input.data(),
+                .inputs = inputs,
+                .slots = slots,
+                .children = children.data(),
+                .first_child = first_child.empty() ? nullptr : first_child.data(),
+                .child = child.data(),
+                .parent = parent.data(),
+                .child_count = int64_t(child.size())};
     }
 };
 
 struct OwnedSchedule {
-    std::vector<int64_t> offsets, counts, lanes, places;
-    std::vector<Start> starts;
-    std::optional<std::vector<int64_t>> previous;
+    std::vector<int64_t> offsets, counts, batch_rows, places;
+    std::vector<Reset> resets;
     int64_t rows, initial_rows, width, gradient_rows;
     std::optional<OwnedTrees> trees = {};
 
     // `of` is where its trees are described, if it has any.
     Schedule view(Trees& of) const {
         if (trees) of = trees->view();
-        return {int64_t(offsets.size()),
-                offsets.data(),
-                counts.data(),
-                rows,
-                initial_rows,
-                previous ? previous->data() : nullptr,
-                lanes.data(),
-                int64_t(lanes.size()),
-                width,
-                places.empty() ? nullptr : places.data(),
-                starts.data(),
-                int64_t(starts.size()),
-                gradient_rows,
-                trees ? &of : nullptr};
+        return {.levels = int64_t(offsets.size()),
+                .offsets = offsets.data(),
+                .counts = counts.data(),
+                .rows = rows,
+                .initial_rows = initial_rows,
+                .batch_rows = batch_rows.data(),
+                .batch_row_count = int64_t(batch_rows.size()),
+                .width = width,
+                .places = places.empty() ? nullptr : places.data(),
+                .resets = resets.data(),
+                .reset_count = int64_t(resets.size()),
+                .gradient_rows = gradient_rows,
+                .trees = trees ? &of : nullptr};
     }
 };
 
-using Starts = nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
+using Resets = nb::ndarray<const int64_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
 
 void init_schedule(OwnedSchedule* self, std::vector<int64_t> offsets,
                    std::vector<int64_t> counts, int64_t initial_rows,
-                   std::optional<std::vector<int64_t>> previous, std::vector<int64_t> lanes,
-                   int64_t width, int64_t rows, std::optional<Starts> starts,
-                   int64_t gradient_rows, std::vector<int64_t> places) {
+                   std::vector<int64_t> batch_rows, std::vector<int64_t> places,
+                   int64_t width, int64_t rows, std::optional<Resets> resets,
+                   int64_t gradient_rows) {
     if (offsets.size() != counts.size())
         throw std::invalid_argument("[schedule] offsets and counts differ in length");
-    int64_t walked = 0;
-    for (int64_t n : counts) walked += n;
-    if (previous && int64_t(previous->size()) != walked)
-        throw std::invalid_argument("[schedule] expected a predecessor for each row");
-    if (!places.empty() && places.size() != lanes.size())
-        throw std::invalid_argument("[schedule] expected a place for each lane");
-    std::vector<Start> list;
-    for (size_t i = 0; starts && i < starts->shape(0); ++i) {
-        const int64_t* s = starts->data() + 4 * i;
-        list.push_back({s[0], s[1], s[2], s[3]});
+    if (!places.empty() && places.size() != batch_rows.size())
+        throw std::invalid_argument("[schedule] expected a place for each row of the batch");
+    std::vector<Reset> list;
+    for (size_t i = 0; resets && i < resets->shape(0); ++i) {
+        const int64_t* r = resets->data() + 4 * i;
+        list.push_back({r[0], r[1], r[2], r[3]});
     }
-    new (self) OwnedSchedule{std::move(offsets),
-                             std::move(counts),
-                             std::move(lanes),
-                             std::move(places),
-                             std::move(list),
-                             std::move(previous),
-                             width > 0 ? rows : walked,
-                             initial_rows,
-                             width,
-                             gradient_rows};
+    if (width == 0) rows = std::accumulate(counts.begin(), counts.end(), int64_t(0));
+    new (self) OwnedSchedule{.offsets = std::move(offsets),
+                             .counts = std::move(counts),
+                             .batch_rows = std::move(batch_rows),
+                             .places = std::move(places),
+                             .resets = std::move(list),
+                             .rows = rows,
+                             .initial_rows = initial_rows,
+                             .width = width,
+                             .gradient_rows = gradient_rows};
 }
 
 std::vector<int64_t> copied(const Indices& a) { return {a.data(), a.data() + a.shape(0)}; }
@@ -189,15 +200,19 @@ OwnedSchedule make_trees(const Indices& counts, const Indices& place, const Indi
         (slots > 0 && children.shape(1) != rows) ||
         (summed && first_child.shape(0) != rows + 1) || child.shape(0) != parent.shape(0))
         throw std::invalid_argument("[trees] expected an index for each row");
-    s.trees = OwnedTrees{copied(place),
-                         copied(input),
-                         {children.data(), children.data() + slots * rows},
-                         copied(first_child),
-                         copied(child),
-                         copied(parent),
-                         inputs,
-                         int64_t(slots)};
+    s.trees = OwnedTrees{.place = copied(place),
+                         .input = copied(input),
+                         .children = {children.data(), children.data() + slots * rows},
+                         .first_child = copied(first_child),
+                         .child = copied(child),
+                         .parent = copied(parent),
+                         .inputs = inputs,
+                         .slots = int64_t(slots)};
     return s;
+}
+
+template <class T> T get(const nb::handle& tuple, size_t i) {
+    return nb::cast<T>(tuple[i]);
 }
 
 // -- a buffer is any DLPack array of two dimensions, or, without its cost, the tuple
@@ -314,16 +329,14 @@ NB_MODULE(_core, m) {
     nb::register_exception_translator(raise_setting_error);
     nb::set_leak_warnings(false);  // Python's caches of schedules live to the end
     m.doc() = "The native core: runs programs (see core/program.h) over schedules.";
-    nb::class_<Program>(m, "Program")
-        .def("__init__", &init_program, "backward"_a, "tree"_a, "arrays"_a, "parameters"_a,
-             "stages"_a, "gradients"_a, "reductions"_a);
+    bind_program(m);
     nb::class_<OwnedSchedule>(m, "Schedule")
-        .def("__init__", &init_schedule, "offsets"_a, "counts"_a, "initial_rows"_a,
-             "previous"_a.none() = nb::none(), "lanes"_a = std::vector<int64_t>(),
-             "width"_a = 0, "rows"_a = 0, "starts"_a.none() = nb::none(),
-             "gradient_rows"_a = 0, "places"_a = std::vector<int64_t>())
-        .def_static("trees", &make_trees, "counts"_a, "place"_a, "input"_a, "inputs"_a,
-                    "children"_a, "first_child"_a, "child"_a, "parent"_a);
+        .def("__init__", &init_schedule, nb::kw_only(), "offsets"_a, "counts"_a,
+             "initial_rows"_a, "batch_rows"_a = std::vector<int64_t>(),
+             "places"_a = std::vector<int64_t>(), "width"_a = 0, "rows"_a = 0,
+             "resets"_a.none() = nb::none(), "gradient_rows"_a = 0)
+        .def_static("trees", &make_trees, nb::kw_only(), "counts"_a, "place"_a, "input"_a,
+                    "inputs"_a, "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
           "parameters"_a, "gradients"_a, "threads"_a, "isa"_a,
           "finals"_a = nb::tuple());
@@ -342,13 +355,6 @@ NB_MODULE(_core, m) {
         },
         "parallel"_a, "thread_number"_a, "team_size"_a, "in_parallel"_a,
         "Jobs run on the threads of this OpenMP runtime, given by its functions' addresses.");
-    m.def("opcodes", [] {
-        return std::vector<std::string>{
-#define OPCODE(name, reads, kind) #name,
-#include "../opcodes.def"
-#undef OPCODE
-        };
-    });
     m.def("isas", [] {
         std::vector<std::string> names;
         for (const KernelSet* set : available_isas()) names.push_back(set->isa);

@@ -4,13 +4,11 @@
 #pragma once
 
 #include "../kernels.h"
+#include "../tuning.h"
 #include "vec.h"
 
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
-
-constexpr int64_t kDepth = 128;      // k-block: 128 rows of 4 vectors are 32 KiB
-constexpr int64_t kOuterRows = 128;  // rows of gate gradients that stay in L1
 
 // Vectors side by side where there are many rows, and the rows of the micro-kernel by
 // vectors: as many accumulators as the registers allow.

@@ -9,7 +9,7 @@ namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
 template <class T> constexpr Kernels<T> kernels() {
-    return {{kLanes<T>, kVectors, 8, 72},
+    return {{kLanes<T>, kVectors, kVectorsOfFewRows, kTileRows},
             product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>};
 }
 

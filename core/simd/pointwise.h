@@ -139,7 +139,7 @@ template <class T> static T sum_of(const T* v, int64_t n) {
 }
 
 // The reductions. Each works on one block of a row; the caller's result may be its
-// argument. What a reduction gives for a whole block stands in each of its lanes.
+// argument. What a reduction gives for a whole block stands in each of its elements.
 template <class T> static void reduce_sum(T* d, const T* a, int64_t n, double) {
     const T s = sum_of(a, n);
     for (int64_t i = 0; i < n; ++i) d[i] = s;

@@ -40,7 +40,7 @@ std::vector<T> apply(const Kernels<T>& kernels, Opcode op, const std::vector<T>&
     tile.rows = 1;
     tile.width = width;
     tile.units = int64_t(values.size());
-    const FlushSubnormals flush;  // as a walk does
+    const FlushSubnormals flush;  // as a scan does
     kernels.pointwise(tile);
     return {registers.data() + width, registers.data() + width + values.size()};
 }

@@ -1,42 +1,67 @@
 """The compiled core (core/bind/module.cpp)."""
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any
 
+# -- core/program.h: each class of compiler/program.py has its struct here
+
+class Opcode(Enum): ...
+class Rows(Enum): ...
+class Axis(Enum): ...
+class When(Enum): ...
+
+EVERY_CHILD: int
+
+class _Struct:
+    def __init__(self, **fields: Any) -> None: ...
+
+class Array(_Struct): ...
+class View(_Struct): ...
+class Piece(_Struct): ...
+class Term(_Struct): ...
+class Accumulator(_Struct): ...
+class Instruction(_Struct): ...
+class Stage(_Struct): ...
+class Gradient(_Struct): ...
+class Reduction(_Struct): ...
+
 class Program:
-    """A program that the core has checked: see core/program.h."""
+    """A program that the core has checked."""
 
     def __init__(
         self,
+        *,
         backward: bool,
         tree: bool,
-        arrays: Iterable[Any],
+        arrays: Sequence[Array],
         parameters: Sequence[int],
-        stages: Iterable[Any],
-        gradients: Iterable[Any],
-        reductions: Iterable[Any],
+        stages: Sequence[Stage],
+        gradients: Sequence[Gradient],
+        reductions: Sequence[Reduction],
     ) -> None: ...
 
 class Schedule:
-    """The order of a walk: see core/walk.h."""
+    """The order in which rows are scanned: see core/schedule.h."""
 
     def __init__(
         self,
+        *,
         offsets: Sequence[int],
         counts: Sequence[int],
         initial_rows: int,
-        previous: Sequence[int] | None = None,
-        lanes: Sequence[int] = (),
+        batch_rows: Sequence[int] = (),
+        places: Sequence[int] = (),
         width: int = 0,
         rows: int = 0,
-        starts: Any = None,
+        resets: Any = None,
         gradient_rows: int = 0,
-        places: Sequence[int] = (),
     ) -> None:
-        """`starts` is an (n, 4) int64 array: level, row, initial row, gradient row."""
+        """`resets` is an (n, 4) int64 array: level, row, initial row, gradient row."""
 
     @staticmethod
     def trees(
+        *,
         counts: Any,
         place: Any,
         input: Any,
@@ -46,7 +71,7 @@ class Schedule:
         child: Any,
         parent: Any,
     ) -> Schedule:
-        """Of int64 arrays, as `Trees` in core/walk.h; `children` (slots, rows)."""
+        """Of int64 arrays, as `Trees` in core/schedule.h; `children` (slots, rows)."""
 
 def run(
     program: Program,
@@ -60,7 +85,7 @@ def run(
     finals: Iterable[tuple[int, int, int, int]] = (),
 ) -> None:
     """A buffer is a DLPack matrix, (address, rows, columns, stride) or, of rows without
-    gaps, (address, elements). `None` leaves an array to the core: see core/walk.h.
+    gaps, (address, elements). `None` leaves an array to the core: see core/call.h.
 
     `finals`: (array, first row, address, elements) of rows to copy when it has ended.
     """
@@ -80,9 +105,6 @@ def use_openmp(
     parallel: int, thread_number: int, team_size: int, in_parallel: int
 ) -> None:
     """Jobs run on the threads of this OpenMP runtime, given by its functions."""
-
-def opcodes() -> list[str]:
-    """Every opcode, by number."""
 
 def isas() -> list[str]:
     """The instruction sets that this machine runs, the best last."""

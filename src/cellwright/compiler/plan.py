@@ -34,7 +34,6 @@ class Plan:
     Attributes:
         graph: the cell, with concrete sizes.
         binding: where its weights are.
-        gather: predecessors come from a schedule; else level follows level.
         recompute: training saves nothing beside the states.
         constant: inputs that have one row for each row of the widest level, and no
             gradient.
@@ -46,7 +45,6 @@ class Plan:
 
     graph: Graph
     binding: Binding
-    gather: bool = False
     recompute: bool = False
     constant: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
@@ -174,7 +172,7 @@ class _Inputs:
         for source in graph.inputs:
             rows = "input" if graph.children else "sequence"
             once = (*plan.constant, *plan.static)
-            rows = "lane" if source.name in once else rows
+            rows = "batch" if source.name in once else rows
             sources[source.name] = View(add(source.name, rows, int(source.size)))
         self.states: dict[str, int] = {}
         for number, state in enumerate(graph.states):
@@ -183,7 +181,7 @@ class _Inputs:
                 continue
             # Without a backward, a state but the output needs its last two levels only.
             output = number == 0 and graph.output_is_state
-            kept = sequences or output or plan.gather
+            kept = sequences or output
             initial = len(arrays) + 1
             self.states[state.name] = add(
                 state.name, "sequence" if kept else "rolling", int(state.size),
@@ -294,9 +292,8 @@ class _Backward:
                 array = self._add_array(name, "sequence", size)
                 self.carried[state.name] = View(array)
                 continue
-            rows = "sequence" if self.plan.gather else "rolling"
             initial = len(step.arrays) + 1
-            array = self._add_array(name, rows, size, initial=initial)
+            array = self._add_array(name, "rolling", size, initial=initial)
             self._add_array(f"{name}.initial", "initial", size)
             self.carried[state.name] = View(array, previous=True)
         rows = "input" if graph.children else "sequence"

@@ -1,8 +1,8 @@
 """Programs as data: what the native core runs, and a person can read.
 
-The classes mirror the structs of `core/program.h`, which says what each field means.
-`Program.compile` hands one to the core, which checks every index and size;
-`disassemble` prints it.
+Each class mirrors the struct of the same name in `core/program.h`, which says what the
+fields mean. `Program.compile` hands a program to the core, field by field and by name;
+the core checks every index and size. `disassemble` prints it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-WHEN = ("level", "before_chunk", "after_chunk")
-ROWS = ("sequence", "rolling", "initial", "chunk", "panel", "lane", "input")
 AXES = ("node", "child")  # what has a row: a step or node; each child of a node
 EVERY = -1  # the slot of a view that has a row for each child
+
+# Fields that name a value of one of the core's enumerations.
+ENUMERATIONS = {"rows": "Rows", "axis": "Axis", "when": "When", "op": "Opcode"}
+PLAIN = {int, float, bool, str}  # fields that the core takes as they are
 
 
 @dataclass(frozen=True)
 class Array:
-    """Memory with one row for each row of the walk, of a level, or of a chunk."""
+    """Memory with one row for each row of the scan, of a level, or of a chunk."""
 
     name: str
     rows: str
@@ -62,6 +64,14 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Accumulator:
+    """A tile that products are added to, and the row register that it starts from."""
+
+    tile: int
+    start: int
+
+
+@dataclass(frozen=True)
 class Instruction:
     """`op` is a name of `core/opcodes.def`; `args` are registers or indices."""
 
@@ -80,7 +90,7 @@ class Stage:
     row_registers: int
     views: tuple[View, ...]
     vectors: tuple[Piece, ...]
-    accumulators: tuple[tuple[int, int], ...]
+    accumulators: tuple[Accumulator, ...]
     terms: tuple[Term, ...]
     prologue: tuple[Instruction, ...]
     code: tuple[Instruction, ...]
@@ -112,7 +122,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Program:
-    """One step of a walk."""
+    """What is done at every level of a scan."""
 
     name: str
     backward: bool
@@ -150,65 +160,38 @@ class Program:
 
         Raises:
             ValueError: it is not a program; the message names stage and fact.
+            KeyError: a name is not one of the core's enumeration.
         """
         from .. import _core
 
-        opcodes = {name: number for number, name in enumerate(_core.opcodes())}
         return _core.Program(
-            self.backward,
-            self.tree,
-            [
-                (a.name, ROWS.index(a.rows), a.columns, a.depth, a.initial, a.stage,
-                 a.scratch, AXES.index(a.axis))
-                for a in self.arrays
-            ],
-            [count for _, count in self.parameters],
-            [_stage(s, opcodes) for s in self.stages],
-            [
-                (g.panel, g.first, _view(g.source), g.width, g.heads,
-                 [_piece(p) for p in g.pieces])
-                for g in self.gradients
-            ],
-            [(r.panel, r.column, _piece(r.piece)) for r in self.reductions],
-        )  # fmt: skip
+            backward=self.backward,
+            tree=self.tree,
+            arrays=_native(_core, self.arrays),
+            parameters=[count for _, count in self.parameters],
+            stages=_native(_core, self.stages),
+            gradients=_native(_core, self.gradients),
+            reductions=_native(_core, self.reductions),
+        )
 
     def disassemble(self) -> str:
         """The program as text, a stage at a time."""
         return "\n".join(_Listing(self).lines())
 
 
-def _view(view: View) -> tuple[int, int, int]:
-    return view.array, int(view.previous), view.slot
-
-
-def _piece(piece: Piece) -> tuple[int, int, int]:
-    return piece.parameter, piece.offset, piece.stride
-
-
-def _instruction(i: Instruction, opcodes: dict[str, int]) -> tuple[Any, ...]:
-    a, b, c = (*i.args, 0, 0, 0)[:3]
-    return opcodes[i.op], i.dst, a, b, c, float(i.immediate)
-
-
-def _stage(s: Stage, opcodes: dict[str, int]) -> tuple[Any, ...]:
-    return (
-        WHEN.index(s.when),
-        AXES.index(s.axis),
-        s.whole,
-        s.units,
-        s.tiles,
-        s.row_registers,
-        [_view(v) for v in s.views],
-        [_piece(p) for p in s.vectors],
-        list(s.accumulators),
-        [
-            (t.view, t.width, t.heads, t.transposed, t.first, list(t.columns),
-             [_piece(p) for p in t.pieces])
-            for t in s.terms
-        ],
-        [_instruction(i, opcodes) for i in s.prologue],
-        [_instruction(i, opcodes) for i in s.code],
-    )  # fmt: skip
+def _native(core: Any, value: Any) -> Any:
+    """A value as the core has it: of a class above, its struct of the same name."""
+    if isinstance(value, tuple):
+        return [_native(core, item) for item in value]
+    if type(value) in PLAIN:
+        return value
+    fields = {
+        name: getattr(core, ENUMERATIONS[name])[field]
+        if name in ENUMERATIONS
+        else _native(core, field)
+        for name, field in vars(value).items()
+    }
+    return getattr(core, type(value).__name__)(**fields)
 
 
 class _Listing:
@@ -219,9 +202,8 @@ class _Listing:
 
     def lines(self) -> list[str]:
         p = self.program
-        lines = [f"{p.name}: {'last' if p.backward else 'first'} level to "
-                 f"{'first' if p.backward else 'last'}, "
-                 f"{p.multiply_adds:,} multiply-adds a row"]  # fmt: skip
+        order = "last level to first" if p.backward else "first level to last"
+        lines = [f"{p.name}: {order}, {p.multiply_adds:,} multiply-adds a row"]
         for number, stage in enumerate(p.stages):
             lines += ["", self._heading(number, stage), *self._stage(stage)]
         if p.gradients or p.reductions:
@@ -246,8 +228,8 @@ class _Listing:
 
     def _stage(self, s: Stage) -> list[str]:
         lines = [self._line(s, i) for i in s.prologue]
-        for tile, start in s.accumulators:
-            lines.append(f"r{tile} = {self._register(s, start)}")
+        for a in s.accumulators:
+            lines.append(f"r{a.tile} = {self._register(s, a.start)}")
         for t in s.terms:
             weights = ", ".join(self._parameter(p) for p in t.pieces)
             view = s.views[t.view]

@@ -13,7 +13,16 @@ from dataclasses import dataclass, field, replace
 from ..language import OPS, Node
 from ..language.expand import definition
 from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED, per_child
-from .program import EVERY, Array, Instruction, Piece, Stage, Term, View
+from .program import (
+    EVERY,
+    Accumulator,
+    Array,
+    Instruction,
+    Piece,
+    Stage,
+    Term,
+    View,
+)
 
 PUT = "put"  # a node that stores its first argument in an array; `View` in its attrs
 PANEL = "panel"  # a node that stores a gate's gradient in its stage's panel
@@ -641,7 +650,7 @@ class _Writer:
             row_registers=len(self.rows),
             views=tuple(self.views),
             vectors=tuple(self.vectors),
-            accumulators=tuple((t, tiles + r) for t, r in self.accumulators),
+            accumulators=tuple(Accumulator(t, tiles + r) for t, r in self.accumulators),
             terms=tuple(self.terms),
             prologue=tuple(
                 replace(i, dst=tiles + i.dst, args=settle(i.args))

@@ -76,16 +76,15 @@ class Schedule:
         from .. import _core
 
         return _core.Schedule(
-            self.offsets,
-            self.counts,
-            self.batch + (self.resets is not None),
-            None,
-            () if self.batch_rows is None else self.batch_rows.tolist(),
-            0 if self.batch_rows is None else self.batch,
-            self.rows,
-            self.resets,
-            self.gradient_rows,
-            () if self.places is None else self.places.tolist(),
+            offsets=self.offsets,
+            counts=self.counts,
+            initial_rows=self.batch + (self.resets is not None),
+            batch_rows=() if self.batch_rows is None else self.batch_rows.tolist(),
+            places=() if self.places is None else self.places.tolist(),
+            width=0 if self.batch_rows is None else self.batch,
+            rows=self.rows,
+            resets=self.resets,
+            gradient_rows=self.gradient_rows,
         )
 
 

@@ -71,14 +71,14 @@ class TreeSchedule:
         parents = np.repeat(np.arange(len(self.nodes)), np.diff(self.first_edge))
         summed = len(self.children) == 0
         return _core.Schedule.trees(
-            self.counts,
-            self.nodes,
-            self.inputs,
-            self.input_rows,
-            self.children,
-            self.first_edge if summed else self.edges,
-            self.edges,
-            parents,
+            counts=self.counts,
+            place=self.nodes,
+            input=self.inputs,
+            inputs=self.input_rows,
+            children=self.children,
+            first_child=self.first_edge if summed else self.edges,
+            child=self.edges,
+            parent=parents,
         )
 
     def levels(self) -> Iterator[tuple[int, int]]:

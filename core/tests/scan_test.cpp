@@ -1,11 +1,11 @@
-// A whole walk, written out by hand: h = tanh(W [h, x] + b), forward and backward.
+// A whole scan, written out by hand: h = tanh(W [h, x] + b), forward and backward.
 #include <doctest/doctest.h>
 
 #include <stdexcept>
 
+#include "scan.h"
 #include "stepper.h"
 #include "support.h"
-#include "walk.h"
 
 using namespace cellwright;
 
@@ -24,7 +24,7 @@ Program make_forward(int64_t I, int64_t H) {
     s.units = H;
     s.tiles = 1;
     s.row_registers = 1;
-    s.views = {{kH, Access::previous}, {kX, Access::current}, {kH, Access::current}};
+    s.views = {{kH, true, 0}, {kX, false, 0}, {kH, false, 0}};
     s.vectors = {{1, 0, 1}};
     s.accumulators = {{tile, bias}};
     s.terms = {{0, H, 1, false, 0, {tile}, {{0, 0, H + I}}},
@@ -57,7 +57,7 @@ struct Run {
                 {{x.data(), T * B, I, I}, {h.data(), T * B, H, H}, {initial.data(), B, H, H}},
                 {{weight.data(), H, H + I, H + I}, {bias.data(), 1, H, H}},
                 {},
-                {T, offsets.data(), counts.data(), T * B, B, nullptr},
+                {T, offsets.data(), counts.data(), T * B, B},
                 threads,
                 &isa};
     }
@@ -88,12 +88,12 @@ TEST_CASE("a simple recurrent network, step by step") {
         }
 }
 
-TEST_CASE("lanes walk the rows that live where they lie, and starts begin anew") {
+TEST_CASE("padded sequences: the rows that live are scanned where they lie, and resets start anew") {
     // Of three rows, two live, the longer one first: row 2 for 4 steps, row 0 for 2, from
     // step 0 or from where its place says.
     constexpr int64_t T = 4, B = 3, I = 3, H = 21;
-    const std::vector<int64_t> lanes = {2, 0}, counts = {2, 2, 1, 1};
-    const std::vector<Start> starts = {{1, 1, 3, 3}, {2, 0, 3, 4}};  // from initial row 3
+    const std::vector<int64_t> batch_rows = {2, 0}, counts = {2, 2, 1, 1};
+    const std::vector<Reset> resets = {{1, 1, 3, 3}, {2, 0, 3, 4}};  // from initial row 3
     for (const KernelSet* isa : available_isas())
         for (int threads : {1, 2})
             for (int64_t begin : {0, 1, 2}) {  // of row 0
@@ -104,10 +104,18 @@ TEST_CASE("lanes walk the rows that live where they lie, and starts begin anew")
                 const Program program = make_forward(I, H);
                 Call call = run.call(*isa, threads);
                 call.arrays[2] = {run.initial.data(), B + 1, H, H};
-                call.schedule = {T,       run.offsets.data(), counts.data(), T * B, B + 1,
-                                 nullptr, lanes.data(),       2,             B,
-                                 begin > 0 ? places.data() : nullptr,
-                                 starts.data(), 2, B + 2};
+                call.schedule = {.levels = T,
+                                 .offsets = run.offsets.data(),
+                                 .counts = counts.data(),
+                                 .rows = T * B,
+                                 .initial_rows = B + 1,
+                                 .batch_rows = batch_rows.data(),
+                                 .batch_row_count = 2,
+                                 .width = B,
+                                 .places = begin > 0 ? places.data() : nullptr,
+                                 .resets = resets.data(),
+                                 .reset_count = 2,
+                                 .gradient_rows = B + 2};
                 cellwright::run(program, call);
                 for (int64_t t = 0; t < T; ++t)
                     for (int64_t b = 0; b < B; ++b) {
@@ -134,22 +142,29 @@ TEST_CASE("lanes walk the rows that live where they lie, and starts begin anew")
             }
 }
 
-TEST_CASE("a place must be of its lane, and within the array") {
+TEST_CASE("a place must be of its batch row, and within the array") {
     const KernelSet& isa = *available_isas()[0];
     Run run(4, 3, 3, 4);
     const Program program = make_forward(3, 4);
-    const std::vector<int64_t> lanes = {2, 0}, counts = {2, 1, 0, 0};
-    const auto walk = [&](std::vector<int64_t> places) {
+    const std::vector<int64_t> batch_rows = {2, 0}, counts = {2, 1, 0, 0};
+    const auto scan = [&](std::vector<int64_t> places) {
         Call call = run.call(isa, 1);
-        call.schedule = {4, run.offsets.data(), counts.data(), 12, 3, nullptr, lanes.data(),
-                         2, 3,                  places.data()};
+        call.schedule = {.levels = 4,
+                         .offsets = run.offsets.data(),
+                         .counts = counts.data(),
+                         .rows = 12,
+                         .initial_rows = 3,
+                         .batch_rows = batch_rows.data(),
+                         .batch_row_count = 2,
+                         .width = 3,
+                         .places = places.data()};
         cellwright::run(program, call);
     };
-    walk({8, 9});  // row 2 at steps 2 and 3, row 0 at step 3
-    CHECK_THROWS_WITH_AS(walk({11, 0}), doctest::Contains("past the last row"),
+    scan({8, 9});  // row 2 at steps 2 and 3, row 0 at step 3
+    CHECK_THROWS_WITH_AS(scan({11, 0}), doctest::Contains("past the last row"),
                          std::invalid_argument);
     for (std::vector<int64_t> places : {std::vector<int64_t>{3, 0}, {2, -3}, {14, 0}})
-        CHECK_THROWS_WITH_AS(walk(places), doctest::Contains("of its lane"),
+        CHECK_THROWS_WITH_AS(scan(places), doctest::Contains("of its batch row"),
                              std::invalid_argument);
 }
 
@@ -172,7 +187,7 @@ TEST_CASE("what is out of place is refused before anything is touched") {
     CHECK_THROWS_AS(cellwright::run(program, call), std::invalid_argument);
 }
 
-TEST_CASE("steps have the bits of the walk, also where y is x") {
+TEST_CASE("steps have the bits of the scan, also where y is x") {
     for (const KernelSet* isa : available_isas())
         for (int64_t B : {1, 2, 11}) {
             Run run(5, B, 21, 21);
@@ -238,4 +253,73 @@ TEST_CASE("final rows are copied, and a state without initial rows starts from z
             CHECK_THROWS_WITH(cellwright::run(program, call),
                               "[h] expected 21 columns; received 0");
         }
+}
+
+namespace {
+
+// h = tanh(W [left, right, x] + b) at every node; a child or input may be missing.
+Program make_tree_forward(int64_t I, int64_t H) {
+    Program p = make_forward(I, H);
+    p.tree = true;
+    p.arrays = {{"x", Rows::input, I, 1, -1, -1, false, Axis::node},
+                {"h", Rows::sequence, H, 1, -1, -1, false, Axis::node}};
+    p.parameters[0] = H * (2 * H + I);
+    Stage& s = p.stages[0];
+    s.views = {{kH, true, 0}, {kH, true, 1}, {kX, false, 0}, {kH, false, 0}};
+    s.terms = {{0, H, 1, false, 0, {0}, {{0, 0, 2 * H + I}}},
+               {1, H, 1, false, 0, {0}, {{0, H, 2 * H + I}}},
+               {2, I, 1, false, 0, {0}, {{0, 2 * H, 2 * H + I}}}};
+    s.code[1].b = 3;
+    return p;
+}
+
+}  // namespace
+
+TEST_CASE("a tree, node by node") {
+    // Leaves 3 and 1 with x; 0 over both of them; 2 over 0 as its right child, without x.
+    constexpr int64_t I = 3, H = 21, N = 4;
+    const std::vector<int64_t> offsets = {0, 2, 3}, counts = {2, 1, 1}, place = {3, 1, 0, 2},
+                               input = {0, 1, 2, -1};
+    const std::vector<int64_t> children = {-1, -1, 3, -1, -1, -1, 1, 0};  // left, right
+    const Trees trees{place.data(), input.data(), 3, 2, children.data(), nullptr, nullptr,
+                      nullptr,      0};
+    Random random(4);
+    std::vector<double> x(3 * I), weight(H * (2 * H + I)), bias(H), h(N * H, 7.0);
+    for (auto* v : {&x, &weight, &bias})
+        for (double& e : *v) e = random.uniform(-0.5, 0.5);
+    const Program program = make_tree_forward(I, H);
+    program.validate();
+    const auto scan = [&](const Trees& of, const KernelSet& isa, int threads) {
+        Call call{8,
+                  {{x.data(), 3, I, I}, {h.data(), N, H, H}},
+                  {{weight.data(), H, 2 * H + I, 2 * H + I}, {bias.data(), 1, H, H}},
+                  {},
+                  {3, offsets.data(), counts.data(), N, 0},
+                  threads,
+                  &isa};
+        call.schedule.trees = &of;
+        cellwright::run(program, call);
+    };
+    for (const KernelSet* isa : available_isas())
+        for (int threads : {1, 2}) {
+            std::fill(h.begin(), h.end(), 7.0);
+            scan(trees, *isa, threads);
+            for (int64_t r = 0; r < N; ++r)
+                for (int64_t u = 0; u < H; ++u) {
+                    const double* w = &weight[u * (2 * H + I)];
+                    double sum = bias[u];
+                    for (int64_t slot : {0, 1})
+                        for (int64_t k = 0; k < H && children[slot * N + r] >= 0; ++k)
+                            sum += w[slot * H + k] * h[children[slot * N + r] * H + k];
+                    for (int64_t k = 0; k < I && input[r] >= 0; ++k)
+                        sum += w[2 * H + k] * x[input[r] * I + k];
+                    CHECK(h[place[r] * H + u] ==
+                          doctest::Approx(std::tanh(sum)).epsilon(1e-13));
+                }
+        }
+    std::vector<int64_t> wrong = {-1, -1, 2, -1, -1, -1, 1, 0};  // 0's child is its parent
+    Trees looped = trees;
+    looped.children = wrong.data();
+    CHECK_THROWS_WITH_AS(scan(looped, *available_isas()[0], 1),
+                         doctest::Contains("earlier level"), std::invalid_argument);
 }

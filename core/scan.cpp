@@ -1,0 +1,196 @@
+#include "scan.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "chunk.h"
+#include "flush_subnormals.h"
+#include "packing.h"
+#include "require.h"
+#include "tuning.h"
+
+namespace cellwright {
+
+namespace {
+
+template <class T> class Scan final : public PackedLevel {
+public:
+    Scan(const Program& program, const Call& call, const Kernels<T>& kernels)
+        : context_(program, call, kernels) {}
+
+    void scan() {
+        context_.memory.allocate();
+        context_.place_arrays();
+        const Job job = {
+            [](void* self, int count) { static_cast<Scan*>(self)->begin(count); },
+            [](void* self, int thread) {
+                const FlushSubnormals flush;
+                static_cast<Scan*>(self)->work(thread);
+            },
+            this};
+        const int64_t alone = context_.work * context_.total_rows / kSpeed;
+        run_on_pool(context_.threads,
+                    std::clamp(alone / kPatiencePart, kLeastPatience, kMostPatience), job);
+        for (const Final& f : context_.call.finals) copy(f);
+    }
+
+    void prepare() {
+        context_.memory.allocate_own();
+        context_.place_arrays();
+        begin(1);
+        packing_.pack(0);
+    }
+
+    void place(size_t array, void* data) override {
+        const int64_t columns = context_.program.arrays[array].columns;
+        context_.arrays[array] = {static_cast<T*>(data), columns};
+    }
+
+    void run() override {
+        const FlushSubnormals flush;
+        level(0, context_.chunks[0], 0);
+    }
+
+private:
+    // Once it is known how many threads there are.
+    void begin(int count) {
+        context_.threads = count;
+        context_.barrier.expect(count);
+        share_rows();
+    }
+
+    // Threads that scan on their own take the same number of rows each, over all levels;
+    // the first takes all where rows depend on one another.
+    void share_rows() {
+        const Schedule& s = context_.schedule;
+        const int64_t rows = context_.level_rows, threads = context_.threads;
+        own_first_.assign(threads + 1, rows);
+        own_first_[0] = 0;
+        if (!context_.independent_rows) return;
+        std::vector<int64_t> ending(rows + 1);  // levels by their number of rows
+        for (int64_t l = 0; l < s.levels; ++l) ++ending[s.counts[l]];
+        int64_t alive = s.levels, before = 0;
+        for (int64_t row = 0, thread = 0; row < rows; ++row) {
+            while (thread < threads && before * threads >= context_.total_rows * thread)
+                own_first_[thread++] = row;
+            alive -= ending[row];
+            before += alive;
+        }
+    }
+
+    void work(int thread) {
+        const bool backward = context_.program.backward;
+        packing_.pack(thread);
+        wait();
+        for (size_t c = 0; c < context_.chunks.size(); ++c) {
+            const Chunk& chunk = context_.chunks[c];
+            before_chunk(chunk, thread);
+            const int64_t n = chunk.last_level - chunk.first_level;
+            for (int64_t i = 0; i < n; ++i)
+                level(backward ? chunk.last_level - 1 - i : chunk.first_level + i, chunk,
+                      thread);
+            wait();  // nobody fills the next chunk's arrays while this one's are read
+            tasks_.run(c, thread);
+        }
+        packing_.unpack(thread);
+    }
+
+    void wait() { context_.barrier.wait(); }
+
+    void before_chunk(const Chunk& chunk, int thread) {
+        const std::vector<Stage>& stages = context_.program.stages;
+        for (size_t i = 0; i < stages.size(); ++i) {
+            if (stages[i].when != When::before_chunk) continue;
+            lookup_->find_chunk(stages[i], chunk, thread);
+            tiles_.run(i, chunk, context_.rows_of(chunk, stages[i].axis), true, thread);
+            wait();
+        }
+        if (!context_.hoists) return;
+        for (size_t i = 0; i < stages.size(); ++i) {
+            if (context_.stages[i].hoisted == 0) continue;
+            lookup_->find_chunk(stages[i], chunk, thread);
+            tiles_.hoist(i, chunk, thread);
+        }
+        wait();
+    }
+
+    void level(int64_t l, const Chunk& chunk, int thread) {
+        const bool shared = context_.shared_stages;
+        int64_t first = 0, last = context_.schedule.counts[l];
+        if (!shared) {
+            first = std::min(last, own_first_[thread]);
+            last = std::min(last, own_first_[thread + 1]);
+        }
+        const std::vector<Stage>& stages = context_.program.stages;
+        for (size_t i = 0; i < stages.size(); ++i) {
+            if (stages[i].when != When::level) continue;
+            if (last > first) {
+                lookup_->find_level(stages[i], l, first, last, chunk, thread);
+                tiles_.run(i, chunk, rows_of(stages[i].axis, l, first, last), shared, thread);
+            }
+            if (shared) wait();
+        }
+    }
+
+    // Rows [first, last) of a level, or their children.
+    int64_t rows_of(Axis axis, int64_t l, int64_t first, int64_t last) const {
+        if (axis == Axis::node) return last - first;
+        const int64_t before = context_.rows_before[l];
+        return context_.schedule.first_child(before + last) -
+               context_.schedule.first_child(before + first);
+    }
+
+    void copy(const Final& f) const {
+        const auto [base, stride] = context_.arrays[f.array];
+        for (int64_t r = 0; r < f.to.rows; ++r)
+            std::copy_n(base + (f.row + r) * stride, f.to.columns,
+                        static_cast<T*>(f.to.data) + r * f.to.stride);
+    }
+
+    Context<T> context_;
+    std::unique_ptr<RowLookup<T>> lookup_ = make_row_lookup(context_);
+    Tiles<T> tiles_{context_, *lookup_};
+    Packing<T> packing_{context_};
+    ChunkTasks<T> tasks_{context_, *lookup_, tiles_};
+    std::vector<int64_t> own_first_;  // of each thread: the first of its rows of a level
+};
+
+template <class T>
+std::unique_ptr<PackedLevel> packed(const Program& program, const Call& call,
+                                    const Kernels<T>& kernels) {
+    auto scan = std::make_unique<Scan<T>>(program, call, kernels);
+    scan->prepare();
+    return scan;
+}
+
+}  // namespace
+
+void run(const Program& program, const Call& call) {
+    const std::vector<bool> written = program.written();
+    call.validate(program, written);
+    if (call.schedule.scanned_rows() == 0) {
+        for (const Buffer& g : call.gradients)
+            if (g.data != nullptr)
+                std::memset(g.data, 0, size_t(g.rows * g.columns) * call.element_size);
+        return;
+    }
+    for (size_t i = 0; i < call.arrays.size(); ++i) {
+        const Buffer& b = call.arrays[i];
+        if (written[i]) expect_writes(b.data, size_t(b.rows * b.stride) * call.element_size);
+    }
+    if (call.element_size == 4)
+        Scan<float>(program, call, call.isa->f32).scan();
+    else
+        Scan<double>(program, call, call.isa->f64).scan();
+}
+
+std::unique_ptr<PackedLevel> make_packed_level(const Program& program, const Call& call) {
+    call.validate(program, program.written());
+    REQUIRE(!program.backward && call.threads == 1, "[level] scans forward on one thread");
+    REQUIRE(call.schedule.levels == 1 && !program.tree && call.schedule.rows > 0,
+            "[level] expected one level of a sequence's rows");
+    return call.element_size == 4 ? packed(program, call, call.isa->f32)
+                                  : packed(program, call, call.isa->f64);
+}
+
+}  // namespace cellwright
