@@ -3,11 +3,11 @@
     python examples/cartpole_recurrent.py              # memoryless, then recurrent
     python examples/cartpole_recurrent.py --quick      # a few updates of each
 
-One angle does not say which way the pole is falling, so a policy needs memory. One call
-of the layer runs the whole rollout of every environment. `resets=` resets the state where
-an episode begins, so there is no loop over episodes and no padding. PPO is Schulman et
-al. 2017. Hidden velocities are a common test of memory, as in Ni, Eysenbach &
-Salakhutdinov 2022. Needs gymnasium: pip install 'cellwright[examples]'.
+One angle does not say which way the pole is falling, so a policy needs memory. One
+call of the layer runs the whole rollout of every environment. `resets=` resets the
+state where an episode begins, so there is no loop over episodes and no padding. PPO is
+Schulman et al. 2017. Hidden velocities are a common test of memory, as in Ni, Eysenbach
+& Salakhutdinov 2022. Needs gymnasium: pip install 'cellwright[examples]'.
 """
 
 from __future__ import annotations

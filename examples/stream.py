@@ -2,9 +2,9 @@
 
     python examples/stream.py [FILE.wav]
 
-Every 10 ms of sound are one step of a two-layer LSTM. Its stepper takes the step as soon
-as the samples arrive. The outputs have the same bits as those of the layer over the whole
-file. Without a file the example makes three seconds of sound.
+Every 10 ms of sound are one step of a two-layer LSTM. Its stepper takes the step as
+soon as the samples arrive. The outputs have the same bits as those of the layer over
+the whole file. Without a file the example makes three seconds of sound.
 """
 
 from __future__ import annotations
