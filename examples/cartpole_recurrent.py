@@ -3,11 +3,11 @@
     python examples/cartpole_recurrent.py              # memoryless, then recurrent
     python examples/cartpole_recurrent.py --quick      # a few updates of each
 
-The pole's angle alone does not say where it is falling; a policy has to remember. The
-whole rollout of every environment goes through one call of the layer: `resets=` starts
-a row anew where its episode does, so no loop over episodes and no padding is needed.
-PPO is Schulman et al. 2017; the hidden velocities are a common test of memory, as in
-Ni, Eysenbach & Salakhutdinov 2022. Needs gymnasium: pip install 'cellwright[examples]'.
+One angle does not say which way the pole is falling, so a policy needs memory. One
+call of the layer runs the whole rollout of every environment. `resets=` resets the
+state where an episode begins, so there is no loop over episodes and no padding. PPO is
+Schulman et al. 2017. Hidden velocities are a common test of memory, as in Ni, Eysenbach
+& Salakhutdinov 2022. Needs gymnasium: pip install 'cellwright[examples]'.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def advantages_of(
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16), (T, B).
 
-    The time limit is taken for an end like any other.
+    An episode that reaches the time limit counts as ended.
     """
     found, advantage = [], torch.zeros_like(last)
     for reward, value, end in zip(

@@ -1,4 +1,4 @@
-"""Cells of one's own.
+"""Your own cells.
 
 Try `cellwright check examples/my_cells.py:mine`, then
 `cellwright train stdlib --cell examples/my_cells.py:mine --minutes 1`.
@@ -18,7 +18,7 @@ def mine(W, x, h, c):
 
 @cell
 def slow_and_fast(W, x, h, s, *, alpha=0.05):
-    """A hidden state beside a slow average of it that the candidate reads."""
+    """A hidden state, and a slow average of it, which gate and candidate read too."""
     z = sigmoid(W.z(h, s, x))
     n = tanh(W.n(h, s, x))
     h = (1 - z) * h + z * n

@@ -2,9 +2,9 @@
 
     python examples/sentiment_tree.py --train train.txt --dev dev.txt
 
-The files hold a bracketed tree a line, `(3 (2 It) (4 works))`, as the Stanford
-Sentiment Treebank has them: classes 0 to 4 at every node. Word vectors are learned
-from nothing, so that accuracy is below what pretrained ones give.
+Each line of a file is a tree in brackets, `(3 (2 It) (4 works))`, with a class 0 to 4
+at every node, as in the Stanford Sentiment Treebank. Word vectors are learned from
+scratch, so the accuracy is below that with pretrained ones.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python examples/stream.py [FILE.wav]
 
-Every 10 ms of sound are one step of a two-layer LSTM, taken by its stepper as soon as
-they are there. What comes out is, to the bit, what the layer gives for the whole file.
-Without a file a few seconds of sound are made up.
+Every 10 ms of sound are one step of a two-layer LSTM. Its stepper takes the step as
+soon as the samples arrive. The outputs have the same bits as those of the layer over
+the whole file. Without a file the example makes three seconds of sound.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def report(path: Path, width: int, seconds: list[float]) -> None:
 
 
 def make_up_sound() -> Path:
-    """Three seconds of a voice-like hum that comes and goes, 16 kHz."""
+    """Three seconds of a voice-like hum whose volume varies, 16 kHz."""
     rate = 16_000
     t = np.arange(3 * rate) / rate
     pitch = 2 * np.pi * np.cumsum(120 + 30 * np.sin(2 * np.pi * 0.7 * t)) / rate

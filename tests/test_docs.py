@@ -1,0 +1,114 @@
+"""The pages: links lead somewhere, and the code of the developer pages runs."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cellwright as cw
+from oracles import affine, assert_close, normal, randomise
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)]*))?\)")
+
+
+def code(page):
+    """The Python blocks of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(f"^{indent}", "", b, flags=re.MULTILINE) for indent, b in blocks]
+
+
+def anchors(page):
+    """The headings of a page, as its links name them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.M)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for name, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/language.md"])
+def test_the_first_example_runs(page):
+    known = {"x": torch.randn(3, 2, 64)}
+    exec(code(page)[0], known)
+    assert known["lstm"].graph == cw.cells.lstm.graph
+
+
+def test_the_cell_page():
+    function, by_hand = code("docs/dev/cell.md")
+    known = {**vars(cw), "torch": torch, "affine": affine}
+    exec(function, known)
+    layer = cw.Recurrent(known["fast_rnn"], 3, 4, dtype=torch.float64)
+    x, h = normal(5, 2, 3, seed=1), normal(1, 2, 4, seed=2)
+    y, final = randomise(layer)(x, h)
+    exec(by_hand, known)
+    last = h[0]
+    for x_t, y_t in zip(x, y, strict=True):
+        expected, (last,) = known["fast_rnn"](layer.cells[0], x_t, last)
+        assert_close(y_t, expected)
+    assert_close(final[0], last)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "peephole_diagonal", "leaky_rnn"])
+def test_the_target_page(name):
+    known = {"np": np}
+    exec(code("docs/dev/target.md")[0], known)
+    layer = randomise(cw.Recurrent(name, 3, 4, dtype=torch.float64))
+    exec(known["numpy_source"](layer.graphs[0]), known)
+    W = {n: p.detach().numpy() for n, p in layer.cells[0].named_parameters()}
+    x = normal(5, 1, 3, seed=1).detach()
+    states = [np.zeros(4) for _ in layer.graphs[0].states]
+    for x_t, expected in zip(x[:, 0], layer(x)[0][:, 0], strict=True):
+        y, *states = known["step"](W, x_t.numpy(), *states)
+        assert_close(torch.from_numpy(y), expected)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """The engine of its page, chosen by its name."""
+    choice = pytest.importorskip("cellwright.engine.choice")
+    module = types.ModuleType("cellwright.engine.eager")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    module.__package__ = "cellwright.engine"
+    exec(code("docs/dev/engine.md")[-1], vars(module))
+    monkeypatch.setitem(choice.ENGINES, "eager", module.Eager())
+
+
+@pytest.mark.parametrize("name", sorted(cw.cells.all()))
+def test_the_engine_page(eager, name):
+    """One file and one entry: lengths, resets, records, gradients."""
+    found = {}
+    resets = torch.zeros(5, 3, dtype=torch.bool)
+    resets[2, 1] = True
+    for engine in ("reference", "eager"):
+        layer = cw.Recurrent(
+            name, 5, 4, bidirectional=True, engine=engine, dtype=torch.float64
+        )
+        assert layer.engine == engine
+        inputs = {
+            i.name: normal(5, 3, int(i.size), seed=8).detach().abs()
+            for i in layer.graphs[0].inputs[1:]
+        }
+        x = normal(5, 3, 5, seed=1)
+        with cw.record(randomise(layer)) as values:
+            y, _ = layer(x, lengths=[5, 4, 0], resets=resets, **inputs)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        last = values[f"1.{layer.cell.states[0].name}"]
+        found[engine] = y, gradient, last
+    for own, expected in zip(found["eager"], found["reference"], strict=True):
+        assert_close(own, expected)
