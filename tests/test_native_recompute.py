@@ -113,7 +113,7 @@ def test_under_torch_compile_and_backward_twice():
 
 def test_the_listing_shows_what_is_computed_again():
     cell = recomputing(make_layer("gru", 3, 4)).direction(0).bound.programs
-    assert cell.planes == ()
+    assert cell.saved_sizes == ()
     listing = cell.plan.backward(("x",)).disassemble()
     assert "stage 0: 4 units, 2 registers, before a chunk" in listing
 
