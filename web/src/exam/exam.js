@@ -1,6 +1,7 @@
 // The exam's page: shows the session, hears the two people, keeps every change.
 import { get } from "../api.js";
 import { fill, h } from "../dom.js";
+import { confirmButton } from "./confirm.js";
 import { evidenceView, verdict, warning } from "./evidence.js";
 import { keeper } from "./keep.js";
 import { keyPoints, marksOf } from "./marks.js";
@@ -11,8 +12,7 @@ import {
 } from "./session.js";
 import { summaryView } from "./summary.js";
 
-/** @typedef {{text: string, source: string, claim: string, bonus: boolean}} KeyPoint */
-/** @typedef {{id: string, question: string, points: KeyPoint[], experiment: string, sketch: string}} Question */
+/** @typedef {import("./session.js").Question} Question */
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./evidence.js").Evidence} Evidence */
 
@@ -111,7 +111,7 @@ export async function exam(root) {
     return h("div", { class: "bar" },
       h("button", { class: "main", onclick: act(advance) }, next),
       !waits && h("button", { onclick: act(stands ? resume : pause) }, stands ? "Resume" : "Pause"),
-      sure("End the exam", asked ? "End it: to the summary" : "End it", act((s) => finish(s))));
+      confirmButton("End the exam", asked ? "End it: to the summary" : "End it", act((s) => finish(s))));
   }
 
   show();
@@ -184,27 +184,6 @@ function hintList(hints) {
 function clockText(milliseconds, whole = Math.ceil) {
   const seconds = whole(milliseconds / 1000);
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-}
-
-/**
- * A button that asks once more before it does what cannot be undone.
- * @param {string} label
- * @param {string} question what it says after the first click
- * @param {() => void} action
- */
-export function sure(label, question, action) {
-  let asked = false;
-  const button = h("button", { onclick: () => {
-    if (asked) return action();
-    asked = true;
-    button.textContent = question;
-    button.classList.add("sure");
-  }, onblur: () => {
-    asked = false;
-    button.textContent = label;
-    button.classList.remove("sure");
-  } }, label);
-  return button;
 }
 
 /**

@@ -10,7 +10,7 @@ export const MARKS = [["said", "âœ“ yes"], ["partly", "~ partly"], ["missed", "â
 
 /**
  * The key points with their sources and what bears them out, to be marked.
- * @param {import("./exam.js").Question} question
+ * @param {import("./session.js").Question} question
  * @param {import("./evidence.js").Evidence | null} evidence
  * @param {import("./session.js").Round} round
  * @param {(change: Partial<import("./session.js").Round>) => void} note

@@ -2,6 +2,8 @@
 // its own: every change is a function (session, …, now) -> session, with `now` in
 // milliseconds of the wall clock, so that it goes on through a reload.
 
+/** @typedef {{text: string, source: string, claim: string, bonus: boolean}} KeyPoint */
+/** @typedef {{id: string, question: string, points: KeyPoint[], experiment: string, sketch: string}} Question */
 /** @typedef {"answer" | "feedback" | "discussion"} Timed */
 /** @typedef {"ready" | Timed | "done"} Phase */
 /** @typedef {"said" | "partly" | "missed"} Mark */
