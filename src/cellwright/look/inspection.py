@@ -19,11 +19,10 @@ from ..text.run import Run
 from .detectors import DETECTORS, binned_information, matches, quantile_bins
 from .gradient_flow import GradientFlow, gradient_flow
 from .kept import Keeper, kept
-from .reading import Change, Reader, Reading
+from .reading import Change, Reader, Reading, likeliest
 from .retention import Retention, retentions
 from .saturation import implied_memory, saturation
 
-TOP = 10  # likeliest next tokens that are kept for every step
 RANKED = 24  # interesting units that are listed
 BINS = 20  # of a histogram
 ORDERS = ("index", "variance", "cluster", "saturation", "time constant")
@@ -253,15 +252,15 @@ class Inspection(Keeper):
     @kept
     def predictions(self) -> dict[str, Any]:
         """Of every token: surprisal, rank, entropy, and what was likely instead."""
-        told = self.reading.log_probabilities
-        chances = np.exp(told)
-        entropy = -(chances * told).sum(1)
-        top = np.argsort(-told, axis=1)[:, :TOP]
+        logs = self.reading.log_probabilities
+        chances = np.exp(logs)
+        entropy = -(chances * logs).sum(1)
+        top = likeliest(torch.from_numpy(logs)).numpy()
         target = self.reading.tokens[1:]
-        own = np.take_along_axis(told[:-1], target[:, None], 1)
-        ranks = 1 + (told[:-1] > own).sum(1)
+        own = np.take_along_axis(logs[:-1], target[:, None], 1)
+        ranks = 1 + (logs[:-1] > own).sum(1)
         likely = np.take_along_axis(chances, top, 1)
-        # Nothing was told before the first token.
+        # The first token has no prediction: nothing comes before it.
         return {
             "surprisal": [None, *(-own[:, 0]).tolist()],
             "rank": [None, *ranks.tolist()],
@@ -353,18 +352,18 @@ class Inspection(Keeper):
                 f"received amounts {amounts}, expected smaller ones"
             )
         before, after = self.reading.surprisal()[1:], changed.surprisal()[1:]
-        last = np.argsort(-changed.log_probabilities[-1])[:TOP]
+        old, new = (r.log_probabilities[-1] for r in (self.reading, changed))
         return {
             "before": float(before.mean()),
             "after": float(after.mean()),
             "difference": [None, *(after - before).round(5).tolist()],
             "next": [
                 {
-                    "piece": self.tokenizer.decode([int(t)]),
-                    "before": float(np.exp(self.reading.log_probabilities[-1, t])),
-                    "after": float(np.exp(changed.log_probabilities[-1, t])),
+                    "piece": self.tokenizer.decode([t]),
+                    "before": float(np.exp(old[t])),
+                    "after": float(np.exp(new[t])),
                 }
-                for t in last
+                for t in likeliest(torch.from_numpy(new)).tolist()
             ],
         }
 
