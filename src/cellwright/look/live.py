@@ -29,9 +29,9 @@ class Live:
     """A text that grows and shrinks at its end, with the state after every token.
 
     It begins with settled tokens: those that the model wrote, and all before them. What
-    has been typed since is cut into tokens anew with every key, since a key may complete
-    a word or a byte pair. Only tokens that change are read again. A report types in the
-    browser in the same way: `web/src/inspect/typing.js`.
+    has been typed since is cut into tokens anew with every key: it may complete a word
+    or a byte pair. Only tokens that change are read again. A report types in the browser
+    in the same way: `web/src/inspect/typing.js`.
 
     Args:
         reader: of the model.
@@ -122,7 +122,10 @@ class Live:
     def _likely(self) -> list[dict[str, Any]]:
         chances = self._logits().softmax(-1)
         return [
-            {"piece": self._tokenizer.decode([t]), "chance": round(float(chances[t]), 5)}
+            {
+                "piece": self._tokenizer.decode([t]),
+                "chance": round(float(chances[t]), 5),
+            }
             for t in likeliest(chances).tolist()
         ]
 

@@ -47,7 +47,7 @@ export function evidenceView(question, first, changed) {
 }
 
 /**
- * What bears a key point out: measured, expected, where and when.
+ * The measurement behind a key point: measured, expected, where and when.
  * @param {Evidence | null} evidence
  * @param {number} point
  */

@@ -1,11 +1,11 @@
-// The exam's page: shows the session, hears the two people, keeps every change.
+// The exam's page: shows the session, handles the input of both people, saves every change.
 import { get } from "../api.js";
 import { fill, h } from "../dom.js";
 import { confirmButton } from "./confirm.js";
 import { evidenceView, verdict, warning } from "./evidence.js";
-import { keeper } from "./keep.js";
 import { keyPoints, marksOf } from "./marks.js";
 import { sketchPad } from "./pad.js";
+import { saver } from "./save.js";
 import {
   advance, edit, finish, isSession, over, pause, remaining, resume, round, shuffled, start, tick,
   TIMED,
@@ -38,14 +38,14 @@ export async function exam(root) {
   const main = h("main");
   root.append(spoken, trouble, main);
 
-  const send = keeper("/api/session", (error) => {
+  const save = saver("/api/session", (error) => {
     trouble.hidden = !error;
-    trouble.textContent = error && `The exam is not kept: ${error.message}. Is the server still running?`;
+    trouble.textContent = error && `The exam is not saved: ${error.message}. Is the server still running?`;
   });
   /** @param {Session | null} next */
-  const keep = (next) => { session = next; send(next); };
+  const update = (next) => { session = next; save(next); };
   /** @param {Session | null} next */
-  const go = (next) => { keep(next); show(); };
+  const go = (next) => { update(next); show(); };
 
   let clock = 0;
   function show() {
@@ -66,7 +66,7 @@ export async function exam(root) {
     const bar = h("progress", { max: 1, "aria-label": "time left" });
     const alarm = h("div", {}, warning(evidence.get(now.id) ?? null));
     /** @param {Partial<import("./session.js").Round>} change */
-    const note = (change) => keep(edit(/** @type {Session} */ (session), change));
+    const note = (change) => update(edit(/** @type {Session} */ (session), change));
     fill(
       main,
       roundHead(shown),

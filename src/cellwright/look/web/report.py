@@ -1,7 +1,7 @@
 """The inspector's page as one file: its numbers, its script, and the model's weights.
 
-It opens from the disk, asks nobody for anything, and still types and generates: the
-cell's graph runs in the browser.
+It opens from the disk without any network, and still types and generates: the cell's
+graph runs in the browser.
 """
 
 from __future__ import annotations
