@@ -48,7 +48,7 @@ class Line:
     points: list[Point] = field(default_factory=list)
     straight: list[Piece] = field(default_factory=list)
     bridges: list[Point] = field(default_factory=list)
-    lane: bool = False
+    state: bool = False
 
     @property
     def start(self) -> Point:
@@ -90,7 +90,7 @@ def _label(item: ET.Element, element: int) -> Label:
 
 
 def _line(item: ET.Element) -> Line:
-    line = Line(lane="cw-lane" in item.get("class", ""))
+    line = Line(state="cw-state" in item.get("class", ""))
     for command, text in re.findall(r"([MLQA])([^MLQA]*)", item.get("d", "")):
         numbers = [float(n) for n in text.split()]
         end = (numbers[-2], numbers[-1])

@@ -1,4 +1,4 @@
-"""The walk with the values of a trained model: the pictures hold NumPy's numbers."""
+"""Steps with the values of a trained model: the pictures hold NumPy's numbers."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -286,7 +286,7 @@ def test_moment_is_what_the_inspector_reads(run, layer):
 
 
 def test_draw_command_shows_a_run(run, tmp_path):
-    path = tmp_path / "walk.svg"
+    path = tmp_path / "steps.svg"
     prompt = 'if (a[0] > "'
     result = draw(
         run.directory, "--steps", "--prompt", prompt, "--layer", 1, "-o", path
@@ -294,13 +294,13 @@ def test_draw_command_shows_a_run(run, tmp_path):
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.iterdir())) == 6
     values = Inspection(run, prompt).reading.values["1.f"][-1]
-    drawn = (tmp_path / "walk-1.svg").read_text(encoding="utf-8")
+    drawn = (tmp_path / "steps-1.svg").read_text(encoding="utf-8")
     texts = ["".join(t.itertext()) for t in ET.fromstring(drawn).iter(f"{SVG}text")]
     assert f"mean {values.mean():.2f}" in texts
     assert """run, layer 1, token 11: 'if (a[0] > ', then '"'""" in texts
     result = draw(run.directory, "--steps", "--at", 3, "-o", path)
     assert result.exit_code == 0, result.output
-    assert "token 3" in (tmp_path / "walk-1.svg").read_text(encoding="utf-8")
+    assert "token 3" in (tmp_path / "steps-1.svg").read_text(encoding="utf-8")
     assert draw(run.directory, "-o", path).exit_code == 0
     assert "concatenate" in path.read_text(encoding="utf-8")
 

@@ -29,8 +29,8 @@ class Live:
     """A text that grows and shrinks at its end, with the state after every token.
 
     It begins with settled tokens: those that the model wrote, and all before them. What
-    has been typed since is cut into tokens anew with every key: it may complete a word
-    or a byte pair. Only tokens that change are read again. A report types in the browser
+    has been typed since is cut into tokens anew with every key: it may end a word or a
+    byte pair. Only tokens that change are read again. A report types in the browser
     in the same way: `web/src/inspect/typing.js`.
 
     Args:
