@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "cellwright", "torch", "numpy", "jax", "jaxlib", "onnx", "onnxruntime",
+    "cellwright",
+    "torch",
+    "numpy",
+    "jax",
+    "jaxlib",
+    "onnx",
+    "onnxruntime",
     "torchrecurrent",
-)  # fmt: skip
+)
 
 
 def facts() -> dict[str, Any]:

@@ -29,9 +29,14 @@ def compare(threads: int, quick: bool = False) -> dict[str, Any]:
     result: dict[str, Any] = {"shape": SHORT if quick else LONG, "peers": {}}
     for peer in PEERS:
         command = [
-            sys.executable, __file__, peer, "--threads", str(threads),
-            "--shape", result["shape"],
-        ]  # fmt: skip
+            sys.executable,
+            __file__,
+            peer,
+            "--threads",
+            str(threads),
+            "--shape",
+            result["shape"],
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = done.stderr.strip().splitlines() or ["no message"]

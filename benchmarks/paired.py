@@ -99,9 +99,12 @@ def _start(source: Path, threads: int) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--worker", "--threads", str(threads)]
     environment = {**os.environ, "PAIRED_SOURCE": str(source.resolve())}
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
 
 def _ask(side: subprocess.Popen[str], name: str) -> float:

@@ -113,8 +113,10 @@ def _curve(a: Point, b: Point, c: Point) -> list[Point]:
     for n in range(1, 13):
         t = n / 12
         weights = ((1 - t) ** 2, 2 * t * (1 - t), t * t)
-        x, y = (sum(w * p[k] for w, p in zip(weights, (a, b, c), strict=True))
-                for k in (0, 1))  # fmt: skip
+        x, y = (
+            sum(w * p[k] for w, p in zip(weights, (a, b, c), strict=True))
+            for k in (0, 1)
+        )
         found.append((x, y))
     return found
 
@@ -319,13 +321,17 @@ def _box(segment: Piece) -> Box:
 
 def _overlap(a: Box, b: Box, gap: float) -> bool:
     return (
-        a[0] < b[2] + gap and b[0] < a[2] + gap
-        and a[1] < b[3] + gap and b[1] < a[3] + gap
-    )  # fmt: skip
+        a[0] < b[2] + gap
+        and b[0] < a[2] + gap
+        and a[1] < b[3] + gap
+        and b[1] < a[3] + gap
+    )
 
 
 def _within(inner: Box, outer: Box) -> bool:
     return (
-        inner[0] >= outer[0] + 1 and inner[1] >= outer[1]
-        and inner[2] <= outer[2] - 1 and inner[3] <= outer[3]
-    )  # fmt: skip
+        inner[0] >= outer[0] + 1
+        and inner[1] >= outer[1]
+        and inner[2] <= outer[2] - 1
+        and inner[3] <= outer[3]
+    )

@@ -62,8 +62,14 @@ def test_products_on_the_way_are_shown():
     layer, moment, now = recorded("lstm")
     values = layer.cell.diagram().steps(moment)[3].values
     assert list(values) == [
-        "f_t", "c_t−1", "i_t", "g_t", "f_t * c_t−1", "i_t * g_t", "c_t"
-    ]  # fmt: skip
+        "f_t",
+        "c_t−1",
+        "i_t",
+        "g_t",
+        "f_t * c_t−1",
+        "i_t * g_t",
+        "c_t",
+    ]
     kept = now["f_t"] * moment.states["c"].numpy()
     np.testing.assert_allclose(values["f_t * c_t−1"], kept, atol=1e-6)
     np.testing.assert_allclose(values["c_t"], kept + now["i_t"] * now["g_t"], atol=1e-6)
@@ -152,9 +158,10 @@ def any_moment(name: str) -> tuple[cw.Cell, Moment]:
     inputs = {i.name: 1 for i in graph.inputs if i.name != "x"}
     tree = bool(graph.children)
     layer = (
-        cw.TreeRecurrent(name, 5, 24) if tree
+        cw.TreeRecurrent(name, 5, 24)
+        if tree
         else cw.Recurrent(name, 5, 24, inputs=inputs)
-    )  # fmt: skip
+    )
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(4)

@@ -239,8 +239,14 @@ def test_fit_ends_when_solved():
 
 def test_fit_tells_of_divergence():
     fitted = fit(
-        nn.Linear(1, 1), line, squared, steps=500, lr=1e4, seed=0, optimiser="sgd",
+        nn.Linear(1, 1),
+        line,
+        squared,
+        steps=500,
+        lr=1e4,
+        seed=0,
+        optimiser="sgd",
         clip_norm=None,
-    )  # fmt: skip
+    )
     assert fitted.diverged
     assert fitted.solved_at is None

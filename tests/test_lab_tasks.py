@@ -145,9 +145,19 @@ def _followers(text: str) -> str:
     """The symbols that may follow a beginning, by Reber's diagram (H&S, figures 3, 4),
     written down afresh as a regular grammar: state and symbol give the next state."""
     inner = {
-        "0B": "1", "1T": "2", "1P": "3", "2S": "2", "2X": "4", "3T": "3", "3V": "5",
-        "4X": "3", "4S": "6", "5P": "4", "5V": "6", "6E": "7",
-    }  # fmt: skip
+        "0B": "1",
+        "1T": "2",
+        "1P": "3",
+        "2S": "2",
+        "2X": "4",
+        "3T": "3",
+        "3V": "5",
+        "4X": "3",
+        "4S": "6",
+        "5P": "4",
+        "5V": "6",
+        "6E": "7",
+    }
     if len(text) < 2:
         return "B" if not text else "TP"
     state = "0"

@@ -185,10 +185,14 @@ def kept_bytes(forward: Callable[[], object], layer: torch.nn.Module) -> int:
 
 def tables(rows: Rows) -> list[Table]:
     exact = [
-        (r["cell"], r["engine"], f"{r['unrolled_error']:.1e}",
-         f"{r['difference_error']:.1e}")
+        (
+            r["cell"],
+            r["engine"],
+            f"{r['unrolled_error']:.1e}",
+            f"{r['difference_error']:.1e}",
+        )
         for r in rows.where(part="exact")
-    ]  # fmt: skip
+    ]
     cut = rows.where(part="truncated")
     windows = [
         (
@@ -259,7 +263,33 @@ def draw(rows: Rows, figure: Figure) -> None:
 
 
 def claims(rows: Rows) -> list[Claim]:
-    exact, cut = rows.where(part="exact"), rows.where(part="truncated")
+    exact, memory = rows.where(part="exact"), rows.where(part="memory")
+    return [
+        Claim(
+            "BPTT equals autograd over the unrolled graph: largest relative error",
+            max(exact.column("unrolled_error")),
+            high=1e-12,
+        ),
+        Claim(
+            "BPTT equals finite differences: largest relative error",
+            max(exact.column("difference_error")),
+            high=1e-7,
+        ),
+        *_window_claims(rows.where(part="truncated")),
+        Claim(
+            "recomputing keeps less: bytes over those of saving",
+            saving(rows, "bytes"),
+            high=0.7,
+        ),
+        Claim(
+            "recomputing gives the same gradient: largest relative error, float32",
+            max(memory.column("error")),
+            high=1e-5,
+        ),
+    ]
+
+
+def _window_claims(cut: Rows) -> list[Claim]:
     length = cut.rows[0]["steps"]
 
     def bias(cell: str, window: int) -> float:
@@ -270,16 +300,9 @@ def claims(rows: Rows) -> list[Claim]:
 
     return [
         Claim(
-            "BPTT equals autograd over the unrolled graph: largest relative error",
-            max(exact.column("unrolled_error")), high=1e-12,
-        ),
-        Claim(
-            "BPTT equals finite differences: largest relative error",
-            max(exact.column("difference_error")), high=1e-7,
-        ),
-        Claim(
             "a window of the whole sequence has no bias",
-            max(bias(cell, length) for cell in TRUNCATED), high=1e-12,
+            max(bias(cell, length) for cell in TRUNCATED),
+            high=1e-12,
         ),
         Claim(
             "a window of 1 step is biased, also in the RNN", bias("rnn", 1), low=0.02
@@ -287,22 +310,17 @@ def claims(rows: Rows) -> list[Claim]:
         Claim(
             "the longer the memory, the larger the bias at 8 steps: LSTM with forget "
             "bias 3 over plain LSTM",
-            bias("lstm+3", 8) / bias("lstm", 8), low=2.0,
+            bias("lstm+3", 8) / bias("lstm", 8),
+            low=2.0,
         ),
         Claim(
             f"memory follows the window: kept at {length} steps over kept at "
             f"{length // 4}",
-            kept(length) / kept(length // 4), low=3.5, high=4.1,
+            kept(length) / kept(length // 4),
+            low=3.5,
+            high=4.1,
         ),
-        Claim(
-            "recomputing keeps less: bytes over those of saving",
-            saving(rows, "bytes"), high=0.7,
-        ),
-        Claim(
-            "recomputing gives the same gradient: largest relative error, float32",
-            max(rows.where(part="memory").column("error")), high=1e-5,
-        ),
-    ]  # fmt: skip
+    ]
 
 
 def saving(rows: Rows, key: str) -> float:

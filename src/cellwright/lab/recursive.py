@@ -84,9 +84,11 @@ class Reader(nn.Module):
 
 
 def cases(quick: bool, seed: int) -> list[Record]:
-    expressions = {"count": 4000, "steps": 400, "hidden": 64} if quick else {
-        "count": 20_000, "steps": 1500, "hidden": 64
-    }  # fmt: skip
+    expressions = (
+        {"count": 4000, "steps": 400, "hidden": 64}
+        if quick
+        else {"count": 20_000, "steps": 1500, "hidden": 64}
+    )
     longest = 30 if quick else 60
     found: list[Record] = [
         {"part": "listops", "net": net, **expressions, "longest": longest, "seed": seed}
@@ -183,17 +185,20 @@ class Net:
 
 LISTOPS = {
     "pairs": Net(
-        "binary Tree-LSTM", lambda i, h: cw.TreeRecurrent("binary_lstm", i, h), pairs,
+        "binary Tree-LSTM",
+        lambda i, h: cw.TreeRecurrent("binary_lstm", i, h),
+        pairs,
         98.7,
     ),
     "tree": Net(
-        "child-sum Tree-LSTM", lambda i, h: cw.TreeRecurrent("child_sum_lstm", i, h),
+        "child-sum Tree-LSTM",
+        lambda i, h: cw.TreeRecurrent("child_sum_lstm", i, h),
         lists,
     ),
     "sequence": Net(
         "LSTM", lambda i, h: cw.Recurrent("lstm", i, h), rows_of_tokens, 73.3
     ),
-}  # fmt: skip
+}
 
 
 @cache
@@ -309,10 +314,11 @@ SENTIMENT = {
     "phrases": Net("Tree-LSTM, every phrase's label", _binary, every_phrase, 43.9),
     "root": Net("Tree-LSTM, the sentence's label", _binary, root_alone),
     "row": Net(
-        "LSTM, the sentence's label", lambda i, h: cw.Recurrent("lstm", i, h),
+        "LSTM, the sentence's label",
+        lambda i, h: cw.Recurrent("lstm", i, h),
         rows_of_words,
     ),
-}  # fmt: skip
+}
 
 
 def sentiment(case: Record) -> Record:
@@ -416,15 +422,20 @@ def _listops_table(lists: Rows) -> Table:
     ]
     return Table(
         f"ListOps, trained on up to {TRAINED[1]} levels: accuracy (%)",
-        ("net", f"≤ {TRAINED[1]} levels", *(f"{n} levels" for n in levels),
-         "Nangia & Bowman", "CPU s"),
+        (
+            "net",
+            f"≤ {TRAINED[1]} levels",
+            *(f"{n} levels" for n in levels),
+            "Nangia & Bowman",
+            "CPU s",
+        ),
         tuple(body),
         f"{first['count']:,} expressions of at most {first['longest']} tokens, "
         f"{first['steps']} steps of {BATCH}, {first['hidden']} units; deeper ones may "
         "have twice the tokens. Nangia & Bowman 2018, table 2: 90,000 expressions of "
         "up to 20 levels, 128 units, trained to the end. One of ten digits: 10 % by "
         "chance.",
-    )  # fmt: skip
+    )
 
 
 def _levels(lists: Rows) -> list[int]:
@@ -495,17 +506,20 @@ def claims(rows: Rows) -> list[Claim]:
     found = [
         Claim(
             f"ListOps, up to {TRAINED[1]} levels: tree above row (points)",
-            100 * (tree["accuracy"] - row["accuracy"]), low=3.0,
+            100 * (tree["accuracy"] - row["accuracy"]),
+            low=3.0,
         ),
         Claim(
             "ListOps, deeper than trained: tree above row (points, mean)",
-            100 * (_mean(tree["deeper"]) - _mean(row["deeper"])), low=8.0,
+            100 * (_mean(tree["deeper"]) - _mean(row["deeper"])),
+            low=8.0,
         ),
         Claim(
             "ListOps: the tree keeps of its accuracy, deeper than trained (share)",
-            _mean(tree["deeper"]) / tree["accuracy"], low=0.7,
+            _mean(tree["deeper"]) / tree["accuracy"],
+            low=0.7,
         ),
-    ]  # fmt: skip
+    ]
     if len(trees):
         phrases, row_alone = (
             _mean(trees.where(net=net).column("accuracy")) for net in ("phrases", "row")

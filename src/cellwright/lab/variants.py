@@ -42,10 +42,15 @@ VARIANTS = {
 }
 # Greff et al. 2017, section V-B and figure 3: on JSB, against vanilla.
 PAPER = {
-    "nfg": "worse", "noaf": "worse", "fgr": "worse", "nig": "no clear change",
-    "nog": "no clear change", "niaf": "no clear change", "np": "no clear change",
+    "nfg": "worse",
+    "noaf": "worse",
+    "fgr": "worse",
+    "nig": "no clear change",
+    "nog": "no clear change",
+    "niaf": "no clear change",
+    "np": "no clear change",
     "cifg": "no clear change",
-}  # fmt: skip
+}
 PUBLISHED = 8.45  # Bai et al. 2018, table 1: LSTM, 300 K parameters
 
 
@@ -197,15 +202,21 @@ def tables(rows: Rows) -> list[Table]:
         Table(
             f"JSB Chorales, nats a frame: {trials} trials a variant, "
             f"{first['epochs']} epochs",
-            ("variant", "best trial, test", "above vanilla (median)", "range", "so",
-             "Greff et al."),
+            (
+                "variant",
+                "best trial, test",
+                "above vanilla (median)",
+                "range",
+                "so",
+                "Greff et al.",
+            ),
             tuple(body),
             "Differences are of validation losses at the same settings, seed included; "
             "'worse' where five of six trials are. Greff et al. 2017, figure 3: 200 "
             "trials a variant with gradient descent and momentum, the best tenth "
             f"compared. Bai et al. 2018: LSTM {PUBLISHED}, of 300 K parameters.",
         )
-    ]  # fmt: skip
+    ]
 
 
 def draw(rows: Rows, figure: Figure) -> None:
@@ -258,17 +269,22 @@ def claims(rows: Rows) -> list[Claim]:
     return [
         Claim(
             "vanilla's best trial, test nats a frame (Bai et al.: 8.45)",
-            best(rows, "vanilla")["test"], low=8.0, high=10.3 if rows.quick else 9.6,
+            best(rows, "vanilla")["test"],
+            low=8.0,
+            high=10.3 if rows.quick else 9.6,
         ),
         Claim(
             "coupled gates: median nats above vanilla",
-            statistics.median(differences(rows, "cifg")), low=-0.4, high=0.4,
+            statistics.median(differences(rows, "cifg")),
+            low=-0.4,
+            high=0.4,
         ),
         Claim(
             "full gate recurrence: median nats above vanilla",
-            statistics.median(differences(rows, "fgr")), low=0.0,
+            statistics.median(differences(rows, "fgr")),
+            low=0.0,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def conclude(rows: Rows) -> str:

@@ -414,13 +414,7 @@ class _Router:
                 continue
             ahead = (point[0] + heading[0], point[1] + heading[1])
             if (ahead, heading) in goals:
-                path = [ahead, point]
-                key = came[point, heading]
-                while key is not None:
-                    if key[0] != path[-1]:
-                        path.append(key[0])
-                    key = came[key]
-                return path[::-1]
+                return _traced_back(came, (point, heading), ahead)
             entry = self.enter(net, ahead, heading, own, soft)
             if entry is None:
                 continue
@@ -502,6 +496,21 @@ class _Router:
         return min(
             abs(x - self.x_at[gx]) + UNDER * abs(y - self.y_at[gy]) for gx, gy in goals
         )
+
+
+def _traced_back(
+    came: dict[tuple[Point, Heading], tuple[Point, Heading] | None],
+    last: tuple[Point, Heading],
+    end: Point,
+) -> list[Point]:
+    """The path to `end`, from where each point of the search was reached."""
+    path = [end, last[0]]
+    key = came[last]
+    while key is not None:
+        if key[0] != path[-1]:
+            path.append(key[0])
+        key = came[key]
+    return path[::-1]
 
 
 def _nominal(lines: list[GridLine]) -> list[float]:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from ...language.latex import is_index, split
 
-_LETTERS = (
+_GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
     "tau phi chi psi omega"
 )
-GREEK: dict[str, str] = dict(zip(_LETTERS.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
+GREEK: dict[str, str] = dict(zip(_GREEK.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
 
 
 class Run(NamedTuple):
