@@ -143,7 +143,7 @@ def test_short_sequences_are_refused():
 
 def _followers(text: str) -> str:
     """The symbols that may follow a beginning, by Reber's diagram (H&S, figures 3, 4),
-    written down afresh as a regular grammar: state and symbol give the next state."""
+    as a regular grammar of its own: state and symbol give the next state."""
     inner = {
         "0B": "1",
         "1T": "2",

@@ -26,7 +26,7 @@ from .peers import TCN, Recurrence, parameters
 from .plotting import label, look
 from .tasks import DataMissing, Music, Sequences, load_music
 from .tasks.music import KEYS, batches
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,12 +171,14 @@ def music(case: Record) -> Record:
         model,
         draw,
         frame_loss,
-        steps=steps,
-        lr=RATES[case["net"]],
-        seed=case["seed"],
-        schedule=Cosine(steps=steps, floor=0.05),
+        Training(
+            steps=steps,
+            lr=RATES[case["net"]],
+            seed=case["seed"],
+            schedule=Cosine(steps=steps, floor=0.05),
+            every=len(draw),
+        ),
         evaluate=evaluate,
-        every=len(draw),
     )
     best = min(range(len(tested)), key=lambda k: fitted.scores[k][1])
     return {
@@ -241,11 +243,8 @@ def reach(case: Record) -> Record:
         model,
         lambda generator: first_bit(32, lag + 1, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
         evaluate=wrong,
-        every=100,
         solved=lambda share: share < 0.002,
     )
     return {"steps_back": lag, "wrong": fitted.best, "parameters": parameters(model)}

@@ -24,7 +24,7 @@ from .models import Readout
 from .plotting import label, look
 from .standout import flip_flop
 from .tasks import Sequences, adding
-from .training import finite, fit
+from .training import Training, finite, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,9 +100,7 @@ def flip_flops(case: Record) -> Record:
         model,
         lambda generator: flip_flop(32, TRAINED, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
     )
     model.eval()
     found: Record = {"diverged": fitted.diverged, "wrong": {}, "state": {}, "gate": {}}
@@ -141,11 +139,8 @@ def add(case: Record) -> Record:
         model,
         lambda generator: adding(32, case["steps"], generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
         evaluate=lambda model: loss(model, test).item(),
-        every=100,
         solved=lambda score: score < 0.01,
     )
     return {

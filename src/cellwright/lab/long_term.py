@@ -25,7 +25,7 @@ from .experiment import Claim, Experiment, Record, Rows, Table
 from .models import Readout
 from .plotting import label, look
 from .tasks import Sequences
-from .training import Fit, fit
+from .training import Fit, Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -263,11 +263,8 @@ def lags(case: Record) -> Record:
         model,
         lambda generator: task.draw(case["batch"], generator),
         lambda model, batch: task.loss(model(batch.inputs)[0], batch),
-        steps=case["steps"],
-        lr=case["rate"],
-        seed=case["seed"],
+        Training(steps=case["steps"], lr=case["rate"], seed=case["seed"], every=EVERY),
         evaluate=wrong,
-        every=EVERY,
         solved=lambda score: score <= 1 - task.share + 1e-6,
     )
     return _record(done, case, began) | {"wrong": done.score}
@@ -315,11 +312,8 @@ def _long(
         model,
         lambda generator: draw(case["batch"], generator),
         lambda model, batch: loss(model(batch.inputs)[0], batch),
-        steps=case["steps"],
-        lr=case["rate"],
-        seed=case["seed"],
+        Training(steps=case["steps"], lr=case["rate"], seed=case["seed"], every=EVERY),
         evaluate=lambda model: loss(model(test.inputs)[0], test).item(),
-        every=EVERY,
         solved=lambda score: score < SOLVED[case["part"]],
     )
     return _record(done, case, began) | {"loss": done.score, "best": done.best}

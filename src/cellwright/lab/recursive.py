@@ -26,7 +26,7 @@ from . import tasks
 from .experiment import Claim, Experiment, Record, Rows, Table
 from .plotting import label, look
 from .tasks.listops import TOKENS, Expression
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,10 +225,7 @@ def listops(case: Record) -> Record:
         model,
         picked([net.prepare(group) for group in grouped(training)]),
         root_loss,
-        steps=case["steps"],
-        lr=0.003,
-        seed=case["seed"],
-        every=100,
+        Training(steps=case["steps"], lr=0.003, seed=case["seed"]),
     )
     seconds = time.process_time() - began
     scores = [accuracy(model, [net.prepare(g) for g in grouped(t)]) for t in tests]
@@ -343,11 +340,13 @@ def sentiment(case: Record) -> Record:
         model,
         picked(training),
         root_loss,
-        steps=case["epochs"] * len(training),
-        lr=0.002,
-        seed=case["seed"],
+        Training(
+            steps=case["epochs"] * len(training),
+            lr=0.002,
+            seed=case["seed"],
+            every=len(training) // 2,
+        ),
         evaluate=wrong,
-        every=len(training) // 2,
     )
     dev_best, test_best = max(scores)
     return {

@@ -31,7 +31,7 @@ from .peers import (
     stream,
 )
 from .plotting import label, look
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,9 +123,7 @@ def length(case: Record) -> Record:
         model,
         lambda generator: flip_flop(32, TRAINED, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
     )
     model.eval()
     wrong = {}

@@ -26,7 +26,7 @@ from .experiment import Claim, Experiment, Record, Rows, Table
 from .models import Readout
 from .plotting import label, look
 from .tasks.prose import LETTERS, prose
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,7 +197,12 @@ def train(
         return loss(outputs, targets).mean()
 
     began = time.process_time()
-    fit(model, draw, objective, steps=case["steps"], lr=0.005, seed=case["seed"])
+    fit(
+        model,
+        draw,
+        objective,
+        Training(steps=case["steps"], lr=0.005, seed=case["seed"]),
+    )
     return round(time.process_time() - began, 1)
 
 

@@ -27,7 +27,7 @@ from .jacobian import norms_back, step_jacobians
 from .models import Readout
 from .plotting import label, look
 from .tasks import Sequences, adding
-from .training import finite, fit
+from .training import Training, finite, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,12 +182,14 @@ def remedy(case: Record) -> Record:
         model,
         lambda generator: adding(32, length, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
-        clip_norm=how.clip,
+        Training(
+            steps=case["updates"],
+            lr=3e-3,
+            seed=case["seed"],
+            clip_norm=how.clip,
+            every=case["updates"] // 20,
+        ),
         evaluate=lambda model: loss(model, test).item(),
-        every=case["updates"] // 20,
         solved=lambda score: score < SOLVED,
     )
     return {

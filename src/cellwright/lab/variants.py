@@ -22,7 +22,7 @@ from .experiment import Claim, Experiment, Record, Rows, Table
 from .models import Readout
 from .plotting import COLOURS, label
 from .tasks import Music, Sequences, music
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,11 +114,13 @@ def run(case: Record) -> Record:
         model,
         draw,
         lambda model, batch: music.frame_loss(model(batch.inputs)[0], batch),
-        steps=case["epochs"] * len(groups),
-        lr=case["rate"],
-        seed=case["seed"],
+        Training(
+            steps=case["epochs"] * len(groups),
+            lr=case["rate"],
+            seed=case["seed"],
+            every=len(groups),
+        ),
         evaluate=validate,
-        every=len(groups),
     )
     validation, test = min(tests, default=(None, None))
     return {
