@@ -64,7 +64,7 @@ def _chrono(**gates: str) -> Callable[[cw.Recurrent, int], None]:
 
 @dataclass(frozen=True)
 class Net:
-    """A cell of the comparison, and how it is told how long to remember."""
+    """A cell of the comparison, and how its gates are set to remember long."""
 
     name: str
     cell: cw.Cell
@@ -149,7 +149,7 @@ def _classified(outputs: Tensor, batch: Sequences) -> Tensor:
     return ((answers - targets).abs() < 0.3).all(-1)
 
 
-def _foretold(outputs: Tensor, batch: Sequences) -> Tensor:
+def _predicted(outputs: Tensor, batch: Sequences) -> Tensor:
     """At every step each symbol that may follow is above each that may not."""
     allowed = batch.targets > 0
     least = outputs.masked_fill(~allowed, math.inf).amin(-1)
@@ -163,7 +163,7 @@ TASKS = {
         tasks.embedded_reber,
         7,
         _symbols,
-        _foretold,
+        _predicted,
         1.0,
         "8,440–39,740",
     ),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 GUESS = 1 / 6  # mean squared error of always answering 1, the mean: 0.167
 SOLVED = 0.01  # mean squared error on the test sequences
-EVERY = 20  # steps between two norms that are kept
+EVERY = 20  # steps between two norms in the result
 SMALLEST = 1e-300  # norms below are written as this: their logarithm must exist
 
 
