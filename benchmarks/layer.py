@@ -1,4 +1,4 @@
-"""What the layer adds to a walk: lengths, resets, regularisers, recording; a stepper.
+"""What the layer adds to a scan: lengths, resets, regularisers, recording; a stepper.
 
     python benchmarks/layer.py --json benchmarks/results/layer.json
     python benchmarks/layer.py --only regularisers --threads 2

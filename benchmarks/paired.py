@@ -4,8 +4,8 @@
     python benchmarks/paired.py --old /tmp/old/src [--new src] [--pairs 40]
 
 Each checkout runs in a process of its own, on the same torch; the two take turns, the
-order within a pair alternating, so that a drifting machine meets both alike. What is
-told is the growth new / old − 1: its median over the pairs, and the 95 % interval of
+order within a pair alternating, so that a drifting machine meets both alike. It
+reports the growth new / old − 1: its median over the pairs, and the 95 % interval of
 that median (by ranks). Both need their core, `_core.*.so`, in `src/cellwright/`.
 """
 

@@ -243,12 +243,12 @@ def flaws(picture: Picture, width: object) -> list[str]:
     shapes, lines = picture.shapes, picture.lines
     for n, a in enumerate(shapes):
         for b in shapes[n + 1 :]:
-            if _overlap(a.box, b.box, 3.0):
+            if overlap(a.box, b.box, 3.0):
                 found.append(f"shapes {a.element} and {b.element} overlap")
     for n, line in enumerate(lines):
         for shape in shapes:
             for segment in line.straight:
-                if _overlap(_box(segment), shape.box, -3.0):
+                if overlap(extent(segment), shape.box, -3.0):
                     found.append(f"line {n} runs through shape {shape.element}")
     bridged = [b for line in lines for b in line.bridges]
     for n, a in enumerate(lines):
@@ -256,20 +256,20 @@ def flaws(picture: Picture, width: object) -> list[str]:
             for s in a.straight:
                 for t in b.straight:
                     found += _meeting((n, a), (m, b), s, t, bridged)
-    boxes = [(label, _text_box(label, width)) for label in picture.labels]
+    boxes = [(label, text_box(label, width)) for label in picture.labels]
     for n, (a, box) in enumerate(boxes):
         for b, other in boxes[n + 1 :]:
-            if _overlap(box, other, 0.0):
+            if overlap(box, other, 0.0):
                 found.append(f"labels {a.text!r} and {b.text!r} overlap")
         for shape in shapes:
             inside = a.role == "inside" and shape.element == a.element
-            if not inside and _overlap(box, shape.box, 0.0):
+            if not inside and overlap(box, shape.box, 0.0):
                 found.append(f"label {a.text!r} is on shape {shape.element}")
             if inside and not _within(box, shape.box):
                 found.append(f"label {a.text!r} does not fit its shape")
         if a.role != "inside":
             for m, line in enumerate(lines):
-                if any(_overlap(_box(s), box, -0.8) for s in line.straight):
+                if any(overlap(extent(s), box, -0.8) for s in line.straight):
                     found.append(f"label {a.text!r} is on line {m}")
     return found
 
@@ -283,7 +283,7 @@ def _meeting(
 ) -> list[str]:
     """Two straight pieces: on each other, or across without a bridge."""
     (n, _), (m, _) = one, two
-    a, b = _box(s), _box(t)
+    a, b = extent(s), extent(t)
     flat = [abs(p[0][1] - p[1][1]) < 0.01 for p in (s, t)]
     if flat[0] == flat[1]:
         k = 1 if flat[0] else 0
@@ -307,19 +307,19 @@ def crossings(picture: Picture) -> int:
     return sum(len(line.bridges) for line in picture.lines)
 
 
-def _text_box(label: Label, width: object) -> Box:
+def text_box(label: Label, width: object) -> Box:
     wide = width(label)  # type: ignore[operator]
     left = label.x - {"start": 0.0, "middle": wide / 2, "end": wide}[label.anchor]
     up, down = (0.7, 0.25) if label.role != "inside" else (0.6, 0.2)
     return left, label.y - up * label.size, left + wide, label.y + down * label.size
 
 
-def _box(segment: Piece) -> Box:
+def extent(segment: Piece) -> Box:
     (x0, y0), (x1, y1) = segment
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
-def _overlap(a: Box, b: Box, gap: float) -> bool:
+def overlap(a: Box, b: Box, gap: float) -> bool:
     return (
         a[0] < b[2] + gap
         and b[0] < a[2] + gap

@@ -15,7 +15,7 @@ from cellwright.look.diagram import Moment
 from cellwright.look.diagram.live import short
 from cellwright.look.diagram.strips import levels
 from cellwright.look.inspection import Inspection
-from diagram_geometry import _box, _overlap, _text_box, read
+from diagram_geometry import extent, overlap, read, text_box
 from test_diagram import measured
 from web.runs import make_run
 
@@ -183,13 +183,13 @@ def test_histograms_count_the_units_and_cover_nothing(name):
         lit = read(f'<svg xmlns="{SVG[1:-1]}">{lit_part(root, pale)}</svg>')
         whole = read(f'<svg xmlns="{SVG[1:-1]}">{ET.tostring(pale, "unicode")}</svg>')
         for n, box in enumerate(boxes):
-            assert not any(_overlap(box, other, 0) for other in boxes[n + 1 :])
+            assert not any(overlap(box, other, 0) for other in boxes[n + 1 :])
             for shape in lit.shapes + whole.shapes:
-                assert not _overlap(box, shape.box, 0)
+                assert not overlap(box, shape.box, 0)
             for label in lit.labels + whole.labels:
-                assert not _overlap(box, _text_box(label, measured), 0), label.text
+                assert not overlap(box, text_box(label, measured), 0), label.text
             for line in lit.lines:
-                assert not any(_overlap(box, _box(s), 0) for s in line.straight)
+                assert not any(overlap(box, extent(s), 0) for s in line.straight)
         assert lit.shapes
         assert lit.lines
         for chip in chips:

@@ -202,14 +202,14 @@ def test_lorenz_rests_at_its_fixed_points_and_moves_by_its_equations():
 def test_lorenz_is_integrated_to_the_fourth_order():
     state = torch.tensor((1.0, 2.0, 20.0), dtype=torch.float64)
 
-    def walk(steps: int) -> torch.Tensor:
+    def integrated(steps: int) -> torch.Tensor:
         at = state
         for _ in range(steps):
-            at = chaos._runge_kutta(at, 0.2 / steps)
+            at = chaos.runge_kutta(at, 0.2 / steps)
         return at
 
-    fine = walk(1280)
-    coarse, half = (float((walk(n) - fine).norm()) for n in (20, 40))
+    fine = integrated(1280)
+    coarse, half = (float((integrated(n) - fine).norm()) for n in (20, 40))
     assert 12 < coarse / half < 20  # 2⁴
 
 

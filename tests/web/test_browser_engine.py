@@ -18,7 +18,7 @@ from cellwright.language.expand import PRIMITIVES
 from cellwright.look.inspection import Inspection
 from cellwright.look.live import Live
 from cellwright.look.reading import Reader
-from cellwright.look.web.report import _layer, report_json
+from cellwright.look.web.report import layer_data, report_json
 
 from .runs import make_run
 
@@ -54,7 +54,7 @@ def test_every_cell_gives_the_same_numbers():
         expected.append({n: values[i].flatten().tolist() for n, i in graph.names})
         cases.append(
             {
-                "layer": _layer(graph, weights),
+                "layer": layer_data(graph, weights),
                 "x": x[0].tolist(),
                 "states": [states[s.name][0].tolist() for s in graph.states],
             }
