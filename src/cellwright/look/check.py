@@ -148,10 +148,7 @@ def check_cell(
         state_norms=state_norms,
         silent=silent,
     )
-    if failure:
-        found.problems.append(f"the {default.engine} engine fails: {failure}")
-    if default.engine != "native":
-        found.remarks.append(f"it runs on the reference: {default.engine_reason}")
+    _judge_engine(found, failure, default.engine_reason)
     _judge(found)
     return found
 
@@ -502,6 +499,14 @@ def _growth(norms: list[float]) -> float:
     """The geometric mean factor per step back, while the norm is a number."""
     last = max(k for k, n in enumerate(norms) if 1e-280 < n < 1e280)
     return norms[last] ** (1 / last) if last else norms[min(1, len(norms) - 1)]
+
+
+def _judge_engine(found: Check, failure: str, reason: str | None) -> None:
+    """Say what is wrong with the default engine, and why it is not the native one."""
+    if failure:
+        found.problems.append(f"the {found.engine} engine fails: {failure}")
+    if found.engine != "native":
+        found.remarks.append(f"it runs on the reference: {reason}")
 
 
 def _judge(found: Check) -> None:
