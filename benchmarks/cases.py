@@ -248,19 +248,56 @@ _zoo = cw.cells
 CASES = {
     case.name: case
     for case in (
-        Case("lstm", _drop_in(cw.LSTM), _pack_drop_in("fiog"), _ONE, _lstm,
-             2, (4, 4), nn.LSTM),
+        Case(
+            "lstm",
+            _drop_in(cw.LSTM),
+            _pack_drop_in("fiog"),
+            _ONE,
+            _lstm,
+            2,
+            (4, 4),
+            nn.LSTM,
+        ),
         Case("gru", _drop_in(cw.GRU), _pack_gru, _ONE, _gru, 1, (3, 3), nn.GRU),
-        Case("rnn", _drop_in(cw.RNN), _pack_drop_in("h"), _ONE, _rnn,
-             1, (1, 1), nn.RNN),
-        Case("peephole_diagonal", _recurrent(_zoo.peephole_diagonal), _pack_diagonal,
-             _ONE, _diagonal, 2, (4, 4)),
-        Case("peephole", _recurrent(_zoo.peephole), _pack_peephole, _ONE, _peephole,
-             2, (7, 4)),
-        Case("coupled", _recurrent(_zoo.coupled), _pack_drop_in("fog"), _ONE, _coupled,
-             2, (3, 3)),
-        Case("gru_bias", _recurrent(_zoo.gru_bias), _pack_reset_before, _TWO,
-             _reset_before, 1, (3, 3)),
+        Case(
+            "rnn", _drop_in(cw.RNN), _pack_drop_in("h"), _ONE, _rnn, 1, (1, 1), nn.RNN
+        ),
+        Case(
+            "peephole_diagonal",
+            _recurrent(_zoo.peephole_diagonal),
+            _pack_diagonal,
+            _ONE,
+            _diagonal,
+            2,
+            (4, 4),
+        ),
+        Case(
+            "peephole",
+            _recurrent(_zoo.peephole),
+            _pack_peephole,
+            _ONE,
+            _peephole,
+            2,
+            (7, 4),
+        ),
+        Case(
+            "coupled",
+            _recurrent(_zoo.coupled),
+            _pack_drop_in("fog"),
+            _ONE,
+            _coupled,
+            2,
+            (3, 3),
+        ),
+        Case(
+            "gru_bias",
+            _recurrent(_zoo.gru_bias),
+            _pack_reset_before,
+            _TWO,
+            _reset_before,
+            1,
+            (3, 3),
+        ),
         Case("own", _recurrent(own_cell), _pack_own, _ONE, _own, 2, (3, 3)),
     )
-}  # fmt: skip
+}

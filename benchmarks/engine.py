@@ -26,8 +26,15 @@ import report
 
 HERE = Path(__file__).parent
 CELLS = (
-    "lstm", "gru", "rnn", "peephole_diagonal", "peephole", "coupled", "gru_bias", "own",
-)  # fmt: skip
+    "lstm",
+    "gru",
+    "rnn",
+    "peephole_diagonal",
+    "peephole",
+    "coupled",
+    "gru_bias",
+    "own",
+)
 OTHERS = ("model", "overhead", "memory")
 PEERS = "torch.nn,loop,jax,onnxruntime,torchrecurrent,compile"
 ONE_THREAD_PEERS = "torch.nn,loop"  # unless --peers says more: the run has its limits
@@ -117,9 +124,17 @@ def _section(args: argparse.Namespace, name: str, threads: int) -> dict[str, Any
     few = threads == 1 and max(args.threads) > 1 and not args.chosen
     peers = ONE_THREAD_PEERS if few else ",".join(args.peers)
     command = [
-        sys.executable, __file__, "--worker", name, "--threads", str(threads),
-        "--runs", str(args.runs), "--peers", peers,
-    ]  # fmt: skip
+        sys.executable,
+        __file__,
+        "--worker",
+        name,
+        "--threads",
+        str(threads),
+        "--runs",
+        str(args.runs),
+        "--peers",
+        peers,
+    ]
     command += ["--quick"] * args.quick
     command += ["--shapes", args.shapes] if args.shapes else []
     start, busy, own = time.perf_counter(), machine.busy_seconds(), _own_seconds()

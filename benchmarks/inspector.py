@@ -93,7 +93,7 @@ def make_run(folder: Path, hidden: int) -> Path:
 
 
 class Server:
-    """`cellwright inspect`, until it is closed; `ready_s`: when it told its address."""
+    """`cellwright inspect` until it is closed; `ready_s`: when it printed its URL."""
 
     def __init__(self, run: Path, steps: int) -> None:
         start = time.perf_counter()

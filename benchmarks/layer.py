@@ -1,4 +1,4 @@
-"""What the layer adds to a walk: lengths, resets, regularisers, recording; a stepper.
+"""What the layer adds to a scan: lengths, resets, regularisers, recording; a stepper.
 
     python benchmarks/layer.py --json benchmarks/results/layer.json
     python benchmarks/layer.py --only regularisers --threads 2
@@ -30,9 +30,11 @@ REGULARISERS: dict[str, dict[str, Any]] = {
     "weight drop": {"weight_drop": 0.5},
     "dropout of x and y, each step": {"input_dropout": 0.3, "output_dropout": 0.3},
     "dropout of x and y, locked": {
-        "input_dropout": 0.3, "output_dropout": 0.3, "locked": True,
+        "input_dropout": 0.3,
+        "output_dropout": 0.3,
+        "locked": True,
     },
-}  # fmt: skip
+}
 
 
 def regularisers(shape: str, runs: int) -> dict[str, Any]:

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "cellwright", "torch", "numpy", "jax", "jaxlib", "onnx", "onnxruntime",
+    "cellwright",
+    "torch",
+    "numpy",
+    "jax",
+    "jaxlib",
+    "onnx",
+    "onnxruntime",
     "torchrecurrent",
-)  # fmt: skip
+)
 
 
 def facts() -> dict[str, Any]:
@@ -51,7 +57,7 @@ def confine(threads: int) -> None:
 
 
 def _processor() -> dict[str, str]:
-    """The first processor's name, family and model, as the system tells them."""
+    """The first processor's name, family and model, as the system reports them."""
     wanted = ("model name", "cpu family", "model", "cache size")
     found = {"name": platform.processor()}
     path = Path("/proc/cpuinfo")

@@ -29,9 +29,14 @@ def compare(threads: int, quick: bool = False) -> dict[str, Any]:
     result: dict[str, Any] = {"shape": SHORT if quick else LONG, "peers": {}}
     for peer in PEERS:
         command = [
-            sys.executable, __file__, peer, "--threads", str(threads),
-            "--shape", result["shape"],
-        ]  # fmt: skip
+            sys.executable,
+            __file__,
+            peer,
+            "--threads",
+            str(threads),
+            "--shape",
+            result["shape"],
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = done.stderr.strip().splitlines() or ["no message"]
@@ -63,10 +68,10 @@ def measure(peer: str, shape: str, threads: int) -> dict[str, Any]:
     step()
     peak = _peak() - before
     seconds = [_timed(step) for _ in range(3)]
-    plane = 4 * sizes.steps * sizes.batch * sizes.hidden
+    one = 4 * sizes.steps * sizes.batch * sizes.hidden
     return {
         "peak_mib": round(peak / 2**20, 1),
-        "planes": round(peak / plane, 2),  # in units of T·B·H floats
+        "planes": round(peak / one, 2),  # tensors of T·B·H floats
         "median_ms": round(1000 * statistics.median(seconds), 1),
     }
 

@@ -4,8 +4,8 @@
     python benchmarks/paired.py --old /tmp/old/src [--new src] [--pairs 40]
 
 Each checkout runs in a process of its own, on the same torch; the two take turns, the
-order within a pair alternating, so that a drifting machine meets both alike. What is
-told is the growth new / old − 1: its median over the pairs, and the 95 % interval of
+order within a pair alternating, so that a drifting machine meets both alike. It
+reports the growth new / old − 1: its median over the pairs, and the 95 % interval of
 that median (by ranks). Both need their core, `_core.*.so`, in `src/cellwright/`.
 """
 
@@ -99,9 +99,12 @@ def _start(source: Path, threads: int) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--worker", "--threads", str(threads)]
     environment = {**os.environ, "PAIRED_SOURCE": str(source.resolve())}
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
 
 def _ask(side: subprocess.Popen[str], name: str) -> float:

@@ -1,7 +1,7 @@
 """The peer: a character language model in plain PyTorch, for the same minute.
 
 It uses nothing of cellwright: `torch.nn.LSTM`, AdamW with cellwright's defaults, a
-cosine schedule over the wall clock, one carried state per lane. The text is split and
+cosine schedule over the wall clock, one carried state a stream. The text is split and
 evaluated as `cellwright train` and `cellwright evaluate` do: the last tenth is never
 trained on, and is read whole, from a zero state, its sum of nats divided by its N−1
 targets.
@@ -34,14 +34,14 @@ class CharLM(nn.Module):
         return self.head(y), state  # (T, B, V)
 
 
-def lanes_of(ids: torch.Tensor, batch: int) -> torch.Tensor:
-    """Cut (N,) into `batch` contiguous lanes, time first: (N // batch, batch)."""
+def streams_of(ids: torch.Tensor, batch: int) -> torch.Tensor:
+    """Cut (N,) into `batch` contiguous streams, time first: (N // batch, batch)."""
     length = len(ids) // batch
     return ids[: length * batch].view(batch, length).t().contiguous()
 
 
 def train(model: CharLM, ids: torch.Tensor, args: argparse.Namespace) -> int:
-    lanes = lanes_of(ids, args.batch)
+    streams = streams_of(ids, args.batch)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=(0.9, args.beta2), weight_decay=args.decay
     )
@@ -55,10 +55,10 @@ def train(model: CharLM, ids: torch.Tensor, args: argparse.Namespace) -> int:
         warm_up = min(1.0, (step + 1) / args.warmup)
         factor = warm_up * 0.5 * (1 + math.cos(math.pi * done))
         optimiser.param_groups[0]["lr"] = args.lr * factor
-        if position + args.window + 1 > len(lanes):
+        if position + args.window + 1 > len(streams):
             state, position = None, 0
-        x = lanes[position : position + args.window]  # (T, B)
-        y = lanes[position + 1 : position + args.window + 1]
+        x = streams[position : position + args.window]  # (T, B)
+        y = streams[position + 1 : position + args.window + 1]
         logits, state = model(x, state)
         state = tuple(s.detach() for s in state)
         loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())

@@ -170,9 +170,11 @@ def model(args: argparse.Namespace, threads: int) -> Section:
     torch.set_num_threads(threads)
     result: Section = {"shapes": {}}
     layers = {
-        ("lstm", "cellwright"): cw.LSTM, ("lstm", "torch.nn"): nn.LSTM,
-        ("gru", "cellwright"): cw.GRU, ("gru", "torch.nn"): nn.GRU,
-    }  # fmt: skip
+        ("lstm", "cellwright"): cw.LSTM,
+        ("lstm", "torch.nn"): nn.LSTM,
+        ("gru", "cellwright"): cw.GRU,
+        ("gru", "torch.nn"): nn.GRU,
+    }
     for shape in MODEL_SHAPES:
         calls = {
             key: _training_step(layer(shape.inputs, shape.hidden), shape)
@@ -210,10 +212,12 @@ def overhead(args: argparse.Namespace, threads: int) -> Section:
     torch.set_num_threads(threads)
     x = torch.randn(1, 1, 1, requires_grad=True)
     modules = {
-        "cellwright.LSTM": cw.LSTM(1, 1), "cellwright.GRU": cw.GRU(1, 1),
+        "cellwright.LSTM": cw.LSTM(1, 1),
+        "cellwright.GRU": cw.GRU(1, 1),
         "cellwright.Recurrent(peephole)": cw.Recurrent("peephole", 1, 1),
-        "torch.nn.LSTM": nn.LSTM(1, 1), "torch.nn.GRU": nn.GRU(1, 1),
-    }  # fmt: skip
+        "torch.nn.LSTM": nn.LSTM(1, 1),
+        "torch.nn.GRU": nn.GRU(1, 1),
+    }
     calls: dict[Any, Callable[[], Any]] = {}
     for name, module in modules.items():
         calls[name, "inference"] = partial(_without_grad, module, x)

@@ -48,7 +48,7 @@ class Line:
     points: list[Point] = field(default_factory=list)
     straight: list[Piece] = field(default_factory=list)
     bridges: list[Point] = field(default_factory=list)
-    lane: bool = False
+    state: bool = False
 
     @property
     def start(self) -> Point:
@@ -90,7 +90,7 @@ def _label(item: ET.Element, element: int) -> Label:
 
 
 def _line(item: ET.Element) -> Line:
-    line = Line(lane="cw-lane" in item.get("class", ""))
+    line = Line(state="cw-state" in item.get("class", ""))
     for command, text in re.findall(r"([MLQA])([^MLQA]*)", item.get("d", "")):
         numbers = [float(n) for n in text.split()]
         end = (numbers[-2], numbers[-1])
@@ -113,8 +113,10 @@ def _curve(a: Point, b: Point, c: Point) -> list[Point]:
     for n in range(1, 13):
         t = n / 12
         weights = ((1 - t) ** 2, 2 * t * (1 - t), t * t)
-        x, y = (sum(w * p[k] for w, p in zip(weights, (a, b, c), strict=True))
-                for k in (0, 1))  # fmt: skip
+        x, y = (
+            sum(w * p[k] for w, p in zip(weights, (a, b, c), strict=True))
+            for k in (0, 1)
+        )
         found.append((x, y))
     return found
 
@@ -241,12 +243,12 @@ def flaws(picture: Picture, width: object) -> list[str]:
     shapes, lines = picture.shapes, picture.lines
     for n, a in enumerate(shapes):
         for b in shapes[n + 1 :]:
-            if _overlap(a.box, b.box, 3.0):
+            if overlap(a.box, b.box, 3.0):
                 found.append(f"shapes {a.element} and {b.element} overlap")
     for n, line in enumerate(lines):
         for shape in shapes:
             for segment in line.straight:
-                if _overlap(_box(segment), shape.box, -3.0):
+                if overlap(extent(segment), shape.box, -3.0):
                     found.append(f"line {n} runs through shape {shape.element}")
     bridged = [b for line in lines for b in line.bridges]
     for n, a in enumerate(lines):
@@ -254,20 +256,20 @@ def flaws(picture: Picture, width: object) -> list[str]:
             for s in a.straight:
                 for t in b.straight:
                     found += _meeting((n, a), (m, b), s, t, bridged)
-    boxes = [(label, _text_box(label, width)) for label in picture.labels]
+    boxes = [(label, text_box(label, width)) for label in picture.labels]
     for n, (a, box) in enumerate(boxes):
         for b, other in boxes[n + 1 :]:
-            if _overlap(box, other, 0.0):
+            if overlap(box, other, 0.0):
                 found.append(f"labels {a.text!r} and {b.text!r} overlap")
         for shape in shapes:
             inside = a.role == "inside" and shape.element == a.element
-            if not inside and _overlap(box, shape.box, 0.0):
+            if not inside and overlap(box, shape.box, 0.0):
                 found.append(f"label {a.text!r} is on shape {shape.element}")
             if inside and not _within(box, shape.box):
                 found.append(f"label {a.text!r} does not fit its shape")
         if a.role != "inside":
             for m, line in enumerate(lines):
-                if any(_overlap(_box(s), box, -0.8) for s in line.straight):
+                if any(overlap(extent(s), box, -0.8) for s in line.straight):
                     found.append(f"label {a.text!r} is on line {m}")
     return found
 
@@ -281,7 +283,7 @@ def _meeting(
 ) -> list[str]:
     """Two straight pieces: on each other, or across without a bridge."""
     (n, _), (m, _) = one, two
-    a, b = _box(s), _box(t)
+    a, b = extent(s), extent(t)
     flat = [abs(p[0][1] - p[1][1]) < 0.01 for p in (s, t)]
     if flat[0] == flat[1]:
         k = 1 if flat[0] else 0
@@ -305,27 +307,31 @@ def crossings(picture: Picture) -> int:
     return sum(len(line.bridges) for line in picture.lines)
 
 
-def _text_box(label: Label, width: object) -> Box:
+def text_box(label: Label, width: object) -> Box:
     wide = width(label)  # type: ignore[operator]
     left = label.x - {"start": 0.0, "middle": wide / 2, "end": wide}[label.anchor]
     up, down = (0.7, 0.25) if label.role != "inside" else (0.6, 0.2)
     return left, label.y - up * label.size, left + wide, label.y + down * label.size
 
 
-def _box(segment: Piece) -> Box:
+def extent(segment: Piece) -> Box:
     (x0, y0), (x1, y1) = segment
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
-def _overlap(a: Box, b: Box, gap: float) -> bool:
+def overlap(a: Box, b: Box, gap: float) -> bool:
     return (
-        a[0] < b[2] + gap and b[0] < a[2] + gap
-        and a[1] < b[3] + gap and b[1] < a[3] + gap
-    )  # fmt: skip
+        a[0] < b[2] + gap
+        and b[0] < a[2] + gap
+        and a[1] < b[3] + gap
+        and b[1] < a[3] + gap
+    )
 
 
 def _within(inner: Box, outer: Box) -> bool:
     return (
-        inner[0] >= outer[0] + 1 and inner[1] >= outer[1]
-        and inner[2] <= outer[2] - 1 and inner[3] <= outer[3]
-    )  # fmt: skip
+        inner[0] >= outer[0] + 1
+        and inner[1] >= outer[1]
+        and inner[2] <= outer[2] - 1
+        and inner[3] <= outer[3]
+    )

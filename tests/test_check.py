@@ -266,12 +266,18 @@ def one_row_for_all(W, x, h, c):
 @pytest.mark.parametrize(
     "function",
     [
-        one_number, sum_of_a_number, sum_of_a_vector, functions_of_a_vector,
-        vector_as_an_operand, vector_named_as_the_state, vector_named_as_the_input,
-        state_named_output, one_row_for_all,
+        one_number,
+        sum_of_a_number,
+        sum_of_a_vector,
+        functions_of_a_vector,
+        vector_as_an_operand,
+        vector_named_as_the_state,
+        vector_named_as_the_input,
+        state_named_output,
+        one_row_for_all,
     ],
     ids=lambda f: f.__name__,
-)  # fmt: skip
+)
 def test_sound_cells_of_unusual_make_are_sound(function):
     found = check_cell(cell(function), **SIZES)
     assert found.sound, found.problems

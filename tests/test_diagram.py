@@ -90,25 +90,26 @@ def test_nothing_overlaps(name):
     assert flaws(picture_of(name), measured) == []
 
 
-def bent_lanes(picture: Picture) -> list[int]:
+def bent_state_lines(picture: Picture) -> list[int]:
     return [
         number
         for number, line in enumerate(picture.lines)
-        if line.lane and len({round(y, 2) for _, y in line.points}) > 1
+        if line.state and len({round(y, 2) for _, y in line.points}) > 1
     ]
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_lanes_are_straight(name):
-    assert bent_lanes(picture_of(name)) == []
+def test_state_lines_are_straight(name):
+    assert bent_state_lines(picture_of(name)) == []
 
 
-def lane_heights(name: str) -> set[float]:
-    return {round(line.start[1], 2) for line in picture_of(name).lines if line.lane}
+def state_line_heights(name: str) -> set[float]:
+    return {round(line.start[1], 2) for line in picture_of(name).lines if line.state}
 
 
-def test_states_with_a_pointwise_path_have_a_lane():
-    count = {n: len(lane_heights(n)) for n in ("lstm", "gru", "rnn", "lem", "slstm")}
+def test_states_with_a_pointwise_path_have_a_line():
+    names = ("lstm", "gru", "rnn", "lem", "slstm")
+    count = {n: len(state_line_heights(n)) for n in names}
     assert count == {"lstm": 1, "gru": 1, "rnn": 0, "lem": 2, "slstm": 3}
 
 
@@ -126,7 +127,7 @@ def test_random_cells(source):
     picture = read(Diagram(cell).svg)
     assert recovered(picture) == expected(elements)
     assert flaws(picture, measured) == []
-    assert bent_lanes(picture) == []
+    assert bent_state_lines(picture) == []
 
 
 def test_widths_are_upper_bounds():

@@ -1,4 +1,4 @@
-"""The walk with the values of a trained model: the pictures hold NumPy's numbers."""
+"""Steps with the values of a trained model: the pictures hold NumPy's numbers."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -15,7 +15,7 @@ from cellwright.look.diagram import Moment
 from cellwright.look.diagram.live import short
 from cellwright.look.diagram.strips import levels
 from cellwright.look.inspection import Inspection
-from diagram_geometry import _box, _overlap, _text_box, read
+from diagram_geometry import extent, overlap, read, text_box
 from test_diagram import measured
 from web.runs import make_run
 
@@ -62,8 +62,14 @@ def test_products_on_the_way_are_shown():
     layer, moment, now = recorded("lstm")
     values = layer.cell.diagram().steps(moment)[3].values
     assert list(values) == [
-        "f_t", "c_t−1", "i_t", "g_t", "f_t * c_t−1", "i_t * g_t", "c_t"
-    ]  # fmt: skip
+        "f_t",
+        "c_t−1",
+        "i_t",
+        "g_t",
+        "f_t * c_t−1",
+        "i_t * g_t",
+        "c_t",
+    ]
     kept = now["f_t"] * moment.states["c"].numpy()
     np.testing.assert_allclose(values["f_t * c_t−1"], kept, atol=1e-6)
     np.testing.assert_allclose(values["c_t"], kept + now["i_t"] * now["g_t"], atol=1e-6)
@@ -152,9 +158,10 @@ def any_moment(name: str) -> tuple[cw.Cell, Moment]:
     inputs = {i.name: 1 for i in graph.inputs if i.name != "x"}
     tree = bool(graph.children)
     layer = (
-        cw.TreeRecurrent(name, 5, 24) if tree
+        cw.TreeRecurrent(name, 5, 24)
+        if tree
         else cw.Recurrent(name, 5, 24, inputs=inputs)
-    )  # fmt: skip
+    )
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(4)
@@ -176,13 +183,13 @@ def test_histograms_count_the_units_and_cover_nothing(name):
         lit = read(f'<svg xmlns="{SVG[1:-1]}">{lit_part(root, pale)}</svg>')
         whole = read(f'<svg xmlns="{SVG[1:-1]}">{ET.tostring(pale, "unicode")}</svg>')
         for n, box in enumerate(boxes):
-            assert not any(_overlap(box, other, 0) for other in boxes[n + 1 :])
+            assert not any(overlap(box, other, 0) for other in boxes[n + 1 :])
             for shape in lit.shapes + whole.shapes:
-                assert not _overlap(box, shape.box, 0)
+                assert not overlap(box, shape.box, 0)
             for label in lit.labels + whole.labels:
-                assert not _overlap(box, _text_box(label, measured), 0), label.text
+                assert not overlap(box, text_box(label, measured), 0), label.text
             for line in lit.lines:
-                assert not any(_overlap(box, _box(s), 0) for s in line.straight)
+                assert not any(overlap(box, extent(s), 0) for s in line.straight)
         assert lit.shapes
         assert lit.lines
         for chip in chips:
@@ -286,7 +293,7 @@ def test_moment_is_what_the_inspector_reads(run, layer):
 
 
 def test_draw_command_shows_a_run(run, tmp_path):
-    path = tmp_path / "walk.svg"
+    path = tmp_path / "steps.svg"
     prompt = 'if (a[0] > "'
     result = draw(
         run.directory, "--steps", "--prompt", prompt, "--layer", 1, "-o", path
@@ -294,13 +301,13 @@ def test_draw_command_shows_a_run(run, tmp_path):
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.iterdir())) == 6
     values = Inspection(run, prompt).reading.values["1.f"][-1]
-    drawn = (tmp_path / "walk-1.svg").read_text(encoding="utf-8")
+    drawn = (tmp_path / "steps-1.svg").read_text(encoding="utf-8")
     texts = ["".join(t.itertext()) for t in ET.fromstring(drawn).iter(f"{SVG}text")]
     assert f"mean {values.mean():.2f}" in texts
     assert """run, layer 1, token 11: 'if (a[0] > ', then '"'""" in texts
     result = draw(run.directory, "--steps", "--at", 3, "-o", path)
     assert result.exit_code == 0, result.output
-    assert "token 3" in (tmp_path / "walk-1.svg").read_text(encoding="utf-8")
+    assert "token 3" in (tmp_path / "steps-1.svg").read_text(encoding="utf-8")
     assert draw(run.directory, "-o", path).exit_code == 0
     assert "concatenate" in path.read_text(encoding="utf-8")
 

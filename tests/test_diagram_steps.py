@@ -1,4 +1,4 @@
-"""The walk through a cell, and the cell over time: what they show and say."""
+"""A cell step by step, and over time: what the pictures show and say."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -73,7 +73,7 @@ def test_captions_of_the_other_cells():
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sources())
-def test_random_cells_have_a_walk(source):
+def test_random_cells_have_steps(source):
     for step in make_cell(source).diagram().steps():
         ET.fromstring(step.svg)
 
@@ -98,12 +98,12 @@ def test_tree_has_every_node(name, nodes):
     ]
     assert found.count(name.replace("_", " ")) == nodes
     states = [s.name for s in cw.cells.get(name).states]
-    for node in range(1, nodes):  # what goes up from each is told from its parent's
+    for node in range(1, nodes):  # what goes up from each node to its parent
         assert ", ".join(f"{state}{node}" for state in states) in found
     assert f"h{nodes}" in found
 
 
-def test_draw_command_writes_the_walk(tmp_path):
+def test_draw_command_writes_the_steps(tmp_path):
     path = str(tmp_path / "gru.svg")
     result = CliRunner().invoke(app, ["draw", "gru", "--steps", "-o", path])
     assert result.exit_code == 0, result.output

@@ -36,9 +36,15 @@ def client(tmp_path: Path) -> TestClient:
 def test_the_eight_questions_have_points_sources_and_experiments():
     questions = load()
     assert [q.experiment for q in questions] == [
-        "standout", "convolution", "bptt", "training-problems", "recursive",
-        "teacher-forcing", "long-term", "forget-activation",
-    ]  # fmt: skip
+        "standout",
+        "convolution",
+        "bptt",
+        "training-problems",
+        "recursive",
+        "teacher-forcing",
+        "long-term",
+        "forget-activation",
+    ]
     assert all(len(q.points) >= 4 and q.sketch for q in questions)
     bonus = {q.id for q in questions if any(p.bonus for p in q.points)}
     assert bonus == {"training-problems", "teacher-forcing"}

@@ -13,7 +13,7 @@ from cellwright import lab
 from cellwright.cli import app
 from cellwright.lab.experiment import Claim, Experiment, Rows, Table
 from cellwright.lab.show import markdown
-from cellwright.lab.training import fit
+from cellwright.lab.training import Training, fit
 
 
 def toy(runs, value=1.0):
@@ -77,8 +77,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         lab.run_experiment(stopping, tmp_path)
     resumed = lab.run_experiment(whole, tmp_path, resume=True)
     assert len(runs) == 4, "the two finished cases are not run again"
-    fresh = lab.run_experiment(toy([]), tmp_path / "fresh")
-    assert resumed.rows == fresh.rows, "each case has random numbers of its own"
+    again = lab.run_experiment(toy([]), tmp_path / "again")
+    assert resumed.rows == again.rows, "each case has random numbers of its own"
 
 
 def test_changed_settings_are_run_again(tmp_path):
@@ -224,10 +224,7 @@ def test_fit_ends_when_solved():
         model,
         line,
         squared,
-        steps=2000,
-        lr=0.05,
-        seed=0,
-        every=20,
+        Training(steps=2000, lr=0.05, seed=0, every=20),
         evaluate=lambda model: squared(model, (x, 3 * x)).item(),
         solved=lambda score: score < 1e-3,
     )
@@ -237,10 +234,8 @@ def test_fit_ends_when_solved():
     assert fitted.curve[-1][1] < fitted.curve[0][1]
 
 
-def test_fit_tells_of_divergence():
-    fitted = fit(
-        nn.Linear(1, 1), line, squared, steps=500, lr=1e4, seed=0, optimiser="sgd",
-        clip_norm=None,
-    )  # fmt: skip
+def test_fit_reports_divergence():
+    sgd = Training(steps=500, lr=1e4, seed=0, optimiser="sgd", clip_norm=None)
+    fitted = fit(nn.Linear(1, 1), line, squared, sgd)
     assert fitted.diverged
     assert fitted.solved_at is None

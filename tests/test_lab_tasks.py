@@ -143,11 +143,21 @@ def test_short_sequences_are_refused():
 
 def _followers(text: str) -> str:
     """The symbols that may follow a beginning, by Reber's diagram (H&S, figures 3, 4),
-    written down afresh as a regular grammar: state and symbol give the next state."""
+    as a regular grammar of its own: state and symbol give the next state."""
     inner = {
-        "0B": "1", "1T": "2", "1P": "3", "2S": "2", "2X": "4", "3T": "3", "3V": "5",
-        "4X": "3", "4S": "6", "5P": "4", "5V": "6", "6E": "7",
-    }  # fmt: skip
+        "0B": "1",
+        "1T": "2",
+        "1P": "3",
+        "2S": "2",
+        "2X": "4",
+        "3T": "3",
+        "3V": "5",
+        "4X": "3",
+        "4S": "6",
+        "5P": "4",
+        "5V": "6",
+        "6E": "7",
+    }
     if len(text) < 2:
         return "B" if not text else "TP"
     state = "0"
@@ -192,14 +202,14 @@ def test_lorenz_rests_at_its_fixed_points_and_moves_by_its_equations():
 def test_lorenz_is_integrated_to_the_fourth_order():
     state = torch.tensor((1.0, 2.0, 20.0), dtype=torch.float64)
 
-    def walk(steps: int) -> torch.Tensor:
+    def integrated(steps: int) -> torch.Tensor:
         at = state
         for _ in range(steps):
-            at = chaos._runge_kutta(at, 0.2 / steps)
+            at = chaos.runge_kutta(at, 0.2 / steps)
         return at
 
-    fine = walk(1280)
-    coarse, half = (float((walk(n) - fine).norm()) for n in (20, 40))
+    fine = integrated(1280)
+    coarse, half = (float((integrated(n) - fine).norm()) for n in (20, 40))
     assert 12 < coarse / half < 20  # 2⁴
 
 

@@ -58,18 +58,40 @@ def refused(answer) -> str:
 # ── malformed requests ────────────────────────────────────────────────────────────────
 
 PATHS = (
-    "/nowhere", "/api/values", "/api/values/0.q/0/9", "/api/values/0.c/a/9",
-    "/api/values/0.c/-1/9", "/api/values/0.c/1.5/9", "/api/values/0.c/nan/9",
-    f"/api/values/0.c/0/{HUGE}", "/api/values/%00/0/9", "/api/values/%ff%fe/0/9",
-    "/api/exact/0.c/-1", "/api/exact/0.c/99", f"/api/exact/0.c/{HUGE}",
-    "/api/exact/%ed%a0%80/1", "/api/order/0.c/loudness", "/api/order/0.q/index",
-    "/api/interesting/nothing", "/api/interesting/pattern?pattern=(",
+    "/nowhere",
+    "/api/values",
+    "/api/values/0.q/0/9",
+    "/api/values/0.c/a/9",
+    "/api/values/0.c/-1/9",
+    "/api/values/0.c/1.5/9",
+    "/api/values/0.c/nan/9",
+    f"/api/values/0.c/0/{HUGE}",
+    "/api/values/%00/0/9",
+    "/api/values/%ff%fe/0/9",
+    "/api/exact/0.c/-1",
+    "/api/exact/0.c/99",
+    f"/api/exact/0.c/{HUGE}",
+    "/api/exact/%ed%a0%80/1",
+    "/api/order/0.c/loudness",
+    "/api/order/0.q/index",
+    "/api/interesting/nothing",
+    "/api/interesting/pattern?pattern=(",
     "/api/interesting/pattern?pattern=%28%3F%3Dx%29",
-    f"/api/interesting/pattern?pattern={'(' * 20000}", "/api/flow/0", "/api/flow/-3",
-    "/api/flow/40", f"/api/flow/{HUGE}", "/api/flow/x", "/api/triangle/z",
-    "/static/%00", "/static/..%2fapp.py", f"/static/{'x' * 5000}", "/static/",
-    "/api/live/reset", "/api/evidence/nothing", "/api/plot/%00",
-)  # fmt: skip
+    f"/api/interesting/pattern?pattern={'(' * 20000}",
+    "/api/flow/0",
+    "/api/flow/-3",
+    "/api/flow/40",
+    f"/api/flow/{HUGE}",
+    "/api/flow/x",
+    "/api/triangle/z",
+    "/static/%00",
+    "/static/..%2fapp.py",
+    f"/static/{'x' * 5000}",
+    "/static/",
+    "/api/live/reset",
+    "/api/evidence/nothing",
+    "/api/plot/%00",
+)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path[:40])
@@ -92,36 +114,57 @@ def test_every_route_refuses_other_methods(client: str, request: pytest.FixtureR
 
 
 BODIES = (
-    b"", b"{", b"[1]", b"null", b"3", b'"x"', b"\xff\xfe", b'{"a": 1,}', b"a=1&b=2",
-    b'{"changes": NaN}', b'{"text": "\\ud800"}', b'{"seed": 1e999}',
-    b"[" * 100_000, b'{"a":' * 200 + b"1" + b"}" * 200, b"1" * 5000,
-)  # fmt: skip
+    b"",
+    b"{",
+    b"[1]",
+    b"null",
+    b"3",
+    b'"x"',
+    b"\xff\xfe",
+    b'{"a": 1,}',
+    b"a=1&b=2",
+    b'{"changes": NaN}',
+    b'{"text": "\\ud800"}',
+    b'{"seed": 1e999}',
+    b"[" * 100_000,
+    b'{"a":' * 200 + b"1" + b"}" * 200,
+    b"1" * 5000,
+)
 LIVE = (
-    ("sing", {}), ("type", {}), ("type", {"text": 5}), ("type", {"text": None}),
-    ("type", {"text": "x" * 30_000}), ("type", {"text": "a", "more": 1}),
-    ("show", {"key": "0.q"}), ("show", {"key": ["0.c"]}), ("show", {"page": {}}),
-    ("reset", {"seed": 2**64}), ("reset", {"seed": -(2**80)}), ("reset", {"seed": 1.5}),
-    ("reset", {"seed": "1"}), ("reset", {"seed": True}), ("back", {"text": "a"}),
-    ("sample", {"temperature": -1}), ("sample", {"temperature": 1e-300}),
-    ("sample", {"temperature": 1e300}), ("sample", {"temperature": 10**400}),
-    ("sample", {"temperature": "hot"}), ("sample", {"temperature": []}),
-    ("sample", {"top_k": 0}), ("sample", {"top_k": -(10**30)}),
-    ("sample", {"top_k": 2.5}), ("sample", {"top_k": False}),
-)  # fmt: skip
+    ("sing", {}),
+    ("type", {}),
+    ("type", {"text": 5}),
+    ("type", {"text": None}),
+    ("type", {"text": "x" * 30_000}),
+    ("type", {"text": "a", "more": 1}),
+    ("show", {"key": "0.q"}),
+    ("show", {"key": ["0.c"]}),
+    ("show", {"page": {}}),
+    ("back", {"text": "a"}),
+    *(("reset", {"seed": s}) for s in (2**64, -(2**80), 1.5, "1", True)),
+    *(("sample", {"temperature": t}) for t in (-1, 1e-300, 1e300, 10**400, "hot", [])),
+    *(("sample", {"top_k": k}) for k in (0, -(10**30), 2.5, False)),
+)
 GOOD = {"key": "0.c", "kind": "clamp", "amount": 0.0, "unit": 1}
 CHANGES = (
-    {"changes": 1}, {"changes": {}}, {"changes": [1]}, {"changes": [{}]}, {"chang": []},
-    {"changes": [GOOD] * 1000}, {"changes": [{**GOOD, "more": 1}]},
+    {"changes": 1},
+    {"changes": {}},
+    {"changes": [1]},
+    {"changes": [{}]},
+    {"chang": []},
+    {"changes": [GOOD] * 1000},
+    {"changes": [{**GOOD, "more": 1}]},
     *(
         {"changes": [{**GOOD, name: value}]}
         for name, values in {
-            "key": ("0.q", "", 1, None, []), "kind": ("hold", 1, None),
+            "key": ("0.q", "", 1, None, []),
+            "kind": ("hold", 1, None),
             "amount": ("1", None, True, 1e300, 10**400, []),
             "unit": (-1, 99, 1.5, "1", True, 10**30, {}),
         }.items()
         for value in values
     ),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:20]))
@@ -222,10 +265,18 @@ def test_a_hostile_pattern_takes_no_time(pattern: str):
 
 @pytest.mark.parametrize(
     "content",
-    [b'{"phase": ', b"[1]", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\udc00"}', b"",
-     b"\xff", b'{"a":' * 5000 + b"1" + b"}" * 5000],
+    [
+        b'{"phase": ',
+        b"[1]",
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": "\\udc00"}',
+        b"",
+        b"\xff",
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    ],
     ids=lambda content: repr(content[:16]),
-)  # fmt: skip
+)
 def test_a_broken_session_is_set_aside(
     exam: TestClient, tmp_path: Path, content: bytes
 ):
@@ -278,7 +329,7 @@ def _named(monkeypatch: pytest.MonkeyPatch):
         ("192.168.1.5", "192.168.1.5:8000 mybox:8000", "evil.example:8000"),
         ("box.lan", "box.lan:8000 box.lan:1 192.168.1.5:8000", "evil.lan:8000"),
     ],
-)  # fmt: skip
+)
 def test_who_may_ask(listens: str, welcome: str, foreign: str):
     hosts = reachable_as(listens, 8000)
     for host in welcome.split():

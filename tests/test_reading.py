@@ -56,8 +56,12 @@ def test_a_reading_starts_at_the_learned_state(cell: str, layers: int):
     with torch.no_grad():
         logits, _ = model(tokens[:, None])
     np.testing.assert_allclose(reading.logits, logits[:, 0], rtol=1e-4, atol=1e-5)
-    declared = [torch.full_like(s, d.init) for s, d in zip(
-        model.rnn.own_states(), model.rnn.cell.graph.states, strict=True)]  # fmt: skip
+    declared = [
+        torch.full_like(s, d.init)
+        for s, d in zip(
+            model.rnn.own_states(), model.rnn.cell.graph.states, strict=True
+        )
+    ]
     other, _ = model(tokens[:, None], tuple(s[:, None] for s in declared))
     assert (other[0, 0] - logits[0, 0]).abs().max() > 1e-2
 

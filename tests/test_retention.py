@@ -125,9 +125,12 @@ def test_the_factor_is_the_derivative_past_gates_and_matrices(graph):
         own = graph.values[kept.state]
         cut = (affines | set(graph.values.values())) - {own}
         values = evaluate(
-            graph, W, inputs, states,
+            graph,
+            W,
+            inputs,
+            states,
             visit=lambda n, v, cut=cut: v.detach() if n in cut else v,
-        )  # fmt: skip
+        )
         (found,) = torch.autograd.grad(values[own].sum(), states[kept.state])
         gate = values[graph.values[kept.gate]] if kept.gate else torch.zeros_like(found)
         assert_close(found, kept.constant + kept.slope * gate, kept.state)

@@ -16,8 +16,9 @@ from cellwright import Recurrent, cells
 from cellwright.language.evaluate import evaluate
 from cellwright.language.expand import PRIMITIVES
 from cellwright.look.inspection import Inspection
+from cellwright.look.live import Live
 from cellwright.look.reading import Reader
-from cellwright.look.web.report import _layer, report_json
+from cellwright.look.web.report import layer_data, report_json
 
 from .runs import make_run
 
@@ -53,7 +54,7 @@ def test_every_cell_gives_the_same_numbers():
         expected.append({n: values[i].flatten().tolist() for n, i in graph.names})
         cases.append(
             {
-                "layer": _layer(graph, weights),
+                "layer": layer_data(graph, weights),
                 "x": x[0].tolist(),
                 "states": [states[s.name][0].tolist() for s in graph.states],
             }
@@ -78,17 +79,47 @@ def test_a_whole_language_model_gives_the_same_numbers(
     run = make_run(tmp_path, cell)
     inspection = Inspection(run, run.held_out_text(60))
     if learned:
-        rnn = Recurrent(cell, inspection.model.rnn.input_size, 16, 2,
-                        learn_initial_state=True)  # fmt: skip
+        width = inspection.model.rnn.input_size
+        rnn = Recurrent(cell, width, 16, 2, learn_initial_state=True)
         for parameter in rnn.initial_states.parameters():
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
         inspection.model.rnn = rnn.eval()
         inspection.reader = Reader(inspection.model)
-    case = {"report": json.loads(report_json(inspection)),
-            "tokens": inspection.reading.tokens.tolist()}  # fmt: skip
+    case = {
+        "report": json.loads(report_json(inspection)),
+        "tokens": inspection.reading.tokens.tolist(),
+    }
     with torch.no_grad():
         tokens = torch.from_numpy(inspection.reading.tokens)
         logits, _ = inspection.model(tokens[:, None])
     (found,) = in_node([case], "models.mjs")
     assert np.shape(found) == (60, inspection.tokenizer.vocabulary)
     np.testing.assert_allclose(found, logits[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_typing_in_the_browser_is_typing_on_the_server(tmp_path: Path):
+    """Two implementations of one thing: the same keys give the same answers."""
+    run = make_run(tmp_path)
+    inspection = Inspection(run, run.held_out_text(20))
+    greedy = ("sample", {"temperature": 0, "top_k": None})
+    typed = [("type", {"text": key}) for key in "say(é"]
+    acts = [greedy, ("back", {}), *typed, ("back", {}), greedy, greedy, ("back", {})]
+    acts += [("type", {"text": "no"}), *[("back", {})] * 4, ("reset", {"seed": 3})]
+    acts += [("back", {}), ("type", {"text": "if"}), ("show", {"key": "1.c"})]
+    live = Live(inspection.reader, inspection.tokenizer)
+    expected = []
+    for act, options in acts:
+        if act != "show":
+            getattr(live, act)(**options)
+        expected.append(live.show(options.get("key")))
+    case = {"report": json.loads(report_json(inspection)), "acts": acts}
+    (found,) = in_node([case], "typing.mjs")
+    for act, want, shown in zip(acts, expected, found, strict=True):
+        assert shown["text"] == want["text"], act
+        assert shown["tokens"] == want["tokens"], act
+        assert shown["values"] == pytest.approx(want["values"], abs=2e-5), act
+        chances = {n["piece"]: n["chance"] for n in want["next"]}
+        assert {n["piece"]: n["chance"] for n in shown["next"]} == pytest.approx(
+            chances, abs=2e-5
+        )
+    assert len(expected[-1]["values"]) == 16

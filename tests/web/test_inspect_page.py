@@ -56,7 +56,7 @@ def test_a_hovered_token_tells_its_value(opened: Page, inspection: Inspection):
     opened.get_by_label("Value", exact=True).select_option("1.f")
     opened.get_by_label("Unit", exact=True).fill("5")
     opened.get_by_label("Unit", exact=True).press("Enter")
-    told = opened.locator(".told")
+    told = opened.locator(".readout")
     for step in (3, 40, 90):
         opened.locator(f'.text span[data-step="{step}"]').hover()
         expect(told).to_contain_text(f"Unit 5 of f of layer 1, step {step},")
@@ -68,8 +68,8 @@ def test_arrow_keys_step_through_units_and_steps(opened: Page):
     opened.locator(".text").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowUp", "ArrowRight"):
         opened.keyboard.press(key)
-    expect(opened.locator(".told")).to_contain_text("Unit 1 of")
-    expect(opened.locator(".told")).to_contain_text("step 2,")
+    expect(opened.locator(".readout")).to_contain_text("Unit 1 of")
+    expect(opened.locator(".readout")).to_contain_text("step 2,")
 
 
 def test_tokens_have_the_colour_of_their_value(opened: Page, inspection: Inspection):
@@ -146,8 +146,10 @@ def test_the_crosshair_tells_unit_step_and_value(opened: Page, inspection: Inspe
     canvas.focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
         opened.keyboard.press(key)
-    expect(opened.locator(".told")).to_contain_text("Unit 2 of h of layer 0, step 2,")
-    shown = number_in(opened.locator(".told").inner_text())
+    expect(opened.locator(".readout")).to_contain_text(
+        "Unit 2 of h of layer 0, step 2,"
+    )
+    shown = number_in(opened.locator(".readout").inner_text())
     assert shown == pytest.approx(inspection.values("0.h")[2, 2], abs=1e-3)
 
 
@@ -260,7 +262,7 @@ def test_the_triangle_is_read_by_keys(opened: Page, inspection: Inspection):
     canvas.focus()
     for key in ["ArrowRight"] * 8 + ["ArrowDown"] * 3 + ["ArrowLeft", "ArrowUp"]:
         opened.keyboard.press(key)
-    told = opened.locator(".told")
+    told = opened.locator(".readout")
     expect(told).to_contain_text("Prediction of token 8, ")
     expect(told).to_contain_text(", 3 steps back: ‖∂loss/∂0.c‖ = ")
     low, high, _ = inspection.flow_triangle("0.c")
@@ -274,7 +276,7 @@ def test_saturation_is_read_by_keys(opened: Page, inspection: Inspection):
     open_tab(opened, "Saturation")
     gate = inspection.saturation()[0]
     plot = opened.locator(".gate svg").first
-    told = opened.locator(".gate .told").first
+    told = opened.locator(".gate .readout").first
     plot.focus()
     by_open = np.argsort(gate["high"], kind="stable").tolist()
     expect(told).to_contain_text(f"unit {by_open[0]}: ")
@@ -390,9 +392,9 @@ def test_a_report_shows_every_view(report: Page, inspection: Inspection):
         open_tab(report, name)
     report.get_by_label("Value", exact=True).select_option("1.c")
     report.locator('.text span[data-step="20"]').hover()
-    expect(report.locator(".told")).to_contain_text("of c of layer 1, step 20,")
+    expect(report.locator(".readout")).to_contain_text("of c of layer 1, step 20,")
     matrix = inspection.values("1.c")
-    shown = number_in(report.locator(".told").inner_text())
+    shown = number_in(report.locator(".readout").inner_text())
     assert shown == pytest.approx(matrix[20, 0], abs=float(np.ptp(matrix)) / 255 + 1e-3)
 
 

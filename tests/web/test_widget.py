@@ -47,7 +47,7 @@ def test_the_views_draw_in_a_notebook(page: Page, tmp_path: Path):
     page.get_by_role("tab", name="Text").click()
     page.get_by_label("Value", exact=True).select_option("1.c")
     page.locator('.text span[data-step="20"]').hover()
-    told = page.locator(".told")
+    told = page.locator(".readout")
     expect(told).to_contain_text("of c of layer 1, step 20,")
     c = json.loads(widget.report)["levels"]["values/1.c"]
     assert (c["rows"], c["columns"]) == (16, 80)

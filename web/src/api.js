@@ -8,7 +8,7 @@ async function checked(response) {
   try {
     message = JSON.parse(text).error;
   } catch {
-    // the server's plain words
+    // no JSON: the text is the message
   }
   throw new Error(message || `the server answered ${response.status}`);
 }

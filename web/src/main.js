@@ -1,4 +1,4 @@
-// One bundle for every page and for notebooks: the body's data-page tells what to draw.
+// One bundle for every page and for notebooks: the body's data-page names the one to draw.
 import "./style.css";
 import "./exam/exam.css";
 import "./inspect/inspect.css";
@@ -8,14 +8,14 @@ import { inspect } from "./inspect/inspect.js";
 import { ReportSource } from "./inspect/report.js";
 import { Source } from "./inspect/source.js";
 
-/** What a report holds: JSON in a script of its own. */
-const held = () => JSON.parse(document.getElementById("report")?.textContent ?? "null");
+/** A report's data: JSON in a script of its own. */
+const reportData = () => JSON.parse(document.getElementById("report")?.textContent ?? "null");
 
 /** @type {Record<string, (root: HTMLElement) => Promise<void>>} */
 const PAGES = {
   exam,
   inspect: (root) => inspect(root, new Source()),
-  report: (root) => inspect(root, new ReportSource(held())),
+  report: (root) => inspect(root, new ReportSource(reportData())),
 };
 
 const name = document.body.dataset.page ?? "";

@@ -4,8 +4,8 @@ import { readFileSync } from "node:fs";
 import { ReportSource } from "../src/inspect/report.js";
 
 const results = JSON.parse(readFileSync(0, "utf8")).map(({ report, tokens }) => {
-  const source = new ReportSource(report);
-  for (const token of tokens) source.push(token);
-  return source.steps.map(({ logits }) => [...logits]);
+  const { typing } = new ReportSource(report);
+  for (const token of tokens) typing.push(token);
+  return typing.steps.map(({ logits }) => [...logits]);
 });
 console.log(JSON.stringify(results));

@@ -22,7 +22,7 @@ from .questions import Point, Question
 
 @dataclass
 class Evidence:
-    """Results and runs of experiments, kept below a directory of the exam.
+    """Results and runs of experiments, below a directory of the exam.
 
     Attributes:
         directory: where runs from the exam are written, one folder an experiment.
@@ -37,9 +37,7 @@ class Evidence:
         if not name:
             return None
         running, failure = self._state(name)
-        shown: dict[str, Any] = {
-            "experiment": name, "running": running, "failure": failure,
-        }  # fmt: skip
+        shown = {"experiment": name, "running": running, "failure": failure}
         try:
             folder = self._folder(name)
             result = lab.load_result(name, folder)
@@ -131,7 +129,7 @@ def _shown(claim: Claim) -> dict[str, Any]:
 
 
 def _backing(point: Point, results: Iterable[Result]) -> dict[str, Any] | None:
-    """What bears a point out: its claim, of the first result that has it, and when."""
+    """A point's claim in the first result that has it, with the run's date and seed."""
     for result in results:
         for claim in result.claims:
             if point.claim and claim.name.startswith(point.claim):

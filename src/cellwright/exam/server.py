@@ -1,9 +1,9 @@
 """The exam's page and its data.
 
     GET  /                        the page
-    GET  /api/exam                questions, what backs them, hints, times, the session
-                                  kept so far, and a notice if that was broken
-    PUT  /api/session             keep the session (the page owns it; any JSON object)
+    GET  /api/exam                questions, their evidence, hints, times, the saved
+                                  session, and a notice if that was broken
+    PUT  /api/session             save the session (the page owns it; any JSON object)
     GET  /api/evidence/{id}       the laboratory's result for a question
     POST /api/evidence/{id}       run its experiment's quick form again
     GET  /api/plot/{id}           its plot
@@ -35,7 +35,7 @@ class ExamServer:
 
     Args:
         questions: to draw from.
-        directory: keeps the session and what the laboratory runs.
+        directory: for the session and the laboratory's runs.
         minutes: of answer, feedback and discussion.
     """
 
@@ -61,7 +61,7 @@ class ExamServer:
         return [
             Route("/", self.show),
             Route("/api/exam", self.exam),
-            Route("/api/session", self.keep, methods=["PUT"]),
+            Route("/api/session", self.save, methods=["PUT"]),
             Route("/api/evidence/{id}", self.show_evidence),
             Route("/api/evidence/{id}", self.run_again, methods=["POST"]),
             Route("/api/plot/{id}", self.plot),
@@ -83,12 +83,12 @@ class ExamServer:
                     "feedback": feedback,
                     "discussion": discussion,
                 },
-                **self._kept(),
+                **self._saved(),
             }
         )
 
-    def _kept(self) -> dict[str, Any]:
-        """The session of last time, None without one; and what became of a broken one.
+    def _saved(self) -> dict[str, Any]:
+        """The saved session or None, and a notice if the file was broken.
 
         A file that cannot be read as a session is set aside, so that the exam can go
         on, and the file can be looked at.
@@ -113,7 +113,7 @@ class ExamServer:
         aside = next(path for path in free if not path.exists())
         return self.session.rename(aside)
 
-    async def keep(self, request: Request) -> Response:
+    async def save(self, request: Request) -> Response:
         session = _session(await read_json(request))
         write_atomically(self.session, json.dumps(session).encode())
         return Response(status_code=204)

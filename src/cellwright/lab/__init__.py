@@ -22,14 +22,32 @@ from .runner import run_experiment
 
 #: Every experiment, in the order of the questions; one file each.
 NAMES = (
-    "standout", "convolution", "bptt", "training-problems", "recursive",
-    "teacher-forcing", "long-term", "forget-activation", "variants",
-)  # fmt: skip
+    "standout",
+    "convolution",
+    "bptt",
+    "training-problems",
+    "recursive",
+    "teacher-forcing",
+    "long-term",
+    "forget-activation",
+    "variants",
+)
 
 __all__ = [
-    "NAMES", "CaseResult", "Claim", "Experiment", "LabError", "Record", "Result",
-    "Rows", "Table", "get", "load_result", "plot_path", "run_experiment",
-]  # fmt: skip
+    "NAMES",
+    "CaseResult",
+    "Claim",
+    "Experiment",
+    "LabError",
+    "Record",
+    "Result",
+    "Rows",
+    "Table",
+    "get",
+    "load_result",
+    "plot_path",
+    "run_experiment",
+]
 
 
 def get(name: str) -> Experiment:

@@ -2,7 +2,7 @@
 
 Three answers: the gradient of a layer equals the autograd gradient of the unrolled
 graph, and finite differences; a truncated gradient is biased, the more the shorter the
-window; and what is kept for the backward pass grows with the window alone.
+window; and the memory of saved tensors grows with the window alone.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def cases(quick: bool, seed: int) -> list[Record]:
         for s in range(seed, seed + 3)
         for w in windows
     ]
-    kept = [
+    memory = [
         {"part": "memory", "memory": memory, "steps": steps, "seed": seed}
         for memory in ("save", "recompute")
         for steps in (length, 4 * length)
     ]
-    return exact + truncated + kept
+    return exact + truncated + memory
 
 
 def run(case: Record) -> Record:
@@ -93,16 +93,16 @@ def truncated(case: Record) -> Record:
 
     whole, cut = through(None), through(case["window"])
     window = slice(case["window"])
-    kept = kept_bytes(lambda: loss(x[window], target[window], None), layer)
+    size = saved_bytes(lambda: loss(x[window], target[window], None), layer)
     cosine = torch.dot(whole, cut) / (whole.norm() * cut.norm())
-    return {"bias": relative(cut, whole), "cosine": cosine.item(), "bytes": kept}
+    return {"bias": relative(cut, whole), "cosine": cosine.item(), "bytes": size}
 
 
 def memory(case: Record) -> Record:
     """What one call keeps for backward, and how long forward and backward take."""
     layer = cw.Recurrent("lstm", 32, 64, memory=case["memory"])
     x = torch.randn(case["steps"], 16, 32)
-    kept = kept_bytes(lambda: layer(x), layer)
+    size = saved_bytes(lambda: layer(x), layer)
     own, times = torch.empty(0), []
     for _ in range(9):
         began = time.process_time()
@@ -112,7 +112,7 @@ def memory(case: Record) -> Record:
     saving.load_state_dict(layer.state_dict())
     whole = gradient(lambda: saving(x)[0].square().sum(), saving)
     return {
-        "bytes": kept,
+        "bytes": size,
         "milliseconds": round(1000 * min(times), 2),
         "error": relative(own, whole),
     }
@@ -162,10 +162,10 @@ def differences(
     return ((slope - torch.dot(own, direction)).abs() / own.norm()).item()
 
 
-def kept_bytes(forward: Callable[[], object], layer: torch.nn.Module) -> int:
-    """Bytes that autograd keeps for the backward pass, the weights not counted.
+def saved_bytes(forward: Callable[[], object], layer: torch.nn.Module) -> int:
+    """Bytes of the tensors that autograd saves for the backward pass, without weights.
 
-    What several keep counts once; of a view, the part that it shows.
+    A storage that several tensors share counts once; of a view, the part that it shows.
     """
     weights = {p.untyped_storage().data_ptr() for p in layer.parameters()}
     sizes: dict[int, int] = {}
@@ -178,17 +178,21 @@ def kept_bytes(forward: Callable[[], object], layer: torch.nn.Module) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        held = forward()  # what is kept must live until it is counted
-    del held
+        result = forward()  # holds the saved tensors until they are counted
+    del result
     return sum(sizes.values())
 
 
 def tables(rows: Rows) -> list[Table]:
     exact = [
-        (r["cell"], r["engine"], f"{r['unrolled_error']:.1e}",
-         f"{r['difference_error']:.1e}")
+        (
+            r["cell"],
+            r["engine"],
+            f"{r['unrolled_error']:.1e}",
+            f"{r['difference_error']:.1e}",
+        )
         for r in rows.where(part="exact")
-    ]  # fmt: skip
+    ]
     cut = rows.where(part="truncated")
     windows = [
         (
@@ -245,9 +249,9 @@ def draw(rows: Rows, figure: Figure) -> None:
             color=look(k)["color"],
             alpha=0.15,
         )
-        kept = [cut.where(cell=cell, window=w).median("bytes") / 1024 for w in windows]
+        sizes = [cut.where(cell=cell, window=w).median("bytes") / 1024 for w in windows]
         if cell != "lstm+3":
-            right.plot(windows, kept, label=name, **look(k))
+            right.plot(windows, sizes, label=name, **look(k))
     left.set_xscale("log", base=2)
     left.set_yscale("log")
     right.set_xscale("log", base=2)
@@ -259,27 +263,46 @@ def draw(rows: Rows, figure: Figure) -> None:
 
 
 def claims(rows: Rows) -> list[Claim]:
-    exact, cut = rows.where(part="exact"), rows.where(part="truncated")
+    exact, memory = rows.where(part="exact"), rows.where(part="memory")
+    return [
+        Claim(
+            "BPTT equals autograd over the unrolled graph: largest relative error",
+            max(exact.column("unrolled_error")),
+            high=1e-12,
+        ),
+        Claim(
+            "BPTT equals finite differences: largest relative error",
+            max(exact.column("difference_error")),
+            high=1e-7,
+        ),
+        *_window_claims(rows.where(part="truncated")),
+        Claim(
+            "recomputing keeps less: bytes over those of saving",
+            saving(rows, "bytes"),
+            high=0.7,
+        ),
+        Claim(
+            "recomputing gives the same gradient: largest relative error, float32",
+            max(memory.column("error")),
+            high=1e-5,
+        ),
+    ]
+
+
+def _window_claims(cut: Rows) -> list[Claim]:
     length = cut.rows[0]["steps"]
 
     def bias(cell: str, window: int) -> float:
         return cut.where(cell=cell, window=window).median("bias")
 
-    def kept(window: int) -> float:
+    def size(window: int) -> float:
         return cut.where(cell="lstm", window=window).median("bytes")
 
     return [
         Claim(
-            "BPTT equals autograd over the unrolled graph: largest relative error",
-            max(exact.column("unrolled_error")), high=1e-12,
-        ),
-        Claim(
-            "BPTT equals finite differences: largest relative error",
-            max(exact.column("difference_error")), high=1e-7,
-        ),
-        Claim(
             "a window of the whole sequence has no bias",
-            max(bias(cell, length) for cell in TRUNCATED), high=1e-12,
+            max(bias(cell, length) for cell in TRUNCATED),
+            high=1e-12,
         ),
         Claim(
             "a window of 1 step is biased, also in the RNN", bias("rnn", 1), low=0.02
@@ -287,22 +310,17 @@ def claims(rows: Rows) -> list[Claim]:
         Claim(
             "the longer the memory, the larger the bias at 8 steps: LSTM with forget "
             "bias 3 over plain LSTM",
-            bias("lstm+3", 8) / bias("lstm", 8), low=2.0,
+            bias("lstm+3", 8) / bias("lstm", 8),
+            low=2.0,
         ),
         Claim(
             f"memory follows the window: kept at {length} steps over kept at "
             f"{length // 4}",
-            kept(length) / kept(length // 4), low=3.5, high=4.1,
+            size(length) / size(length // 4),
+            low=3.5,
+            high=4.1,
         ),
-        Claim(
-            "recomputing keeps less: bytes over those of saving",
-            saving(rows, "bytes"), high=0.7,
-        ),
-        Claim(
-            "recomputing gives the same gradient: largest relative error, float32",
-            max(rows.where(part="memory").column("error")), high=1e-5,
-        ),
-    ]  # fmt: skip
+    ]
 
 
 def saving(rows: Rows, key: str) -> float:

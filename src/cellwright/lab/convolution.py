@@ -26,7 +26,7 @@ from .peers import TCN, Recurrence, parameters
 from .plotting import label, look
 from .tasks import DataMissing, Music, Sequences, load_music
 from .tasks.music import KEYS, batches
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,11 +47,11 @@ UNITS = {"RNN": 420, "GRU": 235, "LSTM": 195, "TCN": 150}
 
 def cases(quick: bool, seed: int) -> list[Record]:
     reach = [
-        {"part": "reach", "net": net, "shift": shift,
-         "updates": 1000, "seed": s}
-        for net in NETS for shift in (-1, 0)
+        {"part": "reach", "net": net, "shift": shift, "updates": 1000, "seed": s}
+        for net in NETS
+        for shift in (-1, 0)
         for s in range(seed, seed + (1 if quick else 3))
-    ]  # fmt: skip
+    ]
     times = [
         {"part": "time", "net": net, "lengths": [16, 64, 256], "seed": seed}
         for net in NETS
@@ -64,9 +64,11 @@ def music_cases(quick: bool, seed: int) -> list[Record]:
     plans = [("jsb", 3, 1)] if quick else [("jsb", 15, 3), ("nottingham", 2, 1)]
     return [
         {"part": "music", "music": music, "net": net, "epochs": epochs, "seed": s}
-        for music, epochs, seeds in plans if not missing(music)
-        for net in NETS for s in range(seed, seed + seeds)
-    ]  # fmt: skip
+        for music, epochs, seeds in plans
+        if not missing(music)
+        for net in NETS
+        for s in range(seed, seed + seeds)
+    ]
 
 
 def missing(music: str) -> str | None:
@@ -169,12 +171,14 @@ def music(case: Record) -> Record:
         model,
         draw,
         frame_loss,
-        steps=steps,
-        lr=RATES[case["net"]],
-        seed=case["seed"],
-        schedule=Cosine(steps=steps, floor=0.05),
+        Training(
+            steps=steps,
+            lr=RATES[case["net"]],
+            seed=case["seed"],
+            schedule=Cosine(steps=steps, floor=0.05),
+            every=len(draw),
+        ),
         evaluate=evaluate,
-        every=len(draw),
     )
     best = min(range(len(tested)), key=lambda k: fitted.scores[k][1])
     return {
@@ -239,11 +243,8 @@ def reach(case: Record) -> Record:
         model,
         lambda generator: first_bit(32, lag + 1, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
         evaluate=wrong,
-        every=100,
         solved=lambda share: share < 0.002,
     )
     return {"steps_back": lag, "wrong": fitted.best, "parameters": parameters(model)}
@@ -304,11 +305,16 @@ def tables(rows: Rows) -> list[Table]:
         times.append((net, *micros, row["chain"][str(lengths[-1])]))
     lag = rows.where(part="reach", shift=0).rows[0]["steps_back"]
     far = [
-        (net, rows.where(part="reach", net=net).rows[0]["parameters"],
-         *(rows.where(part="reach", net=net, shift=s).spread("wrong", 2)
-           for s in (-1, 0)))
+        (
+            net,
+            rows.where(part="reach", net=net).rows[0]["parameters"],
+            *(
+                rows.where(part="reach", net=net, shift=s).spread("wrong", 2)
+                for s in (-1, 0)
+            ),
+        )
         for net in NETS
-    ]  # fmt: skip
+    ]
     return [
         *(table for table in found if table is not None),
         Table(
@@ -332,11 +338,15 @@ def _music_table(rows: Rows, music: str) -> Table | None:
     if not of_music:
         return None
     lines = [
-        (net, of_music.where(net=net).rows[0]["parameters"],
-         of_music.where(net=net).spread("test"), PUBLISHED[music][net],
-         round(of_music.where(net=net).median("cpu_seconds")))
+        (
+            net,
+            of_music.where(net=net).rows[0]["parameters"],
+            of_music.where(net=net).spread("test"),
+            PUBLISHED[music][net],
+            round(of_music.where(net=net).median("cpu_seconds")),
+        )
         for net in NETS
-    ]  # fmt: skip
+    ]
     size = "300,000" if music == "jsb" else "1,000,000"
     return Table(
         f"{TITLES[music]}: nats a frame on the test pieces, "
@@ -366,10 +376,14 @@ def draw(rows: Rows, figure: Figure) -> None:
     for shift, k, hatch in ((-1, 0, ""), (0, 1, "//")):
         values = [100 * recall(rows, net, shift) for net in NETS]
         bars = third.bar(
-            [p + 0.2 + 0.4 * shift for p in range(len(NETS))], values, 0.38,
-            color=look(k)["color"], hatch=hatch, edgecolor="white",
+            [p + 0.2 + 0.4 * shift for p in range(len(NETS))],
+            values,
+            0.38,
+            color=look(k)["color"],
+            hatch=hatch,
+            edgecolor="white",
             label=f"{lag + shift} steps back",
-        )  # fmt: skip
+        )
         third.bar_label(bars, fmt="%.0f", fontsize=8)
     third.set_xticks(range(len(NETS)), NETS)
     third.set_ylim(0, 75)
@@ -393,9 +407,14 @@ def _draw_music(axes: Any, rows: Rows) -> None:
         (0.2, theirs, 1, "//", "Bai et al. 2018"),
     ):
         bars = axes.bar(
-            [p + shift for p in range(len(NETS))], values, 0.38,
-            color=look(k)["color"], hatch=hatch, edgecolor="white", label=name,
-        )  # fmt: skip
+            [p + shift for p in range(len(NETS))],
+            values,
+            0.38,
+            color=look(k)["color"],
+            hatch=hatch,
+            edgecolor="white",
+            label=name,
+        )
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
     axes.set_xticks(range(len(NETS)), NETS)
     axes.set_ylim(min(ours + theirs) - 1, max(ours + theirs) + 0.8)
@@ -406,15 +425,28 @@ def _draw_music(axes: Any, rows: Rows) -> None:
 def claims(rows: Rows) -> list[Claim]:
     recurrent = best_recurrent(rows)
     found = [
-        Claim("convolution: wrong one step within its receptive field",
-              recall(rows, "TCN", -1), high=0.05),
-        Claim("convolution: wrong one step beyond it (½ is to guess)",
-              recall(rows, "TCN", 0), 0.43, 0.57),
-        Claim(f"recurrent ({recurrent}): wrong at that lag",
-              recall(rows, recurrent, 0), high=0.05),
-        Claim("convolution: time of a step in 256 steps over that in 16",
-              falls(rows, "TCN"), high=0.6),
-    ]  # fmt: skip
+        Claim(
+            "convolution: wrong one step within its receptive field",
+            recall(rows, "TCN", -1),
+            high=0.05,
+        ),
+        Claim(
+            "convolution: wrong one step beyond it (½ is to guess)",
+            recall(rows, "TCN", 0),
+            0.43,
+            0.57,
+        ),
+        Claim(
+            f"recurrent ({recurrent}): wrong at that lag",
+            recall(rows, recurrent, 0),
+            high=0.05,
+        ),
+        Claim(
+            "convolution: time of a step in 256 steps over that in 16",
+            falls(rows, "TCN"),
+            high=0.6,
+        ),
+    ]
     chorales = rows.where(part="music", music="jsb")
     for net in chorales.values("net"):
         above = chorales.where(net=net).median("test") - PUBLISHED["jsb"][net]

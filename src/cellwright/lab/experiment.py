@@ -33,8 +33,8 @@ class Rows:
 
     def where(self, **settings: Any) -> Rows:
         """The rows with these settings."""
-        kept = [r for r in self.rows if settings.items() <= _hashable(r, settings)]
-        return Rows(tuple(kept), self.quick)
+        found = [r for r in self.rows if settings.items() <= _hashable(r, settings)]
+        return Rows(tuple(found), self.quick)
 
     def one(self, **settings: Any) -> Record:
         """The only row with these settings.

@@ -24,7 +24,7 @@ from .models import Readout
 from .plotting import label, look
 from .standout import flip_flop
 from .tasks import Sequences, adding
-from .training import finite, fit
+from .training import Training, finite, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,14 +51,22 @@ def cases(quick: bool, seed: int) -> list[Record]:
     seeds = range(seed, seed + (1 if quick else 3))
     start = [{"part": "start", "f": f, "seed": s} for f in ACTIVATIONS for s in seeds]
     train = [
-        {"part": "flip-flop", "f": f, "seed": s, "updates": 400 if quick else 2000,
-         "lengths": [TRAINED, 1024 if quick else 4096]}
-        for f in ACTIVATIONS for s in seeds
-    ]  # fmt: skip
+        {
+            "part": "flip-flop",
+            "f": f,
+            "seed": s,
+            "updates": 400 if quick else 2000,
+            "lengths": [TRAINED, 1024 if quick else 4096],
+        }
+        for f in ACTIVATIONS
+        for s in seeds
+    ]
     add = [
         {"part": "adding", "f": f, "seed": s, "updates": 1200, "steps": 30}
-        for f in ACTIVATIONS for s in seeds if not quick
-    ]  # fmt: skip
+        for f in ACTIVATIONS
+        for s in seeds
+        if not quick
+    ]
     return start + train + add
 
 
@@ -92,9 +100,7 @@ def flip_flops(case: Record) -> Record:
         model,
         lambda generator: flip_flop(32, TRAINED, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
     )
     model.eval()
     found: Record = {"diverged": fitted.diverged, "wrong": {}, "state": {}, "gate": {}}
@@ -133,15 +139,15 @@ def add(case: Record) -> Record:
         model,
         lambda generator: adding(32, case["steps"], generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
         evaluate=lambda model: loss(model, test).item(),
-        every=100,
         solved=lambda score: score < 0.01,
     )
-    return {"error": finite(fitted.best), "solved_at": fitted.solved_at,
-            "diverged": fitted.diverged}  # fmt: skip
+    return {
+        "error": finite(fitted.best),
+        "solved_at": fitted.solved_at,
+        "diverged": fitted.diverged,
+    }
 
 
 PARTS: dict[str, Callable[[Record], Record]] = {
@@ -185,42 +191,59 @@ def lengths(rows: Rows) -> tuple[int, int]:
 
 
 def tables(rows: Rows) -> list[Table]:
-    near, far = lengths(rows)
-    before = [
-        (f, ACTIVATIONS[f][2],
-         *(_size(state_at(rows, f, p)) for p in PLACES),
-         rows.where(part="start", f=f).spread("gradient_rate"))
-        for f in ACTIVATIONS
-    ]  # fmt: skip
-    after = []
-    for f in ACTIVATIONS:
-        runs = rows.where(part="flip-flop", f=f)
-        after.append(
-            (f, *(_percent([w[str(n)] for w in runs.column("wrong")])
-                  for n in (near, far)),
-             *(_range([g[str(n)] for g in runs.column("gate")]) for n in (near, far)),
-             _size(middle([s[str(far)] for s in runs.column("state")])))
-        )  # fmt: skip
-    found = [
-        Table(
-            "Before training, forget bias 1: size of the state on a random stream",
-            ("f", "range", *(f"step {p}" for p in PLACES), "gradient per step"),
-            tuple(before),
-            "The root mean square of c; ∞ beyond 1e30. The gradient: the factor by "
-            "which ‖∂h_T/∂s_{T−k}‖ changes with k.",
-        ),
-        Table(
-            f"Flip-flop, trained on {near} steps: wrong answers in %, and the gate",
-            ("f", f"wrong, {near}", f"{far} steps", f"gate, {near}", f"{far} steps",
-             f"largest |c|, {far}"),
-            tuple(after),
-            "The gate: its 1st to 99th percentile over units and steps, first seed. An "
-            "answer that is no number counts as wrong.",
-        ),
-    ]  # fmt: skip
+    found = [_state_table(rows), _flip_flop_table(rows)]
     if added := rows.where(part="adding"):
         found.append(_adding_table(added))
     return found
+
+
+def _state_table(rows: Rows) -> Table:
+    lines = [
+        (
+            f,
+            ACTIVATIONS[f][2],
+            *(_size(state_at(rows, f, p)) for p in PLACES),
+            rows.where(part="start", f=f).spread("gradient_rate"),
+        )
+        for f in ACTIVATIONS
+    ]
+    return Table(
+        "Before training, forget bias 1: size of the state on a random stream",
+        ("f", "range", *(f"step {p}" for p in PLACES), "gradient per step"),
+        tuple(lines),
+        "The root mean square of c; ∞ beyond 1e30. The gradient: the factor by "
+        "which ‖∂h_T/∂s_{T−k}‖ changes with k.",
+    )
+
+
+def _flip_flop_table(rows: Rows) -> Table:
+    near, far = lengths(rows)
+    lines = []
+    for f in ACTIVATIONS:
+        runs = rows.where(part="flip-flop", f=f)
+        errors, gates = runs.column("wrong"), runs.column("gate")
+        lines.append(
+            (
+                f,
+                *(_percent([wrong[str(n)] for wrong in errors]) for n in (near, far)),
+                *(_range([gate[str(n)] for gate in gates]) for n in (near, far)),
+                _size(middle([s[str(far)] for s in runs.column("state")])),
+            )
+        )
+    return Table(
+        f"Flip-flop, trained on {near} steps: wrong answers in %, and the gate",
+        (
+            "f",
+            f"wrong, {near}",
+            f"{far} steps",
+            f"gate, {near}",
+            f"{far} steps",
+            f"largest |c|, {far}",
+        ),
+        tuple(lines),
+        "The gate: its 1st to 99th percentile over units and steps, first seed. An "
+        "answer that is no number counts as wrong.",
+    )
 
 
 def _adding_table(added: Rows) -> Table:
@@ -229,9 +252,13 @@ def _adding_table(added: Rows) -> Table:
         runs = added.where(f=f)
         times = [str(s) for s in runs.column("solved_at") if s is not None]
         lines.append(
-            (f, middle(runs.column("error")), f"{len(times)} of {len(runs)}",
-             ", ".join(times))
-        )  # fmt: skip
+            (
+                f,
+                middle(runs.column("error")),
+                f"{len(times)} of {len(runs)}",
+                ", ".join(times),
+            )
+        )
     return Table(
         f"Adding problem, {added.rows[0]['steps']} steps, {added.rows[0]['updates']} "
         "updates at most",
@@ -272,9 +299,14 @@ def draw(rows: Rows, figure: Figure) -> None:
     for shift, steps, k, hatch in ((-0.2, near, 0, ""), (0.2, far, 1, "//")):
         values = [100 * wrong_at(rows, f, steps) for f in ACTIVATIONS]
         bars = right.bar(
-            [p + shift for p in places], values, 0.38, color=look(k)["color"],
-            hatch=hatch, edgecolor="white", label=f"{steps} steps",
-        )  # fmt: skip
+            [p + shift for p in places],
+            values,
+            0.38,
+            color=look(k)["color"],
+            hatch=hatch,
+            edgecolor="white",
+            label=f"{steps} steps",
+        )
         right.bar_label(bars, fmt="%.0f", fontsize=8)
     right.set_xticks(list(places), list(ACTIVATIONS), rotation=30, ha="right")
     right.grid(axis="x", visible=False)
@@ -286,16 +318,28 @@ def claims(rows: Rows) -> list[Claim]:
     _, far = lengths(rows)
     inside = ("sigmoid", "hard_sigmoid")
     return [
-        Claim("sigmoid, hard sigmoid: wrong on flip-flops of many times the length",
-              max(wrong_at(rows, f, far) for f in inside), high=0.05),
-        Claim("sigmoid, hard sigmoid: state after 1000 steps, untrained, at worst",
-              max(state_at(rows, f, 1000) for f in inside), high=10),
-        Claim("exp: log10 of the state after 100 steps, untrained",
-              _digits(state_at(rows, "exp", 100)), low=6),
-        Claim("softplus: log10 of the state after 1000 steps, untrained",
-              _digits(state_at(rows, "softplus", 1000)), low=6),
+        Claim(
+            "sigmoid, hard sigmoid: wrong on flip-flops of many times the length",
+            max(wrong_at(rows, f, far) for f in inside),
+            high=0.05,
+        ),
+        Claim(
+            "sigmoid, hard sigmoid: state after 1000 steps, untrained, at worst",
+            max(state_at(rows, f, 1000) for f in inside),
+            high=10,
+        ),
+        Claim(
+            "exp: log10 of the state after 100 steps, untrained",
+            _digits(state_at(rows, "exp", 100)),
+            low=6,
+        ),
+        Claim(
+            "softplus: log10 of the state after 1000 steps, untrained",
+            _digits(state_at(rows, "softplus", 1000)),
+            low=6,
+        ),
         Claim("exp: wrong at the long sequences", wrong_at(rows, "exp", far), low=0.1),
-    ]  # fmt: skip
+    ]
 
 
 def _digits(size: float) -> float:
@@ -306,9 +350,10 @@ def conclude(rows: Rows) -> str:
     near, far = lengths(rows)
     holds = [f for f in ACTIVATIONS if wrong_at(rows, f, far) < 0.02]
     loses = [
-        f for f in ACTIVATIONS
+        f
+        for f in ACTIVATIONS
         if wrong_at(rows, f, near) < 0.02 <= wrong_at(rows, f, far)
-    ]  # fmt: skip
+    ]
     fails = [f for f in ACTIVATIONS if wrong_at(rows, f, near) >= 0.02]
     grows = [f for f in ACTIVATIONS if state_at(rows, f, 1000) > 1e6]
     return (
@@ -327,9 +372,10 @@ def _about_adding(added: Rows) -> str:
     if not added:
         return ""
     solved = [
-        f for f in ACTIVATIONS
+        f
+        for f in ACTIVATIONS
         if all(s is not None for s in added.where(f=f).column("solved_at"))
-    ]  # fmt: skip
+    ]
     return f" The adding problem was solved, with every seed, by {_list(solved)}."
 
 

@@ -25,7 +25,7 @@ from .experiment import Claim, Experiment, Record, Rows, Table
 from .models import Readout
 from .plotting import label, look
 from .tasks import Sequences
-from .training import Fit, fit
+from .training import Fit, Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def _chrono(**gates: str) -> Callable[[cw.Recurrent, int], None]:
 
 @dataclass(frozen=True)
 class Net:
-    """A cell of the comparison, and how it is told how long to remember."""
+    """A cell of the comparison, and how its gates are set to remember long."""
 
     name: str
     cell: cw.Cell
@@ -149,7 +149,7 @@ def _classified(outputs: Tensor, batch: Sequences) -> Tensor:
     return ((answers - targets).abs() < 0.3).all(-1)
 
 
-def _foretold(outputs: Tensor, batch: Sequences) -> Tensor:
+def _predicted(outputs: Tensor, batch: Sequences) -> Tensor:
     """At every step each symbol that may follow is above each that may not."""
     allowed = batch.targets > 0
     least = outputs.masked_fill(~allowed, math.inf).amin(-1)
@@ -159,26 +159,51 @@ def _foretold(outputs: Tensor, batch: Sequences) -> Tensor:
 
 TASKS = {
     "reber": Task(
-        "embedded Reber (1)", tasks.embedded_reber, 7, _symbols, _foretold, 1.0,
+        "embedded Reber (1)",
+        tasks.embedded_reber,
+        7,
+        _symbols,
+        _predicted,
+        1.0,
         "8,440–39,740",
     ),
     "two-sequence": Task(
-        "two-sequence (3a)", lambda n, g: tasks.two_sequence(n, 100, g), 1, _squared,
-        _within(0.2), 1.0, "27,380",
+        "two-sequence (3a)",
+        lambda n, g: tasks.two_sequence(n, 100, g),
+        1,
+        _squared,
+        _within(0.2),
+        1.0,
+        "27,380",
     ),
     "sum": Task(
-        "adding (4)", lambda n, g: tasks.marked_sum(n, 100, g), 1, _squared,
-        _within(0.04), 0.99, "74,000",
+        "adding (4)",
+        lambda n, g: tasks.marked_sum(n, 100, g),
+        1,
+        _squared,
+        _within(0.04),
+        0.99,
+        "74,000",
     ),
     "product": Task(
-        "multiplication (5)", lambda n, g: tasks.marked_product(n, 100, g), 1,
-        _squared, _within(0.04), 0.93, "482,000",
+        "multiplication (5)",
+        lambda n, g: tasks.marked_product(n, 100, g),
+        1,
+        _squared,
+        _within(0.04),
+        0.93,
+        "482,000",
     ),
     "order": Task(
-        "temporal order (6a)", tasks.temporal_order, 4, _classes, _classified, 0.99,
+        "temporal order (6a)",
+        tasks.temporal_order,
+        4,
+        _classes,
+        _classified,
+        0.99,
         "31,390",
     ),
-}  # fmt: skip
+}
 
 # Bai et al. 2018, table 1: mean squared error and mean cross-entropy on the test set.
 BAI = {
@@ -238,11 +263,8 @@ def lags(case: Record) -> Record:
         model,
         lambda generator: task.draw(case["batch"], generator),
         lambda model, batch: task.loss(model(batch.inputs)[0], batch),
-        steps=case["steps"],
-        lr=case["rate"],
-        seed=case["seed"],
+        Training(steps=case["steps"], lr=case["rate"], seed=case["seed"], every=EVERY),
         evaluate=wrong,
-        every=EVERY,
         solved=lambda score: score <= 1 - task.share + 1e-6,
     )
     return _record(done, case, began) | {"wrong": done.score}
@@ -290,11 +312,8 @@ def _long(
         model,
         lambda generator: draw(case["batch"], generator),
         lambda model, batch: loss(model(batch.inputs)[0], batch),
-        steps=case["steps"],
-        lr=case["rate"],
-        seed=case["seed"],
+        Training(steps=case["steps"], lr=case["rate"], seed=case["seed"], every=EVERY),
         evaluate=lambda model: loss(model(test.inputs)[0], test).item(),
-        every=EVERY,
         solved=lambda score: score < SOLVED[case["part"]],
     )
     return _record(done, case, began) | {"loss": done.score, "best": done.best}
@@ -373,8 +392,10 @@ def _long_table(runs: Rows) -> Table:
         f"{first['hidden']} units, at most {first['steps']} steps of {BATCH} sequences."
         " Bai et al. 2018, table 1: 70 K parameters (adding) and 16 K (copy), their "
         "own rate and clipping for each net, no chrono initialisation, far longer "
-        "training." if published else "",
-    )  # fmt: skip
+        "training."
+        if published
+        else "",
+    )
 
 
 def memoryless(part: str, length: int) -> float:
@@ -448,49 +469,68 @@ def _style(net: str, **changes: Any) -> dict[str, Any]:
 
 
 def claims(rows: Rows) -> list[Claim]:
-    lags = rows.where(part="lags")
+    return [
+        *_lag_claims(rows.where(part="lags")),
+        *_adding_claims(rows.where(part="adding")),
+        *_copy_claims(rows.where(part="copy")),
+    ]
+
+
+def _lag_claims(lags: Rows) -> list[Claim]:
     far = _without(lags, "reber")
-    found = [
+    return [
         Claim(
             "tasks of 1997 (but Reber) that the RNN solves: share of its runs",
-            _share(far.where(net="rnn")), high=0.25,
+            _share(far.where(net="rnn")),
+            high=0.25,
         ),
         Claim(
             "tasks of 1997 that an LSTM told how long to remember solves: share",
-            _share(lags.where(net="lstm")), low=0.8,
+            _share(lags.where(net="lstm")),
+            low=0.8,
         ),
         Claim(
             "two-sequence: sequences with forget bias 1 over chrono initialisation",
-            _speed_up(lags.where(task="two-sequence")), low=2.0,
+            _speed_up(lags.where(task="two-sequence")),
+            low=2.0,
         ),
-    ]  # fmt: skip
-    for length in rows.where(part="adding").values("length"):
-        runs = rows.where(part="adding", length=length)
+    ]
+
+
+def _adding_claims(adding: Rows) -> list[Claim]:
+    lengths, found = adding.values("length"), []
+    for length in lengths:
+        runs = adding.where(length=length)
         chrono, plain = (runs.one(net=n)["loss"] for n in ("lstm", "lstm-bias-1"))
         found.append(
             Claim(
                 f"adding, T = {length}: loss with chrono over that with forget bias 1, "
-                "after as many sequences at most", chrono / plain, high=0.2,
+                "after as many sequences at most",
+                chrono / plain,
+                high=0.2,
             )
-        )  # fmt: skip
-    lengths = rows.where(part="adding").values("length")
-    shortest = rows.where(part="adding", length=lengths[0])
-    found.append(
-        Claim(
-            "adding, the shortest: sequences with forget bias 1 over chrono (Tallec & "
-            "Ollivier 2018: 7 at T = 750)", _speed_up(shortest), low=1.3,
         )
-    )  # fmt: skip
-    for length in rows.where(part="copy").values("length"):
-        losses = rows.where(part="copy", length=length).column("loss")
-        found.append(
-            Claim(
-                f"copy, T = {length}: the best loss over that without memory (Bai et "
-                "al. at 1,000: 0.97)", min(losses) / memoryless("copy", length),
-                low=0.3, high=1.15,
-            )
-        )  # fmt: skip
-    return found
+    shortest = Claim(
+        "adding, the shortest: sequences with forget bias 1 over chrono (Tallec & "
+        "Ollivier 2018: 7 at T = 750)",
+        _speed_up(adding.where(length=lengths[0])),
+        low=1.3,
+    )
+    return [*found, shortest]
+
+
+def _copy_claims(copies: Rows) -> list[Claim]:
+    return [
+        Claim(
+            f"copy, T = {length}: the best loss over that without memory (Bai et "
+            "al. at 1,000: 0.97)",
+            min(copies.where(length=length).column("loss"))
+            / memoryless("copy", length),
+            low=0.3,
+            high=1.15,
+        )
+        for length in copies.values("length")
+    ]
 
 
 def _without(lags: Rows, task: str) -> Rows:

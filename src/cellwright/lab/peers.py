@@ -166,11 +166,11 @@ class TCN(nn.Module):
         ]
 
     def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        kept: Memory = []
+        new: Memory = []
 
         def newest(conv: CausalConv, value: Tensor) -> Tensor:
-            seen = torch.cat((memory[len(kept)], value), -1)
-            kept.append(seen[..., 1:])
+            seen = torch.cat((memory[len(new)], value), -1)
+            new.append(seen[..., 1:])
             return torch.relu(conv.conv(seen))
 
         y = x[..., None]  # (B, I, 1)
@@ -178,7 +178,7 @@ class TCN(nn.Module):
             assert isinstance(block, Block)
             inner = newest(block.second, newest(block.first, y))
             y = torch.relu(inner + block.shortcut(y))
-        return self.linear(y[..., 0]), kept
+        return self.linear(y[..., 0]), new
 
 
 class CausalAttention(nn.Module):

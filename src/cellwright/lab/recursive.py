@@ -26,7 +26,7 @@ from . import tasks
 from .experiment import Claim, Experiment, Record, Rows, Table
 from .plotting import label, look
 from .tasks.listops import TOKENS, Expression
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,9 +84,11 @@ class Reader(nn.Module):
 
 
 def cases(quick: bool, seed: int) -> list[Record]:
-    expressions = {"count": 4000, "steps": 400, "hidden": 64} if quick else {
-        "count": 20_000, "steps": 1500, "hidden": 64
-    }  # fmt: skip
+    expressions = (
+        {"count": 4000, "steps": 400, "hidden": 64}
+        if quick
+        else {"count": 20_000, "steps": 1500, "hidden": 64}
+    )
     longest = 30 if quick else 60
     found: list[Record] = [
         {"part": "listops", "net": net, **expressions, "longest": longest, "seed": seed}
@@ -183,17 +185,20 @@ class Net:
 
 LISTOPS = {
     "pairs": Net(
-        "binary Tree-LSTM", lambda i, h: cw.TreeRecurrent("binary_lstm", i, h), pairs,
+        "binary Tree-LSTM",
+        lambda i, h: cw.TreeRecurrent("binary_lstm", i, h),
+        pairs,
         98.7,
     ),
     "tree": Net(
-        "child-sum Tree-LSTM", lambda i, h: cw.TreeRecurrent("child_sum_lstm", i, h),
+        "child-sum Tree-LSTM",
+        lambda i, h: cw.TreeRecurrent("child_sum_lstm", i, h),
         lists,
     ),
     "sequence": Net(
         "LSTM", lambda i, h: cw.Recurrent("lstm", i, h), rows_of_tokens, 73.3
     ),
-}  # fmt: skip
+}
 
 
 @cache
@@ -220,10 +225,7 @@ def listops(case: Record) -> Record:
         model,
         picked([net.prepare(group) for group in grouped(training)]),
         root_loss,
-        steps=case["steps"],
-        lr=0.003,
-        seed=case["seed"],
-        every=100,
+        Training(steps=case["steps"], lr=0.003, seed=case["seed"]),
     )
     seconds = time.process_time() - began
     scores = [accuracy(model, [net.prepare(g) for g in grouped(t)]) for t in tests]
@@ -309,10 +311,11 @@ SENTIMENT = {
     "phrases": Net("Tree-LSTM, every phrase's label", _binary, every_phrase, 43.9),
     "root": Net("Tree-LSTM, the sentence's label", _binary, root_alone),
     "row": Net(
-        "LSTM, the sentence's label", lambda i, h: cw.Recurrent("lstm", i, h),
+        "LSTM, the sentence's label",
+        lambda i, h: cw.Recurrent("lstm", i, h),
         rows_of_words,
     ),
-}  # fmt: skip
+}
 
 
 def sentiment(case: Record) -> Record:
@@ -337,11 +340,13 @@ def sentiment(case: Record) -> Record:
         model,
         picked(training),
         root_loss,
-        steps=case["epochs"] * len(training),
-        lr=0.002,
-        seed=case["seed"],
+        Training(
+            steps=case["epochs"] * len(training),
+            lr=0.002,
+            seed=case["seed"],
+            every=len(training) // 2,
+        ),
         evaluate=wrong,
-        every=len(training) // 2,
     )
     dev_best, test_best = max(scores)
     return {
@@ -416,15 +421,20 @@ def _listops_table(lists: Rows) -> Table:
     ]
     return Table(
         f"ListOps, trained on up to {TRAINED[1]} levels: accuracy (%)",
-        ("net", f"≤ {TRAINED[1]} levels", *(f"{n} levels" for n in levels),
-         "Nangia & Bowman", "CPU s"),
+        (
+            "net",
+            f"≤ {TRAINED[1]} levels",
+            *(f"{n} levels" for n in levels),
+            "Nangia & Bowman",
+            "CPU s",
+        ),
         tuple(body),
         f"{first['count']:,} expressions of at most {first['longest']} tokens, "
         f"{first['steps']} steps of {BATCH}, {first['hidden']} units; deeper ones may "
         "have twice the tokens. Nangia & Bowman 2018, table 2: 90,000 expressions of "
         "up to 20 levels, 128 units, trained to the end. One of ten digits: 10 % by "
         "chance.",
-    )  # fmt: skip
+    )
 
 
 def _levels(lists: Rows) -> list[int]:
@@ -495,17 +505,20 @@ def claims(rows: Rows) -> list[Claim]:
     found = [
         Claim(
             f"ListOps, up to {TRAINED[1]} levels: tree above row (points)",
-            100 * (tree["accuracy"] - row["accuracy"]), low=3.0,
+            100 * (tree["accuracy"] - row["accuracy"]),
+            low=3.0,
         ),
         Claim(
             "ListOps, deeper than trained: tree above row (points, mean)",
-            100 * (_mean(tree["deeper"]) - _mean(row["deeper"])), low=8.0,
+            100 * (_mean(tree["deeper"]) - _mean(row["deeper"])),
+            low=8.0,
         ),
         Claim(
             "ListOps: the tree keeps of its accuracy, deeper than trained (share)",
-            _mean(tree["deeper"]) / tree["accuracy"], low=0.7,
+            _mean(tree["deeper"]) / tree["accuracy"],
+            low=0.7,
         ),
-    ]  # fmt: skip
+    ]
     if len(trees):
         phrases, row_alone = (
             _mean(trees.where(net=net).column("accuracy")) for net in ("phrases", "row")

@@ -136,10 +136,10 @@ class Cases:
         path = self._path(settings)
         if not path.exists():
             return None
-        kept = CaseResult(**json.loads(path.read_text(encoding="utf-8")))
-        return kept if kept.settings == settings else None
+        case = CaseResult(**json.loads(path.read_text(encoding="utf-8")))
+        return case if case.settings == settings else None
 
-    def keep(self, case: CaseResult) -> None:
+    def save(self, case: CaseResult) -> None:
         """Write one finished case."""
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self._path(case.settings), asdict(case))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,8 +37,8 @@ def run_experiment(
         quick: the short form.
         seed: the first seed; every case says in its settings which one it has.
         resume: take the cases that `directory` holds with the very same settings.
-        command: kept in the result.
-        tell: hears of every case before it runs.
+        command: what was typed, for the result.
+        tell: called before every case that is run.
 
     Raises:
         LabError: the experiment cannot run here.
@@ -45,23 +46,31 @@ def run_experiment(
     reason = experiment.needs()
     if reason is not None:
         raise LabError(f"[lab {experiment.name}] {reason}")
-    store, done = Cases(directory / "cases"), []
+    saved, done = Cases(directory / "cases"), []
     cases = experiment.cases(quick, seed)
     for number, settings in enumerate(cases, start=1):
-        kept = store.find(settings) if resume else None
-        if kept is None:
+        case = saved.find(settings) if resume else None
+        if case is None:
             tell(number, len(cases), settings)
-            kept = _run_case(experiment, settings)
-            store.keep(kept)
-        done.append(kept)
+            case = _run_case(experiment, settings)
+            saved.save(case)
+        done.append(case)
+    result = _summarise(experiment, done, quick=quick, seed=seed, command=command)
+    result.save(directory)
+    plot = directory / f"{experiment.name}.png"
+    save_plot(experiment, rows_of(done, quick), plot)
+    return result
 
+
+def _summarise(
+    experiment: Experiment, done: Sequence[CaseResult], *, quick: bool, **options: Any
+) -> Result:
+    """The result of the finished cases; `options` are the run's: seed and command."""
     rows = rows_of(done, quick)
-    result = Result(
+    return Result(
         experiment=experiment.name,
         question=experiment.question,
         quick=quick,
-        seed=seed,
-        command=command,
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         seconds=round(sum(case.seconds for case in done), 1),
         conclusion=experiment.conclude(rows),
@@ -69,10 +78,8 @@ def run_experiment(
         cases=tuple(done),
         machine=machine.facts(),
         versions=machine.versions(),
+        **options,
     )
-    result.save(directory)
-    save_plot(experiment, rows, directory / f"{experiment.name}.png")
-    return result
 
 
 def _run_case(experiment: Experiment, settings: Record) -> CaseResult:
@@ -84,7 +91,7 @@ def _run_case(experiment: Experiment, settings: Record) -> CaseResult:
     clash = sorted(settings.keys() & measured.keys())
     if clash:
         raise LabError(
-            f"[lab {experiment.name}] a case measured what it was told; received both "
-            f"a setting and a measurement called {', '.join(clash)}"
+            f"[lab {experiment.name}] a case may not measure one of its settings; "
+            f"received both a setting and a measurement called {', '.join(clash)}"
         )
     return CaseResult(settings, measured, round(time.process_time() - began, 2))

@@ -31,7 +31,7 @@ from .peers import (
     stream,
 )
 from .plotting import label, look
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,14 +90,21 @@ def cases(quick: bool, seed: int) -> list[Record]:
     longest = 1024 if quick else 4096
     lengths = [n for n in (64, 256, 1024, 4096) if n <= longest]
     memory = [
-        {"part": "length", "net": net, "seed": s, "updates": 500 if quick else 2000,
-         "lengths": lengths}
-        for net in BUILD for s in seeds
-    ]  # fmt: skip
+        {
+            "part": "length",
+            "net": net,
+            "seed": s,
+            "updates": 500 if quick else 2000,
+            "lengths": lengths,
+        }
+        for net in BUILD
+        for s in seeds
+    ]
     sizes = [
         {"part": "weights", "net": net, "context": context}
-        for net in BUILD for context in (16, 64, 256, 1024)
-    ]  # fmt: skip
+        for net in BUILD
+        for context in (16, 64, 256, 1024)
+    ]
     streams = [
         {"part": "stream", "net": net, "positions": [64, 512, 4096], "seed": seed}
         for net in BUILD
@@ -116,9 +123,7 @@ def length(case: Record) -> Record:
         model,
         lambda generator: flip_flop(32, TRAINED, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
+        Training(steps=case["updates"], lr=3e-3, seed=case["seed"]),
     )
     model.eval()
     wrong = {}
@@ -127,8 +132,11 @@ def length(case: Record) -> Record:
         x, answer = flip_flop(16, steps, generator, rate=0.01)
         with torch.no_grad():
             wrong[str(steps)] = ((model(x) > 0) != (answer > 0.5)).float().mean().item()
-    return {"wrong": wrong, "parameters": parameters(model),
-            "training_seconds": round(fitted.seconds, 2)}  # fmt: skip
+    return {
+        "wrong": wrong,
+        "parameters": parameters(model),
+        "training_seconds": round(fitted.seconds, 2),
+    }
 
 
 def weights(case: Record) -> Record:
@@ -196,10 +204,12 @@ def growth(rows: Rows, net: str, key: str) -> float:
 
 
 def tables(rows: Rows) -> list[Table]:
+    return [_length_table(rows), _weights_table(rows), _stream_table(rows)]
+
+
+def _length_table(rows: Rows) -> Table:
     lengths = rows.where(part="length").rows[0]["lengths"]
-    contexts = rows.where(part="weights").values("context")
-    places = rows.where(part="stream").rows[0]["positions"]
-    tested = [
+    lines = [
         (
             net,
             rows.where(part="length", net=net).rows[0]["parameters"],
@@ -207,46 +217,45 @@ def tables(rows: Rows) -> list[Table]:
         )
         for net in BUILD
     ]
-    sizes = [
-        (
-            net,
-            *(rows.one(part="weights", net=net, context=c)["parameters"]
-              for c in contexts),
-        )
+    return Table(
+        f"Flip-flop: wrong answers in %, trained on {TRAINED} steps, tested on",
+        ("net", "weights", *(f"{n} steps" for n in lengths)),
+        tuple(lines),
+        f"Window and receptive field: {TRAINED // 2} steps or the next possible. "
+        "In the test one step in a hundred writes. Self-attention's positions are "
+        "sinusoids, and it has met none beyond its training.",
+    )
+
+
+def _weights_table(rows: Rows) -> Table:
+    sizes = rows.where(part="weights")
+    contexts = sizes.values("context")
+    lines = [
+        (net, *(sizes.one(net=net, context=c)["parameters"] for c in contexts))
         for net in BUILD
-    ]  # fmt: skip
-    streams = []
+    ]
+    return Table(
+        f"Weights of a net of {UNITS} units that can look back",
+        ("net", *(f"{c} steps" for c in contexts)),
+        tuple(lines),
+    )
+
+
+def _stream_table(rows: Rows) -> Table:
+    places = rows.where(part="stream").rows[0]["positions"]
+    lines = []
     for net in BUILD:
         row = rows.one(part="stream", net=net)
-        streams.append(
-            (
-                net,
-                *(f"{row['microseconds'][str(p)]:.0f} µs" for p in places),
-                *(f"{row['bytes'][str(p)] / 1024:.1f} KiB" for p in places),
-            )
-        )
-    return [
-        Table(
-            f"Flip-flop: wrong answers in %, trained on {TRAINED} steps, tested on",
-            ("net", "weights", *(f"{n} steps" for n in lengths)),
-            tuple(tested),
-            f"Window and receptive field: {TRAINED // 2} steps or the next possible. "
-            "In the test one step in a hundred writes. Self-attention's positions are "
-            "sinusoids, and it has met none beyond its training.",
-        ),
-        Table(
-            f"Weights of a net of {UNITS} units that can look back",
-            ("net", *(f"{c} steps" for c in contexts)),
-            tuple(sizes),
-        ),
-        Table(
-            "One more step of a stream, 64 units, after so many steps",
-            ("net", *(f"{p}" for p in places), *(f"{p}" for p in places)),
-            tuple(streams),
-            f"Left the time, the shortest of {REPEATS}; right the memory carried on. "
-            "The convolution keeps the past that each of its layers still reaches.",
-        ),
-    ]
+        times = (f"{row['microseconds'][str(p)]:.0f} µs" for p in places)
+        memory = (f"{row['bytes'][str(p)] / 1024:.1f} KiB" for p in places)
+        lines.append((net, *times, *memory))
+    return Table(
+        "One more step of a stream, 64 units, after so many steps",
+        ("net", *(f"{p}" for p in places), *(f"{p}" for p in places)),
+        tuple(lines),
+        f"Left the time, the shortest of {REPEATS}; right the memory carried on. "
+        "The convolution keeps the past that each of its layers still reaches.",
+    )
 
 
 def _percent(values: list[float]) -> str:
@@ -279,33 +288,72 @@ def draw(rows: Rows, figure: Figure) -> None:
 
 
 def claims(rows: Rows) -> list[Claim]:
+    return [*_length_claims(rows), *_weight_claims(rows), *_stream_claims(rows)]
+
+
+def _length_claims(rows: Rows) -> list[Claim]:
     far = longest(rows)
+    recurrent = min(("GRU", "LSTM"), key=lambda net: median_wrong(rows, net, far))
+    return [
+        Claim(
+            f"recurrent: wrong at {far} steps, {far // TRAINED} times the length of "
+            "training",
+            median_wrong(rows, recurrent, far),
+            high=0.02,
+        ),
+        Claim(
+            f"MLP on a window: wrong at {far} steps",
+            median_wrong(rows, "MLP on a window", far),
+            low=0.1,
+        ),
+        Claim(
+            f"convolution: wrong at {far} steps",
+            median_wrong(rows, "convolution", far),
+            low=0.05,
+        ),
+    ]
+
+
+def _weight_claims(rows: Rows) -> list[Claim]:
     sizes = rows.where(part="weights")
 
-    def bigger(net: str) -> float:
+    def growth_of(net: str) -> float:
         numbers = sizes.where(net=net).column("parameters")
         return numbers[-1] / numbers[0]
 
-    recurrent = min(("GRU", "LSTM"), key=lambda net: median_wrong(rows, net, far))
     return [
-        Claim(f"recurrent: wrong at {far} steps, {far // TRAINED} times the length of "
-              "training", median_wrong(rows, recurrent, far), high=0.02),
-        Claim(f"MLP on a window: wrong at {far} steps",
-              median_wrong(rows, "MLP on a window", far), low=0.1),
-        Claim(f"convolution: wrong at {far} steps",
-              median_wrong(rows, "convolution", far), low=0.05),
-        Claim("recurrent: weights to look 1024 steps back over those for 16",
-              max(bigger("GRU"), bigger("LSTM")), 1, 1),
-        Claim("MLP on a window: the same", bigger("MLP on a window"), low=30),
-        Claim("recurrent: memory of a stream after 4096 steps over that after 64",
-              max(growth(rows, n, "bytes") for n in ("GRU", "LSTM")), 1, 1),
-        Claim("self-attention: the same", growth(rows, "self-attention", "bytes"),
-              60, 68),
-        Claim("recurrent: time of a step after 4096 steps over that after 64",
-              max(growth(rows, n, "microseconds") for n in ("GRU", "LSTM")), high=1.5),
-        Claim("self-attention: the same",
-              growth(rows, "self-attention", "microseconds"), low=1.5),
-    ]  # fmt: skip
+        Claim(
+            "recurrent: weights to look 1024 steps back over those for 16",
+            max(growth_of("GRU"), growth_of("LSTM")),
+            1,
+            1,
+        ),
+        Claim("MLP on a window: the same", growth_of("MLP on a window"), low=30),
+    ]
+
+
+def _stream_claims(rows: Rows) -> list[Claim]:
+    return [
+        Claim(
+            "recurrent: memory of a stream after 4096 steps over that after 64",
+            max(growth(rows, n, "bytes") for n in ("GRU", "LSTM")),
+            1,
+            1,
+        ),
+        Claim(
+            "self-attention: the same", growth(rows, "self-attention", "bytes"), 60, 68
+        ),
+        Claim(
+            "recurrent: time of a step after 4096 steps over that after 64",
+            max(growth(rows, n, "microseconds") for n in ("GRU", "LSTM")),
+            high=1.5,
+        ),
+        Claim(
+            "self-attention: the same",
+            growth(rows, "self-attention", "microseconds"),
+            low=1.5,
+        ),
+    ]
 
 
 def conclude(rows: Rows) -> str:
@@ -313,8 +361,8 @@ def conclude(rows: Rows) -> str:
     names = ("GRU", "LSTM", "MLP on a window", "convolution", "self-attention")
     errors = ", ".join(f"{n} {100 * median_wrong(rows, n, far):.2g} %" for n in names)
     attention = growth(rows, "self-attention", "bytes")
-    kept = growth(rows, "GRU", "bytes")
-    own = "stays what it is" if kept == 1 else f"grows {kept:.2g}-fold"
+    memory = growth(rows, "GRU", "bytes")
+    own = "stays what it is" if memory == 1 else f"grows {memory:.2g}-fold"
     best = min(names, key=lambda n: median_wrong(rows, n, far))
     how = (
         "A recurrent net does best"

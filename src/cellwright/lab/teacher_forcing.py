@@ -26,7 +26,7 @@ from .experiment import Claim, Experiment, Record, Rows, Table
 from .models import Readout
 from .plotting import label, look
 from .tasks.prose import LETTERS, prose
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +43,11 @@ HORIZON = 100  # steps that it then runs freely
 
 
 def cases(quick: bool, seed: int) -> list[Record]:
-    sizes = {"text": (96, 250), "series": (48, 250)} if quick else {
-        "text": (128, 500), "series": (64, 600)
-    }  # fmt: skip
+    sizes = (
+        {"text": (96, 250), "series": (48, 250)}
+        if quick
+        else {"text": (128, 500), "series": (64, 600)}
+    )
     forcings = ("1", "0") if quick else tuple(FORCINGS)
     return [
         {"part": part, "forcing": forcing, "hidden": hidden, "steps": steps, "seed": s}
@@ -195,7 +197,12 @@ def train(
         return loss(outputs, targets).mean()
 
     began = time.process_time()
-    fit(model, draw, objective, steps=case["steps"], lr=0.005, seed=case["seed"])
+    fit(
+        model,
+        draw,
+        objective,
+        Training(steps=case["steps"], lr=0.005, seed=case["seed"]),
+    )
     return round(time.process_time() - began, 1)
 
 
@@ -273,19 +280,23 @@ def tables(rows: Rows) -> list[Table]:
     true = mean(curve(rows, "text", "1", "true_words"))
     return [
         _table(
-            rows, "text", "words known",
+            rows,
+            "text",
+            "words known",
             lambda f: f"{curve(rows, 'text', f, 'words')[-1]:.1%}",
             "Free: the letter of the text, while the net reads what it wrote itself, "
             "which may be as good a text. Words known: of those written last, how "
             f"many the training text has; of the true ones {true:.1%}.",
         ),
         _table(
-            rows, "series", "valid (Lyapunov times)",
+            rows,
+            "series",
+            "valid (Lyapunov times)",
             lambda f: f"{reach(rows, f):.1f}",
             "Root mean square of the error of x over its standard deviation. Valid: "
             "until the median error is half of that.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _table(
@@ -304,11 +315,16 @@ def _table(
     ]
     return Table(
         f"{part}: loss ({UNITS[part]}), {runs.rows[0]['steps']} steps of training",
-        ("trained by", "forced", *(f"free, {h} steps" for h in horizons), heading,
-         "CPU s"),
+        (
+            "trained by",
+            "forced",
+            *(f"free, {h} steps" for h in horizons),
+            heading,
+            "CPU s",
+        ),
         tuple(body),
         note,
-    )  # fmt: skip
+    )
 
 
 def draw(rows: Rows, figure: Figure) -> None:
@@ -351,20 +367,23 @@ def claims(rows: Rows) -> list[Claim]:
         Claim("text: free above forced at 1 step (nats)", first, high=1e-4),
         Claim(
             "text: exposure bias of teacher forcing at 30 steps (nats)",
-            gap(rows, "text", "1", 30), low=0.3,
+            gap(rows, "text", "1", 30),
+            low=0.3,
         ),
         Claim(
             "series: error of a free run at 30 steps over the forced one",
             curve(rows, "series", "1", "free")[29]
-            / mean(curve(rows, "series", "1", "forced")), low=5.0,
+            / mean(curve(rows, "series", "1", "forced")),
+            low=5.0,
         ),
         Claim(
             "series: forced error after free-running training over that after teacher "
             "forcing",
             mean(curve(rows, "series", "0", "forced"))
-            / mean(curve(rows, "series", "1", "forced")), low=1.0,
+            / mean(curve(rows, "series", "1", "forced")),
+            low=1.0,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def gap_at_first(rows: Rows) -> float:

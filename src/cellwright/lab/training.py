@@ -59,77 +59,76 @@ class Fit:
         return min((score for _, score in self.scores), default=None)
 
 
+@dataclass(frozen=True)
+class Training:
+    """How a net is trained.
+
+    Attributes:
+        steps: optimiser steps at most.
+        lr, optimiser, schedule, clip_norm: as for `cellwright.train`.
+        seed: of the batches.
+        every: steps between two entries of the curve, and between two scores.
+    """
+
+    steps: int
+    lr: float
+    seed: int
+    optimiser: str = "adam"
+    schedule: Schedule = field(default_factory=Constant)
+    clip_norm: float | None = 1.0
+    every: int = 100
+
+
 def fit(
     model: nn.Module,
     draw: Draw,
     loss: Loss,
+    training: Training,
     *,
-    steps: int,
-    lr: float,
-    seed: int,
-    optimiser: str = "adam",
-    momentum: float = 0.9,
-    schedule: Schedule | None = None,
-    clip_norm: float | None = 1.0,
     evaluate: Callable[[nn.Module], float] | None = None,
-    every: int = 100,
     solved: Callable[[float], bool] = lambda score: False,
 ) -> Fit:
-    """Train a model in place on batches drawn afresh.
+    """Train a model in place on newly drawn batches.
 
     Args:
         model: called by `loss` alone.
-        draw: batches; its generator is seeded with `seed`.
+        draw: batches; its generator is seeded with `training.seed`.
         loss: of one batch.
-        steps: optimiser steps at most.
-        lr, optimiser, momentum, schedule, clip_norm: as for `cellwright.train`.
-        seed: of the batches.
+        training: how.
         evaluate: a score of the model in eval mode, without gradient; lower is better.
-        every: steps between two entries of the curve, and between two scores.
         solved: ends the run as soon as it is true of a score.
     """
-    done, stream = Fit(), Drawn(draw, seed)
 
     def objective(
         model: nn.Module, batch: Any, state: State, step: int
     ) -> tuple[Tensor, State]:
         return loss(model, batch), None
 
-    def validate(model: nn.Module) -> float:
-        assert evaluate is not None
-        score = evaluate(model)
-        done.scores.append((notes.step, score))
-        if solved(score):
-            done.solved_at = notes.step
-            raise _Solved
-        return score
-
-    notes = _Notes(done, every)
+    recorder = _Recorder(training.every, evaluate, solved)
     plan = Plan(
-        steps=steps,
-        clip_norm=clip_norm,
+        steps=training.steps,
+        clip_norm=training.clip_norm,
         log_every=1,
-        validate_every=every if evaluate else None,
+        validate_every=training.every if evaluate else None,
     )
     began = time.process_time()
-    optimise = make_optimiser(optimiser, model, lr, momentum=momentum)
     try:
         train(
             model,
-            stream,
+            Drawn(draw, training.seed),
             objective,
-            optimise,
-            schedule or Constant(),
+            make_optimiser(training.optimiser, model, training.lr),
+            training.schedule,
             plan,
-            validate=validate if evaluate else None,
-            reporter=notes,
+            validate=recorder.validate if evaluate else None,
+            reporter=recorder,
         )
     except _Solved:
         pass
     except Diverged:
-        done.diverged = True
-    done.seconds = time.process_time() - began
-    return done
+        recorder.fit.diverged = True
+    recorder.fit.seconds = time.process_time() - began
+    return recorder.fit
 
 
 class Drawn:
@@ -155,21 +154,35 @@ class _Solved(Exception):
     """Ends the loop from within a validation."""
 
 
-class _Notes(Reporter):
-    """Writes the loop's rows into a `Fit`."""
+class _Recorder(Reporter):
+    """Writes losses and scores into a `Fit`; ends the run once it is solved."""
 
-    def __init__(self, fit: Fit, every: int):
-        self._fit, self._every = fit, every
-        self.step = 0
+    def __init__(
+        self,
+        every: int,
+        evaluate: Callable[[nn.Module], float] | None,
+        solved: Callable[[float], bool],
+    ) -> None:
+        self.fit, self.step = Fit(), 0
+        self._every, self._evaluate, self._solved = every, evaluate, solved
 
     def log(self, row: dict[str, Any]) -> None:
         self.step = row["step"]
         if "loss" in row:
-            fit = self._fit
+            fit = self.fit
             fit.steps = row["step"]
             fit.largest_norm = max(fit.largest_norm, row["gradient_norm"])
             if row["step"] % self._every == 0:
                 fit.curve.append((row["step"], row["loss"]))
+
+    def validate(self, model: nn.Module) -> float:
+        assert self._evaluate is not None
+        score = self._evaluate(model)
+        self.fit.scores.append((self.step, score))
+        if self._solved(score):
+            self.fit.solved_at = self.step
+            raise _Solved
+        return score
 
 
 def finite(value: float | None) -> float | None:

@@ -27,14 +27,14 @@ from .jacobian import norms_back, step_jacobians
 from .models import Readout
 from .plotting import label, look
 from .tasks import Sequences, adding
-from .training import finite, fit
+from .training import Training, finite, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GUESS = 1 / 6  # mean squared error of always answering 1, the mean: 0.167
 SOLVED = 0.01  # mean squared error on the test sequences
-EVERY = 20  # steps between two norms that are kept
+EVERY = 20  # steps between two norms in the result
 SMALLEST = 1e-300  # norms below are written as this: their logarithm must exist
 
 
@@ -122,33 +122,43 @@ REMEDIES = {
     "plain": Remedy("tanh RNN", "", cw.cells.rnn, clip=None),
     "clipping": Remedy("+ clipping", "plain", cw.cells.rnn),
     "orthogonal": Remedy(
-        "+ orthogonal", "clipping", cw.cells.rnn,
+        "+ orthogonal",
+        "clipping",
+        cw.cells.rnn,
         prepare=cw.init.orthogonal_,
     ),
     "identity, no clipping": Remedy(
-        "ReLU, identity", "plain", cw.cells.rnn_relu,
-        prepare=cw.init.identity_, clip=None,
+        "ReLU, identity",
+        "plain",
+        cw.cells.rnn_relu,
+        prepare=cw.init.identity_,
+        clip=None,
     ),
     "identity": Remedy(
-        "ReLU, identity, clipping", "identity, no clipping", cw.cells.rnn_relu,
+        "ReLU, identity, clipping",
+        "identity, no clipping",
+        cw.cells.rnn_relu,
         prepare=cw.init.identity_,
     ),
-    "leaky": Remedy(
-        "+ leaky units", "clipping", cw.cells.leaky_rnn, {"alpha": 0.1}
-    ),
+    "leaky": Remedy("+ leaky units", "clipping", cw.cells.leaky_rnn, {"alpha": 0.1}),
     "skip": Remedy("+ skips of 4", "clipping", skip),
     "layer norm": Remedy("+ layer norm", "clipping", normalised),
     "GRU": Remedy("gates: GRU", "clipping", cw.cells.gru_bias),
     "LSTM": Remedy("gates: LSTM", "clipping", cw.cells.lstm),
     "forget bias": Remedy(
-        "LSTM, forget bias 2", "LSTM", cw.cells.lstm,
+        "LSTM, forget bias 2",
+        "LSTM",
+        cw.cells.lstm,
         prepare=lambda layer: cw.init.forget_bias_(layer, 2.0),
     ),
     "short window": Remedy(
-        "the same, window T/4", "forget bias", cw.cells.lstm,
-        prepare=lambda layer: cw.init.forget_bias_(layer, 2.0), window=0.25,
+        "the same, window T/4",
+        "forget bias",
+        cw.cells.lstm,
+        prepare=lambda layer: cw.init.forget_bias_(layer, 2.0),
+        window=0.25,
     ),
-}  # fmt: skip
+}
 
 
 def remedy(case: Record) -> Record:
@@ -172,12 +182,14 @@ def remedy(case: Record) -> Record:
         model,
         lambda generator: adding(32, length, generator),
         loss,
-        steps=case["updates"],
-        lr=3e-3,
-        seed=case["seed"],
-        clip_norm=how.clip,
+        Training(
+            steps=case["updates"],
+            lr=3e-3,
+            seed=case["seed"],
+            clip_norm=how.clip,
+            every=case["updates"] // 20,
+        ),
         evaluate=lambda model: loss(model, test).item(),
-        every=case["updates"] // 20,
         solved=lambda score: score < SOLVED,
     )
     return {
@@ -203,15 +215,29 @@ def cases(quick: bool, seed: int) -> list[Record]:
     seeds = range(seed, seed + (1 if quick else 3))
     steps, updates = (40, 1500) if quick else (100, 4000)
     flows = [
-        {"part": "flow", "cell": c, "radius": r, "steps": 60 if quick else 200,
-         "seed": s}
-        for c in FLOW_CELLS for r in RADII for s in seeds
-    ]  # fmt: skip
+        {
+            "part": "flow",
+            "cell": c,
+            "radius": r,
+            "steps": 60 if quick else 200,
+            "seed": s,
+        }
+        for c in FLOW_CELLS
+        for r in RADII
+        for s in seeds
+    ]
     remedies = [
-        {"part": "remedy", "remedy": name, "steps": steps, "units": 32,
-         "updates": updates, "seed": s}
-        for name in REMEDIES for s in seeds
-    ]  # fmt: skip
+        {
+            "part": "remedy",
+            "remedy": name,
+            "steps": steps,
+            "units": 32,
+            "updates": updates,
+            "seed": s,
+        }
+        for name in REMEDIES
+        for s in seeds
+    ]
     return flows + remedies
 
 
@@ -268,15 +294,21 @@ def tables(rows: Rows) -> list[Table]:
             f"Remedies on the adding problem, {length} steps, "
             f"{trained.rows[0]['units']} units, at most "
             f"{trained.rows[0]['updates']} updates of 32 sequences (Adam, 0.003)",
-            ("remedy", "reaches step 1", "largest norm", "best error", "solved",
-             "updates"),
+            (
+                "remedy",
+                "reaches step 1",
+                "largest norm",
+                "best error",
+                "solved",
+                "updates",
+            ),
             tuple(_remedy_row(trained, name) for name in REMEDIES),
             "Rows with + have clipping. Reaches step 1: ‖∂h_T/∂s_1‖ before training. "
             "Largest norm: of a gradient before clipping. Best error: "
             f"mean squared, on 500 other sequences, median; {GUESS:.3f} is to guess. "
             f"Solved: below {SOLVED}, then the run ends. One learning rate for all.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _remedy_row(trained: Rows, name: str) -> tuple[Any, ...]:
@@ -319,8 +351,16 @@ def draw(rows: Rows, figure: Figure) -> None:
 
 
 #: The remedies that are drawn: one picture has room for eight curves.
-DRAWN = ("clipping", "orthogonal", "identity, no clipping", "identity", "skip", "GRU",
-         "LSTM", "forget bias")  # fmt: skip
+DRAWN = (
+    "clipping",
+    "orthogonal",
+    "identity, no clipping",
+    "identity",
+    "skip",
+    "GRU",
+    "LSTM",
+    "forget bias",
+)
 
 
 def _draw_flow(axes: Any, flows: Rows, name: str) -> None:
@@ -352,10 +392,38 @@ def _score_at(curve: list[list[float]], step: int) -> float:
 
 
 def claims(rows: Rows) -> list[Claim]:
-    flows, trained = rows.where(part="flow"), rows.where(part="remedy")
+    return [*_flow_claims(rows), *_remedy_claims(rows)]
+
+
+def _flow_claims(rows: Rows) -> list[Claim]:
+    flows = rows.where(part="flow")
 
     def rate(cell: str, radius: float) -> float:
         return flows.where(cell=cell, radius=radius).median("rate")
+
+    return [
+        Claim(
+            "a linear net with ρ × orthogonal has the gradient ρ^k: relative error",
+            oracle_error(rows),
+            high=1e-6,
+        ),
+        Claim("tanh, ρ = 0.5: factor per step (vanishing)", rate("tanh", 0.5), 0, 0.5),
+        Claim(
+            "ReLU, ρ = 1.5: factor per step over its ρ = 1's",
+            rate("ReLU", 1.5) / rate("ReLU", 1.0),
+            1.2,
+            2.0,
+        ),
+        Claim(
+            "LSTM, ρ = 0.5: factor per step, over tanh's",
+            rate("LSTM", 0.5) / rate("tanh", 0.5),
+            low=1.1,
+        ),
+    ]
+
+
+def _remedy_claims(rows: Rows) -> list[Claim]:
+    trained = rows.where(part="remedy")
 
     def largest(name: str) -> float:
         norms = trained.where(remedy=name).column("largest_norm")
@@ -363,36 +431,32 @@ def claims(rows: Rows) -> list[Claim]:
 
     return [
         Claim(
-            "a linear net with ρ × orthogonal has the gradient ρ^k: relative error",
-            oracle_error(rows), high=1e-6,
-        ),
-        Claim("tanh, ρ = 0.5: factor per step (vanishing)", rate("tanh", 0.5), 0, 0.5),
-        Claim(
-            "ReLU, ρ = 1.5: factor per step over its ρ = 1's", 
-            rate("ReLU", 1.5) / rate("ReLU", 1.0), 1.2, 2.0,
+            "the plain net solves the task: part of the seeds",
+            solved(rows, "plain"),
+            high=0.0,
         ),
         Claim(
-            "LSTM, ρ = 0.5: factor per step, over tanh's",
-            rate("LSTM", 0.5) / rate("tanh", 0.5), low=1.1,
+            "forget bias 2: its LSTM solves the task",
+            solved(rows, "forget bias"),
+            low=0.6,
         ),
-        Claim("the plain net solves the task: part of the seeds",
-              solved(rows, "plain"), high=0.0),
-        Claim("forget bias 2: its LSTM solves the task", 
-              solved(rows, "forget bias"), low=0.6),
         Claim("GRU solves the task", solved(rows, "GRU"), low=0.6),
         Claim(
             "ReLU with identity explodes: largest gradient norm over the plain net's",
-            largest("identity, no clipping") / largest("plain"), low=5.0,
+            largest("identity, no clipping") / largest("plain"),
+            low=5.0,
         ),
         Claim(
             "clipping lets it learn sooner: updates without over those with clipping",
-            updates(rows, "identity, no clipping") / updates(rows, "identity"), low=1.2,
+            updates(rows, "identity, no clipping") / updates(rows, "identity"),
+            low=1.2,
         ),
         Claim(
             "a window of T/4 needs longer: updates over those with the whole gradient",
-            updates(rows, "short window") / updates(rows, "forget bias"), low=1.1,
+            updates(rows, "short window") / updates(rows, "forget bias"),
+            low=1.1,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def conclude(rows: Rows) -> str:

@@ -22,7 +22,7 @@ from .experiment import Claim, Experiment, Record, Rows, Table
 from .models import Readout
 from .plotting import COLOURS, label
 from .tasks import Music, Sequences, music
-from .training import fit
+from .training import Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,10 +42,15 @@ VARIANTS = {
 }
 # Greff et al. 2017, section V-B and figure 3: on JSB, against vanilla.
 PAPER = {
-    "nfg": "worse", "noaf": "worse", "fgr": "worse", "nig": "no clear change",
-    "nog": "no clear change", "niaf": "no clear change", "np": "no clear change",
+    "nfg": "worse",
+    "noaf": "worse",
+    "fgr": "worse",
+    "nig": "no clear change",
+    "nog": "no clear change",
+    "niaf": "no clear change",
+    "np": "no clear change",
     "cifg": "no clear change",
-}  # fmt: skip
+}
 PUBLISHED = 8.45  # Bai et al. 2018, table 1: LSTM, 300 K parameters
 
 
@@ -109,11 +114,13 @@ def run(case: Record) -> Record:
         model,
         draw,
         lambda model, batch: music.frame_loss(model(batch.inputs)[0], batch),
-        steps=case["epochs"] * len(groups),
-        lr=case["rate"],
-        seed=case["seed"],
+        Training(
+            steps=case["epochs"] * len(groups),
+            lr=case["rate"],
+            seed=case["seed"],
+            every=len(groups),
+        ),
         evaluate=validate,
-        every=len(groups),
     )
     validation, test = min(tests, default=(None, None))
     return {
@@ -197,15 +204,21 @@ def tables(rows: Rows) -> list[Table]:
         Table(
             f"JSB Chorales, nats a frame: {trials} trials a variant, "
             f"{first['epochs']} epochs",
-            ("variant", "best trial, test", "above vanilla (median)", "range", "so",
-             "Greff et al."),
+            (
+                "variant",
+                "best trial, test",
+                "above vanilla (median)",
+                "range",
+                "so",
+                "Greff et al.",
+            ),
             tuple(body),
             "Differences are of validation losses at the same settings, seed included; "
             "'worse' where five of six trials are. Greff et al. 2017, figure 3: 200 "
             "trials a variant with gradient descent and momentum, the best tenth "
             f"compared. Bai et al. 2018: LSTM {PUBLISHED}, of 300 K parameters.",
         )
-    ]  # fmt: skip
+    ]
 
 
 def draw(rows: Rows, figure: Figure) -> None:
@@ -258,17 +271,22 @@ def claims(rows: Rows) -> list[Claim]:
     return [
         Claim(
             "vanilla's best trial, test nats a frame (Bai et al.: 8.45)",
-            best(rows, "vanilla")["test"], low=8.0, high=10.3 if rows.quick else 9.6,
+            best(rows, "vanilla")["test"],
+            low=8.0,
+            high=10.3 if rows.quick else 9.6,
         ),
         Claim(
             "coupled gates: median nats above vanilla",
-            statistics.median(differences(rows, "cifg")), low=-0.4, high=0.4,
+            statistics.median(differences(rows, "cifg")),
+            low=-0.4,
+            high=0.4,
         ),
         Claim(
             "full gate recurrence: median nats above vanilla",
-            statistics.median(differences(rows, "fgr")), low=0.0,
+            statistics.median(differences(rows, "fgr")),
+            low=0.0,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def conclude(rows: Rows) -> str:

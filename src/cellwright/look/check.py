@@ -130,25 +130,15 @@ def check_cell(
     """
     check_seed(seed)
     _check_sizes(cell, input_size, hidden_size, steps)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        named = cell.graph.inputs[1:]
-        inputs = {i.name: 1 for i in named if isinstance(i.size, str)}
-        of_trees = isinstance(cell, TreeCell)
-        kind = TreeRecurrent if of_trees else Recurrent
-        options |= {"inputs": inputs or None, "dtype": torch.float64}
-        sizes = cell, input_size, hidden_size
-        layer = kind(*sizes, engine="reference", **options)
-        default = kind(*sizes, **options)
-    graph = layer.graph if isinstance(layer, TreeRecurrent) else layer.graphs[0]
-    step = (_Node if of_trees else _Step)(layer.cell, graph, layer.cells[0], generator)
+    reference, default = _two_layers(cell, input_size, hidden_size, seed, options)
+    kind = _Node if isinstance(cell, TreeCell) else _Step
+    step = kind(reference, torch.Generator().manual_seed(seed))
     autograd_error, difference_error, silent = step.gradients()
     gradient_norms, state_norms = step.flow(steps)
-    engine_error, failure = _engine_error(default, layer, step)
+    engine_error, failure = _engine_error(default, reference, step)
     found = Check(
-        equations=layer.cell.equations,
-        graph=graph,
+        equations=reference.cell.equations,
+        graph=step.graph,
         autograd_error=autograd_error,
         difference_error=difference_error,
         engine=default.engine,
@@ -158,32 +148,43 @@ def check_cell(
         state_norms=state_norms,
         silent=silent,
     )
-    if failure:
-        found.problems.append(f"the {default.engine} engine fails: {failure}")
-    if default.engine != "native":
-        found.remarks.append(f"it runs on the reference: {default.engine_reason}")
+    _judge_engine(found, failure, default.engine_reason)
     _judge(found)
     return found
 
 
-def _engine_error(default: Any, layer: Any, step: _Step) -> tuple[float, str]:
-    """How far the default engine is from the reference; what it says if it fails."""
-    default.load_state_dict(layer.state_dict())
+def _two_layers(
+    cell: Cell, input_size: int, hidden_size: int, seed: int, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The cell as a layer in float64: on the reference, and on its default engine."""
+    numbers = {i.name: 1 for i in cell.graph.inputs[1:] if isinstance(i.size, str)}
+    options |= {"inputs": numbers or None, "dtype": torch.float64}
+    kind = TreeRecurrent if isinstance(cell, TreeCell) else Recurrent
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reference = kind(cell, input_size, hidden_size, engine="reference", **options)
+        default = kind(cell, input_size, hidden_size, **options)
+    default.load_state_dict(reference.state_dict())
+    return reference, default
+
+
+def _engine_error(default: Any, reference: Any, step: _Step) -> tuple[float, str]:
+    """How far the default engine is from the reference; its error if it fails."""
     leaves = {
-        n: step.normal(*s).requires_grad_() for n, s in step.walk_shapes().items()
+        n: step.normal(*s).requires_grad_() for n, s in step.call_shapes().items()
     }
-    expected = _walk(step, layer, leaves)
+    expected = _results(step, reference, leaves)
     try:
-        found = _walk(step, default, leaves)
+        found = _results(step, default, leaves)
     except Exception as error:  # whatever it is, the cell cannot run
         return math.inf, f"{type(error).__name__}: {error}"
     pairs = zip(found, expected, strict=True)
     return max(_error(value, exact, least=1e-3) for value, exact in pairs), ""
 
 
-def _walk(step: _Step, layer: Any, leaves: dict[str, Tensor]) -> list[Tensor]:
+def _results(step: _Step, layer: Any, leaves: dict[str, Tensor]) -> list[Tensor]:
     """A layer's results, and every gradient under fixed random cotangents."""
-    y, states = step.walk(layer, leaves)
+    y, states = step.call(layer, leaves)
     results = [y, *(states if isinstance(states, tuple) else (states,))]
     generator = torch.Generator().manual_seed(0)
     cotangents = [
@@ -237,17 +238,20 @@ def _check_sizes(cell: Cell, input_size: int, hidden_size: int, steps: int) -> N
 class _Step:
     """One layer's step, with everything needed to differentiate it."""
 
-    def __init__(
-        self, cell: Cell, graph: Graph, W: torch.nn.Module, generator: torch.Generator
-    ) -> None:
-        self.cell, self.graph, self.W, self.generator = cell, graph, W, generator
+    edges: Edges | None = None  # which children belong to which node, of a tree
+
+    def __init__(self, layer: Any, generator: torch.Generator) -> None:
+        self.cell, self.W, self.generator = layer.cell, layer.cells[0], generator
+        self.graph: Graph = self.graph_of(layer)
         # "W.h" beside "h": a weight may be called as a state is.
-        self.parameters = {f"W.{n}": p for n, p in W.named_parameters()}
+        self.parameters = {f"W.{n}": p for n, p in self.W.named_parameters()}
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.float64, generator=self.generator)
 
-    edges: Edges | None = None  # which children belong to which node, of a tree
+    @staticmethod
+    def graph_of(layer: Any) -> Graph:
+        return layer.graphs[0]
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Of what one step reads."""
@@ -259,13 +263,13 @@ class _Step:
         names = [s.name for s in self.graph.states]
         return dict(zip(names, states, strict=True))
 
-    def walk_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of what a walk over a few steps reads."""
+    def call_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what a layer reads over a few steps."""
         inputs = {i.name: (_STEPS, _ROWS, int(i.size)) for i in self.graph.inputs}
         return inputs | {s.name: (1, _ROWS, int(s.size)) for s in self.graph.states}
 
-    def walk(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
-        """A few steps by a layer."""
+    def call(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
+        """A layer's output and states over a few steps."""
         named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
         states = [leaves[s.name] for s in self.graph.states]
         state = states[0] if len(states) == 1 else tuple(states)
@@ -425,10 +429,14 @@ class _Step:
 class _Node(_Step):
     """The step of a tree's node; gradients flow up a path of only children."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, layer: Any, generator: torch.Generator) -> None:
+        super().__init__(layer, generator)
         if self.graph.many:  # nodes of one child, of three, of two, and of none
             self.edges = Edges(torch.tensor([0, 1, 1, 1, 2, 2]), _ROWS)
+
+    @staticmethod
+    def graph_of(layer: Any) -> Graph:
+        return layer.graph
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         rows = _ROWS if self.edges is None else len(self.edges.parents)
@@ -444,10 +452,10 @@ class _Node(_Step):
         width = 3 if self.graph.many else len(self.graph.children)
         return Forest.from_parents([width] * width + [2 * width] * width + [-1])
 
-    def walk_shapes(self) -> dict[str, tuple[int, ...]]:
+    def call_shapes(self) -> dict[str, tuple[int, ...]]:
         return {i.name: (self.forest.nodes, int(i.size)) for i in self.graph.inputs}
 
-    def walk(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
+    def call(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
         named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
         return layer(leaves["x"], self.forest, **named)
 
@@ -491,6 +499,14 @@ def _growth(norms: list[float]) -> float:
     """The geometric mean factor per step back, while the norm is a number."""
     last = max(k for k, n in enumerate(norms) if 1e-280 < n < 1e280)
     return norms[last] ** (1 / last) if last else norms[min(1, len(norms) - 1)]
+
+
+def _judge_engine(found: Check, failure: str, reason: str | None) -> None:
+    """Say what is wrong with the default engine, and why it is not the native one."""
+    if failure:
+        found.problems.append(f"the {found.engine} engine fails: {failure}")
+    if found.engine != "native":
+        found.remarks.append(f"it runs on the reference: {reason}")
 
 
 def _judge(found: Check) -> None:

@@ -1,8 +1,8 @@
-"""What a unit may have learned to tell: detectors of text, and which units follow them.
+"""Detectors of text, and which units follow them.
 
 A detector gives every character a small class (inside quotes or not, bracket depth, …).
-A unit is interesting for it in so far as its value tells the class: their mutual
-information, as Karpathy, Johnson & Li (2015) looked for by eye.
+A unit follows it as far as its value predicts the class: their mutual information.
+Karpathy, Johnson & Li (2015) looked for such units by eye.
 """
 
 from __future__ import annotations
@@ -90,11 +90,13 @@ def _compiled(pattern: str) -> Any:
     try:
         return re2.compile(f"(?m){pattern}", settings)
     except (re2.error, UnicodeEncodeError) as error:
-        told = error.args[0]
-        told = told.decode(errors="replace") if isinstance(told, bytes) else told
+        reason = error.args[0]
+        reason = (
+            reason.decode(errors="replace") if isinstance(reason, bytes) else reason
+        )
         raise ArgumentError(
             f"[detector] received {pattern!r}, expected a regular expression as RE2 "
-            f"reads it: {told}"
+            f"reads it: {reason}"
         ) from None
 
 
@@ -104,23 +106,6 @@ DETECTORS: dict[str, Callable[[str], Classes]] = {
     "position in line": position_in_line,
     "indentation": indentation,
 }
-
-
-def mutual_information(
-    values: NDArray[np.floating], classes: Classes, bins: int = 8
-) -> NDArray[np.float64]:
-    """How much each unit's value tells of the class, in bits.
-
-    Args:
-        values: (T, H).
-        classes: (T,), from 0 on.
-        bins: a unit's values are cut at their own quantiles into so many.
-
-    Returns:
-        (H,): the plug-in estimate minus its bias for independent variables
-        ((bins − 1)(classes − 1) / 2T ln 2; Miller 1955), not below 0.
-    """
-    return binned_information(quantile_bins(values, bins), classes, bins)
 
 
 def quantile_bins(values: NDArray[np.floating], bins: int = 8) -> NDArray[np.uint8]:
@@ -136,10 +121,20 @@ def quantile_bins(values: NDArray[np.floating], bins: int = 8) -> NDArray[np.uin
     return binned
 
 
-def binned_information(
+def mutual_information(
     binned: NDArray[np.uint8], classes: Classes, bins: int = 8
 ) -> NDArray[np.float64]:
-    """`mutual_information` of values that `quantile_bins` has cut."""
+    """How much each unit's value says about the class, in bits.
+
+    Args:
+        binned: (H, T), the units' values as `quantile_bins` cuts them.
+        classes: (T,), from 0 on.
+        bins: how many there are.
+
+    Returns:
+        (H,): the plug-in estimate minus its bias for independent variables
+        ((bins − 1)(classes − 1) / 2T ln 2; Miller 1955), not below 0.
+    """
     steps = len(classes)
     members = np.eye(int(classes.max()) + 1, dtype=np.float32)[classes]  # (T, classes)
     counts = [(binned == n).astype(np.float32) @ members for n in range(bins)]

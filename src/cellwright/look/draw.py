@@ -1,4 +1,4 @@
-"""Writes a cell to files, as their names end: its picture or its equations.
+"""Writes a cell's picture or equations to files, in the format of their endings.
 
 A run's cell is drawn as its layer runs it, with the values of one step of its reading.
 """
@@ -15,9 +15,10 @@ from .diagram import Diagram, DrawingError, Moment, Picture
 from .formula import mathml, tex_document
 from .reading import Reader
 
-ENDINGS = (".svg", ".png", ".tex", ".mathml")
-TOKENS = 100  # of a text, that are read where nobody says how many
-CONTEXT = 24  # characters before the token, in the pictures' title
+EQUATIONS = {".tex": tex_document, ".mathml": mathml}
+ENDINGS = (".svg", ".png", *EQUATIONS)
+TOKENS = 100  # of a text, that are read by default
+CONTEXT = 24  # tokens up to the last one read, in the pictures' title
 
 
 def draw(
@@ -37,7 +38,7 @@ def draw(
         path: the file.
         steps: a picture for each equation, into files numbered from 1: `lstm-1.svg`.
         moment: the step of a trained cell whose values those show.
-        unroll: the cell so often over time; a tree cell: a tree so many nodes high.
+        unroll: the cell over so many steps; of a tree cell, a tree of that height.
         legend: whether the picture explains its signs.
         scale: of a PNG: its pixels for one of the SVG.
 
@@ -54,10 +55,8 @@ def draw(
             f"[draw] a cell is drawn as a picture or as equations; received "
             f"{path.name!r}, expected a name that ends in {', '.join(ENDINGS)}"
         )
-    if path.suffix in (".tex", ".mathml"):
-        tex = path.suffix == ".tex"
-        text = tex_document(cell) if tex else mathml(cell)
-        path.write_text(text, encoding="utf-8")
+    if path.suffix in EQUATIONS:
+        path.write_text(EQUATIONS[path.suffix](cell), encoding="utf-8")
         return [path]
     diagram = Diagram(cell, legend=legend)
     pictures: dict[Path, Picture] = {path: diagram}
@@ -65,8 +64,8 @@ def draw(
         pictures = {path: diagram.unrolled(unroll)}
     elif steps:
         pictures = {
-            path.with_stem(f"{path.stem}-{place}"): step
-            for place, step in enumerate(diagram.steps(moment), 1)
+            path.with_stem(f"{path.stem}-{number}"): step
+            for number, step in enumerate(diagram.steps(moment), 1)
         }
     for file, picture in pictures.items():
         picture.save(file, scale)
@@ -81,7 +80,7 @@ def read_run(
     layer: int = 0,
     at: int | None = None,
 ) -> tuple[Cell, Moment]:
-    """A run's cell, as one of its layers runs it, and the moment when it reads a token.
+    """A run's cell, as one of its layers runs it, and its step at a token.
 
     Args:
         run: a trained run.

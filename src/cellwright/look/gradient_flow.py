@@ -5,8 +5,8 @@ norm of the gradient by the state s after step t − k: of every path from there
 Vanishing and exploding gradients are its slope on a logarithmic axis (Hochreiter 1991;
 Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013, section 2).
 
-All t are walked back at once: the rows of one batched step are the steps t − k of every
-t, so that k steps back cost as much as one pass over k·T rows, for any cell and engine.
+All t go back at once: the rows of one batched step are the steps t − k of every t, so
+that k steps back cost as much as one pass over k·T rows, for any cell and engine.
 """
 
 from __future__ import annotations

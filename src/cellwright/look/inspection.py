@@ -16,23 +16,22 @@ from torch.nn import functional as F
 
 from ..language.errors import ArgumentError, did_you_mean
 from ..text.run import Run
-from .detectors import DETECTORS, binned_information, matches, quantile_bins
+from .detectors import DETECTORS, matches, mutual_information, quantile_bins
 from .gradient_flow import GradientFlow, gradient_flow
-from .kept import Keeper, kept
-from .reading import Change, Reader, Reading
+from .memoize import Memo, memoize
+from .reading import Change, Reader, Reading, likeliest
 from .retention import Retention, retentions
 from .saturation import implied_memory, saturation
 
-TOP = 10  # likeliest next tokens that are kept for every step
 RANKED = 24  # interesting units that are listed
 BINS = 20  # of a histogram
 ORDERS = ("index", "variance", "cluster", "saturation", "time constant")
 
 
-class Inspection(Keeper):
+class Inspection(Memo):
     """A run's model and its reading of a text.
 
-    What costs time is computed once, when it is first asked for.
+    Slow results are computed once, when they are first asked for.
 
     Args:
         run: a trained run.
@@ -66,14 +65,14 @@ class Inspection(Keeper):
         self.pieces = [self.tokenizer.decode([int(t)]) for t in tokens]
 
     def text_for(self, other: Run) -> str | NDArray[np.int64]:
-        """What another run reads beside this one: the same tokens, if it cuts alike."""
+        """What another run reads beside this one: the same tokens where it can."""
         if other.tokenizer == self.tokenizer:
             return self.reading.tokens
         return "".join(self.pieces)
 
     # -- what there is
 
-    @kept
+    @memoize
     def describe(self) -> dict[str, Any]:
         """The model and the text: everything but the numbers."""
         cell = self.run.cell
@@ -106,7 +105,7 @@ class Inspection(Keeper):
             "nats": float(np.nanmean(self.reading.surprisal())),
         }
 
-    @kept
+    @memoize
     def limits(self, key: str) -> tuple[float, float]:
         """The lowest and the highest of a value."""
         matrix = self.values(key)
@@ -133,7 +132,7 @@ class Inspection(Keeper):
 
     # -- the views
 
-    @kept
+    @memoize
     def quantised(self, key: str) -> tuple[float, float, NDArray[np.uint8]]:
         """The values in 256 levels from low to high: (low, high, (size, T))."""
         low, high = self.limits(key)
@@ -143,7 +142,7 @@ class Inspection(Keeper):
         np.rint(levels, out=levels)
         return low, high, np.ascontiguousarray(levels.astype(np.uint8).T)
 
-    @kept
+    @memoize
     def order(self, key: str, by: str) -> list[int]:
         """The units of a value, sorted.
 
@@ -169,7 +168,7 @@ class Inspection(Keeper):
             )
         return np.argsort(-scores[by](), kind="stable").tolist()
 
-    @kept
+    @memoize
     def interesting(self, detector: str, pattern: str = "") -> dict[str, Any]:
         """Which units follow a detector of the text.
 
@@ -192,7 +191,7 @@ class Inspection(Keeper):
         classes = found[np.minimum(firsts, len(whole) - 1)]
         ranked = []
         for key in self.reading.values:
-            bits = binned_information(self._bins(key), classes)
+            bits = mutual_information(self._bins(key), classes)
             ranked += [(float(b), key, unit) for unit, b in enumerate(bits)]
         ranked.sort(key=lambda r: (-r[0], r[1], r[2]))
         return {
@@ -204,11 +203,11 @@ class Inspection(Keeper):
             ],
         }
 
-    @kept
+    @memoize
     def _bins(self, key: str) -> NDArray[np.uint8]:
         return quantile_bins(self.values(key))
 
-    @kept
+    @memoize
     def saturation(self) -> list[dict[str, Any]]:
         """Of every gate: how near 0 and 1, mean, a histogram, and what it remembers.
 
@@ -228,7 +227,7 @@ class Inspection(Keeper):
                     "high": s.high.tolist(),
                     "mean": s.mean.tolist(),
                     "memory": [
-                        _remembered(r, r.constant + r.slope * s.mean)
+                        _memory(r, r.constant + r.slope * s.mean)
                         for r in self.retentions
                         if r.gate == key.split(".", 1)[1]
                     ],
@@ -245,23 +244,23 @@ class Inspection(Keeper):
     def constant_memory(self) -> list[dict[str, Any]]:
         """The states whose old values are multiplied by a number at every step."""
         return [
-            _remembered(r, np.array([r.constant]))
+            _memory(r, np.array([r.constant]))
             for r in self.retentions
             if r.gate is None
         ]
 
-    @kept
+    @memoize
     def predictions(self) -> dict[str, Any]:
         """Of every token: surprisal, rank, entropy, and what was likely instead."""
-        told = self.reading.log_probabilities
-        chances = np.exp(told)
-        entropy = -(chances * told).sum(1)
-        top = np.argsort(-told, axis=1)[:, :TOP]
+        logs = self.reading.log_probabilities
+        chances = np.exp(logs)
+        entropy = -(chances * logs).sum(1)
+        top = likeliest(torch.from_numpy(logs)).numpy()
         target = self.reading.tokens[1:]
-        own = np.take_along_axis(told[:-1], target[:, None], 1)
-        ranks = 1 + (told[:-1] > own).sum(1)
+        own = np.take_along_axis(logs[:-1], target[:, None], 1)
+        ranks = 1 + (logs[:-1] > own).sum(1)
         likely = np.take_along_axis(chances, top, 1)
-        # Nothing was told before the first token.
+        # The first token has no prediction: nothing comes before it.
         return {
             "surprisal": [None, *(-own[:, 0]).tolist()],
             "rank": [None, *ranks.tolist()],
@@ -274,7 +273,7 @@ class Inspection(Keeper):
     def _vocabulary(self, tokens: NDArray[np.int64]) -> dict[int, str]:
         return {int(t): self.tokenizer.decode([int(t)]) for t in np.unique(tokens)}
 
-    @kept
+    @memoize
     def _flow(self) -> GradientFlow:
         with torch.no_grad():
             tokens = torch.from_numpy(self.reading.tokens)
@@ -315,7 +314,7 @@ class Inspection(Keeper):
             )
         return {n: _numbers(v[step - 1]) for n, v in self._flow().norms.items()}
 
-    @kept
+    @memoize
     def flow_triangle(self, name: str) -> tuple[float, float, NDArray[np.uint8]]:
         """log₁₀ of the norms in 255 levels, 0 for none.
 
@@ -333,7 +332,7 @@ class Inspection(Keeper):
         logs = self._flow().norms[name].log10().numpy()
         seen = np.isfinite(logs)
         low, high = (logs[seen].min(), logs[seen].max()) if seen.any() else (0.0, 0.0)
-        low = max(low, high - 12)  # what is smaller by more is as good as none
+        low = max(low, high - 12)  # twelve decades of norms; less counts as the lowest
         scale = 254 / (high - low) if high > low else 0.0
         levels = 1 + np.rint((np.nan_to_num(logs, nan=low) - low).clip(0) * scale)
         return float(low), float(high), np.where(seen, levels, 0).astype(np.uint8)
@@ -353,18 +352,18 @@ class Inspection(Keeper):
                 f"received amounts {amounts}, expected smaller ones"
             )
         before, after = self.reading.surprisal()[1:], changed.surprisal()[1:]
-        last = np.argsort(-changed.log_probabilities[-1])[:TOP]
+        old, new = (r.log_probabilities[-1] for r in (self.reading, changed))
         return {
             "before": float(before.mean()),
             "after": float(after.mean()),
             "difference": [None, *(after - before).round(5).tolist()],
             "next": [
                 {
-                    "piece": self.tokenizer.decode([int(t)]),
-                    "before": float(np.exp(self.reading.log_probabilities[-1, t])),
-                    "after": float(np.exp(changed.log_probabilities[-1, t])),
+                    "piece": self.tokenizer.decode([t]),
+                    "before": float(np.exp(old[t])),
+                    "after": float(np.exp(new[t])),
                 }
-                for t in last
+                for t in likeliest(torch.from_numpy(new)).tolist()
             ],
         }
 
@@ -376,7 +375,7 @@ def described_beside(one: Inspection, other: Inspection | None) -> dict[str, Any
 
 
 def saturation_beside(one: Inspection, other: Inspection | None) -> dict[str, Any]:
-    """The saturation of one model or of two, and the states that a number keeps."""
+    """The gates' saturation and the states' constant factors, of one model or two."""
     models = {"run": one, **({"beside": other} if other else {})}
     return {
         **{name: model.saturation() for name, model in models.items()},
@@ -384,10 +383,10 @@ def saturation_beside(one: Inspection, other: Inspection | None) -> dict[str, An
     }
 
 
-def _remembered(kept: Retention, mean: NDArray[np.float64]) -> dict[str, Any]:
+def _memory(retention: Retention, mean: NDArray[np.float64]) -> dict[str, Any]:
     return {
-        "state": kept.state,
-        "factor": kept.factor,
+        "state": retention.state,
+        "factor": retention.factor,
         "steps": [_number(m) for m in implied_memory(mean)],
     }
 

@@ -1,4 +1,4 @@
-"""Typing to a model: every token moves the kept state on, and can be taken back."""
+"""Typing to a model: each token is a step from the state before, and can be undone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from ..language.errors import ArgumentError, did_you_mean
 from ..text.generate import check_sampling, keep_likely
 from ..text.tokenizer import TextTokenizer
 from ..train.seeds import check_seed
-from .reading import Reader, States
-
-SHOWN = 10  # likeliest next tokens
+from .reading import Reader, States, likeliest
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,10 @@ class Step:
 class Live:
     """A text that grows and shrinks at its end, with the state after every token.
 
-    It begins with what is settled, tokens that the model wrote or read before it wrote;
-    what has been typed since is cut into tokens anew with every key, since a key may
-    complete a word or a byte pair. Only tokens that change are read again.
+    It begins with settled tokens: those that the model wrote, and all before them. What
+    has been typed since is cut into tokens anew with every key: it may end a word or a
+    byte pair. Only tokens that change are read again. A report types in the browser
+    in the same way: `web/src/inspect/typing.js`.
 
     Args:
         reader: of the model.
@@ -89,8 +88,8 @@ class Live:
         if temperature == 0:
             self._push(int(logits.argmax()))
         else:
-            kept = keep_likely(logits / temperature, top_k, None).softmax(-1)
-            self._push(int(torch.multinomial(kept, 1, generator=self._generator)))
+            chances = keep_likely(logits / temperature, top_k, None).softmax(-1)
+            self._push(int(torch.multinomial(chances, 1, generator=self._generator)))
         self._settled, self._typed = len(self._steps), ""
 
     def show(self, key: str | None = None) -> dict[str, Any]:
@@ -122,10 +121,12 @@ class Live:
 
     def _likely(self) -> list[dict[str, Any]]:
         chances = self._logits().softmax(-1)
-        top = chances.topk(min(SHOWN, len(chances)))
         return [
-            {"piece": self._tokenizer.decode([t]), "chance": round(p, 5)}
-            for t, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            {
+                "piece": self._tokenizer.decode([t]),
+                "chance": round(float(chances[t]), 5),
+            }
+            for t in likeliest(chances).tolist()
         ]
 
     def _logits(self) -> Tensor:

@@ -1,7 +1,7 @@
-"""A language model reads a text, and everything it computed on the way is kept.
+"""A language model reads a text; every value that it computes is recorded.
 
 Every step evaluates the cell's graph, so that any named value can be looked at, and
-changed: what a unit is good for shows when it is held still.
+changed: what a unit is good for shows when it is set to a constant.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..text.model import LanguageModel, check_finite
 from .diagram import Moment
 
 LARGEST = torch.finfo(torch.float32).max  # amount of a change
+LIKELIEST = 10  # next tokens that are shown
 
 #: The states of every layer, one tuple a layer: (1, size) each.
 States = tuple[tuple[Tensor, ...], ...]
@@ -30,7 +31,7 @@ States = tuple[tuple[Tensor, ...], ...]
 
 @dataclass(frozen=True)
 class Change:
-    """An intervention: a value, or one unit of it, is held or scaled at every step.
+    """An intervention: a value, or one unit of it, is set or scaled at every step.
 
     Attributes:
         key: the value, such as "0.f": layer and name.
@@ -78,8 +79,8 @@ class Reading:
 
     def surprisal(self) -> NDArray[np.float64]:
         """(T,): −ln p of each token given those before it; NaN for the first."""
-        told = self.log_probabilities[:-1]
-        found = -np.take_along_axis(told, self.tokens[1:, None], 1)[:, 0]
+        predicted = self.log_probabilities[:-1]
+        found = -np.take_along_axis(predicted, self.tokens[1:, None], 1)[:, 0]
         return np.concatenate([[np.nan], found])
 
 
@@ -156,7 +157,7 @@ class Reader:
     def moment(
         self, tokens: Sequence[int] | NDArray[np.int64], layer: int = 0
     ) -> Moment:
-        """What a layer meets at the last of the tokens, for a walk with live values.
+        """A layer's input and old states at the last token, for pictures with values.
 
         Raises:
             ArgumentError: no token, or no such layer.
@@ -193,8 +194,8 @@ class Reader:
         self.check(changes)
         states, logits, rows = self.initial(), [], []
         for token in tokens:
-            told, states, named = self.step(int(token), states, changes)
-            logits.append(told)
+            predicted, states, named = self.step(int(token), states, changes)
+            logits.append(predicted)
             rows.append(named)
             advance(1)
         values = {
@@ -250,6 +251,11 @@ class Reader:
     def _row(value: Any) -> Tensor:
         """A named value as (1, size): one that is a parameter alone has no rows."""
         return value.detach().reshape(1, -1).float()
+
+
+def likeliest(scores: Tensor) -> Tensor:
+    """The tokens with the highest scores (…, V), best first: (…, 10)."""
+    return scores.topk(min(LIKELIEST, scores.shape[-1])).indices
 
 
 def _by_name(graph: Graph, states: tuple[Tensor, ...]) -> dict[str, Tensor]:

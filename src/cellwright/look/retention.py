@@ -1,8 +1,8 @@
 """How much of its old value a state keeps: new state = factor * old state + rest.
 
-The factor is told from the graph, whatever the cell is called: f in an LSTM, 1 − z in a
+The factor is derived from the graph, not from the cell's name: f in an LSTM, 1 − z in a
 GRU, a number in leaky units. What reaches the new state through a matrix or an
-activation is of the rest.
+activation belongs to the rest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Retention:
 
 
 def retentions(graph: Graph) -> list[Retention]:
-    """The factor of every state that has one: a number, or one named value's.
+    """The factor of every state that has one: a number, or a function of a named value.
 
     A state without its old value, or under a factor of several values, is left out.
     """
@@ -91,7 +91,7 @@ def _factor(graph: Graph, state: str, update: int) -> Polynomial | None:
                 op in OPS
                 and OPS[op].kind == "arithmetic"
                 and any(a != {} for a in args)
-            ):  # maximum, where: now kept whole, now not at all
+            ):  # maximum, where: kept or not, by the values
                 share = None
         shares.append(share)
     return shares[update]

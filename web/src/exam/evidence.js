@@ -22,7 +22,7 @@ const POLL = 1000; // milliseconds between two looks at a run
 
 /**
  * The laboratory's part of the discussion.
- * @param {import("./exam.js").Question} question
+ * @param {import("./session.js").Question} question
  * @param {Evidence} first what is known already
  * @param {(evidence: Evidence) => void} changed called with every new result
  */
@@ -47,7 +47,7 @@ export function evidenceView(question, first, changed) {
 }
 
 /**
- * What bears a key point out: measured, expected, where and when.
+ * The measurement behind a key point: measured, expected, where and when.
  * @param {Evidence | null} evidence
  * @param {number} point
  */
@@ -86,7 +86,7 @@ export function verdict(evidence) {
 }
 
 /**
- * @param {import("./exam.js").Question} question
+ * @param {import("./session.js").Question} question
  * @param {Evidence} evidence
  * @param {() => void} run
  */
@@ -109,7 +109,7 @@ function view(question, { experiment, result, running, failure }, run) {
 }
 
 /**
- * @param {import("./exam.js").Question} question
+ * @param {import("./session.js").Question} question
  * @param {Result} result
  */
 function claimTable(question, result) {

@@ -1,18 +1,18 @@
-// The exam's page: shows the session, hears the two people, keeps every change.
+// The exam's page: shows the session, handles the input of both people, saves every change.
 import { get } from "../api.js";
 import { fill, h } from "../dom.js";
+import { confirmButton } from "./confirm.js";
 import { evidenceView, verdict, warning } from "./evidence.js";
-import { keeper } from "./keep.js";
 import { keyPoints, marksOf } from "./marks.js";
 import { sketchPad } from "./pad.js";
+import { saver } from "./save.js";
 import {
   advance, edit, finish, isSession, over, pause, remaining, resume, round, shuffled, start, tick,
   TIMED,
 } from "./session.js";
 import { summaryView } from "./summary.js";
 
-/** @typedef {{text: string, source: string, claim: string, bonus: boolean}} KeyPoint */
-/** @typedef {{id: string, question: string, points: KeyPoint[], experiment: string, sketch: string}} Question */
+/** @typedef {import("./session.js").Question} Question */
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./evidence.js").Evidence} Evidence */
 
@@ -38,14 +38,14 @@ export async function exam(root) {
   const main = h("main");
   root.append(spoken, trouble, main);
 
-  const send = keeper("/api/session", (error) => {
+  const save = saver("/api/session", (error) => {
     trouble.hidden = !error;
-    trouble.textContent = error && `The exam is not kept: ${error.message}. Is the server still running?`;
+    trouble.textContent = error && `The exam is not saved: ${error.message}. Is the server still running?`;
   });
   /** @param {Session | null} next */
-  const keep = (next) => { session = next; send(next); };
+  const update = (next) => { session = next; save(next); };
   /** @param {Session | null} next */
-  const go = (next) => { keep(next); show(); };
+  const go = (next) => { update(next); show(); };
 
   let clock = 0;
   function show() {
@@ -66,7 +66,7 @@ export async function exam(root) {
     const bar = h("progress", { max: 1, "aria-label": "time left" });
     const alarm = h("div", {}, warning(evidence.get(now.id) ?? null));
     /** @param {Partial<import("./session.js").Round>} change */
-    const note = (change) => keep(edit(/** @type {Session} */ (session), change));
+    const note = (change) => update(edit(/** @type {Session} */ (session), change));
     fill(
       main,
       roundHead(shown),
@@ -111,7 +111,7 @@ export async function exam(root) {
     return h("div", { class: "bar" },
       h("button", { class: "main", onclick: act(advance) }, next),
       !waits && h("button", { onclick: act(stands ? resume : pause) }, stands ? "Resume" : "Pause"),
-      sure("End the exam", asked ? "End it: to the summary" : "End it", act((s) => finish(s))));
+      confirmButton("End the exam", asked ? "End it: to the summary" : "End it", act((s) => finish(s))));
   }
 
   show();
@@ -184,27 +184,6 @@ function hintList(hints) {
 function clockText(milliseconds, whole = Math.ceil) {
   const seconds = whole(milliseconds / 1000);
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-}
-
-/**
- * A button that asks once more before it does what cannot be undone.
- * @param {string} label
- * @param {string} question what it says after the first click
- * @param {() => void} action
- */
-export function sure(label, question, action) {
-  let asked = false;
-  const button = h("button", { onclick: () => {
-    if (asked) return action();
-    asked = true;
-    button.textContent = question;
-    button.classList.add("sure");
-  }, onblur: () => {
-    asked = false;
-    button.textContent = label;
-    button.classList.remove("sure");
-  } }, label);
-  return button;
 }
 
 /**

@@ -6,11 +6,11 @@ import { CRITERIA } from "./session.js";
 
 /** @typedef {import("./session.js").Mark} Mark */
 /** @type {[Mark, string][]} */
-export const MARKS = [["said", "✓ yes"], ["partly", "~ partly"], ["missed", "✗ no"]];
+const MARKS = [["said", "✓ yes"], ["partly", "~ partly"], ["missed", "✗ no"]];
 
 /**
- * The key points with their sources and what bears them out, to be marked.
- * @param {import("./exam.js").Question} question
+ * The key points with their sources and measurements, to be marked.
+ * @param {import("./session.js").Question} question
  * @param {import("./evidence.js").Evidence | null} evidence
  * @param {import("./session.js").Round} round
  * @param {(change: Partial<import("./session.js").Round>) => void} note

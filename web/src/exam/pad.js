@@ -140,7 +140,7 @@ function place(canvas, event) {
   const box = canvas.getBoundingClientRect();
   const x = (event.clientX - box.left) / box.width;
   const y = (event.clientY - box.top) / box.width;
-  // A mouse tells 0.5 while it is pressed, and some pens 0 at first.
+  // A mouse reports 0.5 while it is pressed, and some pens 0 at first.
   return [round(x), round(y), round(event.pressure || 0.5), Math.round(event.timeStamp)];
 }
 

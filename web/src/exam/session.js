@@ -2,6 +2,8 @@
 // its own: every change is a function (session, …, now) -> session, with `now` in
 // milliseconds of the wall clock, so that it goes on through a reload.
 
+/** @typedef {{text: string, source: string, claim: string, bonus: boolean}} KeyPoint */
+/** @typedef {{id: string, question: string, points: KeyPoint[], experiment: string, sketch: string}} Question */
 /** @typedef {"answer" | "feedback" | "discussion"} Timed */
 /** @typedef {"ready" | Timed | "done"} Phase */
 /** @typedef {"said" | "partly" | "missed"} Mark */
@@ -121,19 +123,19 @@ export const remaining = (session, now) => Math.max(0, balance(session, now));
 export const over = (session, now) => Math.max(0, -balance(session, now));
 
 /**
- * Whether what was kept is an exam of these questions.
- * @param {any} kept
+ * Whether what was saved is an exam of these questions.
+ * @param {any} saved
  * @param {(id: string) => boolean} known
- * @returns {kept is Session}
+ * @returns {saved is Session}
  */
-export function isSession(kept, known) {
-  return kept?.version === 1 && Array.isArray(kept.order) && Array.isArray(kept.rounds) &&
-    kept.order.every(known);
+export function isSession(saved, known) {
+  return saved?.version === 1 && Array.isArray(saved.order) && Array.isArray(saved.rounds) &&
+    saved.order.every(known);
 }
 
 /**
  * What the wall clock did meanwhile: phases whose time is over give way to the next, as
- * of the moment at which it was over. Only the discussion takes about its time: it waits.
+ * of the time at which it was over. The discussion alone may take longer: it waits.
  * @param {Session} session
  * @param {number} now
  * @returns {Session}

@@ -1,6 +1,6 @@
 // The end: what was asked, how it went; to print, or to keep as one file.
 import { h } from "../dom.js";
-import { sure } from "./exam.js";
+import { confirmButton } from "./confirm.js";
 import { formula } from "./formula.js";
 import { picture } from "./pad.js";
 import { CRITERIA } from "./session.js";
@@ -9,7 +9,7 @@ const WORDS = { said: "✓", partly: "~", missed: "✗" };
 
 /**
  * @param {import("./session.js").Session} session
- * @param {Map<string, import("./exam.js").Question>} questions
+ * @param {Map<string, import("./session.js").Question>} questions
  * @param {Map<string, import("./evidence.js").Evidence | null>} evidence
  * @param {() => void} again
  */
@@ -24,14 +24,14 @@ export function summaryView(session, questions, evidence, again) {
   const bar = h("div", { class: "bar" },
     h("button", { class: "main", onclick: () => save(report) }, "Keep as a file"),
     h("button", { onclick: () => window.print() }, "Print"),
-    sure("A new exam", "Discard this one", again));
+    confirmButton("A new exam", "Discard this one", again));
   return h("div", {}, bar, report);
 }
 
 /**
  * What each of the two has reached.
  * @param {import("./session.js").Session} session
- * @param {Map<string, import("./exam.js").Question>} questions
+ * @param {Map<string, import("./session.js").Question>} questions
  */
 function totals(session, questions) {
   const head = ["", "Answers", "Key points", "Bonus points", ...CRITERIA.map(([, label]) => label)];
@@ -63,7 +63,7 @@ function share(marks) {
 /**
  * @param {import("./session.js").Session} session
  * @param {import("./session.js").Round} round
- * @param {import("./exam.js").Question} question
+ * @param {import("./session.js").Question} question
  * @param {import("./evidence.js").Evidence | null} evidence
  */
 function roundView(session, round, question, evidence) {

@@ -1,4 +1,4 @@
-// Colour maps that colour-blind readers can read, and what tells their scale.
+// Colour maps that colour-blind readers can read, and their legends.
 import { h } from "../dom.js";
 
 /** @typedef {[number, number, number]} Rgb */

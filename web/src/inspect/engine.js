@@ -1,5 +1,6 @@
 // A cell's graph run in the browser, so that a report can type and generate without a
-// server. Derived operations come written out in primitives (language/expand.py). Numbers are doubles, weights float32.
+// server. Derived operations come written out in primitives (language/expand.py). Numbers
+// are doubles, weights float32.
 
 /** @typedef {{op: string, args: number[], attrs: Record<string, any>, size: number}} Node */
 /** @typedef {{weight: Float32Array, bias: Float32Array | null, rows: number, columns: number}} Matrix */
@@ -165,3 +166,12 @@ export const logSoftmax = (logits) => {
   const total = top + Math.log(logits.reduce((sum, v) => sum + Math.exp(v - top), 0));
   return logits.map((v) => v - total);
 };
+
+const LIKELIEST = 10; // tokens that are shown
+
+/** The likeliest tokens with their chances, best first. @param {Row} logits @returns {[number, number][]} */
+export function likeliest(logits) {
+  const chances = logSoftmax(logits).map(Math.exp);
+  const order = [...chances.keys()].sort((a, b) => chances[b] - chances[a]);
+  return order.slice(0, LIKELIEST).map((token) => [token, chances[token]]);
+}

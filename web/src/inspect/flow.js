@@ -14,7 +14,7 @@ export async function flowView({ source, run, selection }) {
   if (states.length) menu.value = states.at(-1);
   const canvas = h("canvas", { class: "heat", role: "application", tabindex: 0 });
   const cross = [h("div", { class: "cross across" }), h("div", { class: "cross down" })];
-  const told = h("p", { class: "told", "aria-live": "polite" });
+  const readout = h("p", { class: "readout", "aria-live": "polite" });
   const triangleScale = h("div");
   const one = h("div");
   let distance = 1; // of the crosshair: k
@@ -50,7 +50,7 @@ export async function flowView({ source, run, selection }) {
     cross[0].style.top = `${(100 * (distance + 0.5)) / columns}%`;
     cross[1].style.left = `${(100 * (step - 0.5)) / rows}%`;
     const norm = level ? `‖∂loss/∂${menu.value}‖ = ${short(10 ** (low + ((high - low) * (level - 1)) / 254))}` : "nothing: before the start, or no gradient";
-    told.textContent = `Prediction of token ${step}, “${visible(run.pieces[step])}”, ${distance} step${distance === 1 ? "" : "s"} back: ${norm}`;
+    readout.textContent = `Prediction of token ${step}, “${visible(run.pieces[step])}”, ${distance} step${distance === 1 ? "" : "s"} back: ${norm}`;
   }
 
   /** @param {number} step @param {number} k */
@@ -75,10 +75,10 @@ export async function flowView({ source, run, selection }) {
   let latest = 0;
   selection.listen(async () => {
     point();
-    const turn = ++latest;
+    const request = ++latest;
     const step = Math.max(1, selection.step);
     const norms = await source.json("flow", step);
-    if (turn === latest) fill(one, prediction(run, step, norms, states, flow.reach));
+    if (request === latest) fill(one, prediction(run, step, norms, states, flow.reach));
   });
 
   const slowest = states.map((/** @type {string} */ name) => [name, flow.half_lives[name]])
@@ -92,7 +92,7 @@ export async function flowView({ source, run, selection }) {
         marks: [run.window] }),
     h("h2", {}, "Every prediction"),
     h("div", { class: "bar" }, h("label", {}, "gradient by ", menu), triangleScale),
-    told,
+    readout,
     h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Triangle, scrolls" }, h("div", { class: "stack triangle" }, canvas, borders(run, flow.reach), cross)),
     h("h2", {}, "One prediction"), one);
 }

@@ -1,4 +1,4 @@
-// Units against steps, a pixel or more each; sorted as one likes; a crosshair that knows.
+// Units against steps, a pixel or more each; sorted as one likes; a crosshair that gives the value.
 // Only what can be seen is fetched and painted, so a long text costs no more than a short one.
 import { fail, fill, h } from "../dom.js";
 import { legend, pixels, scaleOf, short } from "./colour.js";
@@ -18,7 +18,7 @@ export async function heatView({ source, run, selection }) {
   const cross = [h("div", { class: "cross across" }), h("div", { class: "cross down" })];
   const stack = h("div", { class: "stack" }, canvas, cross);
   const scroll = h("div", { class: "scroll map", tabindex: 0, role: "group", "aria-label": "Heat map, scrolls" }, stack);
-  const told = h("p", { class: "told", "aria-live": "polite" });
+  const readout = h("p", { class: "readout", "aria-live": "polite" });
   const scaleBox = h("div");
   const below = h("div");
   const strip = h("p", { class: "strip", "aria-hidden": "true" });
@@ -30,7 +30,7 @@ export async function heatView({ source, run, selection }) {
   let colours = new Uint32Array();
   let scaled = ""; // the value that the scale is of
   let plotted = ""; // the unit that the plot is of
-  let turn = 0;
+  let latest = 0; // request
 
   /** What can be seen: steps and rows, from and to. */
   function seen() {
@@ -41,13 +41,13 @@ export async function heatView({ source, run, selection }) {
 
   async function draw() {
     if (!scroll.clientWidth) return; // not on the screen yet
-    const mine = ++turn;
+    const request = ++latest;
     const { key, value } = selection;
     resize(value.size);
     const view = seen();
     try {
       const [blocks, sorted] = await Promise.all([source.blocks(key, view.x, view.right), source.json("order", key, by.value)]);
-      if (mine !== turn) return;
+      if (request !== latest) return; // the view has moved meanwhile
       if (scaled !== key) {
         scaled = key;
         const scale = scaleOf(value.low, value.high);
@@ -64,7 +64,7 @@ export async function heatView({ source, run, selection }) {
       canvas.dataset.shown = `${key} ${by.value} ${view.x} ${view.y}`;
       requestIdleCallback(() => foresee(view));
     } catch (error) {
-      fail(told, error);
+      fail(readout, error);
     }
   }
 
@@ -96,11 +96,11 @@ export async function heatView({ source, run, selection }) {
   }
 
   /** The words, the text and the unit's line at the crosshair. */
-  async function tell() {
+  async function describe() {
     const { key, unit, step, title, value } = selection;
     const column = await source.exact(key, unit);
     if (key !== selection.key || unit !== selection.unit || step !== selection.step) return;
-    told.textContent = `Unit ${unit} of ${title}, step ${step}, “${visible(run.pieces[step])}”: ${short(column[step])}`;
+    readout.textContent = `Unit ${unit} of ${title}, step ${step}, “${visible(run.pieces[step])}”: ${short(column[step])}`;
     const from = Math.max(0, step - CONTEXT);
     fill(strip, run.pieces.slice(from, step + CONTEXT + 1).map((piece, n) =>
       h("span", { class: from + n === step && "at" }, visible(piece))));
@@ -140,11 +140,11 @@ export async function heatView({ source, run, selection }) {
   selection.listen(() => {
     if (selection.key === scaled) point();
     else draw();
-    tell();
+    describe();
   });
   return h("section", {},
     h("div", { class: "bar" }, selection.valuePicker(), h("label", {}, "units by ", by), selection.unitPicker(), scaleBox),
-    told, strip, scroll, below);
+    readout, strip, scroll, below);
 }
 
 /**

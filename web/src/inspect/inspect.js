@@ -26,7 +26,7 @@ const VIEWS = [
   ["intervene", "Intervene", interveneView],
 ];
 
-const PATIENCE = 300; // milliseconds without a word
+const PATIENCE = 300; // milliseconds until the page says that it is computing
 
 /**
  * @param {HTMLElement} root
@@ -42,10 +42,10 @@ export async function inspect(root, source) {
   const panel = h("div", { role: "tabpanel", id: "panel", tabindex: 0 });
   const tabs = VIEWS.map(([name, label]) =>
     h("button", { role: "tab", id: `tab-${name}`, "aria-controls": "panel", onclick: () => open(name) }, label));
-  const bar = h("div", { role: "tablist", class: "tabs", "aria-label": "Views", onkeydown: walk }, tabs);
+  const bar = h("div", { role: "tablist", class: "tabs", "aria-label": "Views", onkeydown: moveByKey }, tabs);
 
   /** @param {KeyboardEvent} event */
-  function walk(event) {
+  function moveByKey(event) {
     const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!move) return;
     const at = tabs.findIndex((tab) => tab === event.target);
@@ -56,7 +56,7 @@ export async function inspect(root, source) {
 
   /** @param {string} name */
   async function open(name) {
-    const mine = ++opened;
+    const request = ++opened;
     const at = Math.max(0, VIEWS.findIndex(([other]) => other === name));
     tabs.forEach((tab, n) => {
       tab.setAttribute("aria-selected", String(n === at));
@@ -64,7 +64,7 @@ export async function inspect(root, source) {
     });
     panel.setAttribute("aria-labelledby", tabs[at].id);
     if (whole) history.replaceState(null, "", `#${VIEWS[at][0]}`);
-    selection = selection.alone(); // views that the reader has left hear no more of it
+    selection = selection.copy(); // without the listeners of the view before
     const slow = setTimeout(() => {
       fill(panel);
       waiting.textContent = `${VIEWS[at][1]}: computing … The other views go on meanwhile.`;
@@ -78,7 +78,7 @@ export async function inspect(root, source) {
       problem = error;
     }
     clearTimeout(slow);
-    if (mine !== opened) return; // the reader has gone on
+    if (request !== opened) return; // another view was opened meanwhile
     waiting.textContent = "";
     fill(panel, view);
     if (problem) fail(panel, problem);

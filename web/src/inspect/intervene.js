@@ -1,4 +1,4 @@
-// Hold a unit or a gate still, and see what the model loses.
+// Set or scale a unit or a gate, and see what the model loses.
 import { fail, fill, h } from "../dom.js";
 import { legend, scaleOf } from "./colour.js";
 import { paintedText } from "./text.js";
@@ -34,7 +34,7 @@ export async function interveneView({ source, run, selection }) {
     fill(result, h("p", {}, "reading again …"));
     try {
       const found = await source.intervene(asked);
-      if (asked !== changes) return; // the reader has gone on
+      if (asked !== changes) return; // the changes are others meanwhile
       const shown = view(run, selection, found);
       stop = shown.stop;
       fill(result, shown.element);
@@ -65,21 +65,21 @@ function words({ key, kind, amount, unit }) {
 function view(run, selection, { before, after, difference, next }) {
   const end = Math.max(0.1, ...difference.map((/** @type {number | null} */ d) => Math.abs(d ?? 0)));
   const scale = scaleOf(-end, end);
-  const told = h("p", { class: "told" });
+  const readout = h("p", { class: "readout" });
   const { box, paint, stop: unmark } = paintedText(run.pieces, selection);
   paint(difference, scale);
-  const untell = selection.listen(() => {
+  const unlisten = selection.listen(() => {
     const { step } = selection;
-    told.textContent = difference[step] === null ? "" :
+    readout.textContent = difference[step] === null ? "" :
       `step ${step}, “${visible(run.pieces[step])}”: ${difference[step] > 0 ? "+" : ""}${difference[step].toFixed(2)} nats`;
   });
   const element = h("div", {},
     h("p", { class: "guide" }, `The loss goes from ${before.toFixed(3)} to ${after.toFixed(3)} nats a token (${after >= before ? "+" : ""}${(after - before).toFixed(3)}).`),
-    legend(scale, "nats more (orange) or less (blue)"), told,
+    legend(scale, "nats more (orange) or less (blue)"), readout,
     h("div", { class: "beside" }, box,
       h("aside", { class: "hints" }, h("h2", {}, "After the last token"),
         h("table", {}, h("thead", {}, h("tr", {}, ["token", "before", "after"].map((t) => h("th", { scope: "col" }, t)))),
           h("tbody", {}, next.map((/** @type {any} */ n) => h("tr", {}, h("th", { scope: "row" }, visible(n.piece)),
             h("td", {}, `${(100 * n.before).toFixed(1)} %`), h("td", {}, `${(100 * n.after).toFixed(1)} %`))))))));
-  return { element, stop: () => { unmark(); untell(); } };
+  return { element, stop: () => { unmark(); unlisten(); } };
 }

@@ -1,4 +1,4 @@
-// Type to the model, or let it write: every key moves one kept state.
+// Type to the model, or let it write: every key is a step from the state before it.
 import { fail, fill, h } from "../dom.js";
 import { css, legend, scaleOf, short } from "./colour.js";
 import { bars } from "./next.js";
@@ -24,7 +24,7 @@ export async function liveView({ source, selection }) {
   let queue = Promise.resolve(); // keys take effect in the order in which they were pressed
   let running = false;
 
-  /** @param {string} what @param {any} [body] */
+  /** @param {import("./typing.js").Act} what @param {any} [body] */
   function act(what, body) {
     queue = queue.then(() => source.live(what, { key: selection.key, ...body })).then(show, (error) => {
       running = false;

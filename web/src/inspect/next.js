@@ -6,23 +6,23 @@ import { visible } from "./selection.js";
 
 /** @param {import("./inspect.js").Context} context */
 export async function nextView({ source, run, selection, go }) {
-  const told = await source.json("predictions");
-  const known = told.surprisal.filter((/** @type {any} */ v) => v !== null);
+  const predictions = await source.json("predictions");
+  const known = predictions.surprisal.filter((/** @type {any} */ v) => v !== null);
   const scale = scaleOf(0, Math.max(...known), PALE);
   const { box, paint } = paintedText(run.pieces, selection);
-  paint(told.surprisal, scale);
+  paint(predictions.surprisal, scale);
   box.addEventListener("click", () => go("flow"));
   box.addEventListener("keydown", (event) => { if (event.key === "Enter") go("flow"); });
   const side = h("aside", { class: "hints", "aria-live": "polite" });
   selection.listen(() => {
     const step = selection.step;
-    if (told.surprisal[step] === null) { fill(side, h("p", {}, "Nothing came before the first token.")); return; }
+    if (predictions.surprisal[step] === null) { fill(side, h("p", {}, "Nothing came before the first token.")); return; }
     fill(side,
       h("h2", {}, `“${visible(run.pieces[step])}”, step ${step}`),
-      h("p", {}, `surprisal ${told.surprisal[step].toFixed(2)} nats, rank ${told.rank[step]}, ` +
-        `entropy of the prediction ${told.entropy[step].toFixed(2)} nats`),
-      bars(told.top[step].map((/** @type {number} */ token, /** @type {number} */ n) =>
-        ({ piece: told.vocabulary[token], chance: told.chances[step][n] })), run.pieces[step]));
+      h("p", {}, `surprisal ${predictions.surprisal[step].toFixed(2)} nats, rank ${predictions.rank[step]}, ` +
+        `entropy of the prediction ${predictions.entropy[step].toFixed(2)} nats`),
+      bars(predictions.top[step].map((/** @type {number} */ token, /** @type {number} */ n) =>
+        ({ piece: predictions.vocabulary[token], chance: predictions.chances[step][n] })), run.pieces[step]));
   });
   return h("section", {}, legend(scale, "nats of surprise"),
     h("p", { class: "faint" }, "A click (or Enter) on a token shows where its gradient flows."),

@@ -1,10 +1,8 @@
 // The numbers of a report: all in the page itself; typing and changes run in the browser.
-import { initialStates, logSoftmax, stepModel } from "./engine.js";
+import { initialStates, likeliest, logSoftmax, stepModel } from "./engine.js";
+import { Typing } from "./typing.js";
 
 /** @typedef {import("./engine.js").Row} Row */
-/** @typedef {{token: number, logits: Row, states: Row[][], named: Record<string, Row>}} Step */
-
-const LIKELY = 10;
 
 /** @param {string} text base64 */
 function bytes(text) {
@@ -26,13 +24,7 @@ export class ReportSource {
   constructor(report) {
     this.report = report;
     /** @type {Map<string, import("./source.js").Levels>} */
-    this.kept = new Map();
-    // As in live.py: settled steps, then what has been typed since, cut anew with every key.
-    /** @type {Step[]} */
-    this.steps = [];
-    this.settled = 0;
-    this.typed = "";
-    this.random = Math.random;
+    this.decoded = new Map();
     const model = report.model;
     this.model = model && {
       embedding: matrixOf(model.embedding),
@@ -44,8 +36,7 @@ export class ReportSource {
         initial: layer.initial.map(floats),
       })),
     };
-    this.longest = model ? Math.max(...model.vocabulary.map((/** @type {string} */ p) => p.length)) : 0;
-    this.tokens = new Map(model?.vocabulary.map((/** @type {string} */ piece, /** @type {number} */ n) => [piece, n]));
+    this.typing = this.model && new Typing(this.model, model.vocabulary, model.unknown);
   }
 
   /** @param {...(string | number)} parts @returns {Promise<any>} */
@@ -59,11 +50,11 @@ export class ReportSource {
   /** @param {...(string | number)} parts @returns {Promise<import("./source.js").Levels>} */
   async levels(...parts) {
     const path = parts.join("/");
-    const found = this.kept.get(path);
+    const found = this.decoded.get(path);
     if (found) return found;
     const stored = this.report.levels[path];
     const levels = { ...stored, data: bytes(stored.data) };
-    this.kept.set(path, levels);
+    this.decoded.set(path, levels);
     return levels;
   }
 
@@ -99,23 +90,11 @@ export class ReportSource {
     return norms;
   }
 
-  /** @param {string} what @param {any} [options] */
+  /** @param {import("./typing.js").Act} what @param {any} [options] */
   async live(what, { key, ...options } = {}) {
-    if (!this.model) throw new Error("This report holds no weights: the model has over a million. `cellwright inspect` types to it.");
-    if (what === "reset") {
-      [this.steps, this.settled, this.typed] = [[], 0, ""];
-      this.random = options.seed === null ? Math.random : seeded(options.seed);
-    }
-    if (what === "back") this.back();
-    if (what === "type") this.readTyped(this.typed + options.text);
-    if (what === "sample") this.sample(options);
-    const last = this.steps.at(-1);
-    return {
-      text: this.steps.slice(0, this.settled).map((step) => this.piece(step.token)).join("") + this.typed,
-      tokens: this.steps.length,
-      next: last ? likely(this.allowed(last.logits)).map(([token, chance]) => ({ piece: this.piece(token), chance })) : [],
-      values: last && key ? [...last.named[key]] : [],
-    };
+    if (!this.typing) throw new Error("This report holds no weights: the model has over a million. `cellwright inspect` types to it.");
+    if (what !== "show") this.typing[what](options);
+    return this.typing.show(key);
   }
 
   /** @param {any[]} changes */
@@ -127,8 +106,8 @@ export class ReportSource {
     return {
       before: mean(before.surprisal), after: mean(after.surprisal),
       difference: [null, ...after.surprisal.map((v, n) => v - before.surprisal[n])],
-      next: likely(after.last).map(([token, chance]) =>
-        ({ piece: this.piece(token), before: Math.exp(logSoftmax(before.last)[token]), after: chance })),
+      next: likeliest(after.last).map(([token, chance]) =>
+        ({ piece: this.report.model.vocabulary[token], before: Math.exp(logSoftmax(before.last)[token]), after: chance })),
     };
   }
 
@@ -162,98 +141,6 @@ export class ReportSource {
     }
     return { surprisal, last };
   }
-
-  /** @param {number} token */
-  piece(token) {
-    return this.report.model.vocabulary[token];
-  }
-
-  /**
-   * Characters are exact; words and byte pairs are taken as long as they match.
-   * @param {string} text
-   */
-  encode(text) {
-    const found = [];
-    for (let at = 0; at < text.length;) {
-      let length = Math.min(this.longest, text.length - at);
-      while (length > 1 && !this.tokens.has(text.slice(at, at + length))) length--;
-      const token = this.tokens.get(text.slice(at, at + length)) ?? this.report.model.unknown;
-      if (token !== null) found.push(token);
-      at += length;
-    }
-    return found;
-  }
-
-  back() {
-    if (this.typed) this.readTyped(this.typed.slice(0, -1));
-    else { this.steps.pop(); this.settled = this.steps.length; }
-  }
-
-  /** @param {string} typed what follows the settled text from now on */
-  readTyped(typed) {
-    const tokens = this.encode(typed);
-    const old = this.steps.slice(this.settled);
-    let same = 0;
-    while (same < Math.min(old.length, tokens.length) && old[same].token === tokens[same]) same++;
-    this.steps.length = this.settled + same;
-    tokens.slice(same).forEach((token) => this.push(token));
-    this.typed = typed;
-  }
-
-  /** @param {number} token */
-  push(token) {
-    const model = /** @type {import("./engine.js").Model} */ (this.model);
-    const states = this.steps.at(-1)?.states ?? initialStates(model);
-    const { logits, states: news, named } = stepModel(model, token, states);
-    this.steps.push({ token, logits, states: news, named });
-  }
-
-  /** @param {Row} logits */
-  allowed(logits) {
-    const { unknown } = this.report.model;
-    return unknown === null ? logits : logits.map((v, n) => (n === unknown ? -Infinity : v));
-  }
-
-  /** @param {{temperature: number, top_k: number | null}} options */
-  sample({ temperature, top_k: topK }) {
-    if (!this.steps.length) this.readTyped("\n");
-    const logits = this.allowed(/** @type {Step} */ (this.steps.at(-1)).logits);
-    this.push(temperature === 0 ? logits.indexOf(Math.max(...logits)) : this.draw(logits.map((v) => v / temperature), topK));
-    this.settled = this.steps.length;
-    this.typed = "";
-  }
-
-  /** @param {Row} logits @param {number | null} topK */
-  draw(logits, topK) {
-    const chances = logSoftmax(logits).map(Math.exp);
-    const sorted = [...chances].sort((a, b) => b - a);
-    const least = topK ? sorted[Math.min(topK, sorted.length) - 1] : 0;
-    let left = this.random() * chances.reduce((sum, p) => sum + (p >= least ? p : 0), 0);
-    for (let n = 0; n < chances.length; n++) {
-      if (chances[n] < least) continue;
-      left -= chances[n];
-      if (left < 0) return n;
-    }
-    return chances.indexOf(sorted[0]);
-  }
-}
-
-/** @param {Row} logits @returns {[number, number][]} */
-function likely(logits) {
-  const chances = logSoftmax(logits).map(Math.exp);
-  const order = [...chances.keys()].sort((a, b) => chances[b] - chances[a]);
-  return order.slice(0, LIKELY).map((token) => [token, chances[token]]);
-}
-
-/** A generator of numbers in [0, 1) from a seed (mulberry32). @param {number} seed */
-function seeded(seed) {
-  let a = seed | 0;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }
 
 /**

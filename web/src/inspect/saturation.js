@@ -27,10 +27,10 @@ export async function saturationView({ source, run, selection, go }) {
 
 /**
  * The states whose old value a number multiplies, in every layer.
- * @param {any[]} kept
+ * @param {any[]} states
  */
-function constants(kept) {
-  return kept.map(({ state, factor, steps }) =>
+function constants(states) {
+  return states.map(({ state, factor, steps }) =>
     h("p", {}, `The old ${state} is multiplied by ${factor} at every step: its implied memory 1/(1 − ${factor}) is ${inSteps(steps[0])} steps.`));
 }
 
@@ -62,20 +62,20 @@ function card(gate, pick) {
     return dot;
   });
   plot.append(...dots);
-  const told = h("p", { class: "told", "aria-live": "polite" });
-  walk(plot, gate, (unit) => {
+  const readout = h("p", { class: "readout", "aria-live": "polite" });
+  listenForKeys(plot, gate, (unit) => {
     plot.querySelector(".at")?.classList.remove("at");
     dots[unit].classList.add("at");
     plot.append(dots[unit]); // above those that hide it
-    told.textContent = words(unit);
+    readout.textContent = words(unit);
   }, pick);
-  return h("figure", { class: "gate" }, h("figcaption", {}, h("strong", {}, gate.key)), plot, told, histogram(gate),
-    gate.memory.map((/** @type {any} */ kept) => implied(kept, pick)));
+  return h("figure", { class: "gate" }, h("figcaption", {}, h("strong", {}, gate.key)), plot, readout, histogram(gate),
+    gate.memory.map((/** @type {any} */ memory) => implied(memory, pick)));
 }
 
 /**
  * How long a state remembers that a gate keeps, where the gate is what multiplies its old value.
- * @param {any} kept
+ * @param {any} memory
  * @param {((unit: number) => void) | null} pick
  */
 function implied({ state, factor, steps }, pick) {
@@ -95,18 +95,18 @@ function implied({ state, factor, steps }, pick) {
  * @param {(unit: number) => void} show
  * @param {((unit: number) => void) | null} pick
  */
-function walk(plot, gate, show, pick) {
+function listenForKeys(plot, gate, show, pick) {
   const sorted = (/** @type {number[]} */ by) => by.map((_, unit) => unit).sort((a, b) => by[a] - by[b]);
   const open = sorted(gate.high), shut = sorted(gate.low);
   /** @type {Record<string, [number[], number]>} */
-  const ways = { ArrowLeft: [open, -1], ArrowRight: [open, 1], ArrowDown: [shut, -1], ArrowUp: [shut, 1] };
+  const moves = { ArrowLeft: [open, -1], ArrowRight: [open, 1], ArrowDown: [shut, -1], ArrowUp: [shut, 1] };
   let unit = open[0];
   plot.addEventListener("focus", () => show(unit));
   plot.addEventListener("keydown", (event) => {
     if (event.key === "Enter") pick?.(unit);
-    if (!(event.key in ways)) return;
+    if (!(event.key in moves)) return;
     event.preventDefault();
-    const [order, by] = ways[event.key];
+    const [order, by] = moves[event.key];
     unit = order[Math.min(Math.max(order.indexOf(unit) + by, 0), order.length - 1)];
     show(unit);
   });

@@ -23,8 +23,8 @@ export class Selection {
     return () => { this.listeners = this.listeners.filter((other) => other !== listener); };
   }
 
-  /** The same selection, that nobody listens to yet. */
-  alone() {
+  /** The same selection, without listeners. */
+  copy() {
     const { key, unit, step } = this;
     return Object.assign(new Selection(this.run), { key, unit, step });
   }

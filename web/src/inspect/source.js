@@ -5,12 +5,12 @@ import { get, getResponse, post } from "../api.js";
 /** @typedef {Levels & {from: number}} Block units in rows, steps from `from` on in columns */
 
 const BLOCK = 512; // steps of a value that are fetched at once
-const MOST_BLOCKS = 96; // that are kept
+const MOST_BLOCKS = 96; // in the cache
 
 export class Source {
   constructor() {
     /** @type {Map<string, Promise<any>>} */
-    this.kept = new Map();
+    this.cache = new Map();
     this.page = Math.random().toString(36).slice(2);
   }
 
@@ -21,8 +21,8 @@ export class Source {
    * @returns {Promise<T>}
    */
   once(path, fetch) {
-    if (!this.kept.has(path)) this.kept.set(path, fetch(path));
-    return /** @type {Promise<T>} */ (this.kept.get(path));
+    if (!this.cache.has(path)) this.cache.set(path, fetch(path));
+    return /** @type {Promise<T>} */ (this.cache.get(path));
   }
 
   /** @param {...(string | number)} parts @returns {Promise<any>} */
@@ -52,8 +52,8 @@ export class Source {
     for (let first = from - (from % BLOCK); first < to; first += BLOCK) firsts.push(first);
     const found = await Promise.all(firsts.map(async (first) =>
       ({ ...await this.levels("values", key, first, first + BLOCK), from: first })));
-    const old = [...this.kept.keys()].filter((path) => path.startsWith("/api/values/"));
-    for (const path of old.slice(0, -MOST_BLOCKS)) this.kept.delete(path);
+    const old = [...this.cache.keys()].filter((path) => path.startsWith("/api/values/"));
+    for (const path of old.slice(0, -MOST_BLOCKS)) this.cache.delete(path);
     return found;
   }
 

@@ -6,23 +6,23 @@ import { visible } from "./selection.js";
 /** @param {import("./inspect.js").Context} context */
 export async function textView(context) {
   const { source, run, selection } = context;
-  const told = h("p", { class: "told", "aria-live": "polite" });
+  const readout = h("p", { class: "readout", "aria-live": "polite" });
   const scaleBox = h("div");
   const { box, paint } = paintedText(run.pieces, selection);
   /** @type {() => void} */
   let paintedOnce;
   const painted = new Promise((/** @type {(value: void) => void} */ resolve) => { paintedOnce = resolve; });
-  let turn = 0;
-  let shown = ""; // whose values these are
+  let latest = 0; // request
+  let shown = ""; // the value and unit that `column` is of
   /** @type {Float32Array} */
   let column = new Float32Array();
 
   selection.listen(async () => {
-    const mine = ++turn;
+    const request = ++latest;
     const { key, unit, value, title } = selection;
     if (shown !== `${key} ${unit}`) {
       const found = await source.exact(key, unit);
-      if (mine !== turn) return; // the reader has gone on
+      if (request !== latest) return; // another unit was chosen meanwhile
       column = found;
       shown = `${key} ${unit}`;
       const scale = scaleOf(value.low, value.high);
@@ -34,7 +34,7 @@ export async function textView(context) {
         if (next >= 0 && next < value.size) source.exact(key, next);
     }
     const { step } = selection;
-    told.textContent = `Unit ${unit} of ${title}, step ${step}, “${visible(run.pieces[step])}”: ${short(column[step])}`;
+    readout.textContent = `Unit ${unit} of ${title}, step ${step}, “${visible(run.pieces[step])}”: ${short(column[step])}`;
   });
   box.addEventListener("keydown", (event) => {
     const move = { ArrowUp: -1, ArrowDown: 1 }[event.key];
@@ -45,7 +45,7 @@ export async function textView(context) {
   return h("section", {},
     h("div", { class: "bar" }, selection.valuePicker(), selection.unitPicker(), scaleBox),
     h("p", { class: "faint" }, "Arrow keys on the text: up and down change the unit, left and right the step."),
-    told,
+    readout,
     h("div", { class: "beside" }, box, interesting(context, painted)));
 }
 
@@ -132,7 +132,7 @@ function interesting({ source, run, selection }, begin) {
       const found = await source.json("interesting", menu.value, ...asked);
       const kinds = new Set(found.classes).size;
       if (!found.units.length)
-        fill(list, h("li", {}, kinds < 2 ? "The text has nothing of it." : "No unit tells it."));
+        fill(list, h("li", {}, kinds < 2 ? "The text has nothing of it." : "No unit follows it."));
       else fill(list, found.units.map((/** @type {any} */ u) =>
         h("li", {}, h("button", { class: "link", onclick: () => selection.set({ key: u.key, unit: u.unit }) },
           `${u.key} unit ${u.unit}`), ` ${u.bits.toFixed(2)} bits`)));

@@ -16,7 +16,20 @@ from .reber import embedded_reber
 from .sequences import Sequences
 
 __all__ = [
-    "LYAPUNOV_TIME", "DataMissing", "Expression", "Music", "Sequences", "adding",
-    "copy", "embedded_reber", "find_data", "listops", "load_music", "lorenz",
-    "marked_product", "marked_sum", "temporal_order", "two_sequence",
-]  # fmt: skip
+    "LYAPUNOV_TIME",
+    "DataMissing",
+    "Expression",
+    "Music",
+    "Sequences",
+    "adding",
+    "copy",
+    "embedded_reber",
+    "find_data",
+    "listops",
+    "load_music",
+    "lorenz",
+    "marked_product",
+    "marked_sum",
+    "temporal_order",
+    "two_sequence",
+]

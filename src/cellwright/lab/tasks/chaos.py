@@ -38,13 +38,13 @@ def lorenz(
     start = torch.randn(count, 3, generator=generator, dtype=torch.float64)
     state = _CENTRE + _SPREAD * start
     for _ in range(1000):
-        state = _runge_kutta(state, 0.01)
+        state = runge_kutta(state, 0.01)
     inner = max(1, round(interval / 0.01))
     samples = []
     for _ in range(steps):
         samples.append((state - _CENTRE) / _SPREAD)
         for _ in range(inner):
-            state = _runge_kutta(state, interval / inner)
+            state = runge_kutta(state, interval / inner)
     return torch.stack(samples).to(torch.get_default_dtype())
 
 
@@ -54,7 +54,8 @@ def velocity(state: Tensor) -> Tensor:
     return torch.stack((SIGMA * (y - x), x * (RHO - z) - y, x * y - BETA * z), -1)
 
 
-def _runge_kutta(state: Tensor, dt: float) -> Tensor:
+def runge_kutta(state: Tensor, dt: float) -> Tensor:
+    """The state after dt, by the classical method of fourth order."""
     k1 = velocity(state)
     k2 = velocity(state + dt / 2 * k1)
     k3 = velocity(state + dt / 2 * k2)

@@ -23,7 +23,7 @@ def find_data(name: str, source: str, directory: str | Path | None = None) -> Pa
         directory: where data lies; without it, what CELLWRIGHT_DATA says.
 
     Raises:
-        DataMissing: there is no such file, or nobody said where to look.
+        DataMissing: there is no such file, or no directory is named.
     """
     where = directory or os.environ.get(VARIABLE)
     path = Path(where or "") / name

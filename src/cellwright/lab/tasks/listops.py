@@ -88,23 +88,10 @@ def listops(
         ArgumentError: the settings give fewer different expressions than asked for.
     """
     draw = _draws(generator)
-    names = tuple(OPERATORS)
-
-    def make(levels: int) -> Expression:
-        """A list of at most that many levels."""
-        operator = names[int(next(draw) * len(names))]
-        parts = []
-        for _ in range(2 + int(next(draw) * (arguments - 1))):
-            if levels > 2 and next(draw) < nesting:
-                parts.append(make(levels - 1))
-            else:
-                parts.append(int(next(draw) * 10))
-        return Expression(operator, tuple(parts))
-
     found: dict[Expression, None] = {}
     misses = 0
     while len(found) < count:
-        new = make(depths[1])
+        new = _random(draw, depths[1], arguments, nesting)
         fits = longest is None or sum(1 for _ in new.tokens()) <= longest
         if fits and new.depth >= depths[0] and new not in found:
             found[new] = None
@@ -116,6 +103,20 @@ def listops(
                 "expected looser limits or fewer expressions"
             )
     return list(found)
+
+
+def _random(
+    draw: Iterator[float], levels: int, arguments: int, nesting: float
+) -> Expression:
+    """A list of at most that many levels."""
+    operator = list(OPERATORS)[int(next(draw) * len(OPERATORS))]
+    parts = []
+    for _ in range(2 + int(next(draw) * (arguments - 1))):
+        if levels > 2 and next(draw) < nesting:
+            parts.append(_random(draw, levels - 1, arguments, nesting))
+        else:
+            parts.append(int(next(draw) * 10))
+    return Expression(operator, tuple(parts))
 
 
 def _draws(generator: torch.Generator) -> Iterator[float]:

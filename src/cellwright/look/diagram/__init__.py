@@ -1,6 +1,6 @@
 """The picture of a cell, in the manner of Olah's "Understanding LSTM Networks" (2015).
 
-From the graph to the picture: `sketch` (layers and operations), `lanes` (straight lanes
+From the graph to the picture: `sketch` (layers and operations), `plan` (state lines
 and trunks), `place` (slots and rows), `route` (wires on a grid), `layout` (pixels),
 `svg` (the text).
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from ...language.cell import Cell
 from ...language.hyperparameters import with_hyperparameters
-from .lanes import plan
 from .layout import arrange
 from .moment import Moment
 from .picture import DrawingError, Picture
 from .place import place
+from .plan import plan
 from .route import route
 from .sketch import sketch
-from .steps import Step, walk
+from .steps import Step, walkthrough
 from .svg import draw
 from .unroll import chain, check_count, tree
 
@@ -28,7 +28,7 @@ class Diagram(Picture):
 
     Attributes:
         cell: what is drawn.
-        plan: what is drawn of it: elements, trunks and lanes.
+        plan: what is drawn of it: elements, trunks and state lines.
         layout: where everything is, in pixels.
 
     Raises:
@@ -49,14 +49,13 @@ class Diagram(Picture):
         super().__init__(draw(self.layout, f"The cell {cell.name}", legend))
 
     def steps(self, moment: Moment | None = None) -> tuple[Step, ...]:
-        """The walk through the cell: a picture and a caption for each equation.
+        """The cell step by step: a picture and a caption for each equation.
 
         Args:
-            moment: one step of a trained cell, whose values the pictures show and the
-                captions tell.
+            moment: one step of a trained cell; pictures and captions show its values.
         """
-        known = with_hyperparameters(self.cell)
-        return walk(*known, self.plan, self.layout, self.cell.name, moment)
+        graph, known = with_hyperparameters(self.cell)
+        return walkthrough(graph, known, self.plan, self.layout, self.cell.name, moment)
 
     def unrolled(self, steps: int) -> Picture:
         """The chain of the cell over time; of a tree cell, a tree so many nodes high.
@@ -65,7 +64,7 @@ class Diagram(Picture):
             steps: how often the cell stands there.
 
         Raises:
-            DrawingError: more cells than anyone could look at.
+            DrawingError: more cells than a picture holds.
         """
         graph, name = self.cell.graph, self.cell.name
         check_count(graph, steps)

@@ -1,7 +1,7 @@
-"""What each equation of a cell decides, told from the structure of its graph.
+"""What each equation of a cell decides, derived from the structure of its graph.
 
-No cell is known by name. A value that multiplies an old state on its lane keeps or
-deletes; one that multiplies what is then added to a lane chooses what is stored; one
+No cell is known by name. A value that multiplies an old state on its line keeps or
+deletes; one that multiplies what is then added to a line chooses what is stored; one
 that multiplies an old state which a layer then reads resets; one that multiplies what
 leaves the cell chooses what is output.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from .lanes import JOIN, Plan
+from .plan import JOIN, Plan
 from .sketch import RESULTS
 from .text import Label, Run, plain
 
@@ -19,8 +19,8 @@ GATES = ("σ", "hard σ", "softmax", "step", "σ LN", "exp")
 ROLES = ("keep", "delete", "reset", "store", "store the rest", "output")
 
 
-class Teller:
-    """Tells the captions of a cell's statements.
+class CaptionWriter:
+    """Writes the captions of a cell's statements.
 
     Args:
         plan: of the cell's picture.
@@ -35,9 +35,9 @@ class Teller:
 
     def caption(self, top: int) -> Label:
         """What the statement decides whose last element is `top`."""
-        lane = next((lane for lane in self.plan.lanes if lane[-2] == top), None)
-        if lane is not None:
-            return self.update(lane)
+        line = self.plan.line_made_by(top)
+        if line is not None:
+            return self.update(line)
         if self.is_result(top):
             return self.result(top)
         return self.gate(top) + self.peephole(top)
@@ -91,13 +91,13 @@ class Teller:
         return any(self.elements[r].kind in RESULTS for r in self.readers[number])
 
     def is_old(self, number: int) -> bool:
-        """An old state, or what is left of it on its lane."""
-        on_the_way = any(number in lane[:-2] for lane in self.plan.lanes)
+        """An old state, or a value on its line before the new one."""
+        on_the_way = any(number in line[:-2] for line in self.plan.state_lines)
         return self.elements[number].kind == "state" or on_the_way
 
     def is_added(self, number: int) -> bool:
-        """It is added to a lane at once."""
-        readers = set(self.readers[number]) & self.plan.on_lanes
+        """Its reader adds it to a state line."""
+        readers = set(self.readers[number]) & self.plan.on_state_lines
         return any(self.text(r) == "+" for r in readers)
 
     def is_read_by_layer(self, number: int) -> bool:
@@ -126,14 +126,14 @@ class Teller:
             role = self.role(number, product, other, rest)
             if role:
                 thing = self.name(product if role == "output" else other)
-                if role in ("keep", "delete") and product in self.plan.on_lanes:
-                    lane = next(lane for lane in self.plan.lanes if product in lane)
-                    thing = self.name(lane[0])
+                line = self.plan.line_through(product)
+                if role in ("keep", "delete") and line is not None:
+                    thing = self.name(line[0])
                 found.setdefault(role, {})[thing] = None
         return {role: _listed(list(found[role])) for role in ROLES if role in found}
 
     def role(self, number: int, product: int, other: int, rest: bool) -> str:
-        kept = product in self.plan.on_lanes or self.is_added(product)
+        kept = product in self.plan.on_state_lines or self.is_added(product)
         if self.is_old(other) and kept:
             return "delete" if rest else "keep"
         if self.is_old(other) and self.is_read_by_layer(product):
@@ -169,14 +169,18 @@ class Teller:
                     "both for each unit: how much of {} is kept and, as 1 − {}, how "
                     "much of {} is stored. New information comes in only where old is "
                     "deleted.",
-                    roles["keep"], name, roles["store the rest"],
-                )  # fmt: skip
+                    roles["keep"],
+                    name,
+                    roles["store the rest"],
+                )
             case ("delete", "store") | ("delete", "reset", "store"):
                 return begin + say(
                     "both for each unit: how much of {} is stored and, as 1 − {}, how "
                     "much of {} is kept. One gate updates and deletes.",
-                    roles["store"], name, roles["delete"],
-                )  # fmt: skip
+                    roles["store"],
+                    name,
+                    roles["delete"],
+                )
             case ("keep", *_) if self.text(number) in GATES:
                 return begin + say(
                     "what is deleted from {}: for each unit, 1 keeps it, 0 deletes it.",
@@ -201,7 +205,7 @@ class Teller:
         )
 
     def seen(self, number: int) -> Label:
-        """What a layer maps, or an operation reads; peepholes are told apart."""
+        """What a layer maps, or an operation reads; without peepholes."""
         beside = ()
         if self.elements[number].kind == "layer":
             beside = [w.source for w in self.elements[number].inputs[1:]]
@@ -224,23 +228,23 @@ class Teller:
             " Through a peephole it sees {}, too, which the output gate may hide.", seen
         )
 
-    def update(self, lane: tuple[int, ...]) -> Label:
-        """What becomes of a state on its lane, operation by operation."""
-        deeds = [self.deed(n, before) for before, n in pairwise(lane[:-1])]
-        said = say("From {} to {}: ", self.name(lane[0]), self.name(lane[-1]))
+    def update(self, line: tuple[int, ...]) -> Label:
+        """What becomes of a state on its line, operation by operation."""
+        deeds = [self.deed(n, before) for before, n in pairwise(line[:-1])]
+        said = say("From {} to {}: ", self.name(line[0]), self.name(line[-1]))
         said += _listed(deeds, ", ", "; then ")
         states = [e for e in self.elements if e.kind == "new"]
-        if len(states) == 1 and self.is_shown(lane[-2]):
+        if len(states) == 1 and self.is_shown(line[-2]):
             said += say(
                 ". Memory and output are one: no state is beside {}",
-                self.name(lane[-1]),
+                self.name(line[-1]),
             )
         return said + plain(
-            ". No matrix is in the way, so the gradient flows back along the lane."
+            ". No matrix is in the way, so the gradient flows back along the line."
         )
 
     def deed(self, number: int, before: int) -> Label:
-        """What an operation on a lane does to the state."""
+        """What an operation on a state line does to the state."""
         element, text = self.elements[number], self.text(number)
         others = [w.source for w in element.inputs if w.source != before]
         if not others and text[0] == "×":
@@ -256,7 +260,7 @@ class Teller:
         return any(self.elements[r].kind == "output" for r in self.readers[number])
 
     def result(self, number: int) -> Label:
-        """A value that leaves the cell, and is on no lane."""
+        """A value that leaves the cell, and is on no state line."""
         name, operands = self.name(number), self.operands(number)
         begin = plain(
             "What is output: " if self.is_shown(number) else "The new state: "
@@ -268,8 +272,10 @@ class Teller:
             other = sum(operands) - gates[0]
             said = say(
                 "{} is {}, as far as {} lets it through.",
-                name, self.name(other), self.name(gates[0]),
-            )  # fmt: skip
+                name,
+                self.name(other),
+                self.name(gates[0]),
+            )
             if self.text(other) == "tanh" and self.elements[other].kind == "op":
                 said += plain(" The tanh brings the state between −1 and 1.")
             return begin + said
@@ -285,15 +291,18 @@ class Teller:
             return say(
                 "{} is made of {} by a matrix: the whole state is written anew at "
                 "every step, and the gradient meets the matrix at every step back.",
-                name, seen,
-            )  # fmt: skip
+                name,
+                seen,
+            )
         own = _listed([self.name(s) for s in sorted(self.beside(number))])
         if own:
             return say(
                 "{} is made of {} by a matrix, and each unit of its own {}: no unit "
                 "sees another's past.",
-                name, seen, own,
-            )  # fmt: skip
+                name,
+                seen,
+                own,
+            )
         return say("{} is made of {} by a matrix.", name, seen)
 
     def beside(self, number: int) -> set[int]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-from .lanes import Plan
 from .place import Placement
-from .route import NORTH, Line, Net, Point, Routing, Step
+from .plan import Plan
+from .route import (
+    NORTH,
+    GridLine,
+    Heading,
+    Net,
+    Point,
+    Routing,
+    heading_of,
+    headings_of,
+    opposite,
+)
 from .sketch import Element
 from .text import Label, width
 
@@ -37,10 +47,8 @@ class Shape:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        return (
-            self.x - self.half_width, self.y - self.half_height,
-            self.x + self.half_width, self.y + self.half_height,
-        )  # fmt: skip
+        wide, high = self.half_width, self.half_height
+        return self.x - wide, self.y - high, self.x + wide, self.y + high
 
 
 @dataclass(frozen=True)
@@ -71,16 +79,16 @@ class Wire:
         reader: who it goes to.
         corners: from the element or the fork to the reader.
         came: for a fork, the direction of the wire it leaves.
-        bridges: where it steps over another wire.
-        lane: whether it is part of a state's lane.
+        bridges: where it passes over another wire.
+        on_state_line: whether it is part of a state's straight line.
     """
 
     source: int
     reader: int
     corners: tuple[XY, ...]
-    came: Step | None
+    came: Heading | None
     bridges: tuple[XY, ...]
-    lane: bool
+    on_state_line: bool
 
 
 @dataclass(frozen=True)
@@ -141,12 +149,12 @@ class _Arranger:
         fits = width(label, TEXT) > 2 * CIRCLE - 4 >= width(label, FITTED)
         return FITTED if fits and self.elements[number].kind == "op" else TEXT
 
-    def _entries(self) -> dict[tuple[int, int], Step]:
-        """From which side each operand comes to its reader, as a step inward."""
+    def _entries(self) -> dict[tuple[int, int], Heading]:
+        """The heading with which each operand arrives at its reader."""
         found = {}
         for net in self.routing.nets.values():
-            for walk, reader in zip(net.walks, net.readers, strict=True):
-                found[reader] = _step(walk[-2], walk[-1])
+            for path, reader in zip(net.paths, net.readers, strict=True):
+                found[reader] = heading_of(path[-2], path[-1])
         return found
 
     def extent(self, number: int, axis: int, side: int) -> float:
@@ -163,8 +171,8 @@ class _Arranger:
         if name and axis == 1 and side < 0:
             reach += 15
         for position, wire in enumerate(element.inputs):
-            step = self.entries[number, position]
-            if not wire.mark or step[axis] != -side:
+            heading = self.entries[number, position]
+            if not wire.mark or heading[axis] != -side:
                 continue
             reach = max(
                 reach,
@@ -173,16 +181,16 @@ class _Arranger:
             )
         if axis == 0:
             for position, wire in enumerate(element.inputs):
-                step = self.entries[number, position]
-                if wire.mark and step[1]:
+                heading = self.entries[number, position]
+                if wire.mark and heading[1]:
                     pin = self.pin_offset(number, position)
                     reach = max(reach, side * pin + 4 + width(wire.mark, SMALL))
         return reach
 
     def pin_offset(self, number: int, position: int) -> float:
         net = self.routing.nets[self.elements[number].inputs[position].source]
-        walk = net.walks[net.readers.index((number, position))]
-        return self.routing.columns[walk[-1][0]].pin * PIN
+        path = net.paths[net.readers.index((number, position))]
+        return self.routing.columns[path[-1][0]].pin * PIN
 
     def named(self, number: int) -> Label:
         """The name beside an element: of gates, and of values the cell names."""
@@ -194,7 +202,7 @@ class _Arranger:
 
     # -- lines -----------------------------------------------------------------------
 
-    def _positions(self, lines: list[Line], axis: int) -> list[float]:
+    def _positions(self, lines: list[GridLine], axis: int) -> list[float]:
         used = self._used(axis)
         extents = self._extents(axis)
         found: list[float] = []
@@ -209,16 +217,16 @@ class _Arranger:
             found.append(at)
         for index, line in enumerate(lines):
             if line.pin:
-                found[index] = found[lines.index(Line(line.base))] + line.pin * PIN
+                found[index] = found[lines.index(GridLine(line.base))] + line.pin * PIN
         return found
 
     def _used(self, axis: int) -> set[int]:
         lines = self.routing.columns if axis == 0 else self.routing.rows
         where = self.placement.slot if axis == 0 else self.placement.row
-        used = {lines.index(Line(base)) for base in where.values()}
+        used = {lines.index(GridLine(base)) for base in where.values()}
         for net in self.routing.nets.values():
-            for point, step in net.steps():
-                if step[1 - axis]:
+            for point, heading in net.edges():
+                if heading[1 - axis]:
                     used.add(point[axis])
         return used
 
@@ -233,7 +241,7 @@ class _Arranger:
         return found
 
     def _gap(
-        self, before: Line, after: Line, extents: dict[tuple[int, int], float]
+        self, before: GridLine, after: GridLine, extents: dict[tuple[int, int], float]
     ) -> float:
         if before.track and after.track:
             return TRACK
@@ -252,10 +260,8 @@ class _Arranger:
         left = min([0.0, *(t.box[0] for t in texts)]) - MARGIN
         right = max([self.x[-1], *(t.box[2] for t in texts)]) + MARGIN
         top, bottom = self.y[0] - PORT - MARGIN, self.y[-1] + PORT + MARGIN
-        body = (
-            self.x[0] + OUTSIDE, self.y[0] + PORT + EDGE,
-            self.x[-1] - OUTSIDE, self.y[-1] - PORT - EDGE,
-        )  # fmt: skip
+        x0, x1 = self.x[0] + OUTSIDE, self.x[-1] - OUTSIDE
+        y0, y1 = self.y[0] + PORT + EDGE, self.y[-1] - PORT - EDGE
         move = (-left, -top)
         return Layout(
             self.elements,
@@ -263,7 +269,7 @@ class _Arranger:
             tuple(_moved_wire(w, move) for w in wires),
             tuple(_moved_wire(w, move) for w in routes),
             tuple(_moved(t, move) for t in texts),
-            (body[0] - left, body[1] - top, body[2] - left, body[3] - top),
+            (x0 - left, y0 - top, x1 - left, y1 - top),
             right - left,
             bottom - top,
         )
@@ -273,8 +279,8 @@ class _Arranger:
 
     def shape(self, number: int) -> Shape:
         slot, row = self.placement.slot[number], self.placement.row[number]
-        x = self.x[self.routing.columns.index(Line(slot))]
-        y = self.y[self.routing.rows.index(Line(row))]
+        x = self.x[self.routing.columns.index(GridLine(slot))]
+        y = self.y[self.routing.rows.index(GridLine(row))]
         return Shape(x, y, *self.halves[number])
 
     def texts(self, number: int, shape: Shape) -> list[Text]:
@@ -301,89 +307,85 @@ class _Arranger:
     def mark(self, number: int, position: int, shape: Shape) -> Text:
         """Beside the arrow, where it meets the element."""
         label = self.elements[number].inputs[position].mark
-        step = self.entries[number, position]
-        if step[1]:
+        heading = self.entries[number, position]
+        if heading[1]:
             offset = self.pin_offset(number, position)
             side = -1 if offset < 0 else 1
             x = shape.x + offset + 5 * side
             below = shape.half_height + 0.85 * SMALL
-            y = shape.y + (below + 3 if step == NORTH else -shape.half_height - 6)
+            y = shape.y + (below + 3 if heading == NORTH else -shape.half_height - 6)
             anchor = "start" if side > 0 else "end"
         else:
-            side = -step[0]
+            side = -heading[0]
             x, y = shape.x + side * (shape.half_width + 3), shape.y - 9
             anchor = "start" if side > 0 else "end"
         return Text(label, x, y, SMALL, anchor, "mark", number)
 
     def wires(self, net: Net) -> list[Wire]:
         coming = {}
-        for point, step in net.steps():
-            coming[point[0] + step[0], point[1] + step[1]] = step
+        for point, heading in net.edges():
+            coming[point[0] + heading[0], point[1] + heading[1]] = heading
         return [
-            self.wire(net, index, walk, coming.get(walk[0]))
-            for index, walk in enumerate(net.walks)
+            self.wire(net, index, path, coming.get(path[0]))
+            for index, path in enumerate(net.paths)
         ]
 
     def routes(self, net: Net) -> list[Wire]:
-        """The walks, each with the ways to where it forks off."""
+        """The paths, each with the ways to where it forks off."""
         whole: list[list[Point]] = []
-        for walk in net.walks:
-            before = next((w for w in whole if walk[0] in w[1:]), [])
-            way = before[: before.index(walk[0])] if before else []
-            whole.append(way + walk)
-        return [self.wire(net, i, walk, None) for i, walk in enumerate(whole)]
+        for path in net.paths:
+            before = next((w for w in whole if path[0] in w[1:]), [])
+            way = before[: before.index(path[0])] if before else []
+            whole.append(way + path)
+        return [self.wire(net, i, path, None) for i, path in enumerate(whole)]
 
-    def wire(self, net: Net, index: int, walk: list[Point], came: Step | None) -> Wire:
+    def wire(
+        self, net: Net, index: int, path: list[Point], came: Heading | None
+    ) -> Wire:
         reader, _ = net.readers[index]
-        corners = [self.xy(p) for p in _corners(walk)]
+        corners = [self.xy(p) for p in _corners(path)]
         if came is None:
-            corners[0] = self.border(net.source, _step(*walk[:2]), corners[0])
-        corners[-1] = self.border(reader, _back(_step(*walk[-2:])), corners[-1])
-        bridges = tuple(self.xy(p) for p in self.bridges(net, walk))
-        lane = index < net.fixed
-        return Wire(net.source, reader, tuple(corners), came, bridges, lane)
+            corners[0] = self.border(net.source, heading_of(*path[:2]), corners[0])
+        corners[-1] = self.border(reader, opposite(heading_of(*path[-2:])), corners[-1])
+        bridges = tuple(self.xy(p) for p in self.bridges(net, path))
+        straight = index < net.fixed
+        return Wire(net.source, reader, tuple(corners), came, bridges, straight)
 
-    def border(self, number: int, out: Step, at: XY) -> XY:
+    def border(self, number: int, out: Heading, at: XY) -> XY:
         """Where a wire in that direction leaves an element's outline."""
         wide, high = self.halves[number]
         if out[0]:
-            slot = Line(self.placement.slot[number])
+            slot = GridLine(self.placement.slot[number])
             return self.x[self.routing.columns.index(slot)] + out[0] * wide, at[1]
         return at[0], at[1] + out[1] * high
 
-    def bridges(self, net: Net, walk: list[Point]) -> list[Point]:
+    def bridges(self, net: Net, path: list[Point]) -> list[Point]:
         """Points where an upright stretch passes over another net's level one."""
         level = {}
         for other in self.routing.nets.values():
             if other is net:
                 continue
-            for point, step in other.steps():
-                if step[0]:
-                    level[point] = level[point[0] + step[0], point[1]] = True
-        steps = [_step(a, b) for a, b in itertools.pairwise(walk)]
+            for point, heading in other.edges():
+                if heading[0]:
+                    level[point] = level[point[0] + heading[0], point[1]] = True
+        headings = headings_of(path)
         return [
             point
-            for point, before, after in zip(walk[1:], steps, steps[1:], strict=False)
+            for point, (before, after) in zip(
+                path[1:], pairwise(headings), strict=False
+            )
             if before[1] and before == after and point in level
         ]
 
 
-def _corners(walk: list[Point]) -> list[Point]:
-    """The ends of a walk, and where it turns."""
+def _corners(path: list[Point]) -> list[Point]:
+    """The ends of a path, and where it turns."""
     inner = [
         b
-        for a, b, c in zip(walk, walk[1:], walk[2:], strict=False)
-        if _step(a, b) != _step(b, c)
+        for a, b, c in zip(path, path[1:], path[2:], strict=False)
+        if heading_of(a, b) != heading_of(b, c)
     ]
-    return [walk[0], *inner, walk[-1]]
-
-
-def _step(a: Point, b: Point) -> Step:
-    return b[0] - a[0], b[1] - a[1]
-
-
-def _back(step: Step) -> Step:
-    return -step[0], -step[1]
+    return [path[0], *inner, path[-1]]
 
 
 def _moved(item, move: XY):

@@ -1,4 +1,4 @@
-"""The values of a walk's equations at one moment, and what they mean in words."""
+"""The values of a cell's equations at one step, and what they mean in words."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from ...language.graph import Graph
 from ..saturation import HIGH, LOW
-from .captions import Teller, say
-from .lanes import Plan
+from .captions import CaptionWriter, say
 from .moment import Moment, Values, is_share
+from .plan import Plan
 from .text import Label, number, plain, width
 
 ROWS = 10  # of a step, at most; an equation's operands and its result come first
@@ -49,27 +49,41 @@ class Row:
     limit: float
 
 
+@dataclass(frozen=True)
+class StepValues:
+    """What a picture shows of one equation's values.
+
+    Attributes:
+        rows: the equation's operands, what is made on the way, and its result.
+        title: whose step it is.
+    """
+
+    rows: list[Row]
+    title: str
+
+
 class Live:
-    """The values of every part of a picture at one moment.
+    """The values of every part of a picture at one step.
 
     Attributes:
         moment: where they come from.
     """
 
     def __init__(
-        self, graph: Graph, plan: Plan, teller: Teller, moment: Moment
+        self, graph: Graph, plan: Plan, captions: CaptionWriter, moment: Moment
     ) -> None:
-        self.graph, self.plan, self.teller = graph, plan, teller
+        self.graph, self.plan, self.captions = graph, plan, captions
         self.moment = moment
         self.values = moment.values(graph)
 
     def limit(self, element: int) -> float:
-        """Where the colours of a value with a sign end: a round number, one for a lane.
+        """Where the colours of a value with a sign end: a round number.
 
-        Beyond it is one unit in a hundred at most.
+        It is the same for all values of a state line. At most one unit in a hundred is
+        beyond it.
         """
-        lane = next((lane for lane in self.plan.lanes if element in lane), (element,))
-        sizes = np.concatenate([np.abs(self.of(e)) for e in lane])
+        alike = self.plan.line_through(element) or (element,)
+        sizes = np.concatenate([np.abs(self.of(e)) for e in alike])
         if sizes.max() <= 1:
             return 1.0
         end = float(np.quantile(sizes, 0.99))
@@ -79,29 +93,30 @@ class Live:
     def of(self, element: int) -> Values:
         return self.values[self.plan.elements[element].value]
 
-    def rows(self, own: Iterable[int]) -> list[Row]:
-        """What an equation reads, then what it makes on the way, then its result."""
+    def shown(self, own: Iterable[int]) -> StepValues:
+        """The values of an equation whose elements are `own`."""
         own = sorted(own, key=lambda e: self.plan.elements[e].value)
-        read = [o for e in own for o in self.teller.operands(e) if o not in own]
+        read = [o for e in own for o in self.captions.operands(e) if o not in own]
         first = [self._row(e) for e in dict.fromkeys(read)]
         made = [self._row(e) for e in own[:-1] if self.plan.elements[e].inputs]
         made = [r for r in made if width(r.label, LABEL) <= LONGEST]
         room = max(0, ROWS - 1 - len(first))
-        return [*first[: ROWS - 1], *made[:room], self._row(own[-1])]
+        rows = [*first[: ROWS - 1], *made[:room], self._row(own[-1])]
+        return StepValues(rows, self.moment.title)
 
     def _row(self, element: int) -> Row:
         share = is_share(self.graph, self.plan.elements[element].value)
         limit = 1.0 if share else self.limit(element)
-        return Row(element, self.teller.name(element), self.of(element), share, limit)
+        return Row(element, self.captions.name(element), self.of(element), share, limit)
 
     # -- in words ----------------------------------------------------------------------
 
     def sentence(self, top: int) -> Label:
-        """What the value of an equation is at this moment."""
+        """What the value of an equation is at this step."""
         begin = f" {_capital(self.moment.place)}, " if self.moment.place else " Here "
-        lane = next((lane for lane in self.plan.lanes if lane[-2] == top), None)
-        if lane is not None:
-            said = self._along(lane)
+        line = self.plan.line_made_by(top)
+        if line is not None:
+            said = self._along(line)
         elif is_share(self.graph, self.plan.elements[top].value):
             said = self._gate(top)
         else:
@@ -109,7 +124,7 @@ class Live:
         return (*plain(begin), *said, *plain("."))
 
     def _gate(self, top: int) -> Label:
-        name, gate = self.teller.name(top), self.of(top)
+        name, gate = self.captions.name(top), self.of(top)
         said = say(
             f"{{}} is {short(gate.mean())} in the mean, above {HIGH:g} in "
             f"{percent(gate > HIGH)} and below {LOW:g} in {percent(gate < LOW)} of the "
@@ -118,31 +133,32 @@ class Live:
         )
         verdicts = [
             say(f"{{}} is {verdict(role, gate.mean())}", thing)
-            for role, thing in self.teller.roles(top).items()
+            for role, thing in self.captions.roles(top).items()
             if role in VERDICTS
         ]
-        for place, told in enumerate(verdicts):
-            said += (*plain(", " if place else ": "), *told)
+        for place, one in enumerate(verdicts):
+            said += (*plain(", " if place else ": "), *one)
         return said
 
     def _signed(self, top: int) -> Label:
-        name, value = self.teller.name(top), self.of(top)
+        name, value = self.captions.name(top), self.of(top)
         return say(
             f"{{}} lies between {short(value.min())} and {short(value.max())}; its "
             f"size |{{}}| is {short(np.abs(value).mean())} in the mean of the units",
-            name, name,
-        )  # fmt: skip
-
-    def _along(self, lane: tuple[int, ...]) -> Label:
-        """How large the state is, on the mean of its units, as it goes on its lane."""
-        size = [short(np.abs(self.of(e)).mean()) for e in lane]
-        said = say(
-            f"the mean size of a unit is {size[0]} in {{}}", self.teller.name(lane[0])
+            name,
+            name,
         )
-        for place, (before, here) in enumerate(pairwise(lane[:-1]), 1):
-            others = [o for o in self.teller.operands(here) if o != before]
+
+    def _along(self, line: tuple[int, ...]) -> Label:
+        """How large the state is, on the mean of its units, operation by operation."""
+        size = [short(np.abs(self.of(e)).mean()) for e in line]
+        said = say(
+            f"the mean size of a unit is {size[0]} in {{}}", self.captions.name(line[0])
+        )
+        for place, (before, here) in enumerate(pairwise(line[:-1]), 1):
+            others = [o for o in self.captions.operands(here) if o != before]
             sign = (*self.plan.elements[here].label, *plain(" "))
-            what = (*sign, *self.teller.name(others[0])) if others else sign[:-1]
+            what = (*sign, *self.captions.name(others[0])) if others else sign[:-1]
             said += say(f", {size[place]} after {{}}", what)
         return said
 

@@ -1,4 +1,4 @@
-"""One step of a trained cell: what a walk shows the live values of."""
+"""One step of a trained cell, whose values pictures and captions show."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Layers stand in one row in the order of the equations, a slot each. An operation stands
 above its right-most layer, at once above it where it can, else in a slot of its own to
-the right. Operations on a lane stand on its row; one that only looks at lanes hangs
-from them over its reader. Joins stand below, left of the first layer that they feed.
+the right. Operations on a state line stand on its row; one that reads state lines alone
+hangs from them over its reader. Joins stand below, left of the first layer they feed.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .lanes import JOIN, Plan
+from .plan import JOIN, Plan
 
 
 @dataclass(eq=False)
 class Slot:
-    """A column. `stack` grows upward from the layer's row; the lanes are above it."""
+    """A column. `stack` grows upward from the layer's row; state lines are above it."""
 
     stack: list[int] = field(default_factory=list)
-    open: bool = True  # nothing yet on a lane above, and no wire in the way
-    lanes: set[int] = field(default_factory=set)  # lanes with an operation here
+    open: bool = True  # nothing yet on a line above, and no wire in the way
+    lines: set[int] = field(default_factory=set)  # state lines with an operation here
 
 
 @dataclass
 class Placement:
     """Slot and row of every element.
 
-    Rows: 0 the output; then the lanes; then operations, the highest level first; the
-    layers; the trunks; at last the inputs.
+    Rows: 0 the output; then the state lines; then operations, the highest level first;
+    the layers; the trunks; at last the inputs.
     """
 
     slot: dict[int, int]
@@ -48,7 +48,7 @@ class _Placer:
         self.plan = plan
         self.elements = plan.elements
         self.readers = plan.readers()
-        self.lane_of = {e: n for n, lane in enumerate(plan.lanes) for e in lane}
+        self.line_of = {e: n for n, line in enumerate(plan.state_lines) for e in line}
         self.zero, self.end = Slot(), Slot()
         self.slots = [self.zero]
         self.slot: dict[int, Slot] = {}
@@ -86,25 +86,25 @@ class _Placer:
         return list(done)
 
     def hangs(self, number: int) -> bool:
-        """It looks at lanes alone, and its readers stand further right."""
-        if self.elements[number].kind != "op" or number in self.lane_of:
+        """It reads state lines alone, and its readers stand further right."""
+        if self.elements[number].kind != "op" or number in self.line_of:
             return False
-        return self.sees_lanes_alone(number) and self.leads_right(number)
+        return self.reads_lines_alone(number) and self.leads_right(number)
 
-    def sees_lanes_alone(self, number: int) -> bool:
+    def reads_lines_alone(self, number: int) -> bool:
         sources = self.sources(number)
-        off = [s for s in sources if s not in self.lane_of]
+        off = [s for s in sources if s not in self.line_of]
         return bool(sources) and all(
-            self.elements[s].kind == "op" and self.sees_lanes_alone(s) for s in off
+            self.elements[s].kind == "op" and self.reads_lines_alone(s) for s in off
         )
 
     def leads_right(self, number: int) -> bool:
         """Its readers, or theirs, stand over a layer, further right."""
         readers = [r for r, _ in self.readers[number]]
-        if any(self.elements[r].kind != "op" or r in self.lane_of for r in readers):
+        if any(self.elements[r].kind != "op" or r in self.line_of for r in readers):
             return False
         if len(readers) == 1:
-            meets = not self.sees_lanes_alone(readers[0])
+            meets = not self.reads_lines_alone(readers[0])
             return meets or self.leads_right(readers[0])
         return all(self.anchors[r] > self.anchors[number] for r in readers)
 
@@ -117,7 +117,7 @@ class _Placer:
                 self.slot[number] = Slot([number])
                 self.slots.append(self.slot[number])
                 self.level[number] = 0
-        for number in self._in_order_of_lanes(order):
+        for number in self._in_order_of_state_lines(order):
             if self.elements[number].kind == "op" and not self.hangs(number):
                 self._place_op(number)
         for number in reversed(order):
@@ -129,17 +129,17 @@ class _Placer:
         self.slots.append(self.end)
         return self._numbered()
 
-    def _in_order_of_lanes(self, order: list[int]) -> list[int]:
-        """What is made of values on lanes comes in the order in which lanes take it."""
+    def _in_order_of_state_lines(self, order: list[int]) -> list[int]:
+        """What is made of state lines comes in the order in which they take it."""
         late: set[int] = set()
         for number in order:
             if any(
-                s in late or (s in self.lane_of and self.elements[s].kind == "op")
+                s in late or (s in self.line_of and self.elements[s].kind == "op")
                 for s in self.sources(number)
             ):
                 late.add(number)
         early = [number for number in order if number not in late]
-        return self._topological((*early, *itertools.chain(*self.plan.lanes)))
+        return self._topological((*early, *itertools.chain(*self.plan.state_lines)))
 
     def position(self, slot: Slot) -> int:
         return self.slots.index(slot)
@@ -175,8 +175,8 @@ class _Placer:
         return [w.source for w in self.elements[number].inputs]
 
     def _place_op(self, number: int) -> None:
-        if number in self.lane_of:
-            self._place_on_lane(number)
+        if number in self.line_of:
+            self._place_on_state_line(number)
             return
         slot, sources = self.anchor_slot(number), self.sources(number)
         on_top = slot.open and slot.stack and slot.stack[-1] in sources
@@ -199,9 +199,9 @@ class _Placer:
         stays = self.anchors[readers[0]] == self.anchors[number]
         return not stays and any(self.elements[r].kind == "op" for r in others)
 
-    def _place_on_lane(self, number: int) -> None:
-        lane = self.lane_of[number]
-        path = self.plan.lanes[lane]
+    def _place_on_state_line(self, number: int) -> None:
+        line = self.line_of[number]
+        path = self.plan.state_lines[line]
         before = self.slot.get(path[path.index(number) - 1])
         slot = self.anchor_slot(number)
         if before is not None and self.position(before) >= self.position(slot):
@@ -210,15 +210,15 @@ class _Placer:
         last = self.last_look(number, path[path.index(number) - 1], slot)
         if last is not slot:
             slot = self.move_after(number, last)
-        elif slot is before or not (slot.open and tops) or lane in slot.lanes:
+        elif slot is before or not (slot.open and tops) or line in slot.lines:
             slot = self.slot_after(slot)
         slot.open = False
-        slot.lanes.add(lane)
+        slot.lines.add(line)
         self.slot[number] = slot
 
     def last_look(self, number: int, value: int, slot: Slot) -> Slot:
-        """The right-most slot where an operation reads a lane's value, which a later
-        one on the lane must not come before."""
+        """The right-most slot where an operation reads a state line's value, which a
+        later one on the line must not come before."""
         found = [slot]
         if any(
             self.elements[r].kind in (JOIN, "layer") for r, _ in self.readers[number]
@@ -226,14 +226,14 @@ class _Placer:
             return slot  # what layers to the right of it read
         for reader, _ in self.readers[value]:
             layer = self.slot.get(int(self.anchors[reader]))
-            if reader == number or reader in self.lane_of or layer is None:
+            if reader == number or reader in self.line_of or layer is None:
                 continue
             if self.elements[reader].kind == "op" and not self.hangs(reader):
                 found.append(self.slot.get(reader, layer))
         return max(found, key=self.position)
 
     def move_after(self, number: int, slot: Slot) -> Slot:
-        """A new slot for an operation on a lane, with the small ones that feed it."""
+        """A new slot for an operation on a state line and the small ones feeding it."""
         chain: list[int] = []
         new = self.slot_after(slot)
         for source in self.sources(number):
@@ -252,7 +252,7 @@ class _Placer:
 
     def is_small(self, number: int) -> bool:
         """An operation of one value for one reader, on top of its slot."""
-        if self.elements[number].kind != "op" or number in self.lane_of:
+        if self.elements[number].kind != "op" or number in self.line_of:
             return False
         alone = len(self.sources(number)) == len(self.readers[number]) == 1
         return alone and self.slot[number].stack[-1] == number
@@ -265,7 +265,7 @@ class _Placer:
             (number,) = slot.stack
             readers = [r for r, _ in self.readers[number]]
             levels = [self.level[r] for r in readers if r in self.level]
-            if len(readers) == len(levels) == 1 and number not in self.lane_of:
+            if len(readers) == len(levels) == 1 and number not in self.line_of:
                 self.level[number] = max(self.level[number], levels[0])
 
     def _hang(self, number: int) -> None:
@@ -286,17 +286,14 @@ class _Placer:
             if self.elements[number].kind != JOIN:
                 continue
             first = min(self.position(s) for s in self._layers_after(number))
-            while self.precedes_layers(
-                first - 1
-            ):  # lanes are tapped before they change
+            while self.precedes_layers(first - 1):  # joins read the old state
                 first -= 1
-            slot = self.new_slot(first)
-            self.slot[number] = slot
+            self.slot[number] = self.new_slot(first)
 
     def precedes_layers(self, at: int) -> bool:
-        """Whether only an operation on a lane is in a slot, left of all layers."""
-        lane_alone = not self.slots[at].stack and bool(self.slots[at].lanes)
-        return lane_alone and not any(map(self._has_layer, self.slots[:at]))
+        """Whether a slot has only an operation on a state line, left of all layers."""
+        line_alone = not self.slots[at].stack and bool(self.slots[at].lines)
+        return line_alone and not any(map(self._has_layer, self.slots[:at]))
 
     def _layers_after(self, number: int) -> list[Slot]:
         found = []
@@ -325,13 +322,9 @@ class _Placer:
 
     def _stands_over(self, number: int, slot: Slot) -> bool:
         """Whether the way up from an input, there, is its way to a reader."""
-        below = [
-            r for r, position in self.readers[number]
-            if self.slot.get(r) is slot
-            and (self.elements[r].kind == JOIN or position == 0)
-            and self.elements[r].kind in (JOIN, "layer")
-        ]  # fmt: skip
-        return bool(below)
+        here = [(r, at) for r, at in self.readers[number] if self.slot.get(r) is slot]
+        kinds = [(self.elements[reader].kind, position) for reader, position in here]
+        return any(k == JOIN or (k == "layer" and p == 0) for k, p in kinds)
 
     def _inputs(self) -> list[int]:
         return [i for i, e in enumerate(self.elements) if e.kind == "input"]
@@ -339,8 +332,8 @@ class _Placer:
     # -- rows --------------------------------------------------------------------
 
     def _numbered(self) -> Placement:
-        lanes, levels = len(self.plan.lanes), max([1, *self.level.values()])
-        layer_row = 1 + lanes + levels
+        levels = max([1, *self.level.values()])
+        layer_row = 1 + len(self.plan.state_lines) + levels
         trunks, trunk_rows = self._trunk_rows()
         bottom = layer_row + 1 + trunk_rows
         slots = {None: -1, **{s: n for n, s in enumerate(self.slots, 1)}}
@@ -348,8 +341,8 @@ class _Placer:
         slot, row = {}, {}
         for number, element in enumerate(self.elements):
             slot[number] = slots[self.slot.get(number)]  # type: ignore[index]
-            if number in self.lane_of:
-                row[number] = 1 + self.lane_of[number]
+            if number in self.line_of:
+                row[number] = 1 + self.line_of[number]
             elif element.kind in ("layer", "op"):
                 row[number] = layer_row - self.level[number]
             elif element.kind == "input":
@@ -365,9 +358,9 @@ class _Placer:
         return Placement(slot, row, right + 1, bottom + 1, layer_row)
 
     def _trunk_rows(self) -> tuple[dict[int, int], int]:
-        """Rows below the layers: for states without a lane, and for joins."""
+        """Rows below the layers: for states without a line, and for joins."""
         rows: dict[int, int] = {}
-        free = [n for n in range(len(self.elements)) if n not in self.lane_of]
+        free = [n for n in range(len(self.elements)) if n not in self.line_of]
         states = [n for n in free if self.elements[n].kind == "state"]
         above = self._has_trunk_above(states)
         rows.update((number, above + row) for row, number in enumerate(states))

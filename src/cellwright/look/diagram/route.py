@@ -1,6 +1,6 @@
 """Wires on a grid of slots, rows and tracks between them: orthogonal, none on another.
 
-Every line between two elements is a walk on the grid, found by A*: short, with few
+Every wire between two elements is a path on the grid, found by A*: short, with few
 bends and fewer crossings. A wire to a second reader starts from the first one's. Two
 wires may cross at a right angle, nothing else: where there is no way, wires that are in
 it are taken up and laid again (after McMurchie & Ebeling's PathFinder, 1995).
@@ -14,22 +14,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ...language.errors import CellwrightError
-from .lanes import JOIN, Plan
 from .place import Placement
+from .plan import JOIN, Plan
 from .sketch import RESULTS
 
 Point = tuple[int, int]  # indices of the grid's lines: x, y
-Step = tuple[int, int]
+Heading = tuple[int, int]  # a step of one along x or y
 
 EAST, WEST, NORTH, SOUTH = (1, 0), (-1, 0), (0, -1), (0, 1)
-STEPS = (EAST, WEST, NORTH, SOUTH)
+HEADINGS = (EAST, WEST, NORTH, SOUTH)
 
 BEND, FORK, CROSSING, IN_THE_WAY = 3.0, 2.0, 12.0, 60.0
 UNDER = 0.1  # what height costs below the layers: trunks stay in their rows
 
 
 @dataclass(frozen=True)
-class Line:
+class GridLine:
     """A line of the grid: a slot's or a row's own, a pin's beside it, or a track.
 
     Attributes:
@@ -48,28 +48,29 @@ class Port:
     """Where a wire may touch an element: a point, and the way out of it."""
 
     point: Point
-    out: Step
+    out: Heading
 
 
 @dataclass
 class Net:
-    """The wires from one element to all its readers: a tree of walks.
+    """The wires from one element to all its readers: a tree of paths.
 
     Attributes:
-        walks: from the element, or from a point of an earlier walk, to a reader.
-        readers: who each walk goes to: (element, position among its inputs).
-        fixed: how many of the walks are a lane's own, and stay.
+        paths: from the element, or from a point of an earlier path, to a reader.
+        readers: who each path goes to: (element, position among its inputs).
+        fixed: how many of the paths are on a state line, and stay.
     """
 
     source: int
-    walks: list[list[Point]] = field(default_factory=list)
+    paths: list[list[Point]] = field(default_factory=list)
     readers: list[tuple[int, int]] = field(default_factory=list)
     fixed: int = 0
 
-    def steps(self) -> Iterator[tuple[Point, Step]]:
-        for walk in self.walks:
-            for a, b in itertools.pairwise(walk):
-                yield a, (b[0] - a[0], b[1] - a[1])
+    def edges(self) -> Iterator[tuple[Point, Heading]]:
+        """Every stretch from a point of the grid to the next one."""
+        for path in self.paths:
+            for a, b in itertools.pairwise(path):
+                yield a, heading_of(a, b)
 
 
 class UnroutableError(CellwrightError):
@@ -80,8 +81,8 @@ class UnroutableError(CellwrightError):
 class Routing:
     """The grid's lines, each element's points, and a net for each element read."""
 
-    columns: list[Line]
-    rows: list[Line]
+    columns: list[GridLine]
+    rows: list[GridLine]
     nets: dict[int, Net]
 
 
@@ -101,7 +102,7 @@ class _Router:
         self.elements = plan.elements
         self.columns = self._columns(tracks)
         self.rows = [
-            Line(r, t)
+            GridLine(r, t)
             for r in range(placement.rows)
             for t in range(1 + (self._row_tracks(r, tracks)))
         ]
@@ -109,8 +110,8 @@ class _Router:
         self.y_of = {line: i for i, line in enumerate(self.rows)}
         self.x_at = _nominal(self.columns)
         self.y_at = _nominal(self.rows)
-        self.layer_y = self.y_of[Line(placement.layer_row)]
-        self.trunk_y = self.y_of[Line(placement.layer_row + 1)]
+        self.layer_y = self.y_of[GridLine(placement.layer_row)]
+        self.trunk_y = self.y_of[GridLine(placement.layer_row + 1)]
         self.pin_columns = {i for i, line in enumerate(self.columns) if line.pin}
         self.blocked: dict[Point, int] = {}
         self.across: dict[Point, int] = {}  # which net passes horizontally
@@ -130,24 +131,24 @@ class _Router:
             return 1
         return tracks if row < self.placement.rows - 1 else 0
 
-    def _columns(self, tracks: int) -> list[Line]:
+    def _columns(self, tracks: int) -> list[GridLine]:
         pins = [0] * self.placement.slots
         for number, element in enumerate(self.elements):
             if element.kind == "layer":
                 pins[self.placement.slot[number]] = len(element.inputs) // 2
         lines = []
         for slot, count in enumerate(pins):
-            lines += [Line(slot, 0, p) for p in range(-count, count + 1)]
+            lines += [GridLine(slot, 0, p) for p in range(-count, count + 1)]
             if slot < len(pins) - 1:
-                lines += [Line(slot, t) for t in range(1, tracks + 1)]
+                lines += [GridLine(slot, t) for t in range(1, tracks + 1)]
         return lines
 
     # -- elements on the grid ------------------------------------------------------
 
     def centre(self, number: int) -> Point:
         return (
-            self.x_of[Line(self.placement.slot[number])],
-            self.y_of[Line(self.placement.row[number])],
+            self.x_of[GridLine(self.placement.slot[number])],
+            self.y_of[GridLine(self.placement.row[number])],
         )
 
     def body(self, number: int) -> list[Point]:
@@ -161,8 +162,8 @@ class _Router:
         kind, centre = self.elements[number].kind, self.centre(number)
         if kind == "layer":
             return [Port(centre, NORTH), Port(self.body(number)[-1], EAST)]
-        if kind == "op" and number not in self.plan.on_lanes:
-            return [Port(centre, step) for step in STEPS]
+        if kind == "op" and number not in self.plan.on_state_lines:
+            return [Port(centre, heading) for heading in HEADINGS]
         return [Port(centre, NORTH if kind == "input" else EAST)]
 
     def inputs(self, number: int, position: int) -> list[Port]:
@@ -178,11 +179,12 @@ class _Router:
         if kind == "new":
             return [Port(centre, WEST)]
         if kind == JOIN:
-            return [Port(centre, step) for step in (WEST, NORTH, SOUTH)]
-        if number in self.plan.on_lanes:
+            return [Port(centre, heading) for heading in (WEST, NORTH, SOUTH)]
+        if number in self.plan.on_state_lines:
             below = len(self.elements[number].inputs) <= 2
-            return [Port(centre, step) for step in (SOUTH, NORTH)[: 1 if below else 2]]
-        return [Port(centre, step) for step in STEPS]
+            sides = (SOUTH,) if below else (SOUTH, NORTH)
+            return [Port(centre, heading) for heading in sides]
+        return [Port(centre, heading) for heading in HEADINGS]
 
     # -- all nets --------------------------------------------------------------------
 
@@ -192,12 +194,12 @@ class _Router:
             for number, readers in enumerate(self.plan.readers())
             if readers
         }
-        for lane in self.plan.lanes:
-            for source, reader in itertools.pairwise(lane):
+        for line in self.plan.state_lines:
+            for source, reader in itertools.pairwise(line):
                 (x0, y), (x1, _) = self.centre(source), self.centre(reader)
                 wires = [w.source for w in self.elements[reader].inputs]
                 net = nets[source]
-                net.walks = [[(x, y) for x in range(x0, x1 + 1)]]
+                net.paths = [[(x, y) for x in range(x0, x1 + 1)]]
                 net.readers, net.fixed = [(reader, wires.index(source))], 1
                 self.mark(net)
         return nets
@@ -241,9 +243,9 @@ class _Router:
         """Lay every net again among the others; keep what is better."""
         better = False
         for net in sorted(self.nets.values(), key=self.cost, reverse=True):
-            if len(net.walks) == net.fixed:
+            if len(net.paths) == net.fixed:
                 continue
-            old, cost = (list(net.walks), list(net.readers)), self.cost(net)
+            old, cost = (list(net.paths), list(net.readers)), self.cost(net)
             readers = net.readers[net.fixed :]
             inner = sorted(readers, key=lambda r: self._urgency(net.source, r[0]))
             for order in (inner, readers, readers[::-1]):
@@ -256,56 +258,57 @@ class _Router:
                 else:
                     if self.cost(net) < cost - 1e-6:
                         better = True
-                        old, cost = (list(net.walks), list(net.readers)), self.cost(net)
+                        old, cost = (list(net.paths), list(net.readers)), self.cost(net)
             self.lift(net)
-            net.walks, net.readers = list(old[0]), list(old[1])
+            net.paths, net.readers = list(old[0]), list(old[1])
             self.mark(net)
         return better
 
     def cost(self, net: Net) -> float:
         """As the search counts it."""
         total = 0.0
-        for walk in net.walks[net.fixed :]:
-            steps = _steps(walk)
+        for path in net.paths[net.fixed :]:
+            headings = headings_of(path)
             total += sum(
-                self.length(p, s, net.source) for p, s in zip(walk, steps, strict=False)
+                self.length(p, s, net.source)
+                for p, s in zip(path, headings, strict=False)
             )
-            total += BEND * sum(a != b for a, b in itertools.pairwise(steps))
-            total += FORK * (walk[0] not in self.blocked)
-            for point, step in zip(walk[1:-1], steps[1:], strict=False):
-                other = (self.along if step[1] == 0 else self.across).get(point)
+            total += BEND * sum(a != b for a, b in itertools.pairwise(headings))
+            total += FORK * (path[0] not in self.blocked)
+            for point, heading in zip(path[1:-1], headings[1:], strict=False):
+                other = (self.along if heading[1] == 0 else self.across).get(point)
                 total += CROSSING * (other is not None and other != net.source)
         return total
 
     # -- occupancy -------------------------------------------------------------------
 
     def mark(self, net: Net) -> None:
-        for walk in net.walks:
-            steps = _steps(walk)
-            for index, point in enumerate(walk):
-                around = steps[max(index - 1, 0) : index + 1]
-                for step in around:
+        for path in net.paths:
+            headings = headings_of(path)
+            for index, point in enumerate(path):
+                around = headings[max(index - 1, 0) : index + 1]
+                for heading in around:
                     if point not in self.blocked:
-                        (self.across if step[1] == 0 else self.along)[point] = (
+                        (self.across if heading[1] == 0 else self.along)[point] = (
                             net.source
                         )
                 if index == 0 and point not in self.blocked:  # a fork holds the point
                     self.across[point] = self.along[point] = net.source
-        for walk, reader in zip(net.walks, net.readers, strict=True):
-            steps = _steps(walk)
-            self.ports_taken[Port(walk[-1], _back(steps[-1]))] = reader
-            if walk[0] in self.blocked:
-                self.ports_taken[Port(walk[0], steps[0])] = (net.source, -1)
+        for path, reader in zip(net.paths, net.readers, strict=True):
+            headings = headings_of(path)
+            self.ports_taken[Port(path[-1], opposite(headings[-1]))] = reader
+            if path[0] in self.blocked:
+                self.ports_taken[Port(path[0], headings[0])] = (net.source, -1)
 
     def lift(self, net: Net) -> None:
-        """Take a net up, save what is a lane."""
+        """Take a net up, save what is on a state line."""
         for taken in (self.across, self.along):
             for point in [p for p, owner in taken.items() if owner == net.source]:
                 del taken[point]
         readers = {*net.readers, (net.source, -1)}
         for port in [p for p, r in self.ports_taken.items() if r in readers]:
             del self.ports_taken[port]
-        net.walks, net.readers = net.walks[: net.fixed], net.readers[: net.fixed]
+        net.paths, net.readers = net.paths[: net.fixed], net.readers[: net.fixed]
         self.mark(net)
 
     # -- one wire ----------------------------------------------------------------------
@@ -314,26 +317,26 @@ class _Router:
         self, net: Net, reader: tuple[int, int], soft: bool = True
     ) -> list[tuple[int, tuple[int, int]]]:
         """Lay a wire to a reader; returns the connections that had to make way."""
-        walk = self.search(net, reader, soft=False)
+        path = self.search(net, reader, soft=False)
         ripped: list[tuple[int, tuple[int, int]]] = []
-        if walk is None and soft:
-            walk = self.search(net, reader, soft=True)
-            if walk is not None:
-                ripped = self.make_way(net, walk)
-        if walk is None:
+        if path is None and soft:
+            path = self.search(net, reader, soft=True)
+            if path is not None:
+                ripped = self.make_way(net, path)
+        if path is None:
             raise UnroutableError
-        net.walks.append(walk)
+        net.paths.append(path)
         net.readers.append(reader)
         self.mark(net)
         return ripped
 
-    def make_way(self, net: Net, walk: list[Point]) -> list:
-        """Take up the nets that a walk runs into."""
-        steps = _steps(walk)
+    def make_way(self, net: Net, path: list[Point]) -> list:
+        """Take up the nets that a path runs into."""
+        headings = headings_of(path)
         hit: set[int] = set()
-        for index, point in enumerate(walk[:-1]):
-            for step in steps[max(index - 1, 0) : index + 1]:
-                owner = (self.across if step[1] == 0 else self.along).get(point)
+        for index, point in enumerate(path[:-1]):
+            for heading in headings[max(index - 1, 0) : index + 1]:
+                owner = (self.across if heading[1] == 0 else self.along).get(point)
                 hit |= {owner} if owner not in (None, net.source) else set()
             if hit:
                 self.history[point] = self.history.get(point, 0) + 4.0
@@ -344,27 +347,27 @@ class _Router:
             self.lift(other)
         return ripped
 
-    def starts(self, net: Net) -> Iterable[tuple[Point, Step, float]]:
+    def starts(self, net: Net) -> Iterable[tuple[Point, Heading, float]]:
         """Where a new wire of a net may begin: its element, or a fork of a wire."""
-        if not net.walks:
+        if not net.paths:
             for port in self.outputs(net.source):
                 if port not in self.ports_taken:
                     yield port.point, port.out, self.leaving_cost(net, port)
             return
-        leaving: dict[Point, set[Step]] = {}
-        coming: dict[Point, Step] = {}
-        for point, step in net.steps():
-            leaving.setdefault(point, set()).add(step)
-            coming[point[0] + step[0], point[1] + step[1]] = step
+        leaving: dict[Point, set[Heading]] = {}
+        coming: dict[Point, Heading] = {}
+        for point, heading in net.edges():
+            leaving.setdefault(point, set()).add(heading)
+            coming[point[0] + heading[0], point[1] + heading[1]] = heading
         for point, came in coming.items():
             if point in self.blocked:
                 continue
             owners = {self.across.get(point), self.along.get(point)}
             if owners - {None, net.source}:
                 continue
-            for step in STEPS:
-                if step != _back(came) and step not in leaving.get(point, ()):
-                    yield point, step, FORK
+            for heading in HEADINGS:
+                if heading != opposite(came) and heading not in leaving.get(point, ()):
+                    yield point, heading, FORK
 
     def leaving_cost(self, net: Net, port: Port) -> float:
         """Gates go up from their layers; what is a result at once goes on right."""
@@ -374,9 +377,9 @@ class _Router:
         results = all(self.elements[r].kind in RESULTS for r, _ in readers)
         return 0.0 if results else 6.0
 
-    def goals(self, reader: int, position: int) -> set[tuple[Point, Step]]:
+    def goals(self, reader: int, position: int) -> set[tuple[Point, Heading]]:
         return {
-            (port.point, _back(port.out))
+            (port.point, opposite(port.out))
             for port in self.inputs(reader, position)
             if port not in self.ports_taken
         }
@@ -384,56 +387,52 @@ class _Router:
     def search(
         self, net: Net, reader: tuple[int, int], soft: bool
     ) -> list[Point] | None:
-        """The cheapest walk from a net to a reader, or `None`."""
+        """The cheapest path from a net to a reader, or `None`."""
         goals = self.goals(*reader)
         if not goals:
             raise UnroutableError
         near = [p for p, _ in goals]
-        own = {p for walk in net.walks for p in walk}
-        best: dict[tuple[Point, Step], float] = {}
-        came: dict[tuple[Point, Step], tuple[Point, Step] | None] = {}
-        heap: list[tuple[float, float, Point, Step]] = []
+        own = {p for path in net.paths for p in path}
+        best: dict[tuple[Point, Heading], float] = {}
+        came: dict[tuple[Point, Heading], tuple[Point, Heading] | None] = {}
+        heap: list[tuple[float, float, Point, Heading]] = []
 
-        def push(cost: float, point: Point, step: Step, parent: tuple | None) -> None:
-            key = (point, step)
+        def push(
+            cost: float, point: Point, heading: Heading, parent: tuple | None
+        ) -> None:
+            key = (point, heading)
             if cost < best.get(key, float("inf")) - 1e-9:
                 best[key] = cost
                 came[key] = parent
                 heapq.heappush(heap, (cost + self.at_least(point, near), cost, *key))
 
-        for point, step, cost in self.starts(net):
-            push(cost, point, step, None)
+        for point, heading, cost in self.starts(net):
+            push(cost, point, heading, None)
         while heap:
-            _, cost, point, step = heapq.heappop(heap)
-            if cost > best[point, step] + 1e-9:
+            _, cost, point, heading = heapq.heappop(heap)
+            if cost > best[point, heading] + 1e-9:
                 continue
-            ahead = (point[0] + step[0], point[1] + step[1])
-            if (ahead, step) in goals:
-                walk = [ahead, point]
-                key = came[point, step]
-                while key is not None:
-                    if key[0] != walk[-1]:
-                        walk.append(key[0])
-                    key = came[key]
-                return walk[::-1]
-            entry = self.enter(net, ahead, step, own, soft)
+            ahead = (point[0] + heading[0], point[1] + heading[1])
+            if (ahead, heading) in goals:
+                return _traced_back(came, (point, heading), ahead)
+            entry = self.enter(net, ahead, heading, own, soft)
             if entry is None:
                 continue
-            cost += self.length(point, step, net.source) + entry
-            for turn in STEPS:
-                if turn == _back(step):
+            cost += self.length(point, heading, net.source) + entry
+            for new in HEADINGS:
+                if new == opposite(heading):
                     continue
                 extra = 0.0
-                if turn != step:
+                if new != heading:
                     bend = self.bend(net, ahead, soft)
                     if bend is None:
                         continue
                     extra = bend
-                push(cost + extra, ahead, turn, (point, step))
+                push(cost + extra, ahead, new, (point, heading))
         return None
 
     def enter(
-        self, net: Net, point: Point, step: Step, own: set[Point], soft: bool
+        self, net: Net, point: Point, heading: Heading, own: set[Point], soft: bool
     ) -> float | None:
         """What it costs to come to a point on the way; `None`: impossible."""
         x, y = point
@@ -441,11 +440,11 @@ class _Router:
         if not inside or point in self.blocked or point in own:
             return None
         beside_layer = x in self.pin_columns and y <= self.layer_y
-        if beside_layer and (step[1] or y == self.layer_y):
+        if beside_layer and (heading[1] or y == self.layer_y):
             return None
         cost = self.history.get(point, 0.0)
         same, other = self.across, self.along
-        if step[0] == 0:
+        if heading[0] == 0:
             same, other = other, same
         owner = same.get(point)
         if owner is not None and owner != net.source:
@@ -459,7 +458,7 @@ class _Router:
 
     def is_fixed(self, owner: int, point: Point) -> bool:
         net = self.nets[owner]
-        return any(point in walk for walk in net.walks[: net.fixed])
+        return any(point in path for path in net.paths[: net.fixed])
 
     def bend(self, net: Net, point: Point, soft: bool) -> float | None:
         """A bend needs its point for itself; a pin's line has no room for one."""
@@ -470,13 +469,13 @@ class _Router:
             return None
         return BEND + IN_THE_WAY
 
-    def length(self, point: Point, step: Step, source: int) -> float:
+    def length(self, point: Point, heading: Heading, source: int) -> float:
         x, y = point
-        if step[0]:
-            distance = abs(self.x_at[x + step[0]] - self.x_at[x])
+        if heading[0]:
+            distance = abs(self.x_at[x + heading[0]] - self.x_at[x])
             return distance * self.level_cost(y, source)
-        distance = abs(self.y_at[y + step[1]] - self.y_at[y])
-        return distance * (UNDER if min(y, y + step[1]) >= self.layer_y else 1.0)
+        distance = abs(self.y_at[y + heading[1]] - self.y_at[y])
+        return distance * (UNDER if min(y, y + heading[1]) >= self.layer_y else 1.0)
 
     def level_cost(self, y: int, source: int) -> float:
         """Trunks have their rows; nothing else runs there, or along the layers'."""
@@ -499,7 +498,22 @@ class _Router:
         )
 
 
-def _nominal(lines: list[Line]) -> list[float]:
+def _traced_back(
+    came: dict[tuple[Point, Heading], tuple[Point, Heading] | None],
+    last: tuple[Point, Heading],
+    end: Point,
+) -> list[Point]:
+    """The path to `end`, from where each point of the search was reached."""
+    path = [end, last[0]]
+    key = came[last]
+    while key is not None:
+        if key[0] != path[-1]:
+            path.append(key[0])
+        key = came[key]
+    return path[::-1]
+
+
+def _nominal(lines: list[GridLine]) -> list[float]:
     """Positions before it is known which tracks are used."""
     at, found = 0.0, []
     for index, line in enumerate(lines):
@@ -512,9 +526,13 @@ def _nominal(lines: list[Line]) -> list[float]:
     return found
 
 
-def _steps(walk: list[Point]) -> list[Step]:
-    return [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(walk)]
+def heading_of(a: Point, b: Point) -> Heading:
+    return b[0] - a[0], b[1] - a[1]
 
 
-def _back(step: Step) -> Step:
-    return (-step[0], -step[1])
+def headings_of(path: list[Point]) -> list[Heading]:
+    return [heading_of(a, b) for a, b in itertools.pairwise(path)]
+
+
+def opposite(heading: Heading) -> Heading:
+    return -heading[0], -heading[1]

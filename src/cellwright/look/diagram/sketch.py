@@ -363,9 +363,7 @@ class _Sketcher:
         parts = [self.fixed_text(a) for a in item.args]
         op = OPS[item.op]
         if op.symbol and op.arity == 2:
-            return (
-                Run("("), *parts[0], Run(f" {op.glyph} "), *parts[1], Run(")")
-            )  # fmt: skip
+            return _bracketed((*parts[0], Run(f" {op.glyph} "), *parts[1]))
         if item.op == "neg":
             return (Run("−"), *parts[0])
         inner = [run for part in parts for run in (Run(", "), *part)][1:]

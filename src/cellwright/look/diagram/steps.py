@@ -1,4 +1,4 @@
-"""The walk through a cell, as lectures take it: one picture an equation.
+"""A cell step by step, as lectures explain it: one picture an equation.
 
 Each shows the part of the cell that the equation computes, the rest pale, over the
 equation and a sentence on what it decides; with the values of a trained model, where
@@ -8,19 +8,19 @@ they are given.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ...language.graph import Graph
 from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
 from ...language.ops import OPS, Op
 from ...language.order import statements
-from .captions import Teller
-from .lanes import JOIN, Plan
+from .captions import CaptionWriter
 from .layout import Layout
-from .live import Live, Row
-from .moment import Moment
+from .live import Live, StepValues
+from .moment import Moment, Values
 from .picture import Picture
+from .plan import JOIN, Plan
 from .sketch import RESULTS
 from .strips import STYLE, chips, panel
 from .svg import body, document, lit_picture, spans
@@ -28,54 +28,34 @@ from .text import Label, Run, as_text, number, symbol, width
 
 EQUATION, CAPTION = 19.0, 15.0  # sizes of the two
 LEAST, LEAST_LIVE = 560.0, 740.0  # width of a picture, for captions and strips
+NOTHING = StepValues([], "")  # of a cell without values
 
 
 class Step(Picture):
-    """One equation of a walk.
+    """One equation of a cell: its picture, and what it says.
 
     Attributes:
         equation: the equation, as plain text.
         caption: what it decides, as plain text.
         lit: the elements that it computes, and what feeds them.
-        values: of a walk with live values: those of the equation's operands, of what is
-            made on the way, and of its result, by their names as plain text.
+        values: of one step of a trained cell: those of the equation's operands, of what
+            is made on the way, and of its result, by their names as plain text.
     """
 
     def __init__(
         self,
-        layout: Layout,
+        svg: str,
+        equation: str,
+        caption: str,
         lit: frozenset[int],
-        equation: Label,
-        caption: Label,
-        name: str,
-        rows: Sequence[Row] = (),
-        title: str = "",
+        values: Mapping[str, Values],
     ) -> None:
-        self.lit = lit
-        self.equation, self.caption = as_text(equation), as_text(caption)
-        self.values = {as_text(row.label): row.values for row in rows}
-        wide = max(layout.width, LEAST_LIVE if rows else LEAST)
-        shift = (wide - layout.width) / 2
-        lines = [f'<g transform="translate({shift:g} 0)">', *body(layout)]
-        lines += lit_picture(layout, set(lit))
-        lines += [*chips(layout, lit, rows), "</g>"]
-        y = layout.height + 22
-        for part in wrapped(equation, EQUATION, wide - 40):
-            lines.append(_centred(part, wide, y, EQUATION))
-            y += 1.5 * EQUATION
-        y += 6
-        for part in wrapped(caption, CAPTION, wide - 60):
-            lines.append(_centred(part, wide, y, CAPTION))
-            y += 1.45 * CAPTION
-        if rows:
-            drawn, high = panel(rows, title, wide, y)
-            lines += drawn
-            y += high
-        spoken = f"{name}, {self.equation}"
-        super().__init__(document(lines, wide, y, spoken, STYLE if rows else ""))
+        super().__init__(svg)
+        self.equation, self.caption = equation, caption
+        self.lit, self.values = lit, dict(values)
 
 
-def walk(
+def walkthrough(
     graph: Graph,
     known: Mapping[int, Known],
     plan: Plan,
@@ -85,20 +65,52 @@ def walk(
 ) -> tuple[Step, ...]:
     """A step for every equation that has a part of the picture."""
     writer = _LabelWriter(graph, known)
-    steps = []
     equations = {s: _label(writer.statement(s)) for s in statements(graph)}
     names = {node: _label(name) for node, name in writer.symbols.items()}
-    teller = Teller(plan, names)
-    live = Live(graph, plan, teller, moment) if moment else None
+    captions = CaptionWriter(plan, names)
+    live = Live(graph, plan, captions, moment) if moment else None
+    steps = []
     for statement, equation in equations.items():
         own = _elements_of(plan, _inlined(graph, statement))
         if own:
             lit = frozenset(own | _around(plan, own))
             top = max(own, key=lambda e: plan.elements[e].value)
-            said = teller.caption(top) + (live.sentence(top) if live else ())
-            rows, title = (live.rows(own), live.moment.title) if live else ((), "")
-            steps.append(Step(layout, lit, equation, said, name, rows, title))
+            caption = captions.caption(top) + (live.sentence(top) if live else ())
+            shown = live.shown(own) if live else NOTHING
+            content = _content(layout, lit, equation, caption, shown)
+            spoken = f"{name}, {as_text(equation)}"
+            svg = document(*content, spoken, STYLE if shown.rows else "")
+            values = {as_text(row.label): row.values for row in shown.rows}
+            steps.append(Step(svg, as_text(equation), as_text(caption), lit, values))
     return tuple(steps)
+
+
+def _content(
+    layout: Layout,
+    lit: frozenset[int],
+    equation: Label,
+    caption: Label,
+    shown: StepValues,
+) -> tuple[list[str], float, float]:
+    """The lit picture over its equation, caption and values: SVG, width and height."""
+    wide = max(layout.width, LEAST_LIVE if shown.rows else LEAST)
+    shift = (wide - layout.width) / 2
+    lines = [f'<g transform="translate({shift:g} 0)">', *body(layout)]
+    lines += lit_picture(layout, set(lit))
+    lines += [*chips(layout, lit, shown.rows), "</g>"]
+    y = layout.height + 22
+    for part in wrapped(equation, EQUATION, wide - 40):
+        lines.append(_centred(part, wide, y, EQUATION))
+        y += 1.5 * EQUATION
+    y += 6
+    for part in wrapped(caption, CAPTION, wide - 60):
+        lines.append(_centred(part, wide, y, CAPTION))
+        y += 1.45 * CAPTION
+    if shown.rows:
+        strips, height = panel(shown, wide, y)
+        lines += strips
+        y += height
+    return lines, wide, y
 
 
 def _inlined(graph: Graph, statement: int) -> set[int]:
@@ -154,14 +166,14 @@ def wrapped(label: Label, size: float, wide: float) -> list[Label]:
 
 
 def _words(label: Label) -> list[list[Run]]:
-    """Pieces that begin with a space each, symbols with the word they touch."""
+    """Runs cut before each space; a symbol stays with the word that it touches."""
     words: list[list[Run]] = [[]]
     for run in label:
-        for place, piece in enumerate(re.split("(?= )", run.text)):
-            if words[-1] and (place or piece.startswith(" ")):
+        for place, part in enumerate(re.split("(?= )", run.text)):
+            if words[-1] and (place or part.startswith(" ")):
                 words.append([])
-            if piece:
-                words[-1].append(run._replace(text=piece))
+            if part:
+                words[-1].append(run._replace(text=part))
     return [word for word in words if word]
 
 

@@ -15,25 +15,25 @@ import numpy as np
 
 from ..saturation import HIGH, LOW
 from .layout import Layout
-from .live import LABEL, LONGEST, Row, percent, short
+from .live import LABEL, LONGEST, Row, StepValues, percent, short
 from .svg import px, spans, words
 from .text import plain, width
 
 Box = tuple[float, float, float, float]
 
+
+def _palette(codes: str) -> list[str]:
+    return [f"#{code}" for code in codes.split()]
+
+
 # Viridis for shares; blue to orange through pale for what has a sign.
-SHARES = (
-    "#440154", "#482878", "#3e4989", "#31688e", "#26828e",
-    "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725",
-)  # fmt: skip
-SIGNED = (
-    "#054582", "#3473af", "#74a7d1", "#b9d6e8", "#f6f6f4",
-    "#f9d4a6", "#eea358", "#cf6e1a", "#964200",
-)  # fmt: skip
-SIGNED_ON_DARK = (
-    "#9ad0ff", "#639fd6", "#40709d", "#344d66", "#2a333d",
-    "#5a4830", "#8f6427", "#cf8c30", "#ffbd63",
-)  # fmt: skip
+SHARES = _palette(
+    "440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"
+)
+SIGNED = _palette("054582 3473af 74a7d1 b9d6e8 f6f6f4 f9d4a6 eea358 cf6e1a 964200")
+SIGNED_ON_DARK = _palette(
+    "9ad0ff 639fd6 40709d 344d66 2a333d 5a4830 8f6427 cf8c30 ffbd63"
+)
 
 
 def _classes(prefix: str, colours: Sequence[str]) -> str:
@@ -75,10 +75,9 @@ def levels(row: Row) -> np.ndarray:
 # -- the strips ----------------------------------------------------------------------
 
 
-def panel(
-    rows: Sequence[Row], title: str, wide: float, y: float
-) -> tuple[list[str], float]:
-    """A line for each value, and the colours' scales; its lines and its height."""
+def panel(values: StepValues, wide: float, y: float) -> tuple[list[str], float]:
+    """A strip for each value, and the colours' scales; its SVG and its height."""
+    rows, title = values.rows, values.title
     unit = {len(r.values): _unit(len(r.values), wide) for r in rows}
     used = max(count * each for count, each in unit.items())
     left, top = (wide - LONGEST - used - NUMBERS) / 2 + LONGEST, y
@@ -276,12 +275,12 @@ def _places(
 
 
 def _is_astray(layout: Layout, element: int, box: Box) -> bool:
-    """Whether it is not where the value comes out: over a layer, further on a lane."""
+    """Whether it is not where the value comes out: over a layer, further on a line."""
     shape, kind = layout.shapes[element], layout.elements[element].kind
     if kind == "layer":
         return box[3] > shape.box[1]
-    on_lane = any(w.lane and w.source == element for w in layout.wires)
-    return kind == "op" and on_lane and box[0] < shape.x
+    on_line = any(w.on_state_line and w.source == element for w in layout.wires)
+    return kind == "op" and on_line and box[0] < shape.x
 
 
 def _free(
@@ -308,10 +307,8 @@ def _apart(a: Box, b: Box) -> float:
 
 
 def _overlap(a: Box, b: Box, gap: float) -> bool:
-    return (
-        a[0] < b[2] + gap and b[0] < a[2] + gap
-        and a[1] < b[3] + gap and b[1] < a[3] + gap
-    )  # fmt: skip
+    across = a[0] < b[2] + gap and b[0] < a[2] + gap
+    return across and a[1] < b[3] + gap and b[1] < a[3] + gap
 
 
 def _chip(row: Row, box: Box) -> list[str]:

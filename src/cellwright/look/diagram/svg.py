@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
-from .lanes import JOIN
 from .layout import RADIUS, XY, Layout, Shape, Text, Wire
-from .route import Step
+from .plan import JOIN
+from .route import Heading
 from .text import SUBSCRIPT, Label, plain, width
 
 HEAD = 7.0  # an arrow's length
@@ -24,7 +24,7 @@ STYLE = f"""
 .cw-page {{ fill: #ffffff }}
 .cw-body {{ fill: #edf5ee; stroke: #b9cfbd }}
 .cw-wire {{ fill: none; stroke: #22303c; stroke-width: 1.7; stroke-linejoin: round }}
-.cw-lane {{ stroke-width: 2.8 }}
+.cw-state {{ stroke-width: 2.8 }}
 .cw-head {{ fill: #22303c; stroke: none }}
 .cw-layer {{ fill: #fbe08a; stroke: #8a6400; stroke-width: 1.3 }}
 .cw-op {{ fill: #f7cfdd; stroke: #a03a6b; stroke-width: 1.3 }}
@@ -177,14 +177,14 @@ def words(text: str, x: float, y: float, size: float, anchor: str = "start") -> 
 
 def draw_wire(wire: Wire, joins: bool = False) -> list[str]:
     """A line and its arrow; one that joins another has none."""
-    kind = "cw-wire cw-lane" if wire.lane else "cw-wire"
-    lines = [f'<path class="{kind}" data-line="" d="{path(wire, joins)}"/>']
+    kind = "cw-wire cw-state" if wire.on_state_line else "cw-wire"
+    lines = [f'<path class="{kind}" data-line="" d="{path_data(wire, joins)}"/>']
     if not joins:
         lines.append(_head(*wire.corners[-2:]))
     return lines
 
 
-def path(wire: Wire, joins: bool) -> str:
+def path_data(wire: Wire, joins: bool) -> str:
     """The wire's line: it leaves another in a curve, and joins one in a curve."""
     corners = list(wire.corners)
     first, last = _direction(*corners[:2]), _direction(*corners[-2:])
@@ -214,16 +214,17 @@ def path(wire: Wire, joins: bool) -> str:
     return "".join(parts)
 
 
-def _straight(end: XY, step: Step, bridges: tuple[XY, ...], start: XY) -> list[str]:
+def _straight(
+    end: XY, heading: Heading, bridges: tuple[XY, ...], start: XY
+) -> list[str]:
     """A line to `end`, over the bridges that lie on it."""
     parts = []
-    if step[1]:
+    if heading[1]:
         low, high = sorted((start[1], end[1]))
         over = [b for b in bridges if b[0] == end[0] and low < b[1] < high]
-        for bridge in sorted(over, key=lambda b: b[1] * step[1]):
-            sweep = 1 if step[1] > 0 else 0
-            sweep = 1 - sweep
-            before, after = (_moved(bridge, step, d) for d in (-BRIDGE, BRIDGE))
+        for bridge in sorted(over, key=lambda b: b[1] * heading[1]):
+            sweep = 0 if heading[1] > 0 else 1
+            before, after = (_moved(bridge, heading, d) for d in (-BRIDGE, BRIDGE))
             parts.append(
                 f"L{_at(before)}A{BRIDGE:g} {BRIDGE:g} 0 0 {sweep} {_at(after)}"
             )
@@ -231,19 +232,19 @@ def _straight(end: XY, step: Step, bridges: tuple[XY, ...], start: XY) -> list[s
 
 
 def _head(before: XY, end: XY) -> str:
-    step = _direction(before, end)
-    side = (-step[1], step[0])
-    back = _moved(end, step, -HEAD)
+    heading = _direction(before, end)
+    side = (-heading[1], heading[0])
+    back = _moved(end, heading, -HEAD)
     points = [end, _moved(back, side, 3.6), _moved(back, side, -3.6)]
     return f'<polygon class="cw-head" points="{" ".join(map(_at, points))}"/>'
 
 
-def _direction(a: XY, b: XY) -> Step:
+def _direction(a: XY, b: XY) -> Heading:
     return (b[0] > a[0]) - (b[0] < a[0]), (b[1] > a[1]) - (b[1] < a[1])
 
 
-def _moved(point: XY, step: Step, distance: float) -> XY:
-    return point[0] + step[0] * distance, point[1] + step[1] * distance
+def _moved(point: XY, heading: Heading, distance: float) -> XY:
+    return point[0] + heading[0] * distance, point[1] + heading[1] * distance
 
 
 def _at(point: XY) -> str:

@@ -1,7 +1,6 @@
 """Short mathematical labels: a name and its subscript, as runs of styled text.
 
-Widths are upper bounds over the usual serif fonts, since nobody knows which font a
-viewer has.
+Widths are upper bounds over the usual serif fonts: a viewer may have any of them.
 """
 
 from __future__ import annotations
@@ -10,16 +9,15 @@ from typing import NamedTuple
 
 from ...language.latex import is_index, split
 
-GREEK = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "zeta": "ζ",
-    "eta": "η", "theta": "θ", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν",
-    "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "chi": "χ",
-    "psi": "ψ", "omega": "ω",
-}  # fmt: skip
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
+    "tau phi chi psi omega"
+)
+GREEK: dict[str, str] = dict(zip(_GREEK.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
 
 
 class Run(NamedTuple):
-    """A piece of a label: upright or italic, on the line or below it."""
+    """A stretch of a label: upright or italic, on the base line or below it."""
 
     text: str
     italic: bool = False

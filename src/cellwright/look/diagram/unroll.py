@@ -128,11 +128,11 @@ def _spread(root: _Node, half: float) -> list[_Node]:
     nodes: list[_Node] = []
     at = half
 
-    def walk(node: _Node, level: int) -> None:
+    def place(node: _Node, level: int) -> None:
         nonlocal at
         node.y = level
         for child in node.children:
-            walk(child, level + 1)
+            place(child, level + 1)
         if node.children:
             node.x = sum(c.x for c in node.children) / len(node.children)
         else:
@@ -140,7 +140,7 @@ def _spread(root: _Node, half: float) -> list[_Node]:
             at += 2 * half + GAP + PORT
         nodes.append(node)
 
-    walk(root, 0)
+    place(root, 0)
     return nodes
 
 
@@ -166,8 +166,8 @@ def _draw(node: _Node, graph: Graph, name: Label, half: float) -> list[str]:
 
 
 def _line(*corners: tuple[float, float]) -> list[str]:
-    kept = [c for i, c in enumerate(corners) if not i or c != corners[i - 1]]
-    wire = Wire(0, -1, tuple(_straightened(kept)), None, (), False)
+    distinct = [c for i, c in enumerate(corners) if not i or c != corners[i - 1]]
+    wire = Wire(0, -1, tuple(_straightened(distinct)), None, (), False)
     return draw_wire(wire)
 
 

@@ -1,4 +1,4 @@
-"""Pages in the browser: a local server that talks to one page and to nobody else."""
+"""Pages in the browser: a local server that answers its own pages alone."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def make_app(
             CellwrightError: _explain,
             HTTPException: _refuse,
             OSError: _fail,
-            ClientDisconnect: _nobody_listens,
+            ClientDisconnect: _disconnected,
         },
     )
 
@@ -195,8 +195,8 @@ def _fail(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": f"[{where}] {error.strerror or error}"}, 500)
 
 
-def _nobody_listens(request: Request, error: Exception) -> Response:
-    """The client went away before its request was whole."""
+def _disconnected(request: Request, error: Exception) -> Response:
+    """The client went away before its whole request had come."""
     return Response(status_code=400)
 
 

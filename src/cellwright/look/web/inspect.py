@@ -32,7 +32,7 @@ from ..live import Live
 from ..reading import Change
 from .app import Data, page, read_json
 
-LIVE_PAGES = 8  # texts in progress that are kept, one a page
+LIVE_PAGES = 8  # texts in progress in memory, one a page
 CHANGES = 100  # of one intervention
 
 # What an option may be: in words, and in types. A bool is no number here.
@@ -169,9 +169,11 @@ def levels(low: float, high: float, matrix: np.ndarray) -> Response:
     """A matrix of bytes with its scale."""
     rows, columns = matrix.shape
     headers = {
-        "X-Low": repr(low), "X-High": repr(high), "X-Columns": str(columns),
+        "X-Low": repr(low),
+        "X-High": repr(high),
         "X-Rows": str(rows),
-    }  # fmt: skip
+        "X-Columns": str(columns),
+    }
     return Response(
         matrix.tobytes(), media_type="application/octet-stream", headers=headers
     )

@@ -1,7 +1,7 @@
 """The inspector's page as one file: its numbers, its script, and the model's weights.
 
-It opens from the disk, asks nobody for anything, and still types and generates: the
-cell's graph runs in the browser.
+It opens from the disk without any network, and still types and generates: the cell's
+graph runs in the browser.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _model(inspection: Inspection) -> dict[str, Any] | None:
         "head": _matrix(model.head.weight, model.head.bias),
         "layers": [
             {
-                **_layer(graph, weights),
+                **layer_data(graph, weights),
                 "initial": [_base64(state) for state in states],
             }
             for graph, weights, states in zip(
@@ -118,7 +118,8 @@ def _model(inspection: Inspection) -> dict[str, Any] | None:
 
 
 @torch.no_grad()
-def _layer(graph: Graph, weights: nn.Module) -> dict[str, Any]:
+def layer_data(graph: Graph, weights: nn.Module) -> dict[str, Any]:
+    """A layer as `engine.js` reads it: its graph in primitives, and its weights."""
     matrices, vectors = {}, {}
     for weight in graph.weights:
         if weight.kind != "matrix":

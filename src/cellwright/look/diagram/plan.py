@@ -1,8 +1,8 @@
-"""What gives a picture its order: straight lanes for states, trunks for concatenations.
+"""What gives a picture its order: a straight line for each state, trunks.
 
-A lane is a state's pointwise path from its old value to its new one. A trunk is one
-line for [h, x], made by joins, from which every layer takes its copy; what comes from a
-lane to some of the layers of a trunk stays a line of its own: a peephole.
+A state line is a state's pointwise path from its old value to its new one. A trunk is
+one wire for a concatenation [h, x], made by joins, which every layer reads. What comes
+from a state line to some layers of a trunk alone stays a wire of its own: a peephole.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ JOIN = "join"
 
 @dataclass(frozen=True)
 class Plan:
-    """Elements with joins put in, and the lanes among them.
+    """Elements with joins put in, and the state lines among them.
 
     Attributes:
         elements: inputs before readers, save results at the end and joins after them.
-        lanes: each an old state, its operations, and its new value; the top one first.
+        state_lines: each an old state, its operations, and its new value; top first.
     """
 
     elements: tuple[Element, ...]
-    lanes: tuple[tuple[int, ...], ...]
+    state_lines: tuple[tuple[int, ...], ...]
 
     def readers(self) -> list[list[tuple[int, int]]]:
         """For each element, who reads it: (reader, position among its inputs)."""
@@ -36,30 +36,40 @@ class Plan:
         return found
 
     @property
-    def on_lanes(self) -> set[int]:
-        return {e for lane in self.lanes for e in lane}
+    def on_state_lines(self) -> set[int]:
+        """The elements of all state lines."""
+        return {e for line in self.state_lines for e in line}
+
+    def line_through(self, element: int) -> tuple[int, ...] | None:
+        """The state line that an element is on."""
+        return next((line for line in self.state_lines if element in line), None)
+
+    def line_made_by(self, operation: int) -> tuple[int, ...] | None:
+        """The state line whose last operation this is."""
+        return next((s for s in self.state_lines if s[-2] == operation), None)
 
 
 def plan(elements: tuple[Element, ...]) -> Plan:
-    lanes = _find_lanes(elements)
-    joined = _with_joins(elements, {e for lane in lanes for e in lane})
-    return Plan(joined, _ordered(joined, lanes))
+    """Find the state lines of a sketch, and join its concatenations into trunks."""
+    lines = _find_state_lines(elements)
+    joined = _with_joins(elements, {e for line in lines for e in line})
+    return Plan(joined, _ordered(joined, lines))
 
 
-def _find_lanes(elements: tuple[Element, ...]) -> list[tuple[int, ...]]:
+def _find_state_lines(elements: tuple[Element, ...]) -> list[tuple[int, ...]]:
     """The shortest pointwise path of each state, none through another's.
 
     In a tree it is the path of one child's.
     """
     taken: set[int] = set()
-    lanes = []
+    lines = []
     for number, element in enumerate(elements):
         if element.kind == "state":
             result = _result_of(elements, element.state)
             path = None if result in taken else _path(elements, number, result, taken)
             taken.update(path or ())
-            lanes += [tuple(path)] if path else []
-    return lanes
+            lines += [tuple(path)] if path else []
+    return lines
 
 
 def _result_of(elements: tuple[Element, ...], state: str) -> int:
@@ -92,20 +102,20 @@ def _path(
 
 
 def _ordered(
-    elements: tuple[Element, ...], lanes: list[tuple[int, ...]]
+    elements: tuple[Element, ...], lines: list[tuple[int, ...]]
 ) -> tuple[tuple[int, ...], ...]:
-    """The lane with most lines to it lowest, since those would cross the others."""
+    """The line with most wires lowest, since those would cross the other lines."""
 
-    def lines(lane: tuple[int, ...]) -> int:
-        inward = sum(len(elements[e].inputs) - 1 for e in lane[1:])
+    def wires(line: tuple[int, ...]) -> int:
+        inward = sum(len(elements[e].inputs) - 1 for e in line[1:])
         outward = sum(
-            any(w.source in lane for w in e.inputs)
+            any(w.source in line for w in e.inputs)
             for number, e in enumerate(elements)
-            if number not in lane
+            if number not in line
         )
         return inward + outward
 
-    return tuple(sorted(lanes, key=lines))
+    return tuple(sorted(lines, key=wires))
 
 
 # -- joins ---------------------------------------------------------------------
@@ -113,10 +123,12 @@ def _ordered(
 Group = tuple[int, ...]  # what one concatenation is made of, sorted
 
 
-def _with_joins(elements: tuple[Element, ...], lanes: set[int]) -> tuple[Element, ...]:
+def _with_joins(
+    elements: tuple[Element, ...], on_lines: set[int]
+) -> tuple[Element, ...]:
     """Every layer reads one trunk, and what has a weight of its own beside it."""
     groups = {i: _group(e) for i, e in enumerate(elements) if e.kind == "layer"}
-    trunks = _Trunks(list(elements), lanes, list(groups.values()))
+    trunks = _Trunks(list(elements), on_lines, list(groups.values()))
     for number, group in groups.items():
         element = elements[number]
         trunk, beside = trunks.of(group)
@@ -135,26 +147,24 @@ class _Trunks:
     """Makes each concatenation once."""
 
     def __init__(
-        self, elements: list[Element], lanes: set[int], groups: list[Group]
+        self, elements: list[Element], on_lines: set[int], groups: list[Group]
     ) -> None:
         self.elements = elements
-        self.lanes = lanes
+        self.on_lines = on_lines
         self.groups = groups
         self.made: dict[Group, int] = {}
 
     def of(self, group: Group) -> tuple[int, Group]:
         """The element that carries a group, and operands that stay beside it."""
         base, rest = self.base(group)
-        if base and all(r in self.lanes for r in rest):
+        if base and all(r in self.on_lines for r in rest):
             return self.carrier(base), rest
         return (self.carrier(group) if group else -1), ()
 
     def base(self, group: Group) -> tuple[Group, Group]:
         """The largest other concatenation within this one, and what it lacks."""
-        within = [
-            g for g in self.groups
-            if 2 <= len(g) < len(group) and not Counter(g) - Counter(group)
-        ]  # fmt: skip
+        smaller = [g for g in self.groups if 2 <= len(g) < len(group)]
+        within = [g for g in smaller if not Counter(g) - Counter(group)]
         base = max(within, key=len, default=())
         return base, tuple((Counter(group) - Counter(base)).elements())
 
@@ -175,4 +185,4 @@ class _Trunks:
     def first(self, operand: int) -> tuple[bool, bool, int]:
         """States lead, since they come from the left; x joins from below."""
         kind = self.elements[operand].kind
-        return kind == "input", operand in self.lanes, operand
+        return kind == "input", operand in self.on_lines, operand

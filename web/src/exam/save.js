@@ -1,12 +1,12 @@
-// Keeps the session on the server: one request at a time, so that the last one wins.
+// Saves a value on the server after every change: one request at a time, the newest value last.
 import { put } from "../api.js";
 
 /**
  * @param {string} path
- * @param {(error: Error | null) => void} told what went wrong, or null when all is kept
+ * @param {(error: Error | null) => void} done called with what went wrong, or null when all is saved
  * @returns {(value: any) => void}
  */
-export function keeper(path, told) {
+export function saver(path, done) {
   let sending = false;
   /** @type {{value: any} | null} */
   let next = null;
@@ -20,7 +20,7 @@ export function keeper(path, told) {
       problem = await put(path, value).then(() => null, (error) => error);
     }
     sending = false;
-    told(problem);
+    done(problem);
   };
   return (value) => {
     next = { value };
