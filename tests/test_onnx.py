@@ -260,7 +260,7 @@ def test_torchs_modules_and_the_drop_ins(module, kind):
 
 
 def test_every_operation_can_be_written():
-    from cellwright.nn.onnx import _OTHER, _SAME
+    from cellwright.export.onnx import _OTHER, _SAME
 
     missing = {n for n, op in OPS.items() if op.primitive} - {*_SAME, *_OTHER}
     assert missing == {"spread"}  # which derivatives alone have

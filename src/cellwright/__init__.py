@@ -14,6 +14,7 @@ y, (h, c) = layer(x)  # x (T, B, 64) -> y (T, B, 128)
 """
 
 from . import cells
+from .export import export_onnx
 from .language import (
     ArgumentError,
     Cell,
@@ -43,7 +44,6 @@ from .nn import (
     TreeRecurrent,
     activation_regularisation,
     detach,
-    export_onnx,
     from_keras_weights,
     from_torch,
     reset_rows,

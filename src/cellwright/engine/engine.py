@@ -106,7 +106,7 @@ class Engine(Protocol):
             stack: gives each layer with the weights that it has now.
             states: (num_layers, B, size) each, contiguous: read and written in place.
         """
-        raise NotImplementedError
+        raise TypeError(f"the {self.name} engine packs nothing")
 
     def detail(self, bound: BoundCell) -> str:
         """What else `engine_reason` says; never asked for inside a traced call."""

@@ -65,10 +65,11 @@ class Reference(Engine):
         @torch.no_grad()
         def advance(x: Tensor, named: Sequence[Tensor], y: Tensor) -> None:
             for k, give in enumerate(stack):
-                cell, W = give()
+                direction = give()
                 # Copies: a result may be an old state itself, as in a delay line.
                 olds = [state[k].clone() for state in states]
-                step = _step_of(cell.cell, W, cell.programs)
+                bound = direction.bound
+                step = _step_of(bound.cell, direction.weights, bound.programs)
                 x, news = step([x, *named], olds)
                 for state, new in zip(states, news, strict=True):
                     state[k] = new

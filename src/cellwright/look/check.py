@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.differentiate import OUTPUT, VectorJacobian, differentiate
+from ..engine.choice import ENGINES
 from ..engine.forest import Forest
 from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.evaluate import Edges, evaluate_nodes, rows_of
@@ -505,8 +506,8 @@ def _judge_engine(found: Check, failure: str, reason: str | None) -> None:
     """Say what is wrong with the default engine, and why it is not the native one."""
     if failure:
         found.problems.append(f"the {found.engine} engine fails: {failure}")
-    if found.engine != "native":
-        found.remarks.append(f"it runs on the reference: {reason}")
+    if found.engine != next(iter(ENGINES)):
+        found.remarks.append(f"it runs on the {found.engine}: {reason}")
 
 
 def _judge(found: Check) -> None:

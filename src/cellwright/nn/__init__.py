@@ -7,7 +7,6 @@ from .convert import (
     to_keras_weights,
     to_torch,
 )
-from .onnx import export_onnx
 from .penalties import activation_regularisation, temporal_activation_regularisation
 from .recurrent import Recurrent
 from .state import detach, reset_rows
@@ -23,7 +22,6 @@ __all__ = [
     "TreeRecurrent",
     "activation_regularisation",
     "detach",
-    "export_onnx",
     "from_keras_weights",
     "from_torch",
     "initialise",

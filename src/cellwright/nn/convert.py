@@ -68,11 +68,17 @@ def from_torch(
     first: Tensor = module.weight_ih_l0  # type: ignore[assignment]
     sizes: dict[str, Any] = {"proj_size": module.proj_size} if module.proj_size else {}
     layer = Recurrent(
-        layout.cell, module.input_size, module.hidden_size, module.num_layers,
-        bidirectional=module.bidirectional, batch_first=module.batch_first,
-        engine=engine, device=first.device, dtype=first.dtype,
+        layout.cell,
+        module.input_size,
+        module.hidden_size,
+        module.num_layers,
+        bidirectional=module.bidirectional,
+        batch_first=module.batch_first,
+        engine=engine,
+        device=first.device,
+        dtype=first.dtype,
         **{"dropout": module.dropout, **sizes, **options},
-    )  # fmt: skip
+    )
     packing = _packing(layout)
     make_weights(module)  # pruned and normalised ones are as of its last call
     for k, (W, graph) in enumerate(zip(layer.cells, layer.graphs, strict=True)):
@@ -119,10 +125,17 @@ def to_torch(layer: Recurrent) -> nn.RNNBase:
     first = next(layer.parameters())
     biases = any(w.bias for w in layer.cell.graph.weights if w.kind == "matrix")
     module = make(
-        layer.input_size, layer.hidden_size, layer.num_layers, bias=biases,
-        bidirectional=layer.bidirectional, batch_first=layer.batch_first,
-        dropout=layer.dropout, device=first.device, dtype=first.dtype, **options,
-    )  # fmt: skip
+        layer.input_size,
+        layer.hidden_size,
+        layer.num_layers,
+        bias=biases,
+        bidirectional=layer.bidirectional,
+        batch_first=layer.batch_first,
+        dropout=layer.dropout,
+        device=first.device,
+        dtype=first.dtype,
+        **options,
+    )
     order: list[str] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
     for k, (W, graph) in enumerate(zip(layer.cells, layer.graphs, strict=True)):
         packed = torch_layout.pack(layout, graph, made(W))  # type: ignore[arg-type]

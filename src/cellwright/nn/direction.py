@@ -66,6 +66,15 @@ class Direction(NamedTuple):
     bound: BoundCell
     weights: Any
 
+    def with_masks(
+        self, inputs: Mapping[str, Tensor], batch: SequenceBatch
+    ) -> Mapping[str, Tensor]:
+        """The named inputs of a call, and the masks that are drawn for it."""
+        if not self.bound.masks:
+            return inputs
+        like = self.weights.first_parameter()
+        return {**inputs, **self.bound.draw(batch, like)}
+
     def recording(self, nodes: tuple[int, ...], tapped: bool) -> Direction:
         """The same where these nodes' values are results too."""
         programs = self.bound.programs.variant(recorded=nodes, tapped=tapped)

@@ -215,10 +215,7 @@ class SequenceLayer(Layer):
             outputs = []
             for reverse in reverses:
                 direction = self._direction(k, training)
-                bound, given = direction.bound, inputs
-                if bound.masks:
-                    like = direction.weights.first_parameter()
-                    given = {**inputs, **bound.draw(batch, like)}
+                given = direction.with_masks(inputs, batch)
                 olds = states if count == 1 else _of(states, k)
                 resets = () if own is None else [state[k] for state in own]
                 call = Call(x, given, olds, resets, batch, reverse)

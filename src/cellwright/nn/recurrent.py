@@ -117,16 +117,29 @@ class Recurrent(SequenceLayer, nn.Module):
         input_size, hidden_size = plain(input_size), plain(hidden_size)
         num_layers = plain(num_layers)
         wanted = Regularisers(
-            input_dropout, dropout, output_dropout, recurrent_dropout, update_dropout,
-            zoneout, weight_drop, locked,
-        )  # fmt: skip
+            input_dropout,
+            dropout,
+            output_dropout,
+            recurrent_dropout,
+            update_dropout,
+            zoneout,
+            weight_drop,
+            locked,
+        )
         dropout = wanted.dropout
         _check_settings(cell, num_layers, dropout)
         _check_keywords(
-            cell, num_layers=num_layers, bidirectional=bidirectional,
-            batch_first=batch_first, engine=engine, memory=memory, device=device,
-            dtype=dtype, learn_initial_state=learn_initial_state, **wanted.given,
-        )  # fmt: skip
+            cell,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            engine=engine,
+            memory=memory,
+            device=device,
+            dtype=dtype,
+            learn_initial_state=learn_initial_state,
+            **wanted.given,
+        )
         if not options.get("proj_size", 1):
             del options["proj_size"]  # torch's way of saying: no projection
         cell, sizes = configure(cell, dict(inputs or {}), options)
@@ -146,14 +159,12 @@ class Recurrent(SequenceLayer, nn.Module):
         self.cells = nn.ModuleList(
             CellWeights(graph, hidden_size, device, dtype) for graph in graphs
         )
-        self.learn_initial_state = learn_initial_state
+        self.learn_initial_state, self.initial_states = learn_initial_state, None
+        if learn_initial_state:
+            learned = (_learned(graph, device, dtype) for graph in graphs)
+            self.initial_states = nn.ModuleList(learned)
         zero = all(init == 0 for _, init in self._declared)
         self._from_zero = zero and not learn_initial_state
-        self.initial_states = (
-            nn.ModuleList(_learned(graph, device, dtype) for graph in graphs)
-            if learn_initial_state
-            else None
-        )
         self._choose_engine(engine, memory)
 
     @property
@@ -363,8 +374,13 @@ class Recurrent(SequenceLayer, nn.Module):
 
     def extra_repr(self) -> str:
         parts = [f"{self.cell.name}, {self.input_size}, {self.hidden_size}"]
-        defaults = {"num_layers": 1, "bidirectional": False, "batch_first": False,
-                    "dropout": 0.0, "learn_initial_state": False}  # fmt: skip
+        defaults = {
+            "num_layers": 1,
+            "bidirectional": False,
+            "batch_first": False,
+            "dropout": 0.0,
+            "learn_initial_state": False,
+        }
         parts += [
             f"{name}={getattr(self, name)}"
             for name, default in defaults.items()

@@ -70,9 +70,16 @@ def run_core(
     threads = torch.get_num_threads()
     try:
         _core.run(
-            program, schedule, element, arrays, parameters, gradients, threads, isa,
+            program,
+            schedule,
+            element,
+            arrays,
+            parameters,
+            gradients,
+            threads,
+            isa,
             finals,
-        )  # fmt: skip
+        )
     except ValueError:
         check_memory(read)
         raise

@@ -31,6 +31,7 @@ def run(
         parameters: as the programs' binding lists them.
     """
     x, inputs, states, reset_state, batch, reverse, taps = call
+    assert isinstance(batch, SequenceBatch)
     if programs.recorded:
         tracing.check_values_may_leave()
     sources = (x, *(inputs[n] for n in programs.inputs[1:])) if inputs else (x,)
@@ -241,9 +242,19 @@ def _walk_op(
 
 @_walk_op.register_fake
 def _(
-    inputs, states, fresh, parameters, key, sizes, lengths, resets, reverse, learned,
-    training, starts=None,
-):  # fmt: skip
+    inputs,
+    states,
+    fresh,
+    parameters,
+    key,
+    sizes,
+    lengths,
+    resets,
+    reverse,
+    learned,
+    training,
+    starts=None,
+):
     programs, x = find_programs(key), inputs[0]
     y = x.new_empty(*x.shape[:-1], programs.output_size)
     finals = [x.new_empty(s.shape) for s in states]
@@ -288,9 +299,21 @@ def _walk_backward_op(
 
 @_walk_backward_op.register_fake
 def _(
-    inputs, states, fresh, parameters, y, saved, grads, key, sizes, lengths, resets,
-    reverse, learned, starts=None,
-):  # fmt: skip
+    inputs,
+    states,
+    fresh,
+    parameters,
+    y,
+    saved,
+    grads,
+    key,
+    sizes,
+    lengths,
+    resets,
+    reverse,
+    learned,
+    starts=None,
+):
     parts = inputs, states, fresh, parameters
     return [t.new_empty(t.shape) for part in parts for t in part]
 

@@ -16,8 +16,11 @@ from typing import Any
 import torch
 
 _FUNCTIONS = (
-    "GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads", "omp_in_parallel",
-)  # fmt: skip
+    "GOMP_parallel",
+    "omp_get_thread_num",
+    "omp_get_num_threads",
+    "omp_in_parallel",
+)
 
 
 def share_threads(core: Any) -> bool:

@@ -1,6 +1,6 @@
 """Layers as ONNX models: standard cells as ONNX's operators, every other as a Scan.
 
-A Scan walks a sequence with the cell's own graph as its body, so whatever the language
+A Scan has the cell's own graph as its body, so whatever the language
 can say can be exported.
 """
 
@@ -18,11 +18,11 @@ from .. import cells as zoo
 from ..language import ArgumentError, Graph, Node
 from ..language.expand import expanded
 from ..language.graph import AFFINE
-from .convert import from_torch
-from .layer import plain_layer
-from .packing import Packing, same_gates
-from .recurrent import Recurrent
-from .weights import made
+from ..nn.convert import from_torch
+from ..nn.layer import plain_layer
+from ..nn.packing import Packing, same_gates
+from ..nn.recurrent import Recurrent
+from ..nn.weights import made
 
 OPSET, IR_VERSION = 17, 8  # old enough for any runtime of the last years
 
@@ -189,7 +189,7 @@ class _Writer:
 
 
 class _Model:
-    """One layer's model: the walk through layers and directions."""
+    """One layer's model: through its layers and directions."""
 
     def __init__(
         self,
@@ -271,7 +271,7 @@ class _Model:
         inputs += [self.declare_integers(name) for name in self.steps_of_rows]
         if self.steps_of_rows and self.operator is None:
             self.real = self.real_steps(sequences["x"])
-        y, finals = self.walk(sequences, initial_states)
+        y, finals = self.scan(sequences, initial_states)
         name = self.free("y")
         main.append("Identity", [self.time_first(y)], [name])
         outputs = [self.declare(name, *lead, layer.output_size)]
@@ -284,9 +284,11 @@ class _Model:
             main.nodes, layer.cell.name, inputs, outputs, list(self.tensors.values())
         )
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION, producer_name="cellwright",
-        )  # fmt: skip
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="cellwright",
+        )
         helper.set_model_props(model, {"cellwright.cell": layer.cell.to_text()})
         return model
 
@@ -315,7 +317,7 @@ class _Model:
             return sequence
         return self.main.add("Transpose", sequence, perm=[1, 0, 2])
 
-    def walk(
+    def scan(
         self, sequences: Mapping[str, str], initial_states: bool
     ) -> tuple[str, list[list[str]]]:
         """Layers and directions: the output, and the final states of each."""
@@ -376,9 +378,13 @@ class _Model:
         if vectors is not None:
             inputs.append(self.tensor(f"cells.{k}.P", vectors[None]))
         y, *news = main.add_several(
-            op, *inputs, count=1 + len(olds), hidden_size=self.layer.hidden_size,
-            direction="reverse" if self.reverse(k) else "forward", **attributes,
-        )  # fmt: skip
+            op,
+            *inputs,
+            count=1 + len(olds),
+            hidden_size=self.layer.hidden_size,
+            direction="reverse" if self.reverse(k) else "forward",
+            **attributes,
+        )
         y = main.add("Squeeze", y, main.integers(1))  # the operator's directions
         news = [main.add("Squeeze", new, main.integers(0)) for new in news]
         if not lengths:
@@ -397,11 +403,15 @@ class _Model:
         backwards = int(self.reverse(k))
         sequences = [x, *named.values(), *filter(None, [self.real])]
         *finals, y = self.main.add_several(
-            "Scan", *olds, *sequences, count=len(olds) + 1,
-            body=_Body(self, k).build(), num_scan_inputs=len(sequences),
+            "Scan",
+            *olds,
+            *sequences,
+            count=len(olds) + 1,
+            body=_Body(self, k).build(),
+            num_scan_inputs=len(sequences),
             scan_input_directions=[backwards] * len(sequences),
             scan_output_directions=[backwards],
-        )  # fmt: skip
+        )
         return y, finals
 
     def reverse(self, k: int) -> bool:
@@ -531,13 +541,29 @@ class _Body:
 
 
 _SAME = {  # operations that ONNX has as they are
-    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "neg": "Neg",
-    "greater": "Greater", "greater_equal": "GreaterOrEqual", "less": "Less",
-    "less_equal": "LessOrEqual", "equal": "Equal", "where": "Where",
-    "maximum": "Max", "minimum": "Min", "sigmoid": "Sigmoid", "tanh": "Tanh",
-    "exp": "Exp", "log": "Log", "abs": "Abs", "sqrt": "Sqrt",
-    "sin": "Sin", "cos": "Cos", "identity": "Identity",
-}  # fmt: skip
+    "add": "Add",
+    "sub": "Sub",
+    "mul": "Mul",
+    "div": "Div",
+    "neg": "Neg",
+    "greater": "Greater",
+    "greater_equal": "GreaterOrEqual",
+    "less": "Less",
+    "less_equal": "LessOrEqual",
+    "equal": "Equal",
+    "where": "Where",
+    "maximum": "Max",
+    "minimum": "Min",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "exp": "Exp",
+    "log": "Log",
+    "abs": "Abs",
+    "sqrt": "Sqrt",
+    "sin": "Sin",
+    "cos": "Cos",
+    "identity": "Identity",
+}
 _OTHER: dict[str, Callable[[_Body, Node], str]] = {
     "not_equal": _Body.not_equal,
     "sum": _Body.sum,
