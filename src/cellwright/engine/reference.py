@@ -186,7 +186,9 @@ def scan(
             s.to(v.dtype).index_copy(0, rows, v)
             for s, v in zip(states, current, strict=True)
         ]
-    return y.view(*sources[0].shape[:-1], y.shape[-1]), current
+    # Copies: a state may be a weight, or an initial state that is passed on.
+    finals = [state.clone() for state in current]
+    return y.view(*sources[0].shape[:-1], y.shape[-1]), finals
 
 
 def _places(schedule: Schedule, at: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def _scan(
         return y.flip(0) if call.reverse else y, news
     segments = batch.segments(call.reverse)
     if not len(segments.rows):
-        return x.new_zeros(*x.shape[:-1], states[0].shape[-1]), states
+        finals = [state.clone() for state in states]  # results alias nothing
+        return x.new_zeros(*x.shape[:-1], states[0].shape[-1]), finals
     rows = segments.rows.to(x.device)
     known = states
     if call.reset_state:
