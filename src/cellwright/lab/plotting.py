@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..train.checkpoint import write_atomically
+from ..files import write_atomically
 from .experiment import Experiment, Rows
 from .result import LabError
 

@@ -33,12 +33,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from ..files import read_file
+from ..files import read_file, sync_directory, write_and_sync, write_atomically
 from ..language import Cell
 from ..language.errors import ArgumentError, CellwrightError
 from ..nn.regularise import Regularisers, parse_probabilities
 from ..schema import STRICT, check, check_file, parse_json
-from ..train.checkpoint import Store, sync_directory, write_and_sync, write_atomically
+from ..train.checkpoint import Store
 from ..train.forcing import parse_forcing
 from ..train.lock import LOCK, holder_of
 from ..train.session import check_shapes, load_weights

@@ -35,7 +35,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..files import check_file_at, read_file, wrong_size
+from ..files import (
+    check_file_at,
+    read_file,
+    sync_directory,
+    write_and_sync,
+    write_atomically,
+    wrong_size,
+)
 from ..language.errors import CellwrightError
 from ..schema import STRICT, check_file, parse_json
 
@@ -329,37 +336,6 @@ class Store:
             f"[{self.directory}] the checkpoint of step {step} could not be written: "
             f"{error.strerror or error}. {kept}"
         )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step: readers see the old bytes or the new, never a mix."""
-    aside = path.with_name(f".aside-{path.name}")
-    try:
-        write_and_sync(aside, data)
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def write_and_sync(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename inside `path` durable. Not every system can; POSIX ones do."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:

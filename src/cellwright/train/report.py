@@ -11,8 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ..files import read_file
-from .checkpoint import write_atomically
+from ..files import read_file, write_atomically
 
 
 class Reporter:
