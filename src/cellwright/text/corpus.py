@@ -14,12 +14,11 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from ..files import check_file_at
 from ..language.errors import ArgumentError, CellwrightError
-from ..schema import STRICT
+from ..schema import STRICT, Limits, Rule
 from ..train.interrupt import interruptible
 from .tokenizer import TextTokenizer
 
@@ -227,11 +226,11 @@ class Tokens:
 
     __pydantic_config__ = STRICT
 
-    path: Annotated[Path, AfterValidator(_bare)]  # in JSON without its folder
+    path: Annotated[Path, Rule(_bare)]  # in JSON without its folder
     dtype: Literal["<u2", "<u4"]
-    count: Annotated[int, Field(ge=0)]
-    characters: Annotated[int, Field(ge=0)]
-    unknown: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Limits(ge=0)]
+    characters: Annotated[int, Limits(ge=0)]
+    unknown: Annotated[int, Limits(ge=0)]
 
     def open(self, vocabulary: int | None = None) -> np.ndarray:
         """(count,), memory-mapped, read only.

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema import STRICT
+from ..schema import STRICT, Limits
 from .corpus import CorpusError, Tokens
 from .model import LanguageModel
 from .tokenizer import TextTokenizer
@@ -32,9 +31,9 @@ class Figures:
     nats_per_token: float | None
     bits_per_token: float | None
     perplexity: float | None
-    characters: Annotated[int, Field(ge=0)]
-    tokens: Annotated[int, Field(ge=0)]
-    unknown: Annotated[int, Field(ge=0)]
+    characters: Annotated[int, Limits(ge=0)]
+    tokens: Annotated[int, Limits(ge=0)]
+    unknown: Annotated[int, Limits(ge=0)]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ..files import (
@@ -44,7 +43,7 @@ from ..files import (
     wrong_size,
 )
 from ..language.errors import CellwrightError
-from ..schema import STRICT, check_file, parse_json
+from ..schema import STRICT, Limits, check_file, parse_json
 
 FORMAT = "cellwright-checkpoint"
 VERSION = 1
@@ -57,7 +56,7 @@ class CheckpointError(CellwrightError):
     """A checkpoint cannot be written, or is not one that can be read."""
 
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Pointer:
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
-    checkpoint: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
+    checkpoint: Annotated[str, Limits(pattern=f"^{_NAME.pattern}$")]
     sha256: Sha256
 
 
@@ -78,7 +77,7 @@ class Fingerprint:
 
     __pydantic_config__ = STRICT
 
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Limits(ge=0)]
     sha256: Sha256
 
 
@@ -93,8 +92,8 @@ class Manifest:
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
-    step: Annotated[int, Field(ge=0)]
-    files: Annotated[dict[File, Fingerprint], Field(min_length=2)]
+    step: Annotated[int, Limits(ge=0)]
+    files: Annotated[dict[File, Fingerprint], Limits(min_length=2)]
     training: Any
 
 

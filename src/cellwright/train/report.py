@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from ..files import read_file, write_atomically
 
 
@@ -57,6 +55,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         OSError: it cannot be read, or is no file of this folder.
     """
+    from pydantic_core import from_json
+
     if not os.path.lexists(path):
         return []
     rows = []
