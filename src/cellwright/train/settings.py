@@ -41,23 +41,14 @@ UpdateDropout = Annotated[str, Rule(partial(_probabilities, "update_dropout"))]
 Zoneout = Annotated[str, Rule(partial(_probabilities, "zoneout"))]
 
 
-@dataclass(frozen=True)
-class Option:
-    """How the command line shows a setting.
-
-    Attributes:
-        help: one sentence.
-        panel: the heading that it stands under.
-        takes: what is written for it, where that is not the setting's own type.
-    """
-
-    help: str
-    panel: str
-    takes: type | None = None
-
-
 def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> Any:
-    return field(default=default, metadata={"option": Option(help, panel, takes)})
+    """A field with what the command line says of it: one sentence, under a heading.
+
+    Args:
+        takes: what the command line takes, where it is not the setting's own type.
+    """
+    told = {"help": help, "panel": panel, "takes": takes}
+    return field(default=default, metadata=told)
 
 
 _model = partial(_setting, "The model")
