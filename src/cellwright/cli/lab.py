@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..extras import require
 from ..language.errors import CellwrightError
 from .app import app
 
@@ -70,10 +71,9 @@ def _experiment(
     from rich.console import Console
 
     from ..lab import run_experiment
-    from ..lab.plotting import check_installed
     from ..lab.show import show
 
-    check_installed()
+    require("cellwright lab", "lab")  # before hours of computing, not after
     reason = experiment.needs()
     if reason is not None:
         typer.echo(f"{experiment.name}: skipped: {reason}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..extras import require
 from .app import app
 from .show import with_bar
 
@@ -36,9 +37,8 @@ def exam(
 ) -> None:
     """Examine each other on recurrent nets: two people, one screen, in the browser."""
     from ..exam.questions import load
-    from ..look.web import needs
 
-    needs("cellwright exam")
+    require("cellwright exam", "web")
     from ..exam.server import ExamServer
     from ..look.web.serve import serve
 
@@ -71,11 +71,10 @@ def inspect(
 ) -> None:
     """Look inside a run: units, gates, gradients, predictions; type to it."""
     from ..look.inspection import Inspection
-    from ..look.web import needs
     from ..text.corpus import read_pieces
     from ..text.run import Run
 
-    needs("cellwright inspect")
+    require("cellwright inspect", "web")
     from ..look.web.inspect import InspectServer
     from ..look.web.report import write_report
     from ..look.web.serve import serve

@@ -29,11 +29,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..extras import require
 from ..files import (
     check_file_at,
     read_file,
@@ -115,6 +114,7 @@ class Store:
     """
 
     def __init__(self, directory: Path | str, root: Path | None = None):
+        require("cellwright.train", "train")
         self.directory = Path(directory)
         self._root = root or self.directory
 
@@ -215,6 +215,8 @@ class Store:
         return Pointer(FORMAT, VERSION, name, hashlib.sha256(manifest).hexdigest())
 
     def _read(self, record: Pointer) -> Checkpoint:
+        import safetensors.torch
+
         path = self.directory / record.checkpoint
         manifest = self._manifest(record)
         tensors = {}
@@ -237,6 +239,8 @@ class Store:
         return Checkpoint(manifest.step, tensors["model.safetensors"], training)
 
     def _read_shapes(self, record: Pointer) -> dict[str, tuple[int, ...]]:
+        import safetensors
+
         expected = self._manifest(record).files["model.safetensors"]
         path = self.directory / record.checkpoint / "model.safetensors"
         try:
@@ -399,6 +403,8 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def _tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    import safetensors.torch
+
     # clone: two names of one tied weight share memory, which safetensors refuses.
     plain = {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}
     return safetensors.torch.save(plain)
