@@ -84,7 +84,8 @@ def _loop(
 ) -> Progress:
     model, optimiser, schedule = session.model, session.optimiser, session.schedule
     progress, carried = session.begin(resume)
-    watch, clock = Watch(model, session.accelerator, session.store), Clock(progress)
+    watch = Watch(model, session.accelerator, session.store)
+    clock = Clock(progress, session.stream.size * plan.accumulate)
     session.wrapped.train()
     reporter.start(progress.step, plan.steps)
     with Interrupt() as interrupt, ExitStack() as ending:
@@ -106,10 +107,7 @@ def _loop(
             progress.step += 1
             progress.seconds = clock.seconds()
             if _due(progress, plan.log_every, plan):
-                row = clock.row(progress, session.stream.size * plan.accumulate)
-                reporter.log(
-                    row | {"learning_rate": rate, "gradient_norm": norm.item()}
-                )
+                reporter.log(clock.row(progress, rate, norm))
 
             pointers = set()
             if validate is not None and _due(progress, plan.validate_every, plan):
@@ -174,24 +172,28 @@ class Clock:
 
     Args:
         progress: where the loop begins.
+        size: elements of a step.
     """
 
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Progress, size: int):
+        self._size = size
         self._began = time.perf_counter() - progress.seconds
         self._logged = progress.step, progress.seconds  # the end of the last interval
 
     def seconds(self) -> float:
         return time.perf_counter() - self._began
 
-    def row(self, progress: Progress, size: int) -> dict[str, Any]:
-        """What is logged of a step of `size` elements; the speed is since the last."""
+    def row(self, progress: Progress, rate: float, norm: Tensor) -> dict[str, Any]:
+        """What is logged of a step; the speed is since the last row."""
         step, seconds = self._logged
         self._logged = progress.step, progress.seconds
         took = (progress.seconds - seconds) / (progress.step - step)
         return {
             "step": progress.step,
             "loss": progress.loss,
-            "tokens_per_second": size / took,
+            "learning_rate": rate,
+            "gradient_norm": norm.item(),
+            "tokens_per_second": self._size / took,
             "seconds_per_step": took,
             "seconds": progress.seconds,
         }

@@ -53,8 +53,8 @@ def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> 
 
 _model = partial(_setting, "The model")
 _text = partial(_setting, "The text")
-_length = partial(_setting, "How long")
-_optimising = partial(_setting, "Optimising")
+_time = partial(_setting, "How long")
+_optim = partial(_setting, "Optimising")
 _run = partial(_setting, "The run")
 
 
@@ -110,36 +110,32 @@ class Settings:
     batch: Count | None = _text(
         None, "Lanes read side by side, over all processes. Default: 32."
     )
-    minutes: Amount | None = _length(
+    minutes: Amount | None = _time(
         None, "Plan the steps for so many minutes on this machine."
     )
-    epochs: Amount | None = _length(None, "Passes over the text. Default: 10.")
-    steps: Count | None = _length(None, "Optimiser steps.")
-    patience: Count | None = _length(
-        None, "Stop after so many validations without gain."
-    )
-    optimiser: Literal["adamw", "adam", "sgd"] = _optimising("adamw", "The optimiser.")
-    lr: Positive = _optimising(8e-3, "Peak learning rate.")
-    schedule: Literal["cosine", "linear", "constant", "plateau"] = _optimising(
+    epochs: Amount | None = _time(None, "Passes over the text. Default: 10.")
+    steps: Count | None = _time(None, "Optimiser steps.")
+    patience: Count | None = _time(None, "Stop after so many validations without gain.")
+    optimiser: Literal["adamw", "adam", "sgd"] = _optim("adamw", "The optimiser.")
+    lr: Positive = _optim(8e-3, "Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant", "plateau"] = _optim(
         "cosine", "How the rate falls. plateau needs --validate-every."
     )
-    warm_up: Annotated[int, Limits(ge=0, le=10**12)] = _optimising(
+    warm_up: Annotated[int, Limits(ge=0, le=10**12)] = _optim(
         50, "Steps of rising rate, at most a tenth of all."
     )
-    weight_decay: AtLeast0 = _optimising(0.1, "Weight decay of matrices.")
-    beta2: Probability = _optimising(0.99, "Second-moment decay of Adam.")
-    momentum: Probability = _optimising(0.9, "Momentum of SGD.")
-    clip: Positive | None = _optimising(
-        1.0, "Limit of the gradient's norm; 0 for none."
-    )
-    clip_value: Positive | None = _optimising(None, "Limit of every gradient element.")
-    accumulate: Count = _optimising(1, "Batches whose gradients make one step.")
-    forcing: Annotated[str, Rule(_forcing)] = _optimising(
+    weight_decay: AtLeast0 = _optim(0.1, "Weight decay of matrices.")
+    beta2: Probability = _optim(0.99, "Second-moment decay of Adam.")
+    momentum: Probability = _optim(0.9, "Momentum of SGD.")
+    clip: Positive | None = _optim(1.0, "Limit of the gradient's norm; 0 for none.")
+    clip_value: Positive | None = _optim(None, "Limit of every gradient element.")
+    accumulate: Count = _optim(1, "Batches whose gradients make one step.")
+    forcing: Annotated[str, Rule(_forcing)] = _optim(
         "1",
         "Teacher forcing: a ratio, or linear[:END], exponential[:K], sigmoid[:K] "
         "for scheduled sampling.",
     )
-    restart: Probability = _optimising(
+    restart: Probability = _optim(
         0.03, "Share of windows that start from a zero state."
     )
     validate_every: Count | None = _run(
