@@ -199,7 +199,7 @@ def test_a_folder_standard_input_and_a_tiny_text(text, tmp_path, monkeypatch):
     arguments = ["train", "-", "--out", str(tmp_path / "b"), "--steps", "2"]
     result = CliRunner().invoke(app, arguments, input=tiny)
     assert result.exit_code == 0, result.output
-    assert "the text is short: 1 lanes, windows of 16 tokens" in result.stdout
+    assert "the text is short: 1 rows, windows of 16 tokens" in result.stdout
     assert not list((tmp_path / "b").glob("stdin*"))
 
 

@@ -147,8 +147,8 @@ def info(
     done = run.store.load().step if run.store.has() else 0
     typer.echo(f"steps: {done} of {plan.steps}" if plan else "steps: none planned yet")
     if result:
-        told = (result.nats_per_char, result.bits_per_char, result.perplexity)
-        nats, bits, perplexity = (math.nan if v is None else v for v in told)
+        values = (result.nats_per_char, result.bits_per_char, result.perplexity)
+        nats, bits, perplexity = (math.nan if v is None else v for v in values)
         typer.echo(
             f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
             f"perplexity {perplexity:.3f}"

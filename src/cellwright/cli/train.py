@@ -161,7 +161,7 @@ def _on_main_first(accelerator: Accelerator, action: Callable[[], None]) -> None
 
 @contextmanager
 def _quiet_unless(main: bool) -> Iterator[None]:
-    """Errors that every process meets are told by the main one only."""
+    """Of an error that every process meets, only the main one prints the message."""
     try:
         yield
     except CellwrightError:

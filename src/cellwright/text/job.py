@@ -20,7 +20,7 @@ from ..train.optimisers import make_optimiser
 from ..train.plan import Plan, Progress
 from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
 from ..train.schedules import make_schedule
-from .corpus import Lanes
+from .corpus import TextStream
 from .model import LanguageModel, NextToken
 from .run import Run, RunError, Settings, StoredPlan
 from .score import Score, score
@@ -41,7 +41,7 @@ def train_run(
     Raises:
         CheckpointError, Diverged: as `train`.
         CorpusError, ArgumentError: the text is too short for batch and window, or the
-            lanes cannot be shared by the processes.
+            rows cannot be shared by the processes.
     """
     settings = run.settings
     run.held_out.open(run.sizes.vocabulary)  # it is asked for late: refuse it now
@@ -51,13 +51,12 @@ def train_run(
     torch.manual_seed(own_seed)  # … and other masks
     assert settings.batch is not None
     assert settings.window is not None
-    stream = Lanes(
+    stream = TextStream(
         run.train_tokens.open(run.sizes.vocabulary),
         settings.batch,
         settings.window,
         settings.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
+        (accelerator.process_index, accelerator.num_processes),
         settings.restart,
     )
     optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
@@ -123,7 +122,7 @@ def _warm_up(settings: Settings, plan: Plan) -> int:
 
 
 def _plan(
-    run: Run, model: LanguageModel, stream: Lanes, accelerator: Accelerator
+    run: Run, model: LanguageModel, stream: TextStream, accelerator: Accelerator
 ) -> Plan:
     """The run's plan: the stored one, or a new one, which is then stored."""
     settings = run.settings
@@ -158,7 +157,7 @@ def _steps(
     run: Run,
     plan: Plan,
     model: LanguageModel,
-    stream: Lanes,
+    stream: TextStream,
     accelerator: Accelerator,
 ) -> int:
     settings = run.settings

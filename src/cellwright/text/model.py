@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,9 +40,6 @@ class ModelSizes:
     zoneout: Probability | dict[str, Probability] = 0.0
     weight_drop: Probability = Settings.weight_drop
     locked: bool = Settings.locked
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class LanguageModel(nn.Module):

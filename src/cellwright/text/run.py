@@ -380,7 +380,7 @@ def _prepare(
         "cellwright": __version__,
         "sources": sources,
         "settings": asdict(settings),
-        "model": sizes.to_json(),
+        "model": asdict(sizes),
         "text": {"files": len(text.files), "characters": text.characters},
         "train": train.to_json(),
         "held_out": held_out.to_json(),
@@ -396,7 +396,7 @@ def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settin
     batch = settings.batch or batch  # what was asked for is refused later, not changed
     window = settings.window or window
     if (batch, window) != (wanted, length):
-        say(f"the text is short: {batch} lanes, windows of {window} tokens")
+        say(f"the text is short: {batch} rows, windows of {window} tokens")
     return replace(settings, batch=batch, window=window)
 
 

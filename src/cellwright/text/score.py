@@ -22,7 +22,7 @@ WINDOW = 1024  # tokens at a time: bounds the memory, changes no number
 
 @dataclass(frozen=True)
 class Figures:
-    """What a text is told by, in JSON too: None for what is no finite number."""
+    """How well a text is predicted, as JSON keeps it: None for no finite number."""
 
     __pydantic_config__ = STRICT
 
@@ -81,7 +81,7 @@ class Score:
         return asdict(self.figures())
 
     def figures(self) -> Figures:
-        """What is told of the text."""
+        """As JSON keeps them."""
         counts = self.characters, self.tokens, self.unknown
         if not self.finite:
             return Figures(None, None, None, None, None, *counts)

@@ -40,7 +40,7 @@ def locked(directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise LockedError(
-            f"[{directory}] {_told(holder)} is training this run; nothing was "
+            f"[{directory}] {_describe(holder)} is training this run; nothing was "
             "changed. Wait for it, or stop it and use --resume"
         ) from None
     try:
@@ -59,7 +59,7 @@ def holder_of(directory: Path) -> str | None:
         with FileLock(directory / LOCK).acquire(timeout=0):
             return None
     except Timeout:
-        return _told(directory / HOLDER)
+        return _describe(directory / HOLDER)
 
 
 def _write(holder: Path) -> None:
@@ -72,9 +72,9 @@ def _write(holder: Path) -> None:
     holder.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def _told(holder: Path) -> str:
+def _describe(holder: Path) -> str:
     try:
-        told = json.loads(read_file(holder, holder.parent))
-        return f"process {told['pid']} on {told['host']}, since {told['since']},"
+        found = json.loads(read_file(holder, holder.parent))
+        return f"process {found['pid']} on {found['host']}, since {found['since']},"
     except (OSError, ValueError, KeyError, TypeError):  # it is just being written
         return "another process"

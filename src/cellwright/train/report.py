@@ -41,8 +41,8 @@ class MetricsFile(Reporter):
 
     def log(self, row: dict[str, Any]) -> None:
         if self._file is not None:  # JSON has no NaN: a loss that overflowed is null
-            told = {k: v if math.isfinite(v) else None for k, v in row.items()}
-            self._file.write(json.dumps(told) + "\n")
+            finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
+            self._file.write(json.dumps(finite) + "\n")
 
     def finish(self) -> None:
         if self._file is not None:

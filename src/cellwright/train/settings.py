@@ -16,6 +16,7 @@ from ..language.errors import ArgumentError
 from ..nn.regularise import Regularisers, parse_probabilities
 from ..schema import STRICT, Limits, Rule, check
 from .forcing import parse_forcing
+from .seeds import HIGHEST, LOWEST
 
 
 def _forcing(text: str) -> str:
@@ -47,8 +48,8 @@ def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> 
     Args:
         takes: what the command line takes, where it is not the setting's own type.
     """
-    told = {"help": help, "panel": panel, "takes": takes}
-    return field(default=default, metadata=told)
+    shown = {"help": help, "panel": panel, "takes": takes}
+    return field(default=default, metadata=shown)
 
 
 _model = partial(_setting, "The model")
@@ -108,7 +109,7 @@ class Settings:
         None, "Tokens per window of truncated BPTT. Default: 64."
     )
     batch: Count | None = _text(
-        None, "Lanes read side by side, over all processes. Default: 32."
+        None, "Rows read side by side, over all processes. Default: 32."
     )
     minutes: Amount | None = _time(
         None, "Plan the steps for so many minutes on this machine."
@@ -146,9 +147,9 @@ class Settings:
     precision: Literal["no", "bf16", "fp16"] = _run(
         "no", "Mixed precision, where the device has it."
     )
-    seed: Annotated[int, Limits(ge=-(2**63), lt=2**64)] = _run(
+    seed: Annotated[int, Limits(ge=LOWEST, le=HIGHEST)] = _run(
         0, "Of weights, dropout and samples."
-    )  # what torch takes
+    )
 
     DEFAULT_BATCH = 32
     DEFAULT_WINDOW = 64
