@@ -16,7 +16,9 @@ from typer.core import TyperGroup
 
 from ..language.errors import CellwrightError
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # which typer does not name
+UsageError: Any = typer.BadParameter.__mro__[
+    1
+]  # click's UsageError: typer exports only its heirs
 BROKEN_PIPE = 141  # the status of a process that SIGPIPE ended, as shells have it
 
 
@@ -69,7 +71,7 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):  # a text need not fit the terminal
+    for stream in (sys.stdout, sys.stderr):  # the terminal may lack a character
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

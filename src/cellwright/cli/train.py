@@ -64,8 +64,8 @@ def train(
     asked.check()
     if resume and out is None:
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
-    # Before the processes meet, which they do in make_accelerator: so none of them can
-    # have made the directory that another looks for.
+    # Look for the directory before make_accelerator, where the processes wait for each
+    # other: after that the main one may have made it already.
     directory = out or _free_directory(text or [])
     exists = resume and _is_run(directory)
     precision = (Run(directory).settings if exists else asked).precision

@@ -44,7 +44,9 @@ def train_run(
             rows cannot be shared by the processes.
     """
     settings = run.settings
-    run.held_out.open(run.sizes.vocabulary)  # it is asked for late: refuse it now
+    run.held_out.open(
+        run.sizes.vocabulary
+    )  # read only at the end: refuse a damaged one now
     torch.manual_seed(settings.seed)  # every process draws the same weights …
     model = run.new_model().to(accelerator.device)
     own_seed = (settings.seed + accelerator.process_index) % 2**64
@@ -81,7 +83,7 @@ def train_run(
 def make_reporter(run: Run, accelerator: Accelerator, tensorboard: bool) -> Reporter:
     """A progress bar, metrics.jsonl and TensorBoard; silence on other processes."""
     if tensorboard:
-        accelerator.init_trackers("tensorboard")  # on every process, says accelerate
+        accelerator.init_trackers("tensorboard")  # accelerate wants it on every process
     if not accelerator.is_main_process:
         return Reporter()
     file = MetricsFile(run.directory / "metrics.jsonl")
@@ -137,7 +139,7 @@ def _plan(
         patience=settings.patience,
     )
     stored = run.plan()
-    accelerator.wait_for_everyone()  # nobody may find a plan that another makes now
+    accelerator.wait_for_everyone()  # all have looked before one writes the plan
     if stored is not None:
         if settings.steps not in (None, stored.steps):
             raise RunError(

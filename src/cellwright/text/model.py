@@ -191,7 +191,7 @@ def model_shapes(cell: Cell, sizes: ModelSizes) -> dict[str, tuple[int, ...]]:
 
 def check_memory(shapes: dict[str, tuple[int, ...]]) -> None:
     """Raise ArgumentError for weights that this machine's memory cannot hold."""
-    if not hasattr(os, "sysconf"):  # no POSIX system: it will say so itself
+    if not hasattr(os, "sysconf"):  # not POSIX: torch will refuse to allocate
         return
     count = sum(map(math.prod, shapes.values()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

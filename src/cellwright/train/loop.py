@@ -58,7 +58,7 @@ def train(
         store: where checkpoints go; None for none.
         resume: go on from the store's last checkpoint, where there is one.
         validate: `validate(model) -> loss`, called as often as the plan says.
-        reporter: hears of every logged step and validation.
+        reporter: receives every logged step and validation.
 
     Raises:
         CheckpointError: the store holds a run and `resume` is false, its checkpoint
@@ -112,7 +112,7 @@ def _loop(
             pointers = set()
             if validate is not None and _due(progress, plan.validate_every, plan):
                 loss = _validate(validate, session)
-                if progress.heard(loss, plan.patience):
+                if progress.observe(loss, plan.patience):
                     pointers = {"last", "best"}
                 schedule.observe(loss)
                 reporter.log({"step": progress.step, "validation_loss": loss})
@@ -160,7 +160,7 @@ def _validate(validate: Callable[[nn.Module], float], session: Session) -> float
 
     with torch.no_grad():
         session.model.eval()
-        # All processes must decide alike, so all of them believe the first one.
+        # All processes must decide alike, so all of them take the first one's loss.
         results = [validate(session.model)]
         broadcast_object_list(results)
         session.wrapped.train()

@@ -89,7 +89,7 @@ class Progress:
     waited: Count = 0
     stopped: bool = False
 
-    def heard(self, validation: float, patience: int | None) -> bool:
+    def observe(self, validation: float, patience: int | None) -> bool:
         """Note a validation loss; whether it is the best so far.
 
         After `patience` validations without a better one the run is stopped.

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, `metrics.jsonl`, and accelerate's trackers."""
+"""What a run reports: a progress bar, `metrics.jsonl`, and accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..files import read_file, write_atomically
 
 
 class Reporter:
-    """Says nothing; the base of those that do. Only the main process has another."""
+    """Reports nothing: the base class, and what all but the main process have."""
 
     def start(self, step: int, steps: int) -> None:
         """The run begins, or resumes, at `step` of `steps`."""
