@@ -16,9 +16,8 @@ from typer.core import TyperGroup
 
 from ..language.errors import CellwrightError
 
-UsageError: Any = typer.BadParameter.__mro__[
-    1
-]  # click's UsageError: typer exports only its heirs
+# click's error of usage, of which typer exports only what derives from it.
+UsageError: Any = typer.BadParameter.__mro__[1]
 BROKEN_PIPE = 141  # the status of a process that SIGPIPE ended, as shells have it
 
 

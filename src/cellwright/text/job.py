@@ -44,9 +44,7 @@ def train_run(
             rows cannot be shared by the processes.
     """
     settings = run.settings
-    run.held_out.open(
-        run.sizes.vocabulary
-    )  # read only at the end: refuse a damaged one now
+    run.held_out.open(run.sizes.vocabulary)  # needed at the end: refuse damage now
     torch.manual_seed(settings.seed)  # every process draws the same weights …
     model = run.new_model().to(accelerator.device)
     own_seed = (settings.seed + accelerator.process_index) % 2**64
