@@ -34,20 +34,22 @@ def closure(names: list[str]) -> set[str]:
     return found
 
 
-def modules(names: set[str]) -> set[str]:
-    """What the distributions put into the folder of packages."""
-    files = [file for name in names for file in distribution(name).files or ()]
-    return {file.parts[0] for file in files} - {"..", "__pycache__"}
+def places(names: set[str]) -> dict[str, Path]:
+    """What the distributions put into a folder of packages, and where it lies."""
+    found = {}
+    for each in map(distribution, names):
+        tops = {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}
+        found |= {top: Path(str(each.locate_file(top))) for top in tops}
+    return found
 
 
 def main() -> None:
     folder, *names = sys.argv[1:]
-    own = Path(sysconfig.get_path("purelib"))
     base = {"base": folder, "platbase": folder}
     site = Path(sysconfig.get_path("purelib", vars=base))
-    for name in modules(closure(names)):
+    for name, place in places(closure(names)).items():
         if not (site / name).exists():
-            os.symlink(own / name, site / name)
+            os.symlink(place, site / name)
 
 
 if __name__ == "__main__":

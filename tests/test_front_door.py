@@ -39,7 +39,7 @@ def lent():
     spec = spec_from_file_location("lend", ROOT / ".ci/lend.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.modules(module.closure(["torch", "numpy"]))
+    return module.places(module.closure(["torch", "numpy"]))
 
 
 def test_the_package_needs_torch_and_numpy_alone():
@@ -65,6 +65,12 @@ def test_a_missing_package_is_named_and_the_remedy_is_told(monkeypatch):
         extras.require("here", "train")
     with pytest.raises(ImportError):
         extras.require("here", "train")
+
+
+def test_the_help_imports_nothing_that_only_a_run_needs():
+    heavy = {"accelerate", "pydantic", "safetensors", "tokenizers"}
+    code = f"import cellwright.cli, sys; assert not {heavy} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def requirements():
