@@ -4,9 +4,9 @@ A dataclass says the type and the range of each field, once, where it is declare
 
     hidden: Annotated[int, Limits(ge=1, le=65_536)] = 256
 
-`check` holds the options of a command to it, and `check_file` the content of a JSON
-file. Nothing is converted on the way: "3" and true are no numbers, and NaN is none
-that is finite. To declare a dataclass takes no pydantic; only to check one does.
+`check` holds the options of a command to it, or the content of a JSON file. Nothing is
+converted on the way: "3" and true are no numbers, and NaN is none that is finite. To
+declare a dataclass takes no pydantic; only to check one does.
 """
 
 from __future__ import annotations
@@ -67,27 +67,34 @@ class Rule:
         return no_info_after_validator_function(self._rule, handler(source))
 
 
-def check(kind: type[T], content: Any) -> T:
-    """The options of a command as a `kind`.
-
-    Raises:
-        ArgumentError: one has another type, or is out of its range.
-    """
-    return _check(kind, content, "", ArgumentError)
-
-
-def check_file(
-    kind: type[T], content: Any, path: Path, error: type[CellwrightError]
+def check(
+    kind: type[T],
+    content: Any,
+    where: object = "",
+    error: type[CellwrightError] = ArgumentError,
 ) -> T:
-    """The content of a JSON file as a `kind`.
+    """The options of a command, or the content of a JSON file, as a `kind`.
 
     A field that has a default may be missing: an older version, which did not have it
     yet, wrote the file.
 
+    Args:
+        where: the file, for the message.
+
     Raises:
-        error: what is wrong, with the file and the field.
+        error: a field has another type, or is out of its range.
     """
-    return _check(kind, content, str(path), error)
+    from pydantic import ValidationError
+    from pydantic_core import PydanticSerializationError, to_json
+
+    try:
+        # By way of JSON: what holds here is what a file can give back.
+        return _adapter(kind).validate_json(to_json(content, inf_nan_mode="constants"))
+    except PydanticSerializationError as problem:
+        label = f"[{where}] " if where else ""
+        raise error(f"{label}no text that UTF-8 can write: {problem}") from None
+    except ValidationError as problem:
+        raise error(_sentence(problem, content, str(where), kind)) from None
 
 
 def parse_json(data: bytes, path: Path, error: type[CellwrightError]) -> Any:
@@ -111,20 +118,6 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
-
-
-def _check(kind: type[T], content: Any, where: str, error: type[CellwrightError]) -> T:
-    from pydantic import ValidationError
-    from pydantic_core import PydanticSerializationError, to_json
-
-    try:
-        # By way of JSON: what holds here is what a file can give back.
-        return _adapter(kind).validate_json(to_json(content, inf_nan_mode="constants"))
-    except PydanticSerializationError as problem:
-        label = f"[{where}] " if where else ""
-        raise error(f"{label}no text that UTF-8 can write: {problem}") from None
-    except ValidationError as problem:
-        raise error(_sentence(problem, content, where, kind)) from None
 
 
 def _sentence(problem: ValidationError, content: Any, where: str, kind: Any) -> str:

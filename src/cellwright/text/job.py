@@ -62,12 +62,13 @@ def train_run(
     optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
     plan = _plan(run, model, stream, accelerator)
     forcing = parse_forcing(settings.forcing, plan.steps)
+    warm_up = min(settings.warm_up, plan.steps // 10)  # a short run warms up less
     progress = train(
         model,
         stream,
         NextToken(forcing, settings.ar, settings.tar),
         optimiser,
-        make_schedule(settings.schedule, plan.steps, _warm_up(settings, plan)),
+        make_schedule(settings.schedule, plan.steps, warm_up),
         plan,
         accelerator=accelerator,
         store=run.store,
@@ -115,10 +116,6 @@ def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
         betas=(0.9, settings.beta2),
         momentum=settings.momentum,
     )
-
-
-def _warm_up(settings: Settings, plan: Plan) -> int:
-    return min(settings.warm_up, plan.steps // 10)  # a short run warms up less
 
 
 def _plan(

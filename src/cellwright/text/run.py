@@ -36,7 +36,7 @@ from ..files import read_file, sync_directory, write_and_sync, write_atomically
 from ..language import Cell
 from ..language.errors import CellwrightError
 from ..nn.regularise import parse_probabilities
-from ..schema import STRICT, Limits, check_file, parse_json
+from ..schema import STRICT, Limits, check, parse_json
 from ..train.checkpoint import Store
 from ..train.lock import LOCK, holder_of
 from ..train.session import check_shapes, load_weights
@@ -230,7 +230,7 @@ class Run:
         if not os.path.lexists(path):
             return None
         content = parse_json(self._read(path), path, RunError)
-        return check_file(kind, content, path, RunError)
+        return check(kind, content, path, RunError)
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -263,7 +263,7 @@ class Run:
                 f"[{path}] has another version; received {content.get('version')!r}, "
                 f"expected {VERSION}. Use the cellwright that wrote it"
             )
-        return check_file(Config, content, path, RunError)
+        return check(Config, content, path, RunError)
 
 
 def check_free(directory: Path) -> None:

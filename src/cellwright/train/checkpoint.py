@@ -42,7 +42,7 @@ from ..files import (
     wrong_size,
 )
 from ..language.errors import CellwrightError
-from ..schema import STRICT, Limits, check_file, parse_json
+from ..schema import STRICT, Limits, check, parse_json
 
 FORMAT = "cellwright-checkpoint"
 VERSION = 1
@@ -198,7 +198,7 @@ class Store:
         path = self._pointer(pointer)
         if pointer == "last" and self._names() and not os.path.lexists(path):
             return self._newest()
-        return check_file(Pointer, self._json_of(path), path, CheckpointError)
+        return check(Pointer, self._json_of(path), path, CheckpointError)
 
     def _newest(self) -> Pointer:
         """What stands in for a last.json that is lost."""
@@ -256,7 +256,7 @@ class Store:
         path = self.directory / record.checkpoint / "checkpoint.json"
         data = self._bytes_of(path)
         _compare(path, data, record.sha256)
-        return check_file(Manifest, _checked(data, path), path, CheckpointError)
+        return check(Manifest, _checked(data, path), path, CheckpointError)
 
     def _json_of(self, path: Path) -> dict[str, Any]:
         return _checked(self._bytes_of(path), path)

@@ -137,7 +137,9 @@ def _backward(
     accelerator, model = session.accelerator, session.wrapped
     losses = torch.zeros((), device=accelerator.device)
     for part in range(plan.accumulate):
-        batch = map_state(_to(accelerator.device), session.stream.next())
+        batch = map_state(
+            lambda t: t.to(accelerator.device, non_blocking=True), session.stream.next()
+        )
         last = part == plan.accumulate - 1
         # Processes exchange their gradients once per step, at the last part.
         with nullcontext() if last else accelerator.no_sync(model):
@@ -202,10 +204,6 @@ class Clock:
 def _due(progress: Progress, every: int | None, plan: Plan) -> bool:
     step = progress.step
     return every is not None and (step % every == 0 or step == plan.steps)
-
-
-def _to(device: torch.device) -> Callable[[Tensor], Tensor]:
-    return lambda tensor: tensor.to(device, non_blocking=True)
 
 
 def _agree(loss: Tensor, stop: bool, accelerator: Accelerator) -> tuple[float, bool]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..schema import check_file
+from ..schema import check
 from .bptt import State, map_state
 from .checkpoint import CheckpointError, Store, random_state, set_random_state
 from .plan import Progress, Stream
@@ -111,7 +111,7 @@ class Session:
                 f"received {received}. Resume with as many as before"
             )
         where = store.directory / "training.progress"
-        progress = check_file(Progress, training["progress"], where, CheckpointError)
+        progress = check(Progress, training["progress"], where, CheckpointError)
         own = training["processes"][self.accelerator.process_index]
         scaler, optimiser = self.accelerator.scaler, training["optimiser"]
         self._check_optimiser(optimiser)
