@@ -77,7 +77,7 @@ CORE := CMakeLists.txt $(shell find core -type f)
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(CORE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,test]'
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

@@ -63,6 +63,19 @@ cd "$work"  # nothing is imported from the sources
 "$work/native/bin/cellwright" info
 "$work/native/bin/cellwright" check lstm
 
+say "With torch and numpy alone"
+"$python" -m venv "$work/core"
+"$work/core/bin/python" -m pip install --quiet --quiet --no-deps "$wheel"
+"$python" "$root/.ci/lend.py" "$work/core" torch numpy
+! lists "$("$work/core/bin/python" -m pip check)" '^cellwright ' ||
+  fail "more than torch and numpy is a dependency"
+"$work/core/bin/python" -W error "$root/.ci/smoke.py" core
+if "$work/core/bin/cellwright" info 2>"$work/core.log"; then
+  fail "the command runs without its extra"
+fi
+lists "$(cat "$work/core.log")" "^error: .*pip install 'cellwright\[train\]'$" ||
+  { cat "$work/core.log"; fail "the command does not say what to install"; }
+
 say "Pure Python: CELLWRIGHT_NO_NATIVE=1 pip install ."
 mkdir source && tar xzf "$sdist" -C source --strip-components 1
 CELLWRIGHT_NO_NATIVE=1 clean pure ./source

@@ -1,11 +1,18 @@
-"""What an installed package must do: `smoke.py native`, or `smoke.py pure`."""
+"""What an installed package must do: `smoke.py native`, `pure`, or `core`.
 
+`core` is for an environment that has torch and numpy alone.
+"""
+
+import pickle
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
 import cellwright as cw
+from cellwright.__main__ import main
 
 
 def check_place() -> None:
@@ -54,7 +61,27 @@ def pure() -> None:
     print("engine='native':", message)
 
 
+def core() -> None:
+    layer = cw.Recurrent("peephole", 4, 6)
+    check_training(layer, cw.Recurrent("peephole", 4, 6, engine="reference"))
+    x = torch.randn(5, 3, 4)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(layer))(x)[0], layer(x)[0])
+    for needs_more in (lambda: import_module("cellwright.text.run"), main):
+        message = refusal(needs_more)
+        assert "needs packages that are not installed" in message, message
+        assert "pip install 'cellwright[train]'" in message, message
+    print("without the extra train:", message)
+
+
+def refusal(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except (ImportError, SystemExit) as error:
+        return str(error)
+    raise AssertionError("it runs without the extra train")
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     check_place()
-    {"native": native, "pure": pure}[sys.argv[1]]()
+    {"native": native, "pure": pure, "core": core}[sys.argv[1]]()

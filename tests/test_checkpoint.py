@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from cellwright import files
+from cellwright.files import write_atomically
 from cellwright.train import checkpoint
 from cellwright.train.checkpoint import (
     CheckpointError,
@@ -17,7 +19,6 @@ from cellwright.train.checkpoint import (
     random_state,
     set_random_state,
     unpack,
-    write_atomically,
 )
 
 
@@ -136,7 +137,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch, f
     store = Store(tmp_path)
     store.save(1, weights(1.0), None)
     calls = 0
-    write = checkpoint.write_and_sync
+    write = files.write_and_sync
 
     def full(path, data):
         nonlocal calls
@@ -146,7 +147,8 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch, f
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(checkpoint, "write_and_sync", full)
+    for module in (checkpoint, files):  # the checkpoint's own, and the pointer's
+        monkeypatch.setattr(module, "write_and_sync", full)
     with pytest.raises(CheckpointError, match=r"step 2 .*No space left.*step-00000001"):
         store.save(2, weights(2.0), None)
     assert calls == file

@@ -4,15 +4,20 @@ import json
 import math
 import random
 import re
+from dataclasses import dataclass, field
 
 import pytest
 import torch
+import typer
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
+from cellwright import ArgumentError
 from cellwright.cli import app
+from cellwright.schema import check
 from cellwright.text.run import Run
 from cellwright.train.report import read_metrics
+from cellwright.train.settings import Settings, Width
 
 
 def words(line):
@@ -194,7 +199,7 @@ def test_a_folder_standard_input_and_a_tiny_text(text, tmp_path, monkeypatch):
     arguments = ["train", "-", "--out", str(tmp_path / "b"), "--steps", "2"]
     result = CliRunner().invoke(app, arguments, input=tiny)
     assert result.exit_code == 0, result.output
-    assert "the text is short: 1 lanes, windows of 16 tokens" in result.stdout
+    assert "the text is short: 1 rows, windows of 16 tokens" in result.stdout
     assert not list((tmp_path / "b").glob("stdin*"))
 
 
@@ -397,16 +402,41 @@ def test_every_option_has_help():
             assert parameter.help or parameter.name == "help", parameter.name
 
 
-def test_defaults_of_the_command_are_those_of_the_settings():
+def test_every_setting_is_an_option_with_its_default():
     from typer.main import get_command
 
-    from cellwright.text.run import Settings
+    options = {p.name: p for p in get_command(app).commands["train"].params}
+    own = {"text", "out", "resume", "tensorboard"}
+    assert options.keys() - own == vars(Settings()).keys()
+    for name, default in vars(Settings()).items():
+        assert options[name].default == default, name
 
-    settings = Settings()
-    for parameter in get_command(app).commands["train"].params:
-        if parameter.name in vars(settings):
-            default = getattr(parameter.default, "value", parameter.default)
-            assert default == getattr(settings, parameter.name), parameter.name
+
+def test_a_new_setting_is_one_line(monkeypatch):
+    from cellwright.cli import options
+
+    @dataclass(frozen=True)
+    class More(Settings):
+        depth: Width | None = field(
+            default=3, metadata={"help": "How deep.", "panel": "The model"}
+        )
+
+    monkeypatch.setattr(options, "Settings", More)
+    seen, command = {}, typer.Typer()
+
+    @command.command()
+    @options.with_settings
+    def train(*, last: bool = False, **settings):
+        seen.update(settings, last=last)
+
+    found = CliRunner().invoke(command, ["--depth", "4", "--last"])
+    assert found.exit_code == 0, found.output
+    assert seen == {**vars(Settings()), "depth": 4, "last": True}
+    assert "How deep." in CliRunner().invoke(command, ["--help"]).output
+    with pytest.raises(
+        ArgumentError, match=r"\[depth\] received 0, expected at least 1"
+    ):
+        check(More, vars(More(depth=0)))
 
 
 def test_inspect_and_exam_explain_bad_input(run, tmp_path):

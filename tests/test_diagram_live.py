@@ -331,7 +331,7 @@ def test_draw_command_explains(run, words, said):
 def test_a_cell_has_no_values():
     result = draw("lstm", "--steps", "--prompt", "a")
     assert result.exit_code == 1
-    assert "only the walk through a run has values" in result.stderr
+    assert "only the steps of a run have values" in result.stderr
 
 
 def test_levels_end_where_the_scale_does():

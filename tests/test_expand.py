@@ -15,7 +15,7 @@ from cellwright.language.evaluate import evaluate
 from cellwright.language.expand import PRIMITIVES, expanded
 from cellwright.language.ops import Op, exp, maximum, where
 from cellwright.look.formula import mathml
-from cellwright.look.web.report import _layer
+from cellwright.look.web.report import layer_data
 from oracles import normal, random_cotangents, randomise
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +124,7 @@ def test_the_browser(name):
     x = x[torch.isfinite(x).all(-1)]  # JSON has no other numbers
     cases = [
         {
-            "layer": _layer(layer.graphs[0], layer.cells[0]),
+            "layer": layer_data(layer.graphs[0], layer.cells[0]),
             "x": row.tolist(),
             "states": [[0.0] * UNITS],
         }
@@ -193,5 +193,5 @@ def test_a_new_operation_is_its_record(elu):
     (y,) = session.run(["y"], {"x": x.numpy()})
     torch.testing.assert_close(torch.from_numpy(y), found[0][0].detach())
     single = cw.Recurrent(mine, 3, 4)
-    page = _layer(single.graphs[0], single.cells[0])["graph"]
+    page = layer_data(single.graphs[0], single.cells[0])["graph"]
     assert "elu" not in {node["op"] for node in page["nodes"]}

@@ -214,6 +214,25 @@ def test_settings_say_their_ranges_to_programs_too():
     Settings(seed=-(2**63)).check()
 
 
+def test_settings_that_contradict_each_other_are_never_made():
+    with pytest.raises(ArgumentError, match=r"\[settings\] received both minutes and"):
+        Settings(minutes=1.0, steps=3)
+    with pytest.raises(ArgumentError, match=r"\[patience\] early stopping needs"):
+        Settings(patience=2)
+
+
+def test_a_setting_that_came_later_is_no_damage_to_an_older_run(run):
+    config = json.loads((run / "config.json").read_text())
+    del config["settings"]["restart"], config["model"]["locked"]
+    (run / "config.json").write_text(json.dumps(config))
+    assert Run(run).settings.restart == Settings().restart
+    assert Run(run).sizes.locked is False
+    del config["model"]["hidden"]  # which has no default
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"config.json, model.hidden\] is missing"):
+        Run(run)
+
+
 # -- what a run says of its text ----------------------
 
 

@@ -1,4 +1,4 @@
-"""Corpora: which files, bad input, pieces, memory-mapped tokens, lanes."""
+"""Corpora: which files, bad input, pieces, memory-mapped tokens, batches."""
 
 import codecs
 import io
@@ -13,7 +13,7 @@ from cellwright import ArgumentError
 from cellwright.text import corpus
 from cellwright.text.corpus import (
     CorpusError,
-    Lanes,
+    TextStream,
     check_length,
     fit_batch,
     open_text,
@@ -145,9 +145,9 @@ def test_tokens_are_memory_mapped_and_checked(tmp_path):
         tokens.open()
 
 
-def test_lanes_are_contiguous_and_targets_are_one_further():
-    lanes = Lanes(np.arange(41), batch=4, window=5)  # lanes of 10: no slack
-    first, second, third = lanes.next(), lanes.next(), lanes.next()
+def test_rows_are_contiguous_and_targets_are_one_further():
+    stream = TextStream(np.arange(41), batch=4, window=5)  # rows of 10: no slack
+    first, second, third = stream.next(), stream.next(), stream.next()
     assert first["x"].shape == (5, 4)
     assert first["x"][:, 1].tolist() == [10, 11, 12, 13, 14]
     assert first["y"][:, 1].tolist() == [11, 12, 13, 14, 15]
@@ -157,11 +157,11 @@ def test_lanes_are_contiguous_and_targets_are_one_further():
     assert third["x"].tolist() == first["x"].tolist()
 
 
-def test_every_epoch_begins_within_the_slack_so_all_of_a_lane_is_read():
-    lanes = Lanes(np.arange(100), batch=1, window=30)  # a lane of 99: slack 9
+def test_every_epoch_begins_within_the_slack_so_all_of_a_row_is_read():
+    stream = TextStream(np.arange(100), batch=1, window=30)  # a row of 99: slack 9
     starts, read = set(), set()
     for _ in range(60):
-        windows = [lanes.next()["x"][:, 0].tolist() for _ in range(lanes.windows)]
+        windows = [stream.next()["x"][:, 0].tolist() for _ in range(stream.windows)]
         seen = [token for window in windows for token in window]
         assert seen == list(range(seen[0], seen[0] + 90))
         starts.add(seen[0])
@@ -172,23 +172,23 @@ def test_every_epoch_begins_within_the_slack_so_all_of_a_lane_is_read():
 
 def test_some_windows_begin_anew_the_same_ones_for_every_process():
     def firsts(process):
-        lanes = Lanes(np.arange(40_001), 2, 5, 1, process, 2, restart=0.1)
-        return [bool(lanes.next()["first"]) for _ in range(4000)]
+        stream = TextStream(np.arange(40_001), 2, 5, 1, (process, 2), restart=0.1)
+        return [bool(stream.next()["first"]) for _ in range(4000)]
 
     assert firsts(0) == firsts(1)
     assert 300 < sum(firsts(0)) < 500
 
 
-def test_processes_share_the_lanes():
-    whole = Lanes(np.arange(101), 4, 5).next()
-    parts = [Lanes(np.arange(101), 4, 5, 0, rank, 2).next() for rank in (0, 1)]
+def test_processes_share_the_rows():
+    whole = TextStream(np.arange(101), 4, 5).next()
+    parts = [TextStream(np.arange(101), 4, 5, 0, (rank, 2)).next() for rank in (0, 1)]
     assert torch.equal(torch.cat([p["x"] for p in parts], 1), whole["x"])
-    with pytest.raises(ArgumentError, match="5 lanes cannot be shared by 2 processes"):
-        Lanes(np.arange(101), 5, 5, 0, 0, 2)
+    with pytest.raises(ArgumentError, match="5 rows cannot be shared by 2 processes"):
+        TextStream(np.arange(101), 5, 5, 0, (0, 2))
 
 
-def test_lanes_go_on_from_their_state():
-    first, second = (Lanes(np.arange(95), 2, 4, seed=3) for _ in range(2))
+def test_a_stream_goes_on_from_its_state():
+    first, second = (TextStream(np.arange(95), 2, 4, seed=3) for _ in range(2))
     for _ in range(17):
         first.next()
     second.load_state_dict(first.state_dict())
@@ -196,15 +196,15 @@ def test_lanes_go_on_from_their_state():
         assert torch.equal(first.next()["x"], second.next()["x"])
 
 
-def test_a_text_too_short_for_its_lanes():
+def test_a_text_too_short_for_its_rows():
     with pytest.raises(CorpusError, match="expected at least 41 tokens"):
-        Lanes(np.arange(40), 4, 10)
+        TextStream(np.arange(40), 4, 10)
     assert fit_batch(10**6, 32, 64) == (32, 64)
     assert fit_batch(1000, 32, 64) == (15, 64)
     assert fit_batch(20, 32, 64) == (1, 19)
     for count in (2, 3, 20, 65, 1000):
         batch, window = fit_batch(count, 32, 64)
-        assert Lanes(np.arange(count), batch, window).windows >= 1
+        assert TextStream(np.arange(count), batch, window).windows >= 1
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_two_processes_train_as_one(text, tmp_path):
         assert (weight - second[name]).abs().max() < 1e-3, name
     training = Run(two).store.load().training
     carried = [process["carried"][0].shape for process in training["processes"]]
-    assert carried == [(1, 2, 12), (1, 2, 12)]  # two lanes each
+    assert carried == [(1, 2, 12), (1, 2, 12)]  # two rows each
 
 
 def test_an_interrupted_run_says_how_to_go_on(text, tmp_path):

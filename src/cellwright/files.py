@@ -1,4 +1,4 @@
-"""Reading files that anything may have happened to."""
+"""Reading files that anything may have happened to, and writing them whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 MOST = 1 << 28  # bytes of a file that is read whole, unless its size is known
 
 _KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-}  # fmt: skip
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def read_file(
@@ -67,6 +70,37 @@ def wrong_size(path: Path, found: int, expected: int) -> OSError:
     return _refused(
         path, f"was cut short, or altered; received {found} bytes, expected {expected}"
     )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file in one step: readers see the old bytes or the new, never a mix."""
+    aside = path.with_name(f".aside-{path.name}")
+    try:
+        write_and_sync(aside, data)
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_and_sync(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename inside `path` durable. Not every system can; POSIX ones do."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check_regular(path: Path, found: os.stat_result) -> None:

@@ -2,28 +2,28 @@
 
 A dataclass says the type and the range of each field, once, where it is declared:
 
-    hidden: Annotated[int, Field(ge=1, le=65_536)] = 256
+    hidden: Annotated[int, Limits(ge=1, le=65_536)] = 256
 
-`check` holds the options of a command to it, and `check_file` the content of a JSON
-file. Nothing is converted on the way: "3" and true are no numbers, and NaN is none
-that is finite.
+`check` holds the options of a command to it, or the content of a JSON file. Nothing is
+converted on the way: "3" and true are no numbers, and NaN is none that is finite. To
+declare a dataclass takes no pydantic; only to check one does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .language.errors import ArgumentError, CellwrightError, did_you_mean
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
 #: The `__pydantic_config__` of the dataclasses that are checked.
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+STRICT: Any = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
 
 T = TypeVar("T")
 
@@ -37,27 +37,64 @@ _WORDS = {  # pydantic's, and this project's
 _SHOWN = 60  # characters of what was received
 
 
-def check(kind: type[T], content: Any) -> T:
-    """The options of a command as a `kind`.
+class Limits:
+    """An annotation: the range of a number, the pattern or the length of a text.
 
-    Raises:
-        ArgumentError: one has another type, or is out of its range.
+    Args:
+        limits: by the names of pydantic's `Field`: ge, gt, le, lt, pattern, ….
     """
-    return _check(kind, content, "", ArgumentError)
+
+    def __init__(self, **limits: Any):
+        self._limits = limits
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return {**handler(source), **self._limits}
 
 
-def check_file(
-    kind: type[T], content: Any, path: Path, error: type[CellwrightError]
+class Rule:
+    """An annotation: a function that a value goes through once its type is right.
+
+    Args:
+        rule: gives the value back, or raises a ValueError.
+    """
+
+    def __init__(self, rule: Callable[[Any], Any]):
+        self._rule = rule
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(self._rule, handler(source))
+
+
+def check(
+    kind: type[T],
+    content: Any,
+    where: object = "",
+    error: type[CellwrightError] = ArgumentError,
 ) -> T:
-    """The content of a JSON file as a `kind`: every field must be there.
+    """The options of a command, or the content of a JSON file, as a `kind`.
+
+    A field that has a default may be missing: an older version, which did not have it
+    yet, wrote the file.
+
+    Args:
+        where: the file, for the message.
 
     Raises:
-        error: what is wrong, with the file and the field.
+        error: a field has another type, or is out of its range.
     """
-    missing = _missing(kind, content)
-    if missing:
-        raise error(f"[{path}, {missing}] is missing")
-    return _check(kind, content, str(path), error)
+    from pydantic import ValidationError
+    from pydantic_core import PydanticSerializationError, to_json
+
+    try:
+        # By way of JSON: what holds here is what a file can give back.
+        return _adapter(kind).validate_json(to_json(content, inf_nan_mode="constants"))
+    except PydanticSerializationError as problem:
+        label = f"[{where}] " if where else ""
+        raise error(f"{label}no text that UTF-8 can write: {problem}") from None
+    except ValidationError as problem:
+        raise error(_sentence(problem, content, str(where), kind)) from None
 
 
 def parse_json(data: bytes, path: Path, error: type[CellwrightError]) -> Any:
@@ -66,6 +103,8 @@ def parse_json(data: bytes, path: Path, error: type[CellwrightError]) -> Any:
     Raises:
         error: it is no JSON.
     """
+    from pydantic_core import from_json
+
     try:
         return from_json(data)
     except ValueError as problem:
@@ -76,40 +115,15 @@ def parse_json(data: bytes, path: Path, error: type[CellwrightError]) -> Any:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
-
-
-def _check(kind: type[T], content: Any, where: str, error: type[CellwrightError]) -> T:
-    try:
-        # By way of JSON: what holds here is what a file can give back.
-        return _adapter(kind).validate_json(to_json(content, inf_nan_mode="constants"))
-    except PydanticSerializationError as problem:
-        label = f"[{where}] " if where else ""
-        raise error(f"{label}no text that UTF-8 can write: {problem}") from None
-    except ValidationError as problem:
-        raise error(_sentence(problem, content, where, kind)) from None
-
-
-def _missing(kind: Any, content: Any, path: str = "") -> str | None:
-    """The first field of a dataclass, or of one within, that JSON does not have."""
-    if not isinstance(content, dict):
-        return None  # which is another error
-    hints = get_type_hints(kind)
-    for field in fields(kind):
-        name = f"{path}{field.name}"
-        if field.name not in content:
-            return name
-        if is_dataclass(hints[field.name]):
-            within = _missing(hints[field.name], content[field.name], f"{name}.")
-            if within:
-                return within
-    return None
 
 
 def _sentence(problem: ValidationError, content: Any, where: str, kind: Any) -> str:
     """The error that lies deepest: of a union's, the one of the branch that fits."""
     found = problem.errors(include_url=False)
-    places = [_place(error["loc"], content) for error in found]
+    places = [_place(error, content) for error in found]
     place, error = max(zip(places, found, strict=True), key=lambda both: len(both[0]))
     said = _said(error, place, kind)
     if said.startswith("["):  # a rule of our own, which names the field itself
@@ -120,8 +134,9 @@ def _sentence(problem: ValidationError, content: Any, where: str, kind: Any) -> 
     return f"[{label}] {said}" if label else said
 
 
-def _place(loc: Sequence[int | str], content: Any) -> list[int | str]:
+def _place(error: Any, content: Any) -> list[int | str]:
     """Where in the content: without the names that pydantic gives to types."""
+    loc: Sequence[int | str] = error["loc"]
     place = []
     for key in loc:
         if isinstance(content, dict) and key in content:
@@ -131,14 +146,14 @@ def _place(loc: Sequence[int | str], content: Any) -> list[int | str]:
         else:
             continue
         place.append(key)
-    return place
+    return [*place, loc[-1]] if error["type"] == "missing" else place
 
 
 def _said(error: Any, place: list[int | str], kind: Any) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "missing":
-        return f"{error['loc'][-1]} is missing"
+        return "is missing"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = [field.name for field in fields(kind)] if len(place) == 1 else []
         hint = f". {did_you_mean(str(place[-1]), known)}" if known else ""

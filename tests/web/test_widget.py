@@ -64,6 +64,6 @@ def test_the_views_draw_in_a_notebook(page: Page, tmp_path: Path):
 
 
 def test_without_the_extra_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cellwright.look.widget.find_spec", lambda name: None)
+    monkeypatch.setattr("cellwright.extras.find_spec", lambda name: None)
     with pytest.raises(CellwrightError, match=r"pip install 'cellwright\[widget\]'"):
         cw.look.inspect("anywhere")

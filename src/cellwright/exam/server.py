@@ -23,9 +23,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
+from ..files import write_atomically
 from ..language.errors import ArgumentError
 from ..look.web.app import Data, checked_json, page, read_json
-from ..train.checkpoint import write_atomically
 from .evidence import Evidence
 from .questions import HINTS, Question
 

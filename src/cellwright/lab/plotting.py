@@ -10,9 +10,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..train.checkpoint import write_atomically
+from ..files import write_atomically
 from .experiment import Experiment, Rows
-from .result import LabError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,22 +60,6 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, loc="left")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-
-
-def check_installed() -> None:
-    """Raise before hours of computing, not after.
-
-    Raises:
-        LabError: matplotlib or scipy is missing.
-    """
-    try:
-        import matplotlib  # noqa: F401
-        import scipy  # noqa: F401
-    except ImportError as error:
-        raise LabError(
-            "[lab] the laboratory draws with matplotlib and reads data with scipy; "
-            f"received no {error.name}. Install them: pip install 'cellwright[lab]'"
-        ) from error
 
 
 def save_plot(experiment: Experiment, rows: Rows, path: Path) -> None:

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..files import write_atomically
 from ..language.errors import CellwrightError
-from ..train.checkpoint import write_atomically
 from .experiment import Claim, Record, Rows
 
 FORMAT = "cellwright-lab"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..language.errors import CellwrightError
+from ..extras import require
 
 if TYPE_CHECKING:
     from ..text.run import Run
@@ -34,13 +33,9 @@ def inspect(
         beside: a second run, to compare saturation with.
 
     Raises:
-        CellwrightError: the extra `widget` is not installed.
+        MissingExtraError: the extra `widget` is not installed.
     """
-    if find_spec("anywidget") is None:
-        raise CellwrightError(
-            "[look.inspect] needs the package anywidget, which is not installed: "
-            "pip install 'cellwright[widget]'"
-        )
+    require("look.inspect", "widget")
     from ..text.run import Run
     from .inspection import Inspection
     from .web.notebook import InspectorWidget

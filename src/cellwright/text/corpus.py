@@ -14,12 +14,11 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from ..files import check_file_at
 from ..language.errors import ArgumentError, CellwrightError
-from ..schema import STRICT
+from ..schema import STRICT, Limits, Rule
 from ..train.interrupt import interruptible
 from .tokenizer import TextTokenizer
 
@@ -141,9 +140,11 @@ def read_pieces(file: Path) -> Iterator[str]:
 
 _MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # how a byte order mark is decoded
 _OTHER_MARKS = {  # UTF-32's begins as UTF-16's does, and so comes first
-    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def _check_mark(file: Path, data: bytes) -> None:
@@ -227,11 +228,11 @@ class Tokens:
 
     __pydantic_config__ = STRICT
 
-    path: Annotated[Path, AfterValidator(_bare)]  # in JSON without its folder
+    path: Annotated[Path, Rule(_bare)]  # in JSON without its folder
     dtype: Literal["<u2", "<u4"]
-    count: Annotated[int, Field(ge=0)]
-    characters: Annotated[int, Field(ge=0)]
-    unknown: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Limits(ge=0)]
+    characters: Annotated[int, Limits(ge=0)]
+    unknown: Annotated[int, Limits(ge=0)]
 
     def open(self, vocabulary: int | None = None) -> np.ndarray:
         """(count,), memory-mapped, read only.
@@ -293,13 +294,13 @@ def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) ->
 # ── batches ───────────────────────────────────────────────────────────────────────────
 
 
-class Lanes:
-    """Contiguous lanes through a text, read window by window (a `train.plan.Stream`).
+class TextStream:
+    """A text as an endless stream of batches (a `train.plan.Stream`).
 
-    The tokens are cut into `batch` lanes of equal length, side by side. Batch row b
-    reads lane b from left to right, so the state it carries belongs to what it reads
-    next. After the last window every lane starts again, from a zero state, and a little
-    further on: where the windows do not fill the lane, their edges move from one epoch
+    The tokens are cut into `batch` parts of equal length, one for each row. A row reads
+    its part window by window, so the state it carries belongs to what it reads next.
+    After the last window every row starts again, from a zero state, and a little
+    further on: where the windows do not fill the part, their edges move from one epoch
     to the next.
 
     A model that never starts from a zero state in training cannot read a prompt later:
@@ -310,15 +311,15 @@ class Lanes:
 
     Args:
         tokens: (N,) token numbers, memory-mapped or not.
-        batch: lanes over all processes.
+        batch: rows over all processes.
         window: T.
         seed: of the moving edges.
-        process, processes: this process reads its share of the lanes.
+        share: (k, n) of the rows, those that process k of n reads.
         restart: the chance of any other window to begin anew as well.
 
     Raises:
-        CorpusError: the text is too short for one window in every lane.
-        ArgumentError: the lanes cannot be shared equally.
+        CorpusError: the text is too short for one window in every row.
+        ArgumentError: the rows cannot be shared equally.
     """
 
     def __init__(
@@ -327,13 +328,13 @@ class Lanes:
         batch: int,
         window: int,
         seed: int = 0,
-        process: int = 0,
-        processes: int = 1,
+        share: tuple[int, int] = (0, 1),
         restart: float = 0.0,
     ):
+        process, processes = share
         if batch % processes:
             raise ArgumentError(
-                f"[batch] {batch} lanes cannot be shared by {processes} processes; "
+                f"[batch] {batch} rows cannot be shared by {processes} processes; "
                 f"expected a multiple of {processes}"
             )
         check_length(len(tokens), batch, window)
@@ -343,8 +344,8 @@ class Lanes:
         self._slack = length - self.windows * window
         self._tokens, self._window, self._seed = tokens, window, seed
         self._restart = restart
-        share = batch // processes
-        mine = np.arange(process * share, (process + 1) * share)
+        rows = batch // processes
+        mine = np.arange(process * rows, (process + 1) * rows)
         self._starts = mine[:, None] * length  # (B, 1)
         self.epoch = self.position = 0
 
@@ -375,7 +376,7 @@ class Lanes:
 
 
 def check_length(tokens: int, batch: int, window: int, held_out: int = 0) -> None:
-    """Raise CorpusError where a text does not fill one window in every lane.
+    """Raise CorpusError where a text does not fill one window in every row.
 
     Args:
         tokens: of the text to train on.
@@ -390,7 +391,7 @@ def check_length(tokens: int, batch: int, window: int, held_out: int = 0) -> Non
     if held_out and tokens + held_out >= needed:
         remedies.append("--val-fraction 0")
     raise CorpusError(
-        f"[text] too short: {tokens} tokens do not fill {batch} lanes of one window of "
+        f"[text] too short: {tokens} tokens do not fill {batch} rows of one window of "
         f"{window}; expected at least {needed} tokens. Use {', or '.join(remedies)}"
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -47,29 +47,30 @@ def generate(
     check_text(prompt)
     if seed is not None:
         check_seed(seed)
-    tokens = _sample_tokens(
-        model, tokenizer, prompt, length, temperature, top_k, top_p, seed
-    )
-    return tokenizer.stream(tokens)
-
-
-@torch.no_grad()
-def _sample_tokens(
-    model: LanguageModel,
-    tokenizer: TextTokenizer,
-    prompt: str,
-    length: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
-) -> Iterator[int]:
-    model.eval()
     generator = torch.Generator()
     if seed is None:
         generator.seed()
     else:
         generator.manual_seed(seed)
+
+    def choose(logits: Tensor) -> Tensor:  # (V,) -> (1,)
+        if temperature == 0:
+            return logits.argmax().view(1)
+        kept = keep_likely(logits / temperature, top_k, top_p)
+        return torch.multinomial(kept.softmax(-1), 1, generator=generator)
+
+    return tokenizer.stream(_tokens(model, tokenizer, prompt, length, choose))
+
+
+@torch.no_grad()
+def _tokens(
+    model: LanguageModel,
+    tokenizer: TextTokenizer,
+    prompt: str,
+    length: int,
+    choose: Callable[[Tensor], Tensor],
+) -> Iterator[int]:
+    model.eval()
     read = torch.from_numpy(tokenizer.encode(prompt or "\n"))[:, None]  # (T, 1)
     logits, state = model(read)  # (T, 1, V)
     step, last = model.stepper(state), logits[-1, 0]  # (V,)
@@ -78,11 +79,7 @@ def _sample_tokens(
         check_finite(last)
         if tokenizer.unknown is not None:
             last[tokenizer.unknown] = -torch.inf
-        if temperature == 0:
-            token = last.argmax().view(1)
-        else:
-            kept = keep_likely(last / temperature, top_k, top_p)
-            token = torch.multinomial(kept.softmax(-1), 1, generator=generator)
+        token = choose(last)
         yield int(token)
         if left > 1:
             last = step(token)[0]

@@ -20,7 +20,7 @@ from ..train.optimisers import make_optimiser
 from ..train.plan import Plan, Progress
 from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
 from ..train.schedules import make_schedule
-from .corpus import Lanes
+from .corpus import TextStream
 from .model import LanguageModel, NextToken
 from .run import Run, RunError, Settings, StoredPlan
 from .score import Score, score
@@ -41,34 +41,34 @@ def train_run(
     Raises:
         CheckpointError, Diverged: as `train`.
         CorpusError, ArgumentError: the text is too short for batch and window, or the
-            lanes cannot be shared by the processes.
+            rows cannot be shared by the processes.
     """
     settings = run.settings
-    run.held_out.open(run.sizes.vocabulary)  # it is asked for late: refuse it now
+    run.held_out.open(run.sizes.vocabulary)  # needed at the end: refuse damage now
     torch.manual_seed(settings.seed)  # every process draws the same weights …
     model = run.new_model().to(accelerator.device)
     own_seed = (settings.seed + accelerator.process_index) % 2**64
     torch.manual_seed(own_seed)  # … and other masks
     assert settings.batch is not None
     assert settings.window is not None
-    stream = Lanes(
+    stream = TextStream(
         run.train_tokens.open(run.sizes.vocabulary),
         settings.batch,
         settings.window,
         settings.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
+        (accelerator.process_index, accelerator.num_processes),
         settings.restart,
     )
     optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
     plan = _plan(run, model, stream, accelerator)
     forcing = parse_forcing(settings.forcing, plan.steps)
+    warm_up = min(settings.warm_up, plan.steps // 10)  # a short run warms up less
     progress = train(
         model,
         stream,
         NextToken(forcing, settings.ar, settings.tar),
         optimiser,
-        make_schedule(settings.schedule, plan.steps, _warm_up(settings, plan)),
+        make_schedule(settings.schedule, plan.steps, warm_up),
         plan,
         accelerator=accelerator,
         store=run.store,
@@ -82,7 +82,7 @@ def train_run(
 def make_reporter(run: Run, accelerator: Accelerator, tensorboard: bool) -> Reporter:
     """A progress bar, metrics.jsonl and TensorBoard; silence on other processes."""
     if tensorboard:
-        accelerator.init_trackers("tensorboard")  # on every process, says accelerate
+        accelerator.init_trackers("tensorboard")  # accelerate wants it on every process
     if not accelerator.is_main_process:
         return Reporter()
     file = MetricsFile(run.directory / "metrics.jsonl")
@@ -118,12 +118,8 @@ def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _warm_up(settings: Settings, plan: Plan) -> int:
-    return min(settings.warm_up, plan.steps // 10)  # a short run warms up less
-
-
 def _plan(
-    run: Run, model: LanguageModel, stream: Lanes, accelerator: Accelerator
+    run: Run, model: LanguageModel, stream: TextStream, accelerator: Accelerator
 ) -> Plan:
     """The run's plan: the stored one, or a new one, which is then stored."""
     settings = run.settings
@@ -138,7 +134,7 @@ def _plan(
         patience=settings.patience,
     )
     stored = run.plan()
-    accelerator.wait_for_everyone()  # nobody may find a plan that another makes now
+    accelerator.wait_for_everyone()  # all have looked before one writes the plan
     if stored is not None:
         if settings.steps not in (None, stored.steps):
             raise RunError(
@@ -158,7 +154,7 @@ def _steps(
     run: Run,
     plan: Plan,
     model: LanguageModel,
-    stream: Lanes,
+    stream: TextStream,
     accelerator: Accelerator,
 ) -> int:
     settings = run.settings

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,33 +20,26 @@ from ..nn.regularise import Regularisers
 from ..schema import STRICT
 from ..train.bptt import State
 from ..train.forcing import run_forced
-
-Vocabulary = Annotated[int, Field(ge=1, le=1 << 24)]
-Width = Annotated[int, Field(ge=1, le=1 << 16)]
-Layers = Annotated[int, Field(ge=1, le=1000)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
+from ..train.settings import Layers, Probability, Settings, Vocabulary, Width
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """The numbers that, with a cell, make a model."""
+    """The numbers that make a model of a cell; of a run, its settings resolved."""
 
     __pydantic_config__ = STRICT
 
     vocabulary: Vocabulary
     embedding: Width
     hidden: Width
-    layers: Layers = 1
-    dropout: Probability = 0.0
-    tie: bool = False
-    recurrent_dropout: Probability = 0.0
+    layers: Layers = Settings.layers
+    dropout: Probability = Settings.dropout
+    tie: bool = Settings.tie
+    recurrent_dropout: Probability = Settings.recurrent_dropout
     update_dropout: Probability | dict[str, Probability] = 0.0
     zoneout: Probability | dict[str, Probability] = 0.0
-    weight_drop: Probability = 0.0
-    locked: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    weight_drop: Probability = Settings.weight_drop
+    locked: bool = Settings.locked
 
 
 class LanguageModel(nn.Module):
@@ -199,7 +191,7 @@ def model_shapes(cell: Cell, sizes: ModelSizes) -> dict[str, tuple[int, ...]]:
 
 def check_memory(shapes: dict[str, tuple[int, ...]]) -> None:
     """Raise ArgumentError for weights that this machine's memory cannot hold."""
-    if not hasattr(os, "sysconf"):  # no POSIX system: it will say so itself
+    if not hasattr(os, "sysconf"):  # not POSIX: torch will refuse to allocate
         return
     count = sum(map(math.prod, shapes.values()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -22,7 +22,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -31,17 +31,16 @@ from uuid import uuid4
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from ..files import read_file
+from ..files import read_file, sync_directory, write_and_sync, write_atomically
 from ..language import Cell
-from ..language.errors import ArgumentError, CellwrightError
-from ..nn.regularise import Regularisers, parse_probabilities
-from ..schema import STRICT, check, check_file, parse_json
-from ..train.checkpoint import Store, sync_directory, write_and_sync, write_atomically
-from ..train.forcing import parse_forcing
+from ..language.errors import CellwrightError
+from ..nn.regularise import parse_probabilities
+from ..schema import STRICT, Limits, check, parse_json
+from ..train.checkpoint import Store
 from ..train.lock import LOCK, holder_of
 from ..train.session import check_shapes, load_weights
+from ..train.settings import Settings
 from .corpus import (
     CorpusError,
     Tokens,
@@ -52,11 +51,7 @@ from .corpus import (
 )
 from .model import (
     LanguageModel,
-    Layers,
     ModelSizes,
-    Probability,
-    Vocabulary,
-    Width,
     check_memory,
     model_shapes,
 )
@@ -74,112 +69,14 @@ class RunError(CellwrightError):
     """A directory is no run, or holds one that must not be touched."""
 
 
-def _forcing(text: str) -> str:
-    parse_forcing(text, steps=1)
-    return text
-
-
-def _by_name(text: str, field: ValidationInfo) -> str:
-    assert field.field_name is not None
-    given: Any = parse_probabilities(field.field_name, text)
-    Regularisers(**{field.field_name: given})
-    return text
-
-
-Count = Annotated[int, Field(ge=1, le=10**12)]
-Positive = Annotated[float, Field(gt=0)]
-AtLeast0 = Annotated[float, Field(ge=0)]
-ByName = Annotated[str, AfterValidator(_by_name)]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run was asked for. One of minutes, epochs and steps says how long.
-
-    The defaults are tuned for a minute on two cores and a text of a million characters.
-    `None` for batch and window means: these defaults, or less where the text is short.
-    """
-
-    __pydantic_config__ = STRICT
-
-    cell: str = "lstm"
-    hidden: Width = 256
-    layers: Layers = 1
-    embedding: Width | None = None
-    dropout: Probability = 0.0
-    recurrent_dropout: Probability = 0.0
-    update_dropout: ByName = "0"
-    zoneout: ByName = "0"
-    weight_drop: Probability = 0.0
-    locked: bool = False
-    ar: AtLeast0 = 0.0
-    tar: AtLeast0 = 0.0
-    tie: bool = False
-    tokenizer: Literal["char", "word", "bpe"] = "char"
-    vocab: Vocabulary | None = None
-    val_fraction: Probability = 0.1
-    minutes: Annotated[float, Field(gt=0, le=10**6)] | None = None
-    epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None
-    steps: Count | None = None
-    batch: Count | None = None
-    window: Count | None = None
-    accumulate: Count = 1
-    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Positive = 8e-3
-    weight_decay: AtLeast0 = 0.1
-    beta2: Probability = 0.99
-    momentum: Probability = 0.9
-    schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
-    warm_up: Annotated[int, Field(ge=0, le=10**12)] = 50
-    clip: Positive | None = 1.0
-    clip_value: Positive | None = None
-    forcing: Annotated[str, AfterValidator(_forcing)] = "1"
-    restart: Probability = 0.03
-    validate_every: Count | None = None
-    patience: Count | None = None
-    checkpoint_every: Count = 500
-    log_every: Count = 10
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0  # what torch takes
-    engine: Literal["auto", "torch", "reference", "native"] = "auto"
-
-    DEFAULT_BATCH = 32
-    DEFAULT_WINDOW = 64
-    DEFAULT_EMBEDDING = 64
-    DEFAULT_EPOCHS = 10
-
-    def check(self) -> None:
-        """Raise ArgumentError for numbers that make no sense."""
-        check(Settings, asdict(self))
-
-    @model_validator(mode="after")
-    def _agree(self) -> Settings:
-        given = [n for n in ("minutes", "epochs", "steps") if getattr(self, n)]
-        if len(given) > 1:
-            raise ArgumentError(
-                f"[settings] received both {given[0]} and {given[1]}, expected one way "
-                "to say how long to train"
-            )
-        if self.patience and not self.validate_every:
-            raise ArgumentError(
-                "[patience] early stopping needs validations; give validate_every, too"
-            )
-        if self.validate_every and not self.val_fraction:
-            raise ArgumentError(
-                "[validate_every] there is nothing to validate on; received a "
-                "val_fraction of 0, expected more"
-            )
-        return self
-
-
 @dataclass(frozen=True)
 class TextCounts:
     """What a run's text was."""
 
     __pydantic_config__ = STRICT
 
-    files: Annotated[int, Field(ge=0)]
-    characters: Annotated[int, Field(ge=0)]
+    files: Annotated[int, Limits(ge=0)]
+    characters: Annotated[int, Limits(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -206,8 +103,8 @@ class StoredPlan:
     __pydantic_config__ = STRICT
 
     version: Literal[1]
-    steps: Annotated[int, Field(ge=1)]
-    planning_seconds: Annotated[float, Field(ge=0)]
+    steps: Annotated[int, Limits(ge=1)]
+    planning_seconds: Annotated[float, Limits(ge=0)]
 
 
 class Run:
@@ -333,7 +230,7 @@ class Run:
         if not os.path.lexists(path):
             return None
         content = parse_json(self._read(path), path, RunError)
-        return check_file(kind, content, path, RunError)
+        return check(kind, content, path, RunError)
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -366,7 +263,7 @@ class Run:
                 f"[{path}] has another version; received {content.get('version')!r}, "
                 f"expected {VERSION}. Use the cellwright that wrote it"
             )
-        return check_file(Config, content, path, RunError)
+        return check(Config, content, path, RunError)
 
 
 def check_free(directory: Path) -> None:
@@ -464,7 +361,7 @@ def _prepare(
     held_out = write_tokens(text.pieces(cut), tokenizer, folder / "held-out.tokens")
     spool.unlink(missing_ok=True)
     settings = _fit(settings, train, say)
-    sizes = _sizes(settings, cell, tokenizer)
+    sizes = _sizes(settings, tokenizer.vocabulary)
     # Refuse now what cannot be trained later.
     check_memory(model_shapes(cell, sizes))
     LanguageModel(cell, sizes, engine=settings.engine)
@@ -483,7 +380,7 @@ def _prepare(
         "cellwright": __version__,
         "sources": sources,
         "settings": asdict(settings),
-        "model": sizes.to_json(),
+        "model": asdict(sizes),
         "text": {"files": len(text.files), "characters": text.characters},
         "train": train.to_json(),
         "held_out": held_out.to_json(),
@@ -496,30 +393,23 @@ def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settin
     wanted = settings.batch or Settings.DEFAULT_BATCH
     length = settings.window or Settings.DEFAULT_WINDOW
     batch, window = fit_batch(train.count, wanted, length)
-    batch = settings.batch or batch  # what was asked for is refused later, not changed
+    batch = settings.batch or batch  # one that was asked for is never changed
     window = settings.window or window
     if (batch, window) != (wanted, length):
-        say(f"the text is short: {batch} lanes, windows of {window} tokens")
+        say(f"the text is short: {batch} rows, windows of {window} tokens")
     return replace(settings, batch=batch, window=window)
 
 
-def _sizes(settings: Settings, cell: Cell, tokenizer: TextTokenizer) -> ModelSizes:
+def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
     embedding = settings.embedding or Settings.DEFAULT_EMBEDDING
     if settings.tie and settings.embedding is None:
         embedding = settings.hidden  # the one width that can be tied
-    return ModelSizes(
-        tokenizer.vocabulary,
-        embedding,
-        settings.hidden,
-        settings.layers,
-        settings.dropout,
-        settings.tie,
-        settings.recurrent_dropout,
-        parse_probabilities("update_dropout", settings.update_dropout),
-        parse_probabilities("zoneout", settings.zoneout),
-        settings.weight_drop,
-        settings.locked,
-    )
+    sizes: dict[str, Any] = {
+        f.name: getattr(settings, f.name, None) for f in fields(ModelSizes)
+    }
+    for name in ("update_dropout", "zoneout"):
+        sizes[name] = parse_probabilities(name, sizes[name])
+    return ModelSizes(**{**sizes, "vocabulary": vocabulary, "embedding": embedding})
 
 
 def _json(content: dict[str, Any]) -> bytes:

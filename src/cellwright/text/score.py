@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema import STRICT
+from ..schema import STRICT, Limits
 from .corpus import CorpusError, Tokens
 from .model import LanguageModel
 from .tokenizer import TextTokenizer
@@ -23,7 +22,7 @@ WINDOW = 1024  # tokens at a time: bounds the memory, changes no number
 
 @dataclass(frozen=True)
 class Figures:
-    """What a text is told by, in JSON too: None for what is no finite number."""
+    """How well a text is predicted, as JSON keeps it: None for no finite number."""
 
     __pydantic_config__ = STRICT
 
@@ -32,9 +31,9 @@ class Figures:
     nats_per_token: float | None
     bits_per_token: float | None
     perplexity: float | None
-    characters: Annotated[int, Field(ge=0)]
-    tokens: Annotated[int, Field(ge=0)]
-    unknown: Annotated[int, Field(ge=0)]
+    characters: Annotated[int, Limits(ge=0)]
+    tokens: Annotated[int, Limits(ge=0)]
+    unknown: Annotated[int, Limits(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Score:
         return asdict(self.figures())
 
     def figures(self) -> Figures:
-        """What is told of the text."""
+        """As JSON keeps them."""
         counts = self.characters, self.tokens, self.unknown
         if not self.finite:
             return Figures(None, None, None, None, None, *counts)

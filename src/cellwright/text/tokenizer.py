@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from ..files import read_file
+from ..files import read_file, write_and_sync
 from ..language.errors import ArgumentError, CellwrightError
-from ..train.checkpoint import write_and_sync
 from ..train.interrupt import interruptible
 
 KINDS = ("char", "word", "bpe")

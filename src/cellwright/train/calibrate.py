@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -46,28 +46,14 @@ def steps_for(
     Returns:
         The number of optimiser steps, the same on every process; at least 1.
     """
-    from accelerate.utils import broadcast_object_list
-
     began = time.perf_counter()
     trial, position = copy.deepcopy(model), stream.state_dict()
     optimiser = make_optimiser(trial)
 
     def run(steps: int) -> float:
         short = replace(plan, steps=steps, log_every=steps, validate_every=None)
-        start = time.perf_counter()
-        train(
-            trial,
-            stream,
-            objective,
-            optimiser,
-            _AtRest(),
-            short,
-            accelerator=accelerator,
-        )
-        # Every process must go on with the first one's clock.
-        took = [time.perf_counter() - start]
-        broadcast_object_list(took)
-        return took[0]
+        parts = trial, stream, objective, optimiser, _AtRest(), short
+        return _seconds(lambda: train(*parts, accelerator=accelerator))
 
     with torch.random.fork_rng():
         run(2)  # the first steps make plans and warm caches: not counted
@@ -75,19 +61,30 @@ def steps_for(
         count = max(3, math.ceil(min(10.0, seconds / 50) / guess))
         per_step = run(count) / count
         if validate is not None and plan.validate_every:
-            start = time.perf_counter()
-            validate(trial)
-            per_step += (time.perf_counter() - start) / plan.validate_every
+            per_step += _seconds(lambda: validate(trial)) / plan.validate_every
     stream.load_state_dict(position)
     accelerator.free_memory()
+    left = seconds * USED - (time.perf_counter() - began)
+    return max(1, int(_agreed(left / per_step)))
 
-    steps = [(seconds * USED - (time.perf_counter() - began)) / per_step]
-    broadcast_object_list(steps)
-    return max(1, int(steps[0]))
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return _agreed(time.perf_counter() - start)
+
+
+def _agreed(value: float) -> float:
+    """The first process's value: all of them must go on with the same."""
+    from accelerate.utils import broadcast_object_list
+
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 class _AtRest(Constant):
-    """No learning: a trial cannot diverge, and costs what a step costs."""
+    """A rate of zero: a trial cannot diverge, and a step costs what it always costs."""
 
     def factor(self, step: int) -> float:
         return 0.0

@@ -29,15 +29,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ..files import check_file_at, read_file, wrong_size
+from ..extras import require
+from ..files import (
+    check_file_at,
+    read_file,
+    sync_directory,
+    write_and_sync,
+    write_atomically,
+    wrong_size,
+)
 from ..language.errors import CellwrightError
-from ..schema import STRICT, check_file, parse_json
+from ..schema import STRICT, Limits, check, parse_json
 
 FORMAT = "cellwright-checkpoint"
 VERSION = 1
@@ -50,7 +55,7 @@ class CheckpointError(CellwrightError):
     """A checkpoint cannot be written, or is not one that can be read."""
 
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Pointer:
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
-    checkpoint: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
+    checkpoint: Annotated[str, Limits(pattern=f"^{_NAME.pattern}$")]
     sha256: Sha256
 
 
@@ -71,7 +76,7 @@ class Fingerprint:
 
     __pydantic_config__ = STRICT
 
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Limits(ge=0)]
     sha256: Sha256
 
 
@@ -86,8 +91,8 @@ class Manifest:
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
-    step: Annotated[int, Field(ge=0)]
-    files: Annotated[dict[File, Fingerprint], Field(min_length=2)]
+    step: Annotated[int, Limits(ge=0)]
+    files: Annotated[dict[File, Fingerprint], Limits(min_length=2)]
     training: Any
 
 
@@ -109,6 +114,7 @@ class Store:
     """
 
     def __init__(self, directory: Path | str, root: Path | None = None):
+        require("cellwright.train", "train")
         self.directory = Path(directory)
         self._root = root or self.directory
 
@@ -192,7 +198,7 @@ class Store:
         path = self._pointer(pointer)
         if pointer == "last" and self._names() and not os.path.lexists(path):
             return self._newest()
-        return check_file(Pointer, self._json_of(path), path, CheckpointError)
+        return check(Pointer, self._json_of(path), path, CheckpointError)
 
     def _newest(self) -> Pointer:
         """What stands in for a last.json that is lost."""
@@ -209,6 +215,8 @@ class Store:
         return Pointer(FORMAT, VERSION, name, hashlib.sha256(manifest).hexdigest())
 
     def _read(self, record: Pointer) -> Checkpoint:
+        import safetensors.torch
+
         path = self.directory / record.checkpoint
         manifest = self._manifest(record)
         tensors = {}
@@ -231,6 +239,8 @@ class Store:
         return Checkpoint(manifest.step, tensors["model.safetensors"], training)
 
     def _read_shapes(self, record: Pointer) -> dict[str, tuple[int, ...]]:
+        import safetensors
+
         expected = self._manifest(record).files["model.safetensors"]
         path = self.directory / record.checkpoint / "model.safetensors"
         try:
@@ -246,7 +256,7 @@ class Store:
         path = self.directory / record.checkpoint / "checkpoint.json"
         data = self._bytes_of(path)
         _compare(path, data, record.sha256)
-        return check_file(Manifest, _checked(data, path), path, CheckpointError)
+        return check(Manifest, _checked(data, path), path, CheckpointError)
 
     def _json_of(self, path: Path) -> dict[str, Any]:
         return _checked(self._bytes_of(path), path)
@@ -331,37 +341,6 @@ class Store:
         )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step: readers see the old bytes or the new, never a mix."""
-    aside = path.with_name(f".aside-{path.name}")
-    try:
-        write_and_sync(aside, data)
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def write_and_sync(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename inside `path` durable. Not every system can; POSIX ones do."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """Split a tree into JSON and named tensors; `unpack` puts it together again.
 
@@ -424,6 +403,8 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def _tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    import safetensors.torch
+
     # clone: two names of one tied weight share memory, which safetensors refuses.
     plain = {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}
     return safetensors.torch.save(plain)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..extras import require
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -21,6 +23,7 @@ def make_accelerator(
         precision: "no", "bf16" or "fp16" mixed precision.
         tensorboard_directory: where TensorBoard's events go; None for no tracker.
     """
+    require("cellwright.train", "train")
     from accelerate import Accelerator
 
     return Accelerator(

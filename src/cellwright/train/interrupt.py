@@ -1,4 +1,4 @@
-"""Ctrl+C as a wish that the loop grants after its step.
+"""Ctrl+C as a flag that the loop looks at after each step.
 
 Python raises KeyboardInterrupt wherever it happens to be, and drops it where nobody can
 catch it: in a finaliser, or in a callback from C. A flag is never dropped, and a step
@@ -27,24 +27,24 @@ class Interrupt:
     """While it is entered, the first SIGINT sets `asked`; a second one raises at once.
 
     Leaving raises KeyboardInterrupt if it was asked for and nobody raised meanwhile.
-    Threads other than the main one hear no signals, and a program that handles SIGINT
-    itself (or ignores it) goes on doing so: there it does nothing.
+    It does nothing on threads other than the main one, which receive no signals, and in
+    a program that handles or ignores SIGINT itself.
 
     Attributes:
         asked: whether to stop.
-        entered: whether one is, in this process: then the end may take its time.
+        entered: whether any `Interrupt` is entered in this process.
     """
 
     asked = False
     entered = False
 
     def __enter__(self) -> Interrupt:
-        self._hears = (
+        self._installed = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
-        if self._hears:
-            signal.signal(signal.SIGINT, self._hear)
+        if self._installed:
+            signal.signal(signal.SIGINT, self._handle)
             Interrupt.entered = True
         return self
 
@@ -54,13 +54,13 @@ class Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._hears:
+        if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             Interrupt.entered = False
         if self.asked and kind is None:
             raise KeyboardInterrupt
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -70,7 +70,7 @@ _abandoned = threading.Event()
 
 
 def interruptible(work: Callable[..., R], *arguments: Any) -> R:
-    """Call `work` in a thread of its own, while this one hears Ctrl+C.
+    """Call `work` in a thread of its own, while this one receives Ctrl+C.
 
     For foreign code that runs for long and never looks for signals. Where Ctrl+C comes,
     KeyboardInterrupt is raised here and the thread is left to itself; `leave` then ends
@@ -99,12 +99,12 @@ def end_on_interrupt() -> None:
     is being computed, and an exception raised in a finaliser is dropped. Only
     `Interrupt` may take longer. Call it on the main thread.
     """
-    heard, writer = socket.socketpair()
+    reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def wait() -> None:
-        while signal.SIGINT not in heard.recv(64):
+        while signal.SIGINT not in reader.recv(64):
             pass
         while Interrupt.entered:
             time.sleep(0.05)

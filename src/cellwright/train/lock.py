@@ -1,4 +1,4 @@
-"""One process at a time trains a run; who comes second hears who holds it.
+"""One process at a time trains a run; a second one is told who holds it.
 
 The lock is the system's, on a file of the run's directory: when its process ends, in
 whatever way, it is free. Who only reads a run needs none.
@@ -20,7 +20,7 @@ from ..files import read_file
 from ..language.errors import CellwrightError
 
 LOCK = ".lock"
-HOLDER = ".lock.json"  # of whoever holds it; says nothing while the lock is free
+HOLDER = ".lock.json"  # who holds it; without meaning while the lock is free
 
 
 class LockedError(CellwrightError):
@@ -40,7 +40,7 @@ def locked(directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise LockedError(
-            f"[{directory}] {_told(holder)} is training this run; nothing was "
+            f"[{directory}] {_describe(holder)} is training this run; nothing was "
             "changed. Wait for it, or stop it and use --resume"
         ) from None
     try:
@@ -59,7 +59,7 @@ def holder_of(directory: Path) -> str | None:
         with FileLock(directory / LOCK).acquire(timeout=0):
             return None
     except Timeout:
-        return _told(directory / HOLDER)
+        return _describe(directory / HOLDER)
 
 
 def _write(holder: Path) -> None:
@@ -68,13 +68,18 @@ def _write(holder: Path) -> None:
         "host": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    holder.unlink(missing_ok=True)  # whatever it was: nothing is written through a link
+    holder.unlink(missing_ok=True)  # never write through a link
     holder.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def _told(holder: Path) -> str:
+def _describe(holder: Path) -> str:
     try:
-        told = json.loads(read_file(holder, holder.parent))
-        return f"process {told['pid']} on {told['host']}, since {told['since']},"
-    except (OSError, ValueError, KeyError, TypeError):  # it is just being written
+        found = json.loads(read_file(holder, holder.parent))
+        return f"process {found['pid']} on {found['host']}, since {found['since']},"
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # not written yet
         return "another process"

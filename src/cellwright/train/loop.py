@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .bptt import detach, map_state
-from .checkpoint import CheckpointError, Store
+from .bptt import State, detach, map_state
+from .checkpoint import Store
 from .devices import make_accelerator
 from .divergence import Watch
 from .gradients import clip_by_norm, clip_by_value, gradient_norms, total_norm
@@ -58,7 +58,7 @@ def train(
         store: where checkpoints go; None for none.
         resume: go on from the store's last checkpoint, where there is one.
         validate: `validate(model) -> loss`, called as often as the plan says.
-        reporter: hears of every logged step and validation.
+        reporter: receives every logged step and validation.
 
     Raises:
         CheckpointError: the store holds a run and `resume` is false, its checkpoint
@@ -68,89 +68,57 @@ def train(
             does not wait.
     """
     accelerator = accelerator or make_accelerator()
-    reporter = reporter or Reporter()
-    bare = model  # accelerate may wrap it; names and checkpoints are the bare model's
-    model = accelerator.prepare_model(model)
+    wrapped = accelerator.prepare_model(model)
     optimiser = accelerator.prepare_optimizer(optimiser)
-    watch = Watch(bare, accelerator, store)
+    session = Session(model, wrapped, optimiser, schedule, stream, accelerator, store)
+    return _loop(session, objective, plan, validate, reporter or Reporter(), resume)
 
-    progress, carried, session = Progress(), None, None
-    if store is not None:
-        session = Session(bare, optimiser, schedule, stream, accelerator, store)
-        if store.has() and not resume:
-            raise CheckpointError(
-                f"[{store.directory}] holds a run already; nothing was changed. "
-                "Resume it, or choose another directory"
-            )
-        if store.has():
-            progress, carried = session.restore()
 
-    model.train()
-    began = time.perf_counter() - progress.seconds
-    logged = progress.step, progress.seconds  # where the last logged interval ended
+def _loop(
+    session: Session,
+    objective: Objective,
+    plan: Plan,
+    validate: Callable[[nn.Module], float] | None,
+    reporter: Reporter,
+    resume: bool,
+) -> Progress:
+    model, optimiser, schedule = session.model, session.optimiser, session.schedule
+    progress, carried = session.begin(resume)
+    watch = Watch(model, session.accelerator, session.store)
+    clock = Clock(progress, session.stream.size * plan.accumulate)
+    session.wrapped.train()
     reporter.start(progress.step, plan.steps)
     with Interrupt() as interrupt, ExitStack() as ending:
         ending.callback(reporter.finish)
         while progress.step < plan.steps and not progress.stopped:
             rate = set_rate(optimiser, schedule.factor(progress.step))
-
-            # Forward and backward, once for each part of the step's batch.
-            losses = torch.zeros((), device=accelerator.device)
-            for part in range(plan.accumulate):
-                batch = map_state(_to(accelerator.device), stream.next())
-                last = part == plan.accumulate - 1
-                # Processes exchange their gradients once per step, at the last part.
-                with nullcontext() if last else accelerator.no_sync(model):
-                    loss, carried = objective(model, batch, carried, progress.step)
-                    accelerator.backward(loss / plan.accumulate)
-                carried = detach(carried)
-                losses += loss.detach() / plan.accumulate
+            losses, carried = _backward(session, objective, plan, carried, progress)
 
             # Look before the step: weights that went wrong cannot be put right again.
-            progress.loss, stop = _agree(losses, interrupt.asked, accelerator)
-            accelerator.unscale_gradients(optimiser)
-            norms = gradient_norms(bare)
+            progress.loss, stop = _agree(losses, interrupt.asked, session.accelerator)
+            session.accelerator.unscale_gradients(optimiser)
+            norms = gradient_norms(model)
             norm = total_norm(norms)
             watch.gradients(progress.step, progress.loss, norms, norm, rate)
-            if plan.clip_norm is not None:
-                clip_by_norm(bare, plan.clip_norm, norm)
-            if plan.clip_value is not None:
-                clip_by_value(bare, plan.clip_value)
+            _clip(model, plan, norm)
 
             optimiser.step()
             optimiser.zero_grad()
             progress.step += 1
-            progress.seconds = time.perf_counter() - began
-
-            if progress.step % plan.log_every == 0 or progress.step == plan.steps:
-                took = (progress.seconds - logged[1]) / (progress.step - logged[0])
-                logged = progress.step, progress.seconds
-                reporter.log(
-                    {
-                        "step": progress.step,
-                        "loss": progress.loss,
-                        "learning_rate": rate,
-                        "gradient_norm": norm.item(),
-                        "tokens_per_second": stream.size * plan.accumulate / took,
-                        "seconds_per_step": took,
-                        "seconds": progress.seconds,
-                    }
-                )
+            progress.seconds = clock.seconds()
+            if _due(progress, plan.log_every, plan):
+                reporter.log(clock.row(progress, rate, norm))
 
             pointers = set()
-            if validate is not None and _due(progress.step, plan.validate_every, plan):
-                loss = _validate(validate, model, bare)
-                if progress.heard(loss, plan.patience):
+            if validate is not None and _due(progress, plan.validate_every, plan):
+                loss = _validate(validate, session)
+                if progress.observe(loss, plan.patience):
                     pointers = {"last", "best"}
                 schedule.observe(loss)
                 reporter.log({"step": progress.step, "validation_loss": loss})
-            if (
-                _due(progress.step, plan.checkpoint_every, plan)
-                or progress.stopped
-                or stop
-            ):
+            if _due(progress, plan.checkpoint_every, plan) or progress.stopped or stop:
                 pointers.add("last")
-            if session is not None and pointers:
+            if session.store is not None and pointers:
                 watch.weights()
                 session.save(progress, carried, pointers)
             if stop:
@@ -158,12 +126,84 @@ def train(
     return progress
 
 
-def _due(step: int, every: int | None, plan: Plan) -> bool:
+def _backward(
+    session: Session,
+    objective: Objective,
+    plan: Plan,
+    carried: State,
+    progress: Progress,
+) -> tuple[Tensor, State]:
+    """Forward and backward, once for each part of the step's batch."""
+    accelerator, model = session.accelerator, session.wrapped
+    losses = torch.zeros((), device=accelerator.device)
+    for part in range(plan.accumulate):
+        batch = map_state(
+            lambda t: t.to(accelerator.device, non_blocking=True), session.stream.next()
+        )
+        last = part == plan.accumulate - 1
+        # Processes exchange their gradients once per step, at the last part.
+        with nullcontext() if last else accelerator.no_sync(model):
+            loss, carried = objective(model, batch, carried, progress.step)
+            accelerator.backward(loss / plan.accumulate)
+        carried = detach(carried)
+        losses += loss.detach() / plan.accumulate
+    return losses, carried
+
+
+def _clip(model: nn.Module, plan: Plan, norm: Tensor) -> None:
+    if plan.clip_norm is not None:
+        clip_by_norm(model, plan.clip_norm, norm)
+    if plan.clip_value is not None:
+        clip_by_value(model, plan.clip_value)
+
+
+def _validate(validate: Callable[[nn.Module], float], session: Session) -> float:
+    from accelerate.utils import broadcast_object_list
+
+    with torch.no_grad():
+        session.model.eval()
+        # All processes must decide alike, so all of them take the first one's loss.
+        results = [validate(session.model)]
+        broadcast_object_list(results)
+        session.wrapped.train()
+    return float(results[0])
+
+
+class Clock:
+    """Wall clock in the loop, over all resumes.
+
+    Args:
+        progress: where the loop begins.
+        size: elements of a step.
+    """
+
+    def __init__(self, progress: Progress, size: int):
+        self._size = size
+        self._began = time.perf_counter() - progress.seconds
+        self._logged = progress.step, progress.seconds  # the end of the last interval
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def row(self, progress: Progress, rate: float, norm: Tensor) -> dict[str, Any]:
+        """What is logged of a step; the speed is since the last row."""
+        step, seconds = self._logged
+        self._logged = progress.step, progress.seconds
+        took = (progress.seconds - seconds) / (progress.step - step)
+        return {
+            "step": progress.step,
+            "loss": progress.loss,
+            "learning_rate": rate,
+            "gradient_norm": norm.item(),
+            "tokens_per_second": self._size / took,
+            "seconds_per_step": took,
+            "seconds": progress.seconds,
+        }
+
+
+def _due(progress: Progress, every: int | None, plan: Plan) -> bool:
+    step = progress.step
     return every is not None and (step % every == 0 or step == plan.steps)
-
-
-def _to(device: torch.device) -> Callable[[Tensor], Tensor]:
-    return lambda tensor: tensor.to(device, non_blocking=True)
 
 
 def _agree(loss: Tensor, stop: bool, accelerator: Accelerator) -> tuple[float, bool]:
@@ -174,17 +214,3 @@ def _agree(loss: Tensor, stop: bool, accelerator: Accelerator) -> tuple[float, b
     mean = accelerator.reduce(both, reduction="mean")
     assert isinstance(mean, Tensor)
     return mean[0].item(), mean[1].item() > 0
-
-
-def _validate(
-    validate: Callable[[nn.Module], float], model: nn.Module, bare: nn.Module
-) -> float:
-    from accelerate.utils import broadcast_object_list
-
-    with torch.no_grad():
-        bare.eval()
-        # All processes must decide alike, so all of them believe the first one.
-        results = [validate(bare)]
-        broadcast_object_list(results)
-        model.train()
-    return float(results[0])

@@ -6,13 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
-from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from ..schema import STRICT
+from ..schema import STRICT, Limits
 from .bptt import State
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Limits(ge=0)]
 
 
 class Stream(Protocol):
@@ -80,17 +79,17 @@ class Progress:
     """
 
     # A validation may overflow and training go on: its loss need not be finite.
-    __pydantic_config__ = ConfigDict(**{**STRICT, "allow_inf_nan": True})
+    __pydantic_config__ = STRICT | {"allow_inf_nan": True}
 
     step: Count = 0
     loss: float | None = None
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    seconds: Annotated[float, Limits(ge=0, allow_inf_nan=False)] = 0.0
     validation: float | None = None
     best: float | None = None
     waited: Count = 0
     stopped: bool = False
 
-    def heard(self, validation: float, patience: int | None) -> bool:
+    def observe(self, validation: float, patience: int | None) -> bool:
         """Note a validation loss; whether it is the best so far.
 
         After `patience` validations without a better one the run is stopped.

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, `metrics.jsonl`, and accelerate's trackers."""
+"""What a run reports: a progress bar, `metrics.jsonl`, and accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
-from ..files import read_file
-from .checkpoint import write_atomically
+from ..files import read_file, write_atomically
 
 
 class Reporter:
-    """Says nothing; the base of those that do. Only the main process has another."""
+    """Reports nothing: the base class, and what all but the main process have."""
 
     def start(self, step: int, steps: int) -> None:
         """The run begins, or resumes, at `step` of `steps`."""
@@ -44,8 +41,8 @@ class MetricsFile(Reporter):
 
     def log(self, row: dict[str, Any]) -> None:
         if self._file is not None:  # JSON has no NaN: a loss that overflowed is null
-            told = {k: v if math.isfinite(v) else None for k, v in row.items()}
-            self._file.write(json.dumps(told) + "\n")
+            finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
+            self._file.write(json.dumps(finite) + "\n")
 
     def finish(self) -> None:
         if self._file is not None:
@@ -58,6 +55,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         OSError: it cannot be read, or is no file of this folder.
     """
+    from pydantic_core import from_json
+
     if not os.path.lexists(path):
         return []
     rows = []

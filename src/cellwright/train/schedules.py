@@ -17,7 +17,7 @@ class Schedule(Protocol):
         ...
 
     def observe(self, validation_loss: float) -> None:
-        """Hear of a validation; only a plateau schedule cares."""
+        """Take note of a validation; only a plateau schedule does."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -55,32 +55,36 @@ class Constant(_WarmUp):
 
 
 @dataclass
-class Cosine(_WarmUp):
+class _Falling(_WarmUp):
+    """Warm-up, then down to `floor` at step `steps`."""
+
+    steps: int = 1
+    floor: float = 0.0
+
+    def done(self, step: int) -> float:
+        """How much of the fall is over: 0 to 1."""
+        length = max(1, self.steps - self.warm_up)
+        return min(1.0, max(0, step - self.warm_up) / length)
+
+
+@dataclass
+class Cosine(_Falling):
     """Warm-up, then half a cosine down to `floor` at step `steps`.
 
     Loshchilov & Hutter 2017, "SGDR", equation 5, with one period and no restart.
     """
 
-    steps: int = 1
-    floor: float = 0.0
-
     def after(self, step: int) -> float:
-        length = max(1, self.steps - self.warm_up)
-        done = min(1.0, max(0, step - self.warm_up) / length)
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.done(step)))
+        return self.floor + (1 - self.floor) * cosine
 
 
 @dataclass
-class Linear(_WarmUp):
+class Linear(_Falling):
     """Warm-up, then a straight line down to `floor` at step `steps`."""
 
-    steps: int = 1
-    floor: float = 0.0
-
     def after(self, step: int) -> float:
-        length = max(1, self.steps - self.warm_up)
-        done = min(1.0, max(0, step - self.warm_up) / length)
-        return 1 - (1 - self.floor) * done
+        return 1 - (1 - self.floor) * self.done(step)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..schema import check_file
+from ..schema import check
 from .bptt import State, map_state
 from .checkpoint import CheckpointError, Store, random_state, set_random_state
 from .plan import Progress, Stream
@@ -23,17 +23,36 @@ class Session:
     """The parts of a run that change while it trains.
 
     Attributes:
-        model: bare, not wrapped by accelerate: its names are the checkpoint's.
+        model: bare: its names are the checkpoint's.
+        wrapped: the same as accelerate runs it.
         optimiser: prepared by accelerate.
         schedule, stream, accelerator, store: as for `train`.
     """
 
     model: nn.Module
+    wrapped: nn.Module
     optimiser: Any
     schedule: Schedule
     stream: Stream
     accelerator: Accelerator
-    store: Store
+    store: Store | None
+
+    def begin(self, resume: bool) -> tuple[Progress, State]:
+        """Where the run stands: at its beginning, or at the store's last checkpoint.
+
+        Raises:
+            CheckpointError: there is one and `resume` is false; it, or the best one, is
+                damaged; or it is of another model or number of processes. Nothing on
+                the disk has changed then.
+        """
+        if self.store is None or not self.store.has():
+            return Progress(), None
+        if resume:
+            return self._restore(self.store)
+        raise CheckpointError(
+            f"[{self.store.directory}] holds a run already; nothing was changed. "
+            "Resume it, or choose another directory"
+        )
 
     def save(self, progress: Progress, carried: State, pointers: set[str]) -> None:
         """Collect every process's part; the main process writes all of it.
@@ -43,6 +62,7 @@ class Session:
         """
         from accelerate.utils import gather_object
 
+        assert self.store is not None
         own = {
             "carried": map_state(Tensor.cpu, carried),
             "stream": self.stream.state_dict(),
@@ -62,39 +82,36 @@ class Session:
             self.store.save(progress.step, weights, training, sorted(pointers))
         self.accelerator.wait_for_everyone()
 
-    def restore(self) -> tuple[Progress, State]:
-        """Put everything back where the last checkpoint found it.
-
-        Raises:
-            CheckpointError: it, or the best one, is damaged, or of another model or
-                number of processes. Nothing on the disk has changed then.
-        """
-        if self.store.has("best"):
-            self.store.load("best")  # a damaged one would be found with the next best
-        checkpoint = self.store.load()
-        load_weights(self.model, checkpoint.model, self.store)
+    def _restore(self, store: Store) -> tuple[Progress, State]:
+        """Put everything back where the last checkpoint found it."""
+        if store.has("best"):
+            store.load("best")  # a damaged one would be found with the next best
+        checkpoint = store.load()
+        load_weights(self.model, checkpoint.model, store)
         try:
-            progress, carried = self._restore(checkpoint.training)
+            progress, carried = self._put_back(store, checkpoint.training)
         except CheckpointError:
             raise
         except Exception as error:  # torch, NumPy and Python say what they do not take
             raise CheckpointError(
-                f"[{self.store.directory}] the last checkpoint cannot be gone on from: "
+                f"[{store.directory}] the last checkpoint cannot be gone on from: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
-        if progress.best is not None and not self.store.has("best"):
-            self._find_best(progress)
+        if progress.best is not None and not store.has("best"):
+            self._find_best(store, progress)
         return progress, carried
 
-    def _restore(self, training: dict[str, Any]) -> tuple[Progress, State]:
+    def _put_back(
+        self, store: Store, training: dict[str, Any]
+    ) -> tuple[Progress, State]:
         written, received = len(training["processes"]), self.accelerator.num_processes
         if written != received:
             raise CheckpointError(
-                f"[{self.store.directory}] was written by {written} processes; "
+                f"[{store.directory}] was written by {written} processes; "
                 f"received {received}. Resume with as many as before"
             )
-        where = self.store.directory / "training.progress"
-        progress = check_file(Progress, training["progress"], where, CheckpointError)
+        where = store.directory / "training.progress"
+        progress = check(Progress, training["progress"], where, CheckpointError)
         own = training["processes"][self.accelerator.process_index]
         scaler, optimiser = self.accelerator.scaler, training["optimiser"]
         self._check_optimiser(optimiser)
@@ -112,8 +129,8 @@ class Session:
 
     def _check_optimiser(self, saved: dict[str, Any]) -> None:
         """Hold what torch does not look at to the optimiser as it is made."""
-        fresh = self.optimiser.state_dict()["param_groups"]
-        _check_like("param_groups", saved["param_groups"], fresh)
+        own = self.optimiser.state_dict()["param_groups"]
+        _check_like("param_groups", saved["param_groups"], own)
         groups = self.optimiser.param_groups
         shapes = [p.shape for group in groups for p in group["params"]]
         kinds = {
@@ -124,25 +141,23 @@ class Session:
             raise ValueError("not every parameter has the same moments")
         for number, moments in saved["state"].items():
             for name, moment in moments.items():
-                if isinstance(moment, Tensor) and moment.shape not in (
-                    (),
-                    shapes[number],
-                ):
+                shape, expected = getattr(moment, "shape", ()), shapes[number]
+                if shape not in ((), expected):
                     raise ValueError(
-                        f"{name} of parameter {number} has the shape "
-                        f"{tuple(moment.shape)}, expected {tuple(shapes[number])}"
+                        f"{name} of parameter {number} has the shape {tuple(shape)}, "
+                        f"expected {tuple(expected)}"
                     )
 
-    def _find_best(self, progress: Progress) -> None:
+    def _find_best(self, store: Store, progress: Progress) -> None:
         """Point at the best checkpoint again; without it the search starts anew."""
         if self.accelerator.is_main_process:
-            for name, checkpoint in self.store.whole():
-                told = checkpoint.training["progress"]
-                if told["validation"] == told["best"] == progress.best:
-                    self.store.point("best", name)
+            for name, checkpoint in store.whole():
+                found = checkpoint.training["progress"]
+                if found["validation"] == found["best"] == progress.best:
+                    store.point("best", name)
                     break
         self.accelerator.wait_for_everyone()
-        if not self.store.has("best"):
+        if not store.has("best"):
             progress.best, progress.waited = None, 0
 
 
@@ -192,23 +207,23 @@ def check_shapes(
             )
 
 
-def _check_like(what: str, saved: Any, fresh: Any) -> None:
-    """Raise ValueError unless saved data is of the kinds that fresh data is of."""
-    if isinstance(fresh, dict) and isinstance(saved, dict):
-        for key in fresh.keys() & saved.keys():  # torch's versions add and drop some
-            _check_like(f"{what}.{key}", saved[key], fresh[key])
+def _check_like(what: str, saved: Any, own: Any) -> None:
+    """Raise ValueError unless saved data is of the kinds that our own data is of."""
+    if isinstance(own, dict) and isinstance(saved, dict):
+        for key in own.keys() & saved.keys():  # torch's versions add and drop some
+            _check_like(f"{what}.{key}", saved[key], own[key])
         return
-    if isinstance(fresh, list | tuple) and isinstance(saved, list | tuple):
-        if len(fresh) == len(saved):
-            for key, (one, other) in enumerate(zip(saved, fresh, strict=True)):
+    if isinstance(own, list | tuple) and isinstance(saved, list | tuple):
+        if len(own) == len(saved):
+            for key, (one, other) in enumerate(zip(saved, own, strict=True)):
                 _check_like(f"{what}.{key}", one, other)
             return
-    elif _is_number(fresh) and _is_number(saved):
+    elif _is_number(own) and _is_number(saved):
         if math.isfinite(saved):
             return
-    elif fresh is None or type(saved) is type(fresh):
+    elif own is None or type(saved) is type(own):
         return
-    raise ValueError(f"{what}: received {saved!r}, expected such as {fresh!r}"[:200])
+    raise ValueError(f"{what}: received {saved!r}, expected such as {own!r}"[:200])
 
 
 def _is_number(value: Any) -> bool:

@@ -179,6 +179,6 @@ def write_report(
     inspection: Inspection, path: Path, beside: Inspection | None = None
 ) -> None:
     """Write the report; a full disk leaves what was there."""
-    from ...train.checkpoint import write_atomically
+    from ...files import write_atomically
 
     write_atomically(path, report(inspection, beside).encode())

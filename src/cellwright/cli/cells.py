@@ -1,0 +1,171 @@
+"""Commands on a cell alone: `cells`, `draw`, `explain` and `check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .app import app
+
+
+@app.command()
+def cells(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A cell of the zoo, or FILE.py:NAME. Default: all."),
+    ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print LaTeX instead of equations.")
+    ] = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="Print the names alone, one a line.")
+    ] = False,
+) -> None:
+    """List the cells of the zoo with their equations and sources."""
+    from .. import cells as zoo
+
+    whole = [*zoo.all().values(), *zoo.all_of_trees().values()]
+    for cell in whole if name is None else [zoo.get(name)]:
+        if names:
+            typer.echo(cell.name)
+            continue
+        typer.secho(cell.name, bold=True)
+        doc = (cell.__doc__ or "").strip()
+        for line in doc.splitlines():
+            typer.secho(f"    {line}" if line else "", dim=True)
+        for line in cell.latex().splitlines() if latex else cell.equations:
+            typer.echo(f"    {line}")
+        typer.echo()
+
+
+# What `draw` asks of a run whose values it writes into the pictures.
+Text = Annotated[
+    Path | None,
+    typer.Option(help="With a run: what it reads. Default: its held-out text."),
+]
+Prompt = Annotated[str | None, typer.Option(help="With a run: the same, written here.")]
+Layer = Annotated[int, typer.Option(min=0, help="With a run: which layer.")]
+At = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="With a run: which token, from 0. Default: the last of the prompt, or "
+        "the 100th of a text.",
+    ),
+]
+Steps = Annotated[
+    bool,
+    typer.Option(
+        "--steps",
+        help="A picture an equation, with what it decides: CELL-1.svg, …; of a run "
+        "with the values of one step of its reading a text.",
+    ),
+]
+
+
+@app.command()
+def draw(
+    cell: Annotated[
+        str,
+        typer.Argument(help="A cell of the zoo, FILE.py:NAME, or a run's directory."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The file: .svg or .png, a picture; .tex or .mathml, the equations. "
+            "Default: CELL.svg.",
+        ),
+    ] = None,
+    steps: Steps = False,
+    text: Text = None,
+    prompt: Prompt = None,
+    layer: Layer = 0,
+    at: At = None,
+    unroll: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Draw it so often over time; a tree cell: a tree so high."
+        ),
+    ] = 1,
+    legend: Annotated[bool, typer.Option(help="Explain the picture's signs.")] = True,
+    scale: Annotated[
+        float, typer.Option(min=0.1, help="Pixels of a PNG for one of the SVG.")
+    ] = 2.0,
+) -> None:
+    """Draw a cell, or write its equations, to a file."""
+    from ..look.draw import draw
+
+    reading = {"text": text, "prompt": prompt, "layer": layer, "at": at}
+    drawn, moment = _drawn(cell, steps, reading)
+    path = out or Path(f"{drawn.name}.svg")
+    how = {"steps": steps, "unroll": unroll, "legend": legend, "scale": scale}
+    written = draw(drawn, path, moment=moment, **how)
+    typer.echo("\n".join(map(str, written)))
+
+
+def _drawn(cell: str, steps: bool, reading: dict[str, Any]) -> tuple[Any, Any]:
+    """A cell by its name, or a run's; with the values of one step where it reads."""
+    from .. import cells as zoo
+    from ..look.draw import DrawingError, read_run
+    from ..text.run import Run
+
+    if Path(cell).is_dir() and cell not in (*zoo.all(), *zoo.all_of_trees()):
+        run = Run(Path(cell))
+        if steps:
+            return read_run(run, **reading)
+        drawn = run.cell
+    else:
+        drawn = zoo.get(cell)
+    if reading != {"text": None, "prompt": None, "layer": 0, "at": None}:
+        raise DrawingError(
+            f"[draw] only the steps of a run have values; received {cell!r}, "
+            "expected a run's directory and --steps: cellwright draw runs/demo --steps "
+            '--prompt "def "'
+        )
+    return drawn, None
+
+
+@app.command()
+def explain(
+    cell: Annotated[str, typer.Argument(help="A cell of the zoo, or FILE.py:NAME.")],
+    input_size: Annotated[int, typer.Option("--input", min=1, help="Units of x.")] = 64,
+    hidden_size: Annotated[
+        int, typer.Option("--hidden", min=1, help="Units of a state.")
+    ] = 128,
+) -> None:
+    """Show what the native engine runs for a cell: stages, programs, cost."""
+    from .. import cells as zoo
+    from ..compiler.explain import explain
+
+    typer.echo(explain(zoo.get(cell), input_size, hidden_size))
+
+
+@app.command()
+def check(
+    cell: Annotated[str, typer.Argument(help="FILE.py:NAME, or a cell of the zoo.")],
+    input_size: Annotated[int, typer.Option("--input", help="Units of x.")] = 8,
+    hidden_size: Annotated[int, typer.Option("--hidden", help="Units.")] = 16,
+    steps: Annotated[
+        int, typer.Option(help="Steps through time to follow the gradient.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="Of weights and inputs.")] = 0,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
+    ] = False,
+) -> None:
+    """Tell whether a cell is sound: its equations, weights, gradients, gradient flow.
+
+    Ends with status 1 if it is not.
+    """
+    from .. import cells as zoo
+    from ..look.check import check_cell
+
+    found = check_cell(zoo.get(cell), input_size, hidden_size, steps=steps, seed=seed)
+    typer.echo(json.dumps(found.to_dict()) if json_ else str(found))
+    if not found.sound:
+        raise typer.Exit(1)

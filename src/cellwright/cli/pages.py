@@ -1,0 +1,94 @@
+"""Commands that serve a page: `exam` and `inspect`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..extras import require
+from .app import app
+from .show import with_bar
+
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; others may reach 0.0.0.0.")
+]
+Port = Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)]
+Browser = Annotated[bool, typer.Option(help="Open the page.")]
+
+
+@app.command()
+def exam(
+    questions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Further questions: a TOML file, or a folder of them."),
+    ] = None,
+    answer: Annotated[float, typer.Option(help="Minutes of the answer.")] = 1.0,
+    feedback: Annotated[float, typer.Option(help="Minutes of the feedback.")] = 1.0,
+    discussion: Annotated[float, typer.Option(help="Minutes of the discussion.")] = 1.0,
+    out: Annotated[
+        Path, typer.Option(help="Keeps the exam, and what the laboratory runs for it.")
+    ] = Path("runs/exam"),
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    browser: Browser = True,
+) -> None:
+    """Examine each other on recurrent nets: two people, one screen, in the browser."""
+    from ..exam.questions import load
+
+    require("cellwright exam", "web")
+    from ..exam.server import ExamServer
+    from ..look.web.serve import serve
+
+    server = ExamServer(load(questions or []), out, (answer, feedback, discussion))
+    try:
+        serve(server.routes(), host=host, port=port, browse=browser, say=typer.echo)
+    finally:
+        server.evidence.stop()
+
+
+@app.command()
+def inspect(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
+    text: Annotated[
+        Path | None,
+        typer.Option(help="What it reads. Default: the run's held-out text."),
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="A second run, to compare saturation with."),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Tokens to read, at most.", min=2)] = 2000,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write the page as one HTML file instead of serving it."),
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    browser: Browser = True,
+) -> None:
+    """Look inside a run: units, gates, gradients, predictions; type to it."""
+    from ..look.inspection import Inspection
+    from ..text.corpus import read_pieces
+    from ..text.run import Run
+
+    require("cellwright inspect", "web")
+    from ..look.web.inspect import InspectServer
+    from ..look.web.report import write_report
+    from ..look.web.serve import serve
+
+    read = "".join(read_pieces(text)) if text else None
+    found: list[Inspection] = []
+    for run in [Run(directory), *([Run(beside)] if beside else [])]:
+        if found and read is None:
+            read = found[0].text_for(run)
+        look = partial(Inspection, run, read, steps=steps)
+        found.append(with_bar(steps, lambda step, look=look: look(advance=step)))
+    if report:
+        write_report(found[0], report, *found[1:])
+        typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
+        return
+    routes = InspectServer(*found).routes()
+    serve(routes, host=host, port=port, browse=browser, say=typer.echo)

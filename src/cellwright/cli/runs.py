@@ -1,0 +1,180 @@
+"""Commands that read a run: `evaluate`, `generate` and `info`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .app import app
+from .show import check_finite, describe, sentence, with_bar
+
+if TYPE_CHECKING:
+    from ..text.corpus import Tokens
+    from ..text.run import Run
+
+
+@app.command()
+def evaluate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, '-' or 'stdlib'. Default: the run's held-out text."
+        ),
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
+    ] = False,
+    free_running: Annotated[
+        bool,
+        typer.Option(help="Let the model read its own samples instead of the text."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the samples of --free-running.")] = 0,
+) -> None:
+    """Evaluate a run on a whole text, with the state carried from its start.
+
+    N tokens have N − 1 targets, and every figure is divided by those.
+    """
+    import torch
+
+    from ..text.run import Run
+    from ..text.score import score
+    from ..train.seeds import check_seed
+
+    check_seed(seed)
+    run = Run(directory)
+    model = run.trained_model()
+    torch.manual_seed(seed)
+    with _tokens(run, text) as tokens:
+        work = partial(score, model, tokens, run.tokenizer, free_running=free_running)
+        figures = with_bar(tokens.count, lambda advance: work(advance=advance))
+    if json_:
+        typer.echo(json.dumps(figures.to_json()))
+    check_finite(figures)
+    if json_:
+        return
+    typer.echo(sentence(figures))
+    if figures.unknown:
+        share = figures.unknown / figures.tokens
+        typer.echo(
+            f"{figures.unknown:,} tokens ({share:.2%}) are not in the vocabulary; they "
+            "count as the one unknown token"
+        )
+
+
+@contextmanager
+def _tokens(run: Run, text: list[str] | None) -> Iterator[Tokens]:
+    """A text as a run reads it, or its held-out text."""
+    if not text:
+        yield run.held_out
+        return
+    import tempfile
+
+    from ..text.corpus import open_text, write_tokens
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = open_text(text, Path(folder) / "stdin.txt")
+        yield write_tokens(found.pieces(), run.tokenizer, Path(folder) / "text.tokens")
+
+
+@app.command()
+def generate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = "",
+    length: Annotated[int, typer.Option(help="Tokens to generate.")] = 500,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 safer, above 1 bolder; 0: the likeliest.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample among the K likeliest tokens only.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Sample among the likeliest tokens that sum to P."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the samples. Default: others every time.")
+    ] = None,
+) -> None:
+    """Continue a prompt, streaming to the terminal as it goes."""
+    from ..text.generate import generate as pieces_of
+    from ..text.run import Run
+
+    run = Run(directory)
+    pieces = pieces_of(
+        run.trained_model(),
+        run.tokenizer,
+        prompt,
+        length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    typer.echo(prompt, nl=False)
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+        sys.stdout.flush()
+    typer.echo()
+
+
+@app.command()
+def info(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="A run. Default: this system."),
+    ] = None,
+) -> None:
+    """Show what a run is and how far it has come, or what this system offers."""
+    if directory is None:
+        _show_system()
+        return
+    from ..text.run import Run
+
+    run = Run(directory)
+    typer.echo(describe(run))
+    for line in run.cell.equations:
+        typer.echo(f"    {line}")
+    plan, result = run.plan(), run.result()
+    done = run.store.load().step if run.store.has() else 0
+    typer.echo(f"steps: {done} of {plan.steps}" if plan else "steps: none planned yet")
+    if result:
+        values = (result.nats_per_char, result.bits_per_char, result.perplexity)
+        nats, bits, perplexity = (math.nan if v is None else v for v in values)
+        typer.echo(
+            f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
+            f"perplexity {perplexity:.3f}"
+        )
+
+
+def _show_system() -> None:
+    import platform
+
+    import torch
+
+    from .. import __version__
+
+    typer.echo(f"cellwright {__version__}, torch {torch.__version__}, ", nl=False)
+    typer.echo(f"Python {platform.python_version()}, {platform.machine()}")
+    typer.echo(f"threads: {torch.get_num_threads()}")
+    capability = torch.backends.cpu.get_cpu_capability()
+    typer.echo(f"vector instructions: {capability}")
+    from ..engine import native
+
+    core = native.info()
+    typer.echo(
+        f"native engine: {core['isa']} (of {', '.join(core['isas'])}), "
+        f"{core['threads']} threads"
+        if core["native"]
+        else f"native engine: none ({core['reason']})"
+    )
+    gpus = torch.cuda.device_count()
+    typer.echo(f"GPUs: {gpus}")

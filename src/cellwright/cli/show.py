@@ -1,0 +1,58 @@
+"""What several commands print: a run, its figures, a progress bar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..language.errors import CellwrightError
+
+if TYPE_CHECKING:
+    from ..text.run import Run
+    from ..text.score import Score
+
+
+def describe(run: Run) -> str:
+    """The run in a few lines."""
+    model = run.new_model()
+    count = sum(p.numel() for p in model.parameters())
+    sizes, settings = run.sizes, run.settings
+    layers = f"{sizes.layers} layers" if sizes.layers > 1 else "1 layer"
+    return (
+        f"model: {run.cell.name}, {layers} of {sizes.hidden} units, embedding "
+        f"{sizes.embedding}, {count:,} parameters\n"
+        f"engine: {model.rnn.engine} ({model.rnn.engine_reason})\n"
+        f"text: {run.text.characters:,} characters in {run.text.files} files; "
+        f"{run.train_tokens.count:,} {settings.tokenizer} tokens to train on, "
+        f"{run.held_out.count:,} held out; vocabulary {sizes.vocabulary:,}"
+    )
+
+
+def check_finite(figures: Score) -> None:
+    if not figures.finite:
+        raise CellwrightError(
+            "[evaluate] the model's predictions are not finite numbers, and so no "
+            "figure is; its weights are too large for the precision"
+        )
+
+
+def sentence(figures: Score) -> str:
+    values = figures.to_json()
+    return (
+        f"{figures.characters:,} characters: {values['nats_per_char']:.4f} nats "
+        f"({values['bits_per_char']:.4f} bits) per character, "
+        f"{values['nats_per_token']:.4f} nats ({values['bits_per_token']:.4f} bits) "
+        f"per token, perplexity {values['perplexity']:.3f}"
+    )
+
+
+def with_bar(total: int, work: Any, *arguments: Any) -> Any:
+    """Call `work(*arguments, advance)` under a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("evaluating", total=total)
+        return work(*arguments, lambda count: bar.update(task, advance=count))

@@ -1,0 +1,194 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..language.errors import CellwrightError
+from ..train.settings import Settings
+from .app import app
+from .options import with_settings
+from .show import check_finite, describe, sentence, with_bar
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ..text.run import Run
+
+
+def _run(help: str) -> Any:
+    return typer.Option(help=help, rich_help_panel="The run")
+
+
+Text = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Files, folders, '-' for standard input, or 'stdlib' for the source of "
+        "Python's standard library. Not needed with --resume."
+    ),
+]
+
+
+@app.command()
+@with_settings
+def train(
+    ctx: typer.Context,
+    text: Text = None,
+    out: Annotated[
+        Path | None, _run("Directory of the run. Default: a new one, runs/TEXT.")
+    ] = None,
+    resume: Annotated[
+        bool, _run("Continue the run in --out from its last checkpoint.")
+    ] = False,
+    *,
+    tensorboard: Annotated[
+        bool, _run("Write TensorBoard events to OUT/tensorboard.")
+    ] = False,
+    **settings: Any,
+) -> None:
+    """Train a language model on text.
+
+    Start it with `torchrun --nproc_per_node N -m cellwright train …` for N processes.
+    """
+    from ..text.run import Run
+    from ..train.devices import make_accelerator
+    from ..train.lock import locked
+
+    asked = Settings(**{**settings, "clip": settings["clip"] or None})
+    asked.check()
+    if resume and out is None:
+        raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
+    # Look for the directory before make_accelerator, where the processes wait for each
+    # other: after that the main one may have made it already.
+    directory = out or _free_directory(text or [])
+    exists = resume and _is_run(directory)
+    precision = (Run(directory).settings if exists else asked).precision
+    accelerator = make_accelerator(precision, directory if tensorboard else None)
+    with _quiet_unless(accelerator.is_main_process), ExitStack() as held:
+
+        def begin() -> None:
+            if not exists:
+                _create(directory, text or [], asked)
+            held.enter_context(locked(directory))
+
+        _on_main_first(accelerator, begin)
+        run = Run(directory)
+        if resume:
+            _check_same(run, asked, text or [], _given(ctx))
+        _train(run, accelerator, resume, tensorboard)
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+
+
+def _train(run: Run, accelerator: Accelerator, resume: bool, tensorboard: bool) -> None:
+    """Train a run to its end and evaluate it; the main process says how it goes."""
+    from ..text.job import evaluate_held_out, make_reporter, train_run
+
+    say = typer.echo if accelerator.is_main_process else lambda line: None
+    say(f"run: {run.directory}")
+    say(describe(run))
+    reporter = make_reporter(run, accelerator, tensorboard)
+    try:
+        _, progress = train_run(run, accelerator, resume=resume, reporter=reporter)
+    except KeyboardInterrupt:
+        how = "Nothing was kept yet."
+        if run.store.has():
+            how = f"Continue with: cellwright train --resume --out {run.directory}"
+        say(f"\nstopped. {how}")
+        raise typer.Exit(130) from None
+    plan = run.plan()
+    early = ", stopped early" if progress.stopped else ""
+    seconds = progress.seconds + (plan.planning_seconds if plan else 0.0)
+    say(f"trained {progress.step} steps in {seconds:.1f} s{early}")
+    if accelerator.is_main_process:
+        figures = with_bar(run.held_out.count, evaluate_held_out, run)
+        if figures is not None:
+            check_finite(figures)
+            say(f"held-out text, {sentence(figures)}")
+        say(f'next: cellwright generate {run.directory} --prompt "…"')
+
+
+def _free_directory(text: list[str]) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on: the first that is free."""
+    stem = Path(text[0]).stem if text and text[0] != "-" else "text"
+    base = Path("runs") / (stem or "text")
+    candidate, number = base, 1
+    while candidate.exists():
+        number += 1
+        candidate = base.with_name(f"{base.name}-{number}")
+    return candidate
+
+
+def _is_run(directory: Path) -> bool:
+    return os.path.lexists(directory / "config.json")  # a broken link is one, damaged
+
+
+def _create(directory: Path, text: list[str], settings: Settings) -> None:
+    from .. import cells
+    from ..text.run import create_run
+
+    if not text:
+        raise CellwrightError(
+            "[train] there is nothing to train on; expected TEXT: files, folders, "
+            "'-' or 'stdlib'"
+        )
+    create_run(directory, text, cells.get(settings.cell), settings, say=typer.echo)
+
+
+def _on_main_first(accelerator: Accelerator, action: Callable[[], None]) -> None:
+    """Run `action` on the main process; if it fails, all processes end."""
+    from accelerate.utils import broadcast_object_list
+
+    failure: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            action()
+        except (CellwrightError, OSError) as error:
+            failure = error
+    outcome = [failure is None]
+    broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    if not outcome[0]:
+        raise typer.Exit(1)  # the main process says why
+
+
+@contextmanager
+def _quiet_unless(main: bool) -> Iterator[None]:
+    """Of an error that every process meets, only the main one prints the message."""
+    try:
+        yield
+    except CellwrightError:
+        if main:
+            raise
+        raise typer.Exit(1) from None
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """The options that were written on the command line."""
+    names = ctx.params
+    sources = {name: ctx.get_parameter_source(name) for name in names}
+    return {n for n, s in sources.items() if s is not None and s.name == "COMMANDLINE"}
+
+
+def _check_same(run: Run, settings: Settings, text: list[str], given: set[str]) -> None:
+    """A resumed run keeps its settings: refuse to pretend otherwise."""
+    for name in sorted(given & set(vars(settings))):
+        kept, received = getattr(run.settings, name), getattr(settings, name)
+        if kept != received:
+            raise CellwrightError(
+                f"[--resume] the run in {run.directory} was started with {name} = "
+                f"{kept}; received {received}. A resumed run keeps its settings: leave "
+                "the option out, or start a new run"
+            )
+    if text and text != run.sources:
+        raise CellwrightError(
+            f"[--resume] the run in {run.directory} trains on {' '.join(run.sources)}; "
+            f"received {' '.join(text)}. Leave TEXT out, or start a new run"
+        )
