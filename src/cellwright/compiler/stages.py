@@ -615,7 +615,7 @@ class _Writer:
         code: list[tuple[str, int, tuple[object, ...], float]] = []
         for at, (op, target, args, value) in enumerate(self.code):
             placed = tuple(self._place(a, home) for a in args)
-            for kind, register in set(self._registers(args)):
+            for kind, register in dict.fromkeys(self._registers(args)):
                 if kind == "tile" and last[register] == at:
                     free.append(home[register])
             number = -1
