@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from ..language import Graph, Node, Weight
 from ..language.graph import AFFINE
+from .bindings import Binding
 from .program import Piece
-from .stages import Binding
 
 
 def split_affines(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:

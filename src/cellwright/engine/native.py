@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compiler.bindings import Binding
 from ..compiler.plan import Plan, unsupported
-from ..compiler.stages import Binding
 from ..language import ArgumentError, Graph
 from . import reference
 from .openmp import share_threads

@@ -47,6 +47,8 @@ class Op:
             the same values as `evaluate`, at NaN, ±inf and ties too.
         kernel: the native core has an opcode of its name though it is derived, for
             speed or accuracy.
+        copies: its value is its first argument's, unit by unit; the others, if any,
+            give it their size alone.
         size: how the result's size follows from the arguments': `"broadcast"` (one
             size, or 1), `"first"` (the first argument's), `"one"` (a single number).
         kind: `"activation"` names gates; `"arithmetic"`; `"comparison"` gives a
@@ -71,6 +73,7 @@ class Op:
     range: tuple[float, float] = (-math.inf, math.inf)
     expand: Callable[..., Any] | None = None
     kernel: bool = False
+    copies: bool = False
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -110,6 +113,12 @@ class Op:
 
     def __deepcopy__(self, memo: Any) -> Op:
         return self
+
+
+def read_by(node: Any) -> tuple[int, ...]:
+    """The arguments whose values a node reads."""
+    op = OPS.get(node.op)
+    return node.args[:1] if op is not None and op.copies else node.args
 
 
 def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
@@ -287,7 +296,7 @@ step = _op(
 )  # fmt: skip
 identity = _op(
     "identity", 1, lambda v: v, lambda g, y, v: (g,), "{0}",
-    glyph="id", expand=lambda v: v, kernel=True,
+    glyph="id", expand=lambda v: v, kernel=True, copies=True,
     doc="v itself: a gate, or an output, without an activation.",
 )  # fmt: skip
 
@@ -384,7 +393,7 @@ block_mean = _op(
 spread = _op(
     "spread", 2,
     lambda g, like: g.expand(torch.broadcast_shapes(g.shape, like.shape)),
-    lambda g, y, v, like: (sum_(g), None), "{0}", kind="internal",
+    lambda g, y, v, like: (sum_(g), None), "{0}", kind="internal", copies=True,
     doc="One number a row, repeated for every unit of its second argument.",
 )  # fmt: skip
 
