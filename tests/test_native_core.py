@@ -12,7 +12,6 @@ from cellwright.compiler.plan import Plan
 from cellwright.compiler.program import Piece, View
 from cellwright.engine import native, schedule
 from cellwright.language import OPS, ArgumentError
-from native_cases import make_layer, make_leaves, run_engine
 
 core = pytest.importorskip("cellwright._core")
 
@@ -322,65 +321,3 @@ def test_a_schedule_that_is_none_is_refused(arguments, message):
 def test_a_schedule_needs_a_predecessor_for_each_row():
     with pytest.raises(ValueError, match="a predecessor for each row"):
         core.Schedule([0, 2], [2, 2], 2, [-1, -2])
-
-
-# -- gather ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_a_walk_whose_rows_follow_any_earlier_row(name, threads):
-    """Three sequences of 4, 2 and 3 steps in shuffled levels, as trees will be."""
-    H = 7
-    layer = make_layer(name, 5, H)
-    plan = Plan(layer.graphs[0], own_parameters(layer.graphs[0]), gather=True)
-    # level by level: (sequence, step); the second sequence begins a level late
-    levels = [[(0, 0), (2, 0)], [(1, 0), (0, 1), (2, 1)], [(2, 2), (0, 2)],
-              [(0, 3), (1, 1)]]  # fmt: skip
-    order = [row for level in levels for row in level]
-    place = {row: n for n, row in enumerate(order)}
-    previous = [place[s, t - 1] if t else -1 - s for s, t in order]
-    walk = schedule.gathered([len(level) for level in levels], previous, 3)
-    lengths = {0: 4, 1: 2, 2: 3}
-    leaves = {s: make_leaves(layer, n, 1) for s, n in lengths.items()}
-    states = [s.name for s in layer.graphs[0].states]
-    x = torch.stack([leaves[s]["x"][t, 0] for s, t in order]).detach()
-    rows, sizes = len(order), [H] * len(states)
-    initial = [torch.cat([leaves[s][n] for s in range(3)]).detach() for n in states]
-    sequences = [torch.zeros(rows, H, dtype=torch.float64) for _ in states]
-    saved = [torch.zeros(rows, n, dtype=torch.float64) for n in plan.saved_sizes()]
-    parameters = layer.cells[0].in_order(plan.binding.parameters)
-    parameters = [p.detach().reshape(-1) for p in parameters]
-    interleaved = [t for pair in zip(sequences, initial, strict=True) for t in pair]
-    arrays = [x, *interleaved, *saved]
-    core.run(plan.training.compile(), walk, 8, arrays, parameters, (), threads, "")
-
-    expected = {s: run_engine(layer, leaves[s], "reference") for s in range(3)}
-    for n, (s, t) in enumerate(order):
-        torch.testing.assert_close(sequences[0][n], expected[s][0][t, 0].detach())
-
-    cotangent = torch.randn(rows, H, dtype=torch.float64)
-    carried = [torch.zeros(rows, n, dtype=torch.float64) for n in sizes]
-    first = [torch.zeros(3, n, dtype=torch.float64) for n in sizes]
-    grad_x = torch.zeros_like(x)
-    gradients = [torch.full_like(p, 7.0) for p in parameters]  # they are written
-    pairs = [t for pair in zip(carried, first, strict=True) for t in pair]
-    core.run(
-        plan.backward(("x",)).compile(), walk, 8,
-        [*arrays, cotangent, *pairs, grad_x], parameters, gradients, threads, "",
-    )  # fmt: skip
-    loss = sum(
-        (expected[s][0][t, 0] * cotangent[n]).sum() for n, (s, t) in enumerate(order)
-    )
-    weights = layer.cells[0].in_order(plan.binding.parameters)
-    by_autograd = torch.autograd.grad(loss, weights, retain_graph=True)
-    for found, right in zip(gradients, by_autograd, strict=True):
-        torch.testing.assert_close(found, right.reshape(-1))
-    for s in range(3):
-        right_x, *right = torch.autograd.grad(
-            loss, [leaves[s]["x"], *(leaves[s][n] for n in states)], retain_graph=True
-        )
-        mine = torch.stack([grad_x[place[s, t]] for t in range(lengths[s])])
-        torch.testing.assert_close(mine, right_x[:, 0])
-        for found, expected_first in zip(first, right, strict=True):
-            torch.testing.assert_close(found[s], expected_first[0])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..language import OPS, Graph, Node
+from ..language import OPS, CellError, Graph, Node
 from ..language.builder import Builder
 from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED
 from ..language.ops import sum_
 from ..language.trace import Traced
+from ..language.verify import verify_nodes
 
 OUTPUT = "(output)"  # the cotangent of an output that is no state: no state's name
 
@@ -94,7 +95,27 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     )
     totals = tuple((number, found[number]) for number in recorded)
     nodes = tuple(builder.nodes)
-    return _without_dead(VectorJacobian(graph, nodes, leaves, affines, totals))
+    vjp = VectorJacobian(graph, nodes, leaves, affines, totals)
+    return verified(_without_dead(vjp), after="differentiate")
+
+
+def verified(vjp: VectorJacobian, *, after: str) -> VectorJacobian:
+    """The product itself, its nodes checked, and every cotangent its value's size.
+
+    Raises:
+        CellError: names the pass, the node and the user's source line.
+    """
+    nodes, count = vjp.nodes, len(vjp.forward.nodes)
+    verify_nodes(vjp.forward, nodes, after=after, internal=True, first=count)
+    for value, cotangent in (*vjp.leaves, *vjp.affines, *vjp.recorded):
+        if nodes[value].size != nodes[cotangent].size:
+            raise CellError(
+                f"[{nodes[value].source}, cell {vjp.forward.name!r}, after {after}] "
+                f"node {cotangent} ({nodes[cotangent].op}): the cotangent of node "
+                f"{value} has {nodes[cotangent].size} units, the value "
+                f"{nodes[value].size}"
+            )
+    return vjp
 
 
 def _seeds(graph: Graph) -> list[tuple[str, int]]:
@@ -150,13 +171,13 @@ def _without_dead(vjp: VectorJacobian) -> VectorJacobian:
             live.add(number)
             stack.extend(vjp.nodes[number].args)
     new = {old: position for position, old in enumerate(sorted(live))}
-    nodes = tuple(
-        Node(n.op, tuple(new[a] for a in n.args), n.attrs, n.size, n.source)
-        for n in (vjp.nodes[i] for i in sorted(live))
-    )
+    derivative = (vjp.nodes[old] for old in list(new)[count:])
     return VectorJacobian(
         vjp.forward,
-        nodes,
+        (
+            *vjp.forward.nodes,
+            *(replace(n, args=tuple(new[a] for a in n.args)) for n in derivative),
+        ),
         tuple((leaf, new[node]) for leaf, node in vjp.leaves),
         tuple((affine, new[node]) for affine, node in vjp.affines),
         tuple((number, new[node]) for number, node in vjp.recorded),

@@ -11,9 +11,7 @@ from ..language.graph import AFFINE, EACH, TOTAL, TRANSPOSED
 from .bindings import Binding
 from .differentiate import VectorJacobian
 from .program import Gradient, Instruction, Piece, Reduction, Stage, Term, View
-from .schedule import Group
-from .step import PANEL, PUT
-from .store import Stored
+from .step import PANEL, PUT, Group, Stored
 
 
 class Register(NamedTuple):
@@ -205,7 +203,7 @@ class _StageWriter:
         loaded = number in self.step.cotangents or self._is_loaded(number)
         if loaded or self.step.nodes[number].op == TOTAL:
             return ()
-        return self.step.values(number)
+        return self.step.values[number]
 
     def _compute(self, number: int) -> Register:
         step = self.step
@@ -224,7 +222,7 @@ class _StageWriter:
             return total
         if node.op == TOTAL:
             return self._load("total", step.place(node.args[0]))
-        args = [self.registers[a] for a in step.values(number)]
+        args = [self.registers[a] for a in step.values[number]]
         if node.op == EACH or (node.op == "sum" and step.size(node.args[0]) == 1):
             return args[0]
         return self._operate(node, args)

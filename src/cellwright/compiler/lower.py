@@ -18,6 +18,7 @@ from ..language.ops import read_by
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
 from .program import AXES, EVERY, Array, View
 from .step import PANEL, PUT, Step, obtainable
+from .verify import verify_step
 
 
 @dataclass(frozen=True)
@@ -400,14 +401,10 @@ class _Draft:
         return self.add(PUT, (value, *after), size, view=view)
 
     def step(self, graph: Graph, roots: Sequence[int], **more: Any) -> Step:
-        return Step(
-            graph.name,
-            tuple(self.nodes),
-            tuple(self.arrays),
-            roots=tuple(roots),
-            many=graph.many,
-            **more,
-        )
+        nodes, arrays = tuple(self.nodes), tuple(self.arrays)
+        many, name = graph.many, graph.name
+        step = Step(name, nodes, arrays, roots=tuple(roots), many=many, **more)
+        return verify_step(step, after="lower")
 
 
 def value_name(graph: Graph, number: int) -> str:

@@ -23,8 +23,8 @@ from .emit import emit, emit_gradients, emit_reductions
 from .program import Program, Stage
 from .schedule import schedule
 from .split import split_affines
-from .step import Step
-from .store import Stored, store
+from .step import Step, Stored
+from .store import store
 
 MOST_NODES = 1_000  # a stage of so many reads and keeps no more than the core takes
 

@@ -7,31 +7,20 @@ stand in memory; so a product of a value of this step starts a later stage.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from ..language.graph import AFFINE, TRANSPOSED
-from .step import Step
-
-
-@dataclass(frozen=True)
-class Group:
-    """The nodes of one stage, arguments first."""
-
-    units: int
-    axis: str
-    when: str
-    members: tuple[int, ...]
+from .step import Group, Step
+from .verify import verify_groups
 
 
 def schedule(step: Step) -> tuple[Group, ...]:
     """Put each node that a result needs into the earliest stage of its size."""
-    return _Scheduler(step).groups()
+    return verify_groups(step, _Scheduler(step).groups(), after="schedule")
 
 
 class _Scheduler:
     def __init__(self, step: Step) -> None:
         self.step = step
-        self.awaited: dict[int, list[int]] = {}
         self.done: set[int] = set()
 
     def groups(self) -> tuple[Group, ...]:
@@ -59,19 +48,19 @@ class _Scheduler:
             elif number not in found:
                 found.add(number)
                 stack.append((number, True))
-                self.awaited[number] = self.step.awaited(number)
-                stack += [(arg, False) for arg in reversed(self.awaited[number])]
+                awaited = reversed(self.step.awaited[number])
+                stack += [(arg, False) for arg in awaited]
         return order
 
     def _next(self, pending: list[int], when: str) -> Group:
         """The stage of the first node that can start, and all that fits into it."""
         step, here = self.step, set()
         ready = [n for n in pending if self._can_start(n, here)]
-        first = next((n for n in ready if step.units(n) is not None), ready[0])
-        units, axis = step.units(first) or 1, step.axis(first)
+        first = next((n for n in ready if step.units[n] is not None), ready[0])
+        units, axis = step.units[first] or 1, step.axis(first)
         members = []
         for number in pending:
-            fits = step.units(number) in (None, units) and step.axis(number) == axis
+            fits = step.units[number] in (None, units) and step.axis(number) == axis
             if fits and self._can_start(number, here):
                 members.append(number)
                 here.add(number)
@@ -86,5 +75,5 @@ class _Scheduler:
             return source in self.done and source not in here
         return all(
             a in self.done and not (node.op == AFFINE and a in here)
-            for a in self.awaited[number]
+            for a in self.step.awaited[number]
         )

@@ -1,6 +1,7 @@
 """A step over memory: what is computed at one level, where it is read and stored.
 
-`lower` makes one of a graph, `schedule` and `store` arrange it, `emit` writes its code.
+Frozen data between the passes: `lower` makes a step of a graph, `schedule` its groups,
+`store` both of them complete, and `emit` writes their code.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from functools import cached_property
 
 from ..language import OPS, Node
 from ..language.graph import AFFINE, COTANGENT, EACH, TRANSPOSED, per_child
-from ..language.ops import read_by
 from .program import EVERY, Array, View
 
 PUT = "put"  # stores its first argument, once the others are computed; attr `view`
 PANEL = "panel"  # stores a gate's gradient in its stage's panel; attr `operands`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
+_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT)  # of their stage's units, if of one too
+_REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
+_COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copies)))
 
 
 @dataclass(frozen=True)
@@ -69,45 +72,75 @@ class Step:
 
     def axis(self, number: int) -> str:
         """The rows of a value: one for the node, or one for each of its children."""
-        node = self.nodes[number]
         if not self.many:
             return "node"
+        node = self.nodes[number]
         if node.op == PUT:
             view = node["view"]
             own = "child" if view.slot == EVERY else "node"
             return own if view.previous else self.arrays[view.array].axis
         return "child" if self._per_child[number] else "node"
 
-    def units(self, number: int) -> int | None:
-        """The units of the stage that can compute a node; `None`: any."""
-        node = self.nodes[number]
-        if node.op in OPS and OPS[node.op].reduces:
-            return self.size(node.args[0])
-        if node.op in (AFFINE, TRANSPOSED, PANEL, COTANGENT) or self.size(number) > 1:
-            return self.size(number)
-        return None
-
-    def values(self, number: int) -> tuple[int, ...]:
-        """The arguments whose values a node reads."""
-        node = self.nodes[number]
-        return node.args[:1] if node.op in (PUT, PANEL) else read_by(node)
-
-    def awaited(self, number: int) -> list[int]:
-        """The arguments that a stage has to compute first."""
-        node = self.nodes[number]
-        # A product reads memory, so a weight that it maps must be stored for it.
-        stored = ROW_LEAVES if node.op == AFFINE else ()
+    @cached_property
+    def units(self) -> list[int | None]:
+        """For each node, the units of the stage that can compute it; `None`: any."""
+        sizes = [int(node.size) for node in self.nodes]
         return [
-            a
-            for a in read_by(node)
-            if not self._at_hand(a)
-            or (self.nodes[a].op in stored and self.place(a) is None)
+            sizes[node.args[0]]
+            if node.op in _REDUCING
+            else size
+            if size > 1 or node.op in _SIZED
+            else None
+            for node, size in zip(self.nodes, sizes, strict=True)
         ]
 
-    def _at_hand(self, number: int) -> bool:
-        """Whether no stage has to compute it: it is loaded, or computed on the spot."""
-        at_hand = number < self.first or number in self.places
-        return at_hand or self.nodes[number].op in ROW_LEAVES
+    @cached_property
+    def values(self) -> list[tuple[int, ...]]:
+        """For each node, the arguments whose values it reads."""
+        return [n.args[:1] if n.op in _COPYING else n.args for n in self.nodes]
+
+    @cached_property
+    def awaited(self) -> list[list[int]]:
+        """For each node, the arguments that a stage has to compute first."""
+        at_hand = self.places.keys() | range(self.first)
+        at_hand |= {k for k, n in enumerate(self.nodes) if n.op in ROW_LEAVES}
+        found = []
+        for node, values in zip(self.nodes, self.values, strict=True):
+            args = node.args if node.op == PUT else values
+            if node.op == AFFINE:  # it reads memory: a weight must be stored for it
+                found.append([a for a in args if a not in at_hand or self._is_row(a)])
+            else:
+                found.append([a for a in args if a not in at_hand])
+        return found
+
+    def _is_row(self, number: int) -> bool:
+        """Whether it is a row's leaf that stands nowhere."""
+        return self.nodes[number].op in ROW_LEAVES and self.place(number) is None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The nodes of one stage, arguments first, before its code is written."""
+
+    units: int
+    axis: str
+    when: str
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A step whose values all stand where they are read.
+
+    Attributes:
+        step: with scratch arrays, and nodes that store into them.
+        groups: its stages.
+        panels: cotangent → (array, column).
+    """
+
+    step: Step
+    groups: tuple[Group, ...]
+    panels: Mapping[int, tuple[int, int]]
 
 
 def obtainable(step: Step, number: int, known: Container[int]) -> bool:
@@ -115,6 +148,8 @@ def obtainable(step: Step, number: int, known: Container[int]) -> bool:
 
     It may load what it knows, and compute a little again: pointwise work alone.
     """
+    if number in known:
+        return True
     left = RECOMPUTED
 
     def reach(n: int) -> bool:
@@ -123,7 +158,7 @@ def obtainable(step: Step, number: int, known: Container[int]) -> bool:
         if n in known or op in ROW_LEAVES:
             return True
         left -= 1
-        pointwise = op == EACH or (op in OPS and not OPS[op].reduces)
-        return pointwise and left >= 0 and all(map(reach, step.values(n)))
+        pointwise = op == EACH or (op in OPS and op not in _REDUCING)
+        return pointwise and left >= 0 and all(map(reach, step.values[n]))
 
     return reach(number)

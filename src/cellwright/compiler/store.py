@@ -6,32 +6,17 @@ for it. What weights' gradients are made of stands side by side in panels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 from ..language import Node
 from ..language.graph import AFFINE, TOTAL, TRANSPOSED
 from .program import Array, View
-from .schedule import Group
-from .step import PANEL, PUT, Step, obtainable
+from .step import PANEL, PUT, Group, Step, Stored, obtainable
+from .verify import verify_stored
 
 MOST_PERMUTED = 6  # columns whose every order is tried: 720
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A step whose values all stand where they are read.
-
-    Attributes:
-        step: with scratch arrays, and nodes that store into them.
-        groups: its stages.
-        panels: cotangent → (array, column).
-    """
-
-    step: Step
-    groups: tuple[Group, ...]
-    panels: Mapping[int, tuple[int, int]]
 
 
 def store(
@@ -74,9 +59,8 @@ def store(
         stored[number] = view
     arranged = replace(step, nodes=tuple(nodes), arrays=tuple(arrays), stored=stored)
     pairs = zip(groups, members, strict=True)
-    return Stored(
-        arranged, tuple(replace(g, members=tuple(m)) for g, m in pairs), panels
-    )
+    stages = tuple(replace(g, members=tuple(m)) for g, m in pairs)
+    return verify_stored(Stored(arranged, stages, panels), after="store")
 
 
 def _crossing(step: Step, groups: Sequence[Group]) -> list[int]:
@@ -89,7 +73,7 @@ def _crossing(step: Step, groups: Sequence[Group]) -> list[int]:
             op = step.nodes[member].op
             if op == TRANSPOSED:  # it reads a panel
                 continue
-            for arg in step.values(member):
+            for arg in step.values[member]:
                 if op in (AFFINE, TOTAL):  # they read memory alone
                     fine = arg in memory
                 else:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from torch import Tensor
 
 from .arguments import plain
 from .builder import Builder
-from .errors import CellError, SizeError, TraceError, did_you_mean, user_location
-from .graph import AFFINE, LEAVES, TOTAL, Graph, Node, Size
+from .errors import CellError, TraceError, did_you_mean, user_location
+from .graph import Graph, Size
 from .ops import FUNCTIONS, INFIX, OPS, Op, Value
 
 _REMEDIES = {
@@ -302,24 +301,21 @@ class Weights:
         return Traced(self._builder, self._builder.parameter(name, "scalar", 1, init))
 
 
-_HOLDERS_OWN = ("vector", "scalar", "training", "hidden_size", "reset_parameters")
+_reserved = {"vector", "scalar"}  # methods of W
 
 
-@cache
-def _module_names() -> frozenset[str]:
-    import torch
-
-    return frozenset(dir(torch.nn.Module))
+def reserve_weight_names(names: Iterable[str]) -> None:
+    """Refuse these names of weights: the module that holds the weights needs them."""
+    _reserved.update(names)
 
 
 def check_weight_name(name: str) -> None:
-    """Refuse a name that `torch.nn.Module`, the holder of the weights, needs."""
-    taken = name in _module_names() or name in _HOLDERS_OWN
-    if taken or not name.isidentifier() or name.startswith("_"):
+    """Refuse a name that is reserved, or none that an attribute can have."""
+    if name in _reserved or not name.isidentifier() or name.startswith("_"):
         raise CellError(
-            f"[{user_location()}] W.{name} cannot be a weight: torch.nn.Module, which "
-            f"holds the weights, needs that name; received {name!r}, expected another "
-            f"name, as in W.{name.strip('_') or 'w'}_gate"
+            f"[{user_location()}] W.{name} cannot be a weight: the module that holds "
+            f"the weights needs that name; received {name!r}, expected another name, "
+            f"as in W.{name.strip('_') or 'w'}_gate"
         )
 
 
@@ -387,7 +383,7 @@ def total(value: Any) -> Any:
     return Traced(value.builder, value.builder.total(node))
 
 
-# -- functions and graphs into graphs ------------------------------------------
+# -- functions into graphs ------------------------------------------------------
 
 
 def trace(
@@ -456,109 +452,3 @@ def check_values(results: Any, where: str) -> None:
                 f"[{where}] a cell returns values computed from its arguments; "
                 f"received {type(result).__name__}"
             )
-
-
-def replay(
-    graph: Graph,
-    builder: Builder,
-    *,
-    size: Callable[[Size], Size] = lambda s: s,
-    substitute: Mapping[int, Callable[[Traced], Any]] | None = None,
-    children: Sequence[str] = (),
-) -> Graph:
-    """Build `graph` again, with other sizes or with some operations substituted.
-
-    Args:
-        size: maps each size of the old graph to the new one's.
-        substitute: for a node's position, a function of its (first) argument that
-            takes the operation's place.
-        children: of a sequence's cell: make it a tree's with this one child.
-    """
-    new: dict[int, int] = {}
-    for inp in graph.inputs:
-        builder.add_input(inp.name, size(inp.size))
-    children = children or graph.children
-    if children:
-        states = {s.name: size(s.size) for s in graph.states}
-        builder.add_children(children, graph.many, states)
-        builder.close_states()
-    else:
-        for state in graph.states:
-            builder.add_state(state.name, size(state.size), state.init)
-    explicit: dict[int, list[str]] = {}
-    for label, node in graph.names:
-        if label in graph.explicit:
-            explicit.setdefault(node, []).append(label)
-    for number, node in enumerate(graph.nodes):
-        builder.source = node.source
-        args = tuple(new[a] for a in node.args)
-        if substitute and number in substitute:
-            value = substitute[number](Traced(builder, args[0]))
-            new[number] = as_node(builder, value, None)
-        else:
-            new[number] = replay_node(graph, builder, node, args, size)
-        for label in explicit.get(number, ()):
-            builder.explicit[label] = new[number]
-    results = [new[n] for n in graph.updates]
-    if not graph.output_is_state:
-        results.insert(0, new[graph.output])
-    return builder.finish(tuple(results), graph.doc)
-
-
-def replay_node(
-    graph: Graph,
-    builder: Builder,
-    node: Node,
-    args: tuple[int, ...],
-    size: Callable[[Size], Size] = lambda s: s,
-) -> int:
-    """One node of `graph` built again, on `args` of the new graph."""
-    if node.op == "constant":
-        return builder.constant(node["value"])
-    if node.op == "state" and builder.children:
-        child = node.options.get("child", builder.children[0])
-        return builder.child_state(child, node["name"])
-    if node.op in ("input", "state"):
-        return builder.leaf(node.op, "name", node["name"], size(node.size))
-    if node.op == TOTAL:
-        return builder.total(args[0])
-    if node.op in LEAVES or node.op == AFFINE:
-        weight = graph.weight(node["weight"])
-        if node.op == AFFINE:
-            return builder.affine(
-                weight.name,
-                args,
-                size=size(weight.size),
-                bias=weight.bias_option,
-                heads=weight.heads,
-                columns=OPS[weight.columns] if weight.columns else None,
-            )
-        return builder.parameter(
-            weight.name, weight.kind, size(weight.size), weight.init
-        )
-    return builder.apply(OPS[node.op], args, **node.options)
-
-
-def bind_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
-    """See `Graph.bind`."""
-    known = graph.size_names
-    sizes = {label: plain(value) for label, value in sizes.items()}
-    for label, value in sizes.items():
-        if label not in known:
-            raise SizeError(
-                f"[cell {graph.name!r}] no size of this cell is called {label!r}. "
-                + did_you_mean(label, list(known))
-            )
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SizeError(
-                f"[cell {graph.name!r}] {label} counts units; received {value!r}, "
-                "expected a positive integer"
-            )
-    for label in known:
-        if label not in sizes:
-            raise SizeError(
-                f"[cell {graph.name!r}] needs {label}; received "
-                f"{', '.join(sizes) or 'no sizes'}, expected a number for {label}"
-            )
-    builder = Builder(graph.name)
-    return replay(graph, builder, size=lambda s: sizes[s] if isinstance(s, str) else s)

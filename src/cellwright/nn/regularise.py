@@ -23,7 +23,7 @@ from ..language.builder import Builder
 from ..language.errors import did_you_mean
 from ..language.graph import AFFINE
 from ..language.ops import OPS
-from ..language.trace import replay_node
+from ..language.replay import replay_node
 from .masks import Mask, draw, draw_shape
 from .weights import MadeAffine, MadeWeights
 
