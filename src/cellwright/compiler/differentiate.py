@@ -77,8 +77,8 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     found: dict[int, int] = {}  # node -> its cotangent
     extra = [(recorded_name(number), number) for number in recorded]
     for name, number in [*_seeds(graph), *extra]:
-        size = graph.nodes[number].size
-        seed = builder.append(Node(COTANGENT, (), (("name", f"d.{name}"),), size))
+        attrs, node = (("name", f"d.{name}"),), graph.nodes[number]
+        seed = builder.append(Node(COTANGENT, (), attrs, node.size, node.source))
         _accumulate(builder, found, number, seed)
     for number in reversed(range(len(graph.nodes))):
         if number in found:
@@ -127,17 +127,17 @@ def _seeds(graph: Graph) -> list[tuple[str, int]]:
 def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
     """Hand a node's cotangent on to its arguments."""
     node = builder.nodes[number]
-    builder.source = node.source
+    builder.source = line = node.source
     if node.op == AFFINE:
         for operand, arg in enumerate(node.args):
             attrs = (("operand", operand), ("weight", node["weight"]))
             size = builder.nodes[arg].size
-            pulled = builder.append(Node(TRANSPOSED, (found[number],), attrs, size))
-            _accumulate(builder, found, arg, pulled)
+            pulled = Node(TRANSPOSED, (found[number],), attrs, size, line)
+            _accumulate(builder, found, arg, builder.append(pulled))
     elif node.op == TOTAL:  # every child has the whole of it
         (arg,) = node.args
-        shared = builder.append(Node(EACH, (found[number],), (), node.size))
-        _accumulate(builder, found, arg, shared)
+        shared = Node(EACH, (found[number],), (), node.size, line)
+        _accumulate(builder, found, arg, builder.append(shared))
     elif node.op in OPS:
         g, y, *args = [Traced(builder, n) for n in (found[number], number, *node.args)]
         for arg, cotangent in zip(

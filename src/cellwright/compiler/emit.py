@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ class _StageWriter:
                 products.append(Product(source, register.number, piece))
         # Operands in the order of the graph, whatever else is in the stage: the same
         # sums, bit by bit, in every program.
-        stacks = sorted(stacked(products), key=lambda s: operands[s.source.index])
+        stacks = sorted(stacked(products), key=lambda s: operands[s.source.number])
         for (view, width, heads), columns, pieces in stacks:
             self.terms.append(Term(view, width, heads, columns, pieces))
         for leaves in self._transposed_sums():
@@ -370,9 +371,9 @@ def _placed(view: View | None) -> View:
 
 
 class Source(NamedTuple):
-    """What a product reads: a view, or another index; its width; diagonal blocks."""
+    """What a product reads: a view by number, its width, its diagonal blocks."""
 
-    index: int
+    number: int
     width: int
     heads: int
 
@@ -395,14 +396,12 @@ class Stack(NamedTuple):
 
 def stacked(products: Sequence[Product]) -> list[Stack]:
     """Products of one source as one; no column twice in one."""
+    seen: Counter[tuple[Source, int]] = Counter()
     stacks: dict[tuple[Source, int], list[Product]] = {}
     for product in products:
-        copy = 0
-        while any(
-            product.column == p.column for p in stacks.get((product.source, copy), ())
-        ):
-            copy += 1
-        stacks.setdefault((product.source, copy), []).append(product)
+        key = product.source, product.column
+        stacks.setdefault((product.source, seen[key]), []).append(product)
+        seen[key] += 1
     return [
         Stack(source, tuple(p.column for p in found), tuple(p.piece for p in found))
         for (source, _), found in stacks.items()
@@ -430,21 +429,20 @@ def emit_gradients(
     vjp: VectorJacobian, stored: Stored, binding: Binding
 ) -> tuple[Gradient, ...]:
     """Of matrices: gates' gradients times operands."""
+    step, products = stored.step, []
     sources: dict[tuple[int, View], int] = {}
-    products = []
     for affine, cotangent in vjp.affines:
         node = vjp.forward.nodes[affine]
         name, (panel, column) = node["weight"], stored.panels[cotangent]
         for operand, arg in enumerate(node.args):
-            source = panel, _placed(stored.step.place(arg))
-            index = sources.setdefault(source, len(sources))
-            width = stored.step.size(arg)
-            key = Source(index, width, binding.heads[name])
+            source = panel, _placed(step.place(arg))
+            number, width = sources.setdefault(source, len(sources)), step.size(arg)
+            key = Source(number, width, binding.heads[name])
             products.append(Product(key, column, binding.matrices[name, operand]))
-    by_index = list(sources)
+    by_number = list(sources)
     found = []
-    for (index, width, heads), columns, pieces in runs(products):
-        panel, source = by_index[index]
+    for (number, width, heads), columns, pieces in runs(products):
+        panel, source = by_number[number]
         found.append(Gradient(panel, columns[0], source, width, heads, pieces))
     return tuple(found)
 

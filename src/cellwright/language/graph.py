@@ -187,7 +187,7 @@ class Graph:
 
     # Functions above this module, which the package makes methods for its users.
     bind: ClassVar[Callable[..., Graph]]
-    to_text: ClassVar[Callable[[Graph], str]]
+    to_text: ClassVar[Callable[..., str]]
     from_text: ClassVar[Callable[[str], Graph]]
 
     nodes: tuple[Node, ...]

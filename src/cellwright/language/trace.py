@@ -39,6 +39,25 @@ def _refuse(what: str, remedy: str) -> NoReturn:
     )
 
 
+def _refused(what: str, remedy: str) -> Callable[..., NoReturn]:
+    """A method that refuses."""
+
+    def method(self: Recorded, *unused: Any) -> NoReturn:
+        _refuse(what, remedy)
+
+    return method
+
+
+def _infix(symbol: str, swapped: bool = False) -> Callable[[Any, Any], Traced]:
+    """The method of an operator; `swapped`, where this value is on its right."""
+
+    def method(self: Recorded, other: Any) -> Traced:
+        args = (other, self) if swapped else (self, other)
+        return self._apply(INFIX[symbol], args, {})
+
+    return method
+
+
 def _refuse_function(library: str, function: Any) -> NoReturn:
     name = getattr(function, "__name__", str(function))
     here = f"cellwright.{name}" if name in FUNCTIONS else "cellwright's operations"
@@ -68,32 +87,13 @@ class Recorded(Value):
         attrs = {name: plain(value) for name, value in attrs.items()}
         return Traced(self.builder, self.builder.apply(op, nodes, **attrs))
 
-    def _infix(self, symbol: str, left: Any, right: Any) -> Traced:
-        return self._apply(INFIX[symbol], (left, right), {})
-
-    def __add__(self, other: Any) -> Traced:
-        return self._infix("+", self, other)
-
-    def __radd__(self, other: Any) -> Traced:
-        return self._infix("+", other, self)
-
-    def __sub__(self, other: Any) -> Traced:
-        return self._infix("-", self, other)
-
-    def __rsub__(self, other: Any) -> Traced:
-        return self._infix("-", other, self)
-
-    def __mul__(self, other: Any) -> Traced:
-        return self._infix("*", self, other)
-
-    def __rmul__(self, other: Any) -> Traced:
-        return self._infix("*", other, self)
-
-    def __truediv__(self, other: Any) -> Traced:
-        return self._infix("/", self, other)
-
-    def __rtruediv__(self, other: Any) -> Traced:
-        return self._infix("/", other, self)
+    __add__, __radd__ = _infix("+"), _infix("+", swapped=True)
+    __sub__, __rsub__ = _infix("-"), _infix("-", swapped=True)
+    __mul__, __rmul__ = _infix("*"), _infix("*", swapped=True)
+    __truediv__, __rtruediv__ = _infix("/"), _infix("/", swapped=True)
+    __gt__, __ge__ = _infix(">"), _infix(">=")
+    __lt__, __le__ = _infix("<"), _infix("<=")
+    __eq__, __ne__ = _infix("=="), _infix("!=")  # type: ignore[assignment]
 
     def __neg__(self) -> Traced:
         return self._apply(OPS["neg"], (self,), {})
@@ -104,75 +104,29 @@ class Recorded(Value):
     def __abs__(self) -> Traced:
         return self._apply(OPS["abs"], (self,), {})
 
-    def __gt__(self, other: Any) -> Traced:
-        return self._infix(">", self, other)
+    __bool__ = _refused("if, and, or, not, max(), min() or bool()", "bool")
+    __len__ = _refused("len()", "len")
+    __iter__ = _refused("iteration or unpacking", "iter")
+    __contains__ = _refused("`in`", "iter")
+    __getitem__ = _refused("indexing", "index")
+    __setitem__ = _refused("assignment to an index", "index")
+    __matmul__ = __rmatmul__ = _refused("@", "@")
+    __pow__ = __rpow__ = _refused("**", "**")
 
-    def __ge__(self, other: Any) -> Traced:
-        return self._infix(">=", self, other)
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refused("// or %", "rounding")
+    __divmod__ = __rdivmod__ = __ifloordiv__ = __imod__ = __floordiv__
 
-    def __lt__(self, other: Any) -> Traced:
-        return self._infix("<", self, other)
+    __and__ = __or__ = __xor__ = _refused("&, |, ^, ~, << or >>", "bits")
+    __rand__ = __ror__ = __rxor__ = __iand__ = __ior__ = __ixor__ = __and__
+    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __invert__ = __and__
+    __ilshift__ = __irshift__ = __and__
 
-    def __le__(self, other: Any) -> Traced:
-        return self._infix("<=", self, other)
+    __iadd__ = __isub__ = __imul__ = _refused("an in-place change", "in-place")
+    __itruediv__ = __imatmul__ = __ipow__ = __iadd__
 
-    def __eq__(self, other: Any) -> Traced:  # type: ignore[override]
-        return self._infix("==", self, other)
-
-    def __ne__(self, other: Any) -> Traced:  # type: ignore[override]
-        return self._infix("!=", self, other)
-
-    def __bool__(self) -> NoReturn:
-        _refuse("if, and, or, not, max(), min() or bool()", "bool")
-
-    def __len__(self) -> NoReturn:
-        _refuse("len()", "len")
-
-    def __iter__(self) -> NoReturn:
-        _refuse("iteration or unpacking", "iter")
-
-    def __contains__(self, item: Any) -> NoReturn:
-        _refuse("`in`", "iter")
-
-    def __getitem__(self, key: Any) -> NoReturn:
-        _refuse("indexing", "index")
-
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        _refuse("assignment to an index", "index")
-
-    def __matmul__(self, other: Any) -> NoReturn:
-        _refuse("@", "@")
-
-    __rmatmul__ = __matmul__
-
-    def _rounding(self, *other: Any) -> NoReturn:
-        _refuse("// or %", "rounding")
-
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _rounding
-    __divmod__ = __rdivmod__ = _rounding
-
-    def _bits(self, *other: Any) -> NoReturn:
-        _refuse("&, |, ^, ~, << or >>", "bits")
-
-    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _bits
-    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _bits
-
-    def __pow__(self, other: Any) -> NoReturn:
-        _refuse("**", "**")
-
-    __rpow__ = __pow__
-
-    def _in_place(self, other: Any) -> NoReturn:
-        _refuse("an in-place change", "in-place")
-
-    __iadd__ = __isub__ = __imul__ = __itruediv__ = __imatmul__ = __ipow__ = _in_place
-    __ifloordiv__ = __imod__ = _rounding
-    __iand__ = __ior__ = __ixor__ = __ilshift__ = __irshift__ = _bits
-
-    def _number(self, *unused: Any) -> NoReturn:
-        _refuse("a conversion to a number or an array", "number")
-
-    __float__ = __int__ = __index__ = __complex__ = __array__ = __round__ = _number
+    __float__ = __int__ = __index__ = __complex__ = __array__ = __round__ = _refused(
+        "a conversion to a number or an array", "number"
+    )
 
     @classmethod
     def __torch_function__(
@@ -187,7 +141,7 @@ class Recorded(Value):
         symbol = _UFUNCS.get(ufunc.__name__)
         if symbol is None or method != "__call__" or kwargs:
             _refuse_function("numpy", ufunc)
-        return self._infix(symbol, *inputs)
+        return self._apply(INFIX[symbol], inputs, {})
 
     def __array_function__(
         self, func: Any, types: Any, args: Any, kwargs: Any
@@ -257,7 +211,7 @@ class WeightReference(Recorded):
         if unknown:
             raise CellError(
                 f"[{user_location()}] W.{self.name} received the option "
-                f"{sorted(unknown)[0]!r}, expected size=, bias=, heads= or columns="
+                f"{sorted(unknown)!r}, expected size=, bias=, heads= or columns="
             )
         traced = next((o for o in operands if isinstance(o, Traced)), None)
         nodes = tuple(as_node(self.builder, o, traced) for o in operands)
