@@ -1,6 +1,7 @@
 """The compiler's passes: what each hands on is checked, and frozen."""
 
 from dataclasses import FrozenInstanceError, replace
+from importlib import import_module
 
 import pytest
 
@@ -73,6 +74,26 @@ def test_every_pass_accepts_its_own_work():
             stored = store(step, schedule(step), scratch)
             assert stored.step.arrays == program.arrays
             assert emit(stored, plan.binding) == program.stages
+
+
+@pytest.mark.parametrize(
+    ("module", "check"),
+    [
+        ("differentiate", "verified"),
+        ("lower", "verify_step"),
+        ("schedule", "verify_groups"),
+        ("store", "verify_stored"),
+        ("emit", "verify_stages"),
+    ],
+)
+def test_every_pass_is_checked_before_the_next(monkeypatch, module, check):
+    def refuse(*args, after):
+        raise CellError(f"after {after}")
+
+    monkeypatch.setattr(import_module(f"cellwright.compiler.{module}"), check, refuse)
+    graph = bound("lstm")
+    with pytest.raises(CellError, match=f"^after {module}$"):
+        Plan(graph, own_parameters(graph)).backward(("x",))
 
 
 def test_what_passes_hand_on_cannot_be_changed():

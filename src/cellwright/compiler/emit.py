@@ -13,6 +13,7 @@ from .bindings import Binding
 from .differentiate import VectorJacobian
 from .program import Gradient, Instruction, Piece, Reduction, Stage, Term, View
 from .step import PANEL, PUT, Group, Stored
+from .verify import verify_stages
 
 
 class Register(NamedTuple):
@@ -37,9 +38,9 @@ class Line(NamedTuple):
 
 def emit(stored: Stored, binding: Binding) -> tuple[Stage, ...]:
     """The stages of a step."""
-    return tuple(
-        _StageWriter(stored, group, binding).stage() for group in stored.groups
-    )
+    writers = (_StageWriter(stored, group, binding) for group in stored.groups)
+    stages = tuple(writer.stage() for writer in writers)
+    return verify_stages(stages, stored, after="emit")
 
 
 class _StageWriter:
@@ -70,7 +71,7 @@ class _StageWriter:
         self._products()
         nodes = self.step.nodes
         results = [m for m in self.group.members if nodes[m].op in (PUT, PANEL)]
-        # What the walk carries from level to level is overwritten last.
+        # What the scan carries from level to level is overwritten last.
         carried = [m for m in results if self._is_carried(nodes[m])]
         for member in results:
             if member not in carried:

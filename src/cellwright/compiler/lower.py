@@ -23,7 +23,7 @@ from .verify import verify_step
 
 @dataclass(frozen=True)
 class Memory:
-    """The arrays of a walk, and where a step's values stand in them.
+    """The arrays of a scan, and where a step's values stand in them.
 
     Attributes:
         arrays: in the order in which calls pass them.
@@ -47,7 +47,7 @@ def forward_memory(
     saved: Sequence[int] = (),
     training: bool = True,
 ) -> Memory:
-    """The arrays of a forward walk.
+    """The arrays of a forward scan.
 
     Args:
         graph: the step.
@@ -139,12 +139,12 @@ def replay_step(
 
 @dataclass(frozen=True)
 class Cotangents:
-    """The arrays of a backward walk beside the forward one's.
+    """The arrays of a backward scan beside the forward one's.
 
     Attributes:
         arrays: in the order in which calls pass them.
         output: of the output.
-        carried: of each state: what the walk hands on from level to level.
+        carried: of each state: what the scan hands on from level to level.
         inputs: the gradients of inputs.
         sums: the gradients of static inputs, a row a row of the batch.
         recorded: of each recorded value, by its cotangent's name: the caller's, and the
@@ -165,11 +165,11 @@ def cotangent_memory(
     wanted: Collection[str],
     static: Collection[str] = (),
 ) -> Cotangents:
-    """The arrays of a backward walk, after the forward ones.
+    """The arrays of a backward scan, after the forward ones.
 
     Args:
         vjp: the derivative.
-        forward: the arrays of the forward walk.
+        forward: the arrays of the forward scan.
         wanted: the inputs that need their gradient.
         static: those of one row for all levels: the sum over the levels.
     """
@@ -206,7 +206,7 @@ def backward_step(
 
     Args:
         vjp: the derivative.
-        memory: the arrays of the walk, scratch of a replay after them.
+        memory: the arrays of the scan, scratch of a replay after them.
         places: where forward values stand.
 
     Returns:
@@ -353,7 +353,7 @@ class _Backward:
         """Stores of the sums over the levels so far: of static inputs' cotangents.
 
         Level after level adds to the same rows, so that the order of the sum is the
-        walk's, whichever threads take the rows.
+        scan's, whichever threads take the rows.
         """
         draft = self.draft
         for name, view in self.memory.sums.items():

@@ -45,7 +45,7 @@ class Plan:
             gradient.
         static: inputs that have such rows, and a gradient: the sum over the levels.
         recorded: forward nodes whose values are results too, for every row.
-        probed: the recorded values have cotangents of their own, and the backward walk
+        probed: the recorded values have cotangents of their own, and the backward scan
             gives each one's whole cotangent, through everything it feeds.
     """
 
@@ -127,7 +127,7 @@ class Plan:
 
     @cached_property
     def _memory(self) -> lower.Memory:
-        """The arrays of a walk in training."""
+        """The arrays of a scan in training."""
         return lower.forward_memory(self.graph, self._once, self.saved)
 
     @cached_property

@@ -185,12 +185,8 @@ class Builder:
         init = None if isinstance(bias, bool) else self.number(f"W.{name}'s bias", bias)
         self._check_heads(name, (size, *operands), heads)
         made_by = None if columns is None else self._check_columns(name, columns)
-        self._declare(
-            Weight(
-                name, "matrix", size, operands, heads, bias is not False, init,
-                columns=made_by, source=self.line(),
-            )
-        )  # fmt: skip
+        options = heads, bias is not False, init, made_by, self.line()
+        self._declare(Weight(name, "matrix", size, operands, *options))
         return self.append(Node(AFFINE, args, (("weight", name),), size, self.line()))
 
     def _check_operand(self, name: str, node: Node) -> None:

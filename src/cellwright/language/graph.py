@@ -19,7 +19,7 @@ TRANSPOSED = "transposed"  # one operand's cotangent, g·W's columns (in derivat
 
 
 class Written:
-    """What knows the line that wrote it: pickled, it keeps the file's name alone."""
+    """A record that knows the user's line; pickled, it keeps the file's bare name."""
 
     source: str
 

@@ -25,7 +25,7 @@ _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
 
 class EquationWriter:
-    """Walks the statements of a graph and brackets as precedence asks.
+    """Writes the statements of a graph, with the brackets that precedence asks for.
 
     A subclass says how the pieces are written: LaTeX here, MathML in `look`.
 
@@ -85,7 +85,7 @@ class EquationWriter:
     def equation(self, symbol: str, text: str) -> str:
         raise NotImplementedError
 
-    # -- the walk --------------------------------------------------------------------
+    # -- the equations ---------------------------------------------------------------
 
     def equations(self) -> list[str]:
         """Every statement, in the order written."""

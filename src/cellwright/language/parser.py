@@ -63,9 +63,13 @@ def _unreadable(node: ast.AST) -> NoReturn:
 
 
 _COMPARES = {
-    ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=",
-    ast.Eq: "==", ast.NotEq: "!=",
-}  # fmt: skip
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
 _BINARIES = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 

@@ -25,11 +25,8 @@ _REMEDIES = {
     "rounding": "nothing is rounded in a step; write u / v, or step(v) for a jump",
     "bits": "nest conditions, as in where(a > b, where(c > d, u, v), v)",
 }
-_UFUNCS = {
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "greater": ">",
-    "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "==",
-    "not_equal": "!=",
-}  # fmt: skip
+_NUMPY_NAMES = {"sub": "subtract", "mul": "multiply", "div": "divide"}
+_UFUNCS = {_NUMPY_NAMES.get(op.name, op.name): op for op in INFIX.values()}
 
 
 def _refuse(what: str, remedy: str) -> NoReturn:
@@ -138,10 +135,10 @@ class Recorded(Value):
         self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any
     ) -> Any:
         """NumPy's numbers use our operators (`np.float64(2) * v`); the rest fails."""
-        symbol = _UFUNCS.get(ufunc.__name__)
-        if symbol is None or method != "__call__" or kwargs:
+        op = _UFUNCS.get(ufunc.__name__)
+        if op is None or method != "__call__" or kwargs:
             _refuse_function("numpy", ufunc)
-        return self._apply(INFIX[symbol], inputs, {})
+        return self._apply(op, inputs, {})
 
     def __array_function__(
         self, func: Any, types: Any, args: Any, kwargs: Any
