@@ -16,7 +16,7 @@ from .step import PANEL, PUT, Group, Stored
 from .verify import verify_stages
 
 
-class Register(NamedTuple):
+class _Register(NamedTuple):
     """A register of a stage: of a tile, numbered by value until tiles are packed; or
     of a row, filled once a call."""
 
@@ -24,15 +24,15 @@ class Register(NamedTuple):
     number: int
 
 
-NONE = Register("none", 0)  # of a product that is summed in another's accumulator
+_NONE = _Register("none", 0)  # of a product that is summed in another's accumulator
 
 
-class Line(NamedTuple):
+class _Line(NamedTuple):
     """An instruction over registers that have no final numbers."""
 
     op: str
-    target: Register | None
-    args: tuple[Register | int, ...]
+    target: _Register | None
+    args: tuple[_Register | int, ...]
     immediate: float = 0.0
 
 
@@ -56,15 +56,15 @@ class _StageWriter:
         self.here = self.members | {
             n.args[0] for n in puts if self.step.place(n.args[0]) == n["view"]
         }
-        self.registers: dict[int, Register] = {}
+        self.registers: dict[int, _Register] = {}
         self.tiles = 0
-        self.rows: dict[object, Register] = {}
+        self.rows: dict[object, _Register] = {}
         self.views: dict[View, int] = {}
         self.vectors: dict[Piece, int] = {}
-        self.accumulators: list[tuple[Register, Register]] = []
+        self.accumulators: list[tuple[_Register, _Register]] = []
         self.terms: list[Term] = []
-        self.prologue: list[Line] = []
-        self.code: list[Line] = []
+        self.prologue: list[_Line] = []
+        self.code: list[_Line] = []
         self.whole = False
 
     def stage(self) -> Stage:
@@ -93,19 +93,19 @@ class _StageWriter:
         affines = [m for m in self.group.members if nodes[m].op == AFFINE]
         for number in affines:
             self._accumulate(number, self._bias(nodes[number]["weight"]))
-        products: list[Product] = []
+        products: list[_Product] = []
         operands: dict[int, int] = {}  # view → node
         for number in affines:
             name, register = nodes[number]["weight"], self.registers[number]
             for operand, arg in enumerate(nodes[number].args):
                 view = self._view(_placed(step.place(arg)))
                 operands.setdefault(view, arg)
-                source = Source(view, step.size(arg), self.binding.heads[name])
+                source = _Source(view, step.size(arg), self.binding.heads[name])
                 piece = self.binding.matrices[name, operand]
-                products.append(Product(source, register.number, piece))
+                products.append(_Product(source, register.number, piece))
         # Operands in the order of the graph, whatever else is in the stage: the same
         # sums, bit by bit, in every program.
-        stacks = sorted(stacked(products), key=lambda s: operands[s.source.number])
+        stacks = sorted(_stacked(products), key=lambda s: operands[s.source.number])
         for (view, width, heads), columns, pieces in stacks:
             self.terms.append(Term(view, width, heads, columns, pieces))
         for leaves in self._transposed_sums():
@@ -152,21 +152,21 @@ class _StageWriter:
         """Products with gates' gradients, summed in the first one's accumulator."""
         nodes, (first, *others) = self.step.nodes, leaves
         self._accumulate(first, self._constant(0.0))
-        self.registers.update(dict.fromkeys(others, NONE))
+        self.registers.update(dict.fromkeys(others, _NONE))
         products = []
         for leaf in leaves:
             name, cotangent = nodes[leaf]["weight"], nodes[leaf].args[0]
             array, column = self.panels[cotangent]
             width, heads = self.step.size(cotangent), self.binding.heads[name]
             piece = self.binding.matrices[name, nodes[leaf]["operand"]]
-            source = Source(self._view(View(array)), width, heads)
-            products.append(Product(source, column, piece))
+            source = _Source(self._view(View(array)), width, heads)
+            products.append(_Product(source, column, piece))
         register = self.registers[first].number
-        for (view, width, heads), columns, pieces in runs(products):
+        for (view, width, heads), columns, pieces in _runs(products):
             term = Term(view, width, heads, (register,), pieces, True, columns[0])
             self.terms.append(term)
 
-    def _bias(self, weight: str) -> Register:
+    def _bias(self, weight: str) -> _Register:
         pieces = self.binding.biases.get(weight, ())
         if not pieces:
             return self._constant(0.0)
@@ -177,13 +177,13 @@ class _StageWriter:
             total = self._row(("sum", total, piece), "add", args)
         return total
 
-    def _accumulate(self, number: int, start: Register) -> None:
+    def _accumulate(self, number: int, start: _Register) -> None:
         self.registers[number] = self._tile()
         self.accumulators.append((self.registers[number], start))
 
     # -- values
 
-    def _obtain(self, number: int) -> Register:
+    def _obtain(self, number: int) -> _Register:
         """The register of a value, computed with all it reads; however deep that is."""
         stack = [number]
         while stack:
@@ -207,7 +207,7 @@ class _StageWriter:
             return ()
         return self.step.values[number]
 
-    def _compute(self, number: int) -> Register:
+    def _compute(self, number: int) -> _Register:
         step = self.step
         node = step.nodes[number]
         if node.op == "constant":
@@ -229,13 +229,13 @@ class _StageWriter:
             return args[0]
         return self._operate(node, args)
 
-    def _operate(self, node: Node, args: list[Register]) -> Register:
+    def _operate(self, node: Node, args: list[_Register]) -> _Register:
         """An operation's instruction, or those of its definition."""
         op = OPS[node.op]
         if op.copies:
             return args[0]
-        if node.op == "add" and NONE in args:
-            args.remove(NONE)
+        if node.op == "add" and _NONE in args:
+            args.remove(_NONE)
             return args[0]
         if not (op.primitive or op.kernel):
             return self._define(node, args)
@@ -248,9 +248,9 @@ class _StageWriter:
             return self._row((node.op, *args), node.op, tuple(args))
         return self._emit(node.op, tuple(args))
 
-    def _define(self, node: Node, args: list[Register]) -> Register:
+    def _define(self, node: Node, args: list[_Register]) -> _Register:
         nodes, result = definition(node.op, node.attrs)
-        values: list[Register] = []
+        values: list[_Register] = []
         for part in nodes:
             if part.op == "input":
                 values.append(args[int(part["name"])])
@@ -260,46 +260,46 @@ class _StageWriter:
                 values.append(self._operate(part, [values[a] for a in part.args]))
         return values[result]
 
-    def _constant(self, value: float) -> Register:
+    def _constant(self, value: float) -> _Register:
         return self._row(("constant", value), "constant", (), value)
 
-    def _vector(self, piece: Piece) -> Register:
+    def _vector(self, piece: Piece) -> _Register:
         index = self.vectors.setdefault(piece, len(self.vectors))
         return self._row(piece, "vector", (index,))
 
     def _row(
         self, key: object, op: str, args: tuple[Any, ...], immediate: float = 0.0
-    ) -> Register:
+    ) -> _Register:
         """A row register, filled once a call; equal ones are shared."""
         if key not in self.rows:
-            self.rows[key] = Register("row", len(self.rows))
-            self.prologue.append(Line(op, self.rows[key], args, immediate))
+            self.rows[key] = _Register("row", len(self.rows))
+            self.prologue.append(_Line(op, self.rows[key], args, immediate))
         return self.rows[key]
 
-    def _load(self, op: str, view: View | None) -> Register:
+    def _load(self, op: str, view: View | None) -> _Register:
         return self._emit(op, (self._view(_placed(view)),))
 
     def _emit(
-        self, op: str, args: tuple[Register | int, ...], immediate: float = 0.0
-    ) -> Register:
+        self, op: str, args: tuple[_Register | int, ...], immediate: float = 0.0
+    ) -> _Register:
         register = self._tile()
-        self.code.append(Line(op, register, args, immediate))
+        self.code.append(_Line(op, register, args, immediate))
         return register
 
-    def _store(self, node: Node, value: Register) -> None:
+    def _store(self, node: Node, value: _Register) -> None:
         if node.op == PUT:
-            self.code.append(Line("store", None, (value, self._view(node["view"]))))
+            self.code.append(_Line("store", None, (value, self._view(node["view"]))))
         else:
             array, column = self.panels[node.args[0]]
             args = value, self._view(View(array)), column
-            self.code.append(Line("store_panel", None, args))
+            self.code.append(_Line("store_panel", None, args))
 
     def _view(self, view: View) -> int:
         return self.views.setdefault(view, len(self.views))
 
-    def _tile(self) -> Register:
+    def _tile(self) -> _Register:
         self.tiles += 1
-        return Register("tile", self.tiles - 1)
+        return _Register("tile", self.tiles - 1)
 
     # -- registers
 
@@ -307,12 +307,12 @@ class _StageWriter:
         """The stage; its row registers are numbered after its tiles."""
         code, tiles = _reuse_tiles(self.code, [a for a, _ in self.accumulators])
 
-        def number(arg: Register | int) -> int:
-            if not isinstance(arg, Register):
+        def number(arg: _Register | int) -> int:
+            if not isinstance(arg, _Register):
                 return arg
             return arg.number + (tiles if arg.kind == "row" else 0)
 
-        def instruction(line: Line) -> Instruction:
+        def instruction(line: _Line) -> Instruction:
             target = -1 if line.target is None else number(line.target)
             args = tuple(map(number, line.args))
             return Instruction(line.op, target, args, line.immediate)
@@ -334,8 +334,8 @@ class _StageWriter:
 
 
 def _reuse_tiles(
-    code: Sequence[Line], accumulators: Sequence[Register]
-) -> tuple[list[Line], int]:
+    code: Sequence[_Line], accumulators: Sequence[_Register]
+) -> tuple[list[_Line], int]:
     """The code over few tiles, and how many: a tile is free once its value has been
     read for the last time. Accumulators keep their numbers, which come first."""
     last = {arg: at for at, line in enumerate(code) for arg in _tiles(line.args)}
@@ -349,7 +349,7 @@ def _reuse_tiles(
         target = line.target
         if target is not None:
             if not free:
-                free.append(Register("tile", count))
+                free.append(_Register("tile", count))
                 count += 1
             home[target] = free.pop()
             if target not in last:
@@ -359,8 +359,8 @@ def _reuse_tiles(
     return packed, max(count, 1)
 
 
-def _tiles(args: Sequence[Register | int]) -> list[Register]:
-    return [a for a in args if isinstance(a, Register) and a.kind == "tile"]
+def _tiles(args: Sequence[_Register | int]) -> list[_Register]:
+    return [a for a in args if isinstance(a, _Register) and a.kind == "tile"]
 
 
 def _placed(view: View | None) -> View:
@@ -371,7 +371,7 @@ def _placed(view: View | None) -> View:
 # -- products --------------------------------------------------------------------
 
 
-class Source(NamedTuple):
+class _Source(NamedTuple):
     """What a product reads: a view by number, its width, its diagonal blocks."""
 
     number: int
@@ -379,46 +379,46 @@ class Source(NamedTuple):
     heads: int
 
 
-class Product(NamedTuple):
+class _Product(NamedTuple):
     """A matrix on a source; its column is an accumulator, or one of a panel."""
 
-    source: Source
+    source: _Source
     column: int
     piece: Piece
 
 
-class Stack(NamedTuple):
+class _Stack(NamedTuple):
     """Products of one source, side by side."""
 
-    source: Source
+    source: _Source
     columns: tuple[int, ...]
     pieces: tuple[Piece, ...]
 
 
-def stacked(products: Sequence[Product]) -> list[Stack]:
+def _stacked(products: Sequence[_Product]) -> list[_Stack]:
     """Products of one source as one; no column twice in one."""
-    seen: Counter[tuple[Source, int]] = Counter()
-    stacks: dict[tuple[Source, int], list[Product]] = {}
+    seen: Counter[tuple[_Source, int]] = Counter()
+    stacks: dict[tuple[_Source, int], list[_Product]] = {}
     for product in products:
         key = product.source, product.column
         stacks.setdefault((product.source, seen[key]), []).append(product)
         seen[key] += 1
     return [
-        Stack(source, tuple(p.column for p in found), tuple(p.piece for p in found))
+        _Stack(source, tuple(p.column for p in found), tuple(p.piece for p in found))
         for (source, _), found in stacks.items()
     ]
 
 
-def runs(products: Sequence[Product]) -> list[Stack]:
+def _runs(products: Sequence[_Product]) -> list[_Stack]:
     """The same for columns of a panel: only neighbours stack."""
-    found: list[Stack] = []
-    for source, columns, pieces in stacked(products):
+    found: list[_Stack] = []
+    for source, columns, pieces in _stacked(products):
         pairs = sorted(zip(columns, pieces, strict=True), key=lambda pair: pair[0])
         start = 0
         for end in range(1, len(pairs) + 1):
             if end == len(pairs) or pairs[end][0] != pairs[end - 1][0] + 1:
                 of_run = zip(*pairs[start:end], strict=True)
-                found.append(Stack(source, *of_run))
+                found.append(_Stack(source, *of_run))
                 start = end
     return found
 
@@ -438,11 +438,11 @@ def emit_gradients(
         for operand, arg in enumerate(node.args):
             source = panel, _placed(step.place(arg))
             number, width = sources.setdefault(source, len(sources)), step.size(arg)
-            key = Source(number, width, binding.heads[name])
-            products.append(Product(key, column, binding.matrices[name, operand]))
+            key = _Source(number, width, binding.heads[name])
+            products.append(_Product(key, column, binding.matrices[name, operand]))
     by_number = list(sources)
     found = []
-    for (number, width, heads), columns, pieces in runs(products):
+    for (number, width, heads), columns, pieces in _runs(products):
         panel, source = by_number[number]
         found.append(Gradient(panel, columns[0], source, width, heads, pieces))
     return tuple(found)

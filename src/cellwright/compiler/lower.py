@@ -55,12 +55,11 @@ def forward_memory(
         saved: the nodes that training saves beside the states.
         training: every level of every state is kept.
     """
-    draft, leaves, of_input, of_state = _Draft(), {}, {}, {}
+    draft, of_input, of_state = _Draft(), {}, {}
     results: list[tuple[int, View]] = []
-    rows = "input" if graph.children else "sequence"
     for source in graph.inputs:
-        kind = "lane" if source.name in once else rows
-        of_input[source.name] = draft.array(source.name, kind, source.size)
+        rows = "lane" if source.name in once else _input_rows(graph)
+        of_input[source.name] = draft.array(source.name, rows, source.size)
     for state, update in zip(graph.states, graph.updates, strict=True):
         # Without a backward, a state but the output needs its last two levels only.
         kept = training or (graph.output_is_state and state is graph.states[0])
@@ -76,21 +75,21 @@ def forward_memory(
         name, size = value_name(graph, number), graph.nodes[number].size
         axis = AXES[per_child[number]]
         results.append((number, draft.array(name, "sequence", size, axis=axis)))
-    for number, node in enumerate(graph.nodes):
-        if node.op == "input":
-            leaves[number] = of_input[node["name"]]
-        elif node.op == "state":
-            leaves[number] = View(of_state[node["name"]], True, _slot(graph, node))
+    leaves = {
+        number: of_input[node["name"]]
+        if node.op == "input"
+        else View(of_state[node["name"]], True, _slot(graph, node))
+        for number, node in enumerate(graph.nodes)
+        if node.op in ("input", "state")
+    }
     return Memory(tuple(draft.arrays), leaves, tuple(results))
 
 
 def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> Step:
     """One level forward: the results are stored, and after them the recorded values."""
     draft = _Draft(graph.nodes, memory.arrays)
-    results = list(memory.results)
-    for number in recorded:
-        name, size = f"{value_name(graph, number)}.record", graph.nodes[number].size
-        results.append((number, draft.array(name, "sequence", size)))
+    records = [(n, draft.record_array(graph, n, "{}.record")) for n in recorded]
+    results = [*memory.results, *records]
     roots = [draft.put(number, view) for number, view in results]
     stored = dict(reversed(results))
     return draft.step(graph, roots, places=memory.leaves, stored=stored)
@@ -125,16 +124,12 @@ def replay_step(
 ) -> Step:
     """Values that were not saved, computed again for a chunk of levels at once: all old
     states are known."""
-    draft = _Draft(graph.nodes, arrays)
-    per_child, results = graph.per_child, []
+    draft, per_child, stored = _Draft(graph.nodes, arrays), graph.per_child, {}
     for number in numbers:
         name, size = value_name(graph, number), graph.nodes[number].size
-        axis = AXES[per_child[number]]
-        results.append((number, draft.scratch(name, size, axis)))
-    roots = [draft.put(number, view) for number, view in results]
-    return draft.step(
-        graph, roots, places=places, stored=dict(results), when="before_chunk"
-    )
+        stored[number] = draft.scratch(name, size, AXES[per_child[number]])
+    roots = [draft.put(number, view) for number, view in stored.items()]
+    return draft.step(graph, roots, places=places, stored=stored, when="before_chunk")
 
 
 @dataclass(frozen=True)
@@ -181,20 +176,18 @@ def cotangent_memory(
         view = draft.state_array(graph, f"d.{state.name}", state.size, rows)
         carried[state.name] = replace(view, previous=not graph.children)
     inputs, sums = {}, {}
-    rows = "input" if graph.children else "sequence"
     for source in graph.inputs:
         if source.name in wanted:
-            kind, found = ("rolling", sums) if source.name in static else (rows, inputs)
-            found[source.name] = draft.array(f"d.{source.name}", kind, source.size)
-    pairs = []
-    for suffix in ("record", "record.total"):
-        views = []
-        for number, _ in vjp.recorded:
-            label = f"d.{value_name(graph, number)}.{suffix}"
-            views.append(draft.array(label, "sequence", graph.nodes[number].size))
-        pairs.append(views)
-    names = [recorded_name(number) for number, _ in vjp.recorded]
-    recorded = dict(zip(names, zip(*pairs, strict=True), strict=True))
+            once = source.name in static
+            rows = "rolling" if once else _input_rows(graph)
+            view = draft.array(f"d.{source.name}", rows, source.size)
+            (sums if once else inputs)[source.name] = view
+    numbers = [number for number, _ in vjp.recorded]
+    given, whole = (
+        {n: draft.record_array(graph, n, label) for n in numbers}
+        for label in ("d.{}.record", "d.{}.record.total")
+    )
+    recorded = {recorded_name(n): (given[n], whole[n]) for n in numbers}
     arrays = tuple(draft.arrays)
     return Cotangents(arrays, output, carried, inputs, sums, recorded)
 
@@ -379,6 +372,11 @@ class _Draft:
         """Rows of a chunk of levels."""
         return self.array(name, "chunk", columns, scratch=True, axis=axis)
 
+    def record_array(self, graph: Graph, number: int, label: str) -> View:
+        """Every row of a recorded value, or of its cotangent."""
+        name, size = value_name(graph, number), graph.nodes[number].size
+        return self.array(label.format(name), "sequence", size)
+
     def state_array(
         self, graph: Graph, name: str, size: Any, rows: str, depth: int = 1
     ) -> View:
@@ -413,6 +411,11 @@ def value_name(graph: Graph, number: int) -> str:
     node = graph.nodes[number]
     fallback = f"{node['weight']}.pre" if node.op == AFFINE else f"{node.op}.{number}"
     return names.get(number, fallback)
+
+
+def _input_rows(graph: Graph) -> str:
+    """A sequence has inputs at every row; of a tree's nodes, some."""
+    return "input" if graph.children else "sequence"
 
 
 def _slot(graph: Graph, node: Node) -> int:

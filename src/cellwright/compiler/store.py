@@ -31,28 +31,19 @@ def store(
         before: how many stages of the program come before these.
     """
     arrays, panels = list(step.arrays), {}
-    for number, group in enumerate(groups):
+    for stage, group in enumerate(groups, before):
         columns = _panel_columns(step, group)
         if columns:
             name = f"panel.{sum(a.rows == 'panel' for a in arrays)}"
+            rows = {"stage": stage, "scratch": True, "axis": group.axis}
             panels |= {c: (len(arrays), k) for k, c in enumerate(columns)}
-            arrays.append(
-                Array(
-                    name,
-                    "panel",
-                    len(columns),
-                    stage=before + number,
-                    scratch=True,
-                    axis=group.axis,
-                )
-            )
+            arrays.append(Array(name, "panel", len(columns), **rows))
     nodes, stored = list(step.nodes), dict(step.stored)
     members = [list(group.members) for group in groups]
     stage_of = {n: k for k, group in enumerate(groups) for n in group.members}
     for number in _crossing(step, groups):
         name, size = f"temporary.{len(arrays)}", step.size(number)
-        axis = step.axis(number)
-        view = View(len(arrays))
+        view, axis = View(len(arrays)), step.axis(number)
         arrays.append(Array(name, scratch, size, scratch=True, axis=axis))
         members[stage_of[number]].append(len(nodes))
         nodes.append(Node(PUT, (number,), (("view", view),), size))
