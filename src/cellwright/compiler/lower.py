@@ -116,7 +116,7 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     return tuple(found)
 
 
-def replay_step(
+def recompute_step(
     graph: Graph,
     arrays: Sequence[Array],
     places: Mapping[int, View],
@@ -199,7 +199,7 @@ def backward_step(
 
     Args:
         vjp: the derivative.
-        memory: the arrays of the scan, scratch of a replay after them.
+        memory: the arrays of the scan, scratch of what is recomputed after them.
         places: where forward values stand.
 
     Returns:

@@ -80,21 +80,21 @@ class Plan:
         """The gradient's program; `wanted` are the inputs that need theirs."""
         vjp, places = self.vjp, self._memory.places
         memory = lower.cotangent_memory(vjp, self._memory.arrays, wanted, self.static)
-        replay: tuple[Stage, ...] = ()
+        recomputed: tuple[Stage, ...] = ()
         if self.recompute:
-            step = lower.replay_step(self.graph, memory.arrays, places, self.needed)
+            step = lower.recompute_step(self.graph, memory.arrays, places, self.needed)
             stored = self._arrange(step)
-            replay = emit(stored, self.binding)
+            recomputed = emit(stored, self.binding)
             memory = replace(memory, arrays=stored.step.arrays)
             places = {**places, **step.stored}
         step, summed = lower.backward_step(vjp, memory, places)
-        stored = self._arrange(step, before=len(replay))
+        stored = self._arrange(step, before=len(recomputed))
         return Program(
             f"{self.graph.name} backward",
             True,
             stored.step.arrays,
             self.binding.parameters,
-            (*replay, *emit(stored, self.binding)),
+            (*recomputed, *emit(stored, self.binding)),
             emit_gradients(vjp, stored, self.binding),
             emit_reductions(vjp, summed, stored, self.binding),
             tree=bool(self.graph.children),
