@@ -380,6 +380,21 @@ def test_get_finds_cells_by_name_and_suggests_the_nearest():
         cw.cells.get("lstn")
 
 
+def test_a_star_import_brings_the_zoo_and_leaves_numpy_its_name():
+    scope = {}
+    exec("import numpy as np; from cellwright.cells import *", scope)
+    assert scope["np"].__name__ == "numpy"
+    zoo = {**cw.cells.all(), **cw.cells.all_of_trees()}
+    assert {n for n in zoo if scope.get(n) is not zoo[n]} == {"np"}
+    assert cw.cells.np is cw.cells.get("np")
+
+
+def test_no_weight_of_the_zoo_bears_a_reserved_name():
+    """Its cells may be traced before the layers reserve what they need."""
+    for found in {**cw.cells.all(), **cw.cells.all_of_trees()}.values():
+        assert not {w.name for w in found.graph.weights} & set(dir(nn.Module))
+
+
 def test_gradients_helper_sees_every_parameter():
     """The comparison above differentiates by all of them, not by a part."""
     layer, x, states = make("peephole_diagonal")

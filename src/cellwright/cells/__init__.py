@@ -24,7 +24,8 @@ from .classic import (
 from .minimal import indrnn, janet, leaky_rnn, mgu, ugrnn
 from .modern import layer_norm_lstm, multiplicative_lstm, slstm, star
 from .physical import cfn, lem, mc_lstm
-from .search_space import cifg, fgr, nfg, niaf, nig, noaf, nog, np, vanilla
+from .search_space import cifg, fgr, nfg, niaf, nig, noaf, nog, vanilla
+from .search_space import np as np
 from .searched import mut1, mut2, mut3, nas
 from .trees import binary_lstm, child_sum_gru, child_sum_lstm, nary_lstm, recursive
 
@@ -57,12 +58,12 @@ def get(name: str) -> Cell:
     return known[name]
 
 
-__all__ = [
+__all__ = [  # without np: `from … import *` would hide numpy's
     "all", "all_of_trees", "binary_lstm", "cfn", "child_sum_gru", "child_sum_lstm",
     "cifg", "coupled", "fgr", "get", "gru", "gru_bias", "gru_reset_after", "indrnn",
     "janet", "layer_norm_lstm", "leaky_rnn", "lem", "lstm", "lstm_book",
     "lstm_projected", "mc_lstm", "mgu", "multiplicative_lstm", "mut1", "mut2",
-    "mut3", "nary_lstm", "nas", "nfg", "niaf", "nig", "noaf", "nog", "np",
+    "mut3", "nary_lstm", "nas", "nfg", "niaf", "nig", "noaf", "nog",
     "peephole", "peephole_diagonal", "recursive", "rnn", "rnn_relu", "slstm",
     "star", "ugrnn", "vanilla",
 ]  # fmt: skip

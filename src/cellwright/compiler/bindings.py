@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from ..language import Graph
 from .program import Piece
-from .stages import Binding
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Where a cell's weights lie in the parameters that a call passes.
+
+    Attributes:
+        parameters: name and number of elements of each, contiguous.
+        matrices: (weight, operand) → the columns that meet this operand.
+        biases: weight → vectors whose sum is the bias.
+        vectors: weight → the vector, or the number (stride 0).
+        heads: weight → its diagonal blocks.
+    """
+
+    parameters: tuple[tuple[str, int], ...]
+    matrices: Mapping[tuple[str, int], Piece]
+    biases: Mapping[str, tuple[Piece, ...]]
+    vectors: Mapping[str, Piece]
+    heads: Mapping[str, int]
 
 
 def own_parameters(graph: Graph) -> Binding:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..language import OPS, Graph, Node
+from ..language import OPS, CellError, Graph, Node
 from ..language.builder import Builder
 from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED
 from ..language.ops import sum_
 from ..language.trace import Traced
+from ..language.verify import verify_nodes
 
 OUTPUT = "(output)"  # the cotangent of an output that is no state: no state's name
 
@@ -76,8 +77,8 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     found: dict[int, int] = {}  # node -> its cotangent
     extra = [(recorded_name(number), number) for number in recorded]
     for name, number in [*_seeds(graph), *extra]:
-        size = graph.nodes[number].size
-        seed = builder.append(Node(COTANGENT, (), (("name", f"d.{name}"),), size))
+        attrs, node = (("name", f"d.{name}"),), graph.nodes[number]
+        seed = builder.append(Node(COTANGENT, (), attrs, node.size, node.source))
         _accumulate(builder, found, number, seed)
     for number in reversed(range(len(graph.nodes))):
         if number in found:
@@ -94,7 +95,27 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     )
     totals = tuple((number, found[number]) for number in recorded)
     nodes = tuple(builder.nodes)
-    return _without_dead(VectorJacobian(graph, nodes, leaves, affines, totals))
+    vjp = VectorJacobian(graph, nodes, leaves, affines, totals)
+    return verified(_without_dead(vjp), after="differentiate")
+
+
+def verified(vjp: VectorJacobian, *, after: str) -> VectorJacobian:
+    """The product itself, its nodes checked, and every cotangent its value's size.
+
+    Raises:
+        CellError: names the pass, the node and the user's source line.
+    """
+    nodes, count = vjp.nodes, len(vjp.forward.nodes)
+    verify_nodes(vjp.forward, nodes, after=after, internal=True, first=count)
+    for value, cotangent in (*vjp.leaves, *vjp.affines, *vjp.recorded):
+        if nodes[value].size != nodes[cotangent].size:
+            raise CellError(
+                f"[{nodes[value].source}, cell {vjp.forward.name!r}, after {after}] "
+                f"node {cotangent} ({nodes[cotangent].op}): the cotangent of node "
+                f"{value} has {nodes[cotangent].size} units, the value "
+                f"{nodes[value].size}"
+            )
+    return vjp
 
 
 def _seeds(graph: Graph) -> list[tuple[str, int]]:
@@ -106,17 +127,17 @@ def _seeds(graph: Graph) -> list[tuple[str, int]]:
 def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
     """Hand a node's cotangent on to its arguments."""
     node = builder.nodes[number]
-    builder.source = node.source
+    builder.source = line = node.source
     if node.op == AFFINE:
         for operand, arg in enumerate(node.args):
             attrs = (("operand", operand), ("weight", node["weight"]))
             size = builder.nodes[arg].size
-            pulled = builder.append(Node(TRANSPOSED, (found[number],), attrs, size))
-            _accumulate(builder, found, arg, pulled)
+            pulled = Node(TRANSPOSED, (found[number],), attrs, size, line)
+            _accumulate(builder, found, arg, builder.append(pulled))
     elif node.op == TOTAL:  # every child has the whole of it
         (arg,) = node.args
-        shared = builder.append(Node(EACH, (found[number],), (), node.size))
-        _accumulate(builder, found, arg, shared)
+        shared = Node(EACH, (found[number],), (), node.size, line)
+        _accumulate(builder, found, arg, builder.append(shared))
     elif node.op in OPS:
         g, y, *args = [Traced(builder, n) for n in (found[number], number, *node.args)]
         for arg, cotangent in zip(
@@ -150,13 +171,13 @@ def _without_dead(vjp: VectorJacobian) -> VectorJacobian:
             live.add(number)
             stack.extend(vjp.nodes[number].args)
     new = {old: position for position, old in enumerate(sorted(live))}
-    nodes = tuple(
-        Node(n.op, tuple(new[a] for a in n.args), n.attrs, n.size, n.source)
-        for n in (vjp.nodes[i] for i in sorted(live))
-    )
+    derivative = (vjp.nodes[old] for old in list(new)[count:])
     return VectorJacobian(
         vjp.forward,
-        nodes,
+        (
+            *vjp.forward.nodes,
+            *(replace(n, args=tuple(new[a] for a in n.args)) for n in derivative),
+        ),
         tuple((leaf, new[node]) for leaf, node in vjp.leaves),
         tuple((affine, new[node]) for affine, node in vjp.affines),
         tuple((number, new[node]) for number, node in vjp.recorded),

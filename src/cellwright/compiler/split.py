@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..language import Graph, Node, Weight
+from ..language import Graph, Node, Weight, verify
 from ..language.graph import AFFINE
+from .bindings import Binding
 from .program import Piece
-from .stages import Binding
 
 
 def split_affines(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
@@ -63,4 +63,5 @@ def split_affines(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
         output=new[graph.output],
         names=tuple((name, new[n]) for name, n in graph.names),
     )
+    verify(cut, after="split")
     return cut, replace(binding, matrices=matrices, biases=biases, heads=heads)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler.stages import Binding
+from ..compiler.bindings import Binding
 from ..language import Graph
 
 

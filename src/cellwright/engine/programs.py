@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..compiler.bindings import Binding
 from ..compiler.plan import Plan
-from ..compiler.split import split_affines
-from ..compiler.stages import Binding
 from ..language import ArgumentError, Graph
 from .call import States
 

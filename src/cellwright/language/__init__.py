@@ -11,9 +11,17 @@ from .errors import (
 from .graph import Graph, Input, Node, State, Weight
 from .load import load_cell
 from .ops import FUNCTIONS, OPS, Op
+from .parser import parse_graph
+from .printer import print_graph
+from .replay import bind
 from .trace import name, total
 from .tree import TreeCell, child_states, tree_cell
 from .verify import verify
+
+# A graph is data alone; these stand above it, and are its methods for users.
+Graph.bind = bind
+Graph.to_text = print_graph
+Graph.from_text = staticmethod(parse_graph)
 
 __all__ = [
     "FUNCTIONS",

@@ -11,6 +11,7 @@ import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .canonical import canonical
 from .errors import CellError, SizeError, user_location
 from .graph import (
     AFFINE,
@@ -24,6 +25,7 @@ from .graph import (
     per_child_of,
 )
 from .ops import OPS, Op
+from .verify import verify
 
 MOST_NODES = 10_000  # of one step: ten times the largest that was ever of use
 
@@ -141,8 +143,10 @@ class Builder:
 
     def per_child(self, number: int) -> bool:
         """Whether a node has a value for each child, rather than one for the node."""
+        if not self.many:
+            return False
         for node in self.nodes[len(self._of_child) :]:
-            self._of_child.append(per_child_of(node, self._of_child, self.many))
+            self._of_child.append(per_child_of(node, self._of_child))
         return self._of_child[number]
 
     # -- weights ---------------------------------------------------------------
@@ -181,12 +185,8 @@ class Builder:
         init = None if isinstance(bias, bool) else self.number(f"W.{name}'s bias", bias)
         self._check_heads(name, (size, *operands), heads)
         made_by = None if columns is None else self._check_columns(name, columns)
-        self._declare(
-            Weight(
-                name, "matrix", size, operands, heads, bias is not False, init,
-                columns=made_by, source=self.line(),
-            )
-        )  # fmt: skip
+        options = heads, bias is not False, init, made_by, self.line()
+        self._declare(Weight(name, "matrix", size, operands, *options))
         return self.append(Node(AFFINE, args, (("weight", name),), size, self.line()))
 
     def _check_operand(self, name: str, node: Node) -> None:
@@ -320,9 +320,6 @@ class Builder:
 
     def finish(self, results: tuple[int, ...], doc: str = "") -> Graph:
         """Check the returned values, name what has a name, put into printed order."""
-        from .order import canonical
-        from .verify import verify
-
         for result in results:
             self._check_conditions(OPS["identity"], (result,))
             self._check_summed(result)

@@ -9,13 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from .arguments import plain
-from .errors import CellError, did_you_mean
+from .builder import Builder
+from .errors import CellError, did_you_mean, holds_equations
 from .evaluate import evaluate
 from .graph import Graph, Size, State
-from .latex import latex
+from .hyperparameters import with_hyperparameters
+from .latex import LatexWriter
+from .names import activation_arguments
 from .ops import Op
-from .printer import checked, parse_graph, print_equations, print_graph
-from .trace import MissingStateError, Traced, name, replay, trace
+from .parser import checked, parse_graph
+from .printer import print_equations, print_graph
+from .replay import replay
+from .trace import MissingStateError, Traced, name, trace
 
 if TYPE_CHECKING:
     from ..look.diagram import Diagram
@@ -113,7 +118,7 @@ class Cell:
 
     def latex(self) -> str:
         """The equations as a LaTeX `aligned` block, in the lectures' notation."""
-        return latex(self)
+        return LatexWriter(*with_hyperparameters(self)).block()
 
     def diagram(self, *, legend: bool = True) -> Diagram:
         """The picture of the cell: a notebook shows it, its `save(path)` writes it.
@@ -160,10 +165,13 @@ class Cell:
     @staticmethod
     def from_graph(graph: Graph) -> Cell:
         """A cell that is its graph alone: it runs by evaluating the graph."""
-        from .tree import TreeCell
-
-        kind = TreeCell if graph.children else Cell
+        kind = next(k for k in (Cell, *Cell.__subclasses__()) if k._fits(graph))
         return kind(None, label=graph.name, doc=graph.doc, graph=graph)
+
+    @classmethod
+    def _fits(cls, graph: Graph) -> bool:
+        """Whether a graph is of this kind of cell: here, of a sequence's."""
+        return not graph.children
 
     def __repr__(self) -> str:
         if self._graph is None:
@@ -274,9 +282,6 @@ class Cell:
         Raises:
             CellError: no gate has that name, or it is no activation.
         """
-        from .builder import Builder
-        from .names import activation_arguments
-
         graph = self.graph
         gates = [key.removesuffix(".pre") for key in activation_arguments(graph)]
         substitute = {}
@@ -328,6 +333,8 @@ class Signature:
     ) -> None:
         code = getattr(function, "__code__", None)
         self.where = f"{code.co_filename}:{code.co_firstlineno}" if code else "?"
+        if code:
+            holds_equations(code.co_filename)
         self.label = getattr(function, "__name__", "cell")
         parameters = list(inspect.signature(function).parameters.values())
         self._check(parameters)

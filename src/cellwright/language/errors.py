@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent
-_ZOO = str(PACKAGE / "cells")  # the zoo's own equations count as user code
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_written: set[str] = set()  # files whose functions are cells: user code, also in here
 
 
 class CellwrightError(Exception):
@@ -33,12 +33,17 @@ class ArgumentError(CellwrightError, ValueError):
     """A layer received an argument it cannot take."""
 
 
+def holds_equations(filename: str) -> None:
+    """Errors name the lines of this file, though it may be one of cellwright's."""
+    _written.add(filename)
+
+
 def user_location() -> str:
     """`file:line` of the innermost frame that is not cellwright's own machinery."""
     frame = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        own = filename.startswith(str(PACKAGE)) and not filename.startswith(_ZOO)
+        own = filename.startswith(_PACKAGE) and filename not in _written
         if not own and "<frozen" not in filename and "functools.py" not in filename:
             return f"{filename}:{frame.f_lineno}"
         frame = frame.f_back

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any, ClassVar
 
 Size = int | str  # a number, or the name of one: "input_size", "hidden_size", …
 
@@ -22,7 +19,7 @@ TRANSPOSED = "transposed"  # one operand's cotangent, g·W's columns (in derivat
 
 
 class Written:
-    """What knows the line that wrote it: pickled, it keeps the file's name alone."""
+    """A record that knows the user's line; pickled, it keeps the file's bare name."""
 
     source: str
 
@@ -73,17 +70,18 @@ def per_child(nodes: Sequence[Node], many: bool) -> list[bool]:
     `total` makes one value of them again; what a node has once is the same for every
     child.
     """
+    if not many:
+        return [False] * len(nodes)
     found: list[bool] = []
     for node in nodes:
-        found.append(per_child_of(node, found, many))
+        found.append(per_child_of(node, found))
     return found
 
 
-def per_child_of(node: Node, before: Sequence[bool], many: bool) -> bool:
+def per_child_of(node: Node, before: Sequence[bool]) -> bool:
     """The same for one node, from what is known of the nodes before it."""
-    of_child = node.op == "state" and many
     reached = node.op != TOTAL and any(before[a] for a in node.args)
-    return of_child or reached or node.op == EACH
+    return reached or node.op in ("state", EACH)
 
 
 @dataclass(frozen=True)
@@ -187,6 +185,11 @@ class Graph:
         doc: the cell's docstring.
     """
 
+    # Functions above this module, which the package makes methods for its users.
+    bind: ClassVar[Callable[..., Graph]]
+    to_text: ClassVar[Callable[..., str]]
+    from_text: ClassVar[Callable[[str], Graph]]
+
     nodes: tuple[Node, ...]
     inputs: tuple[Input, ...]
     states: tuple[State, ...]
@@ -261,17 +264,6 @@ class Graph:
         if not self.output_is_state:
             yield self.output
 
-    def bind(self, **sizes: int) -> Graph:
-        """The same graph with numbers for its symbolic sizes, every size checked.
-
-        Raises:
-            SizeError: a size is missing, unknown, not positive, or two that must
-                agree do not; the message names the user's line.
-        """
-        from .trace import bind_sizes
-
-        return bind_sizes(self, sizes)
-
     def parameters(self) -> dict[str, tuple[Any, ...]]:
         """Shape of every parameter: `f.weight`, `f.bias`, `p`, …"""
         return {
@@ -279,23 +271,6 @@ class Graph:
             for w in self.weights
             for part, shape in w.shapes().items()
         }
-
-    def to_text(self) -> str:
-        """The graph as versioned text in the cell language; `from_text` reads it."""
-        from .printer import print_graph
-
-        return print_graph(self)
-
-    @staticmethod
-    def from_text(text: str) -> Graph:
-        """Read what `to_text` printed, without running any of it as code.
-
-        Raises:
-            CellError: the text is not a printed cell, or of a newer version.
-        """
-        from .printer import parse_graph
-
-        return parse_graph(text)
 
     def __str__(self) -> str:
         return self.to_text()

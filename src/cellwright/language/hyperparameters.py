@@ -7,14 +7,22 @@ little, and the numbers that moved with it bear its name.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .errors import CellError
 from .graph import Graph
 
-if TYPE_CHECKING:
-    from .cell import Cell
+
+class Parametrised(Protocol):
+    """A cell, as far as this module knows it."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]: ...
+    def partial(self, **hyperparameters: Any) -> Parametrised: ...
 
 
 class Known(NamedTuple):
@@ -24,7 +32,7 @@ class Known(NamedTuple):
     rest: bool
 
 
-def with_hyperparameters(cell: Cell) -> tuple[Graph, dict[int, Known]]:
+def with_hyperparameters(cell: Parametrised) -> tuple[Graph, dict[int, Known]]:
     """The cell's graph, and its constants that are a hyperparameter, by node.
 
     In the graph constants stand apart where two values that the cell has happen to be

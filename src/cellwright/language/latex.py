@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from .canonical import statements
 from .graph import AFFINE, TOTAL, Graph, Node
-from .hyperparameters import Known, with_hyperparameters
+from .hyperparameters import Known
 from .ops import OPS, Op
-from .order import statements
-
-if TYPE_CHECKING:
-    from .cell import Cell
 
 GREEK = {
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa",
@@ -28,13 +24,8 @@ _SUM, _PRODUCT, _ATOM = 1, 2, 3
 _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
 
-def latex(cell: Cell) -> str:
-    """The equations of a cell as a LaTeX `aligned` block."""
-    return LatexWriter(*with_hyperparameters(cell)).block()
-
-
 class EquationWriter:
-    """Walks the statements of a graph and brackets as precedence asks.
+    """Writes the statements of a graph, with the brackets that precedence asks for.
 
     A subclass says how the pieces are written: LaTeX here, MathML in `look`.
 
@@ -94,7 +85,7 @@ class EquationWriter:
     def equation(self, symbol: str, text: str) -> str:
         raise NotImplementedError
 
-    # -- the walk --------------------------------------------------------------------
+    # -- the equations ---------------------------------------------------------------
 
     def equations(self) -> list[str]:
         """Every statement, in the order written."""
@@ -203,7 +194,7 @@ class EquationWriter:
 
 
 class LatexWriter(EquationWriter):
-    """The equations as LaTeX."""
+    """The equations as LaTeX; `block` is them all."""
 
     def block(self) -> str:
         lines = " \\\\\n".join(self.equations())

@@ -15,8 +15,8 @@ from typing import Any
 from .cell import Cell
 from .errors import CellError, CellwrightError, did_you_mean
 
-# A file of that name beside a cell's is no reason to load these a second time.
-_KEPT = {*sys.stdlib_module_names, "__main__", "cellwright", "numpy", "torch"}
+# Not loaded a second time, even where a file of that name lies beside the cell's.
+_NEVER_RELOADED = {*sys.stdlib_module_names, "__main__", "cellwright", "numpy", "torch"}
 
 
 def load_cell(reference: str) -> Cell:
@@ -84,7 +84,9 @@ def _neighbours(folder: Path) -> Iterator[None]:
     One that is loaded already stays what it is, if it is of this folder; another of the
     same name is put aside.
     """
-    beside = {path.name.partition(".")[0] for path in folder.iterdir()} - _KEPT
+    beside = {
+        path.name.partition(".")[0] for path in folder.iterdir()
+    } - _NEVER_RELOADED
 
     def loaded() -> dict[str, ModuleType]:
         return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in beside}

@@ -18,7 +18,7 @@ _SCALES = ("constant", "weight")
 
 
 def name_values(graph: Graph) -> Graph:
-    """`graph` with its names, told from its structure and its explicit ones.
+    """`graph` with its names, which follow from its structure and the explicit ones.
 
     A weight used twice names two values, f and f.2, in the order of the nodes; the new
     value of a state comes first.

@@ -47,6 +47,8 @@ class Op:
             the same values as `evaluate`, at NaN, ±inf and ties too.
         kernel: the native core has an opcode of its name though it is derived, for
             speed or accuracy.
+        copies: its value is its first argument's, unit by unit; the others, if any,
+            give it their size alone.
         size: how the result's size follows from the arguments': `"broadcast"` (one
             size, or 1), `"first"` (the first argument's), `"one"` (a single number).
         kind: `"activation"` names gates; `"arithmetic"`; `"comparison"` gives a
@@ -71,6 +73,7 @@ class Op:
     range: tuple[float, float] = (-math.inf, math.inf)
     expand: Callable[..., Any] | None = None
     kernel: bool = False
+    copies: bool = False
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -112,6 +115,12 @@ class Op:
         return self
 
 
+def read_by(node: Any) -> tuple[int, ...]:
+    """The arguments whose values a node reads."""
+    op = OPS.get(node.op)
+    return node.args[:1] if op is not None and op.copies else node.args
+
+
 def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
     tensors = [a for a in args if isinstance(a, Tensor)]
     like = next((a for a in tensors if a.is_floating_point()), None)
@@ -141,6 +150,9 @@ def _op(name: str, arity: int, evaluate: Any, derivative: Any, latex: str, **mor
     return OPS[name]
 
 
+# The table: a record is a few lines, not one for each of its fields.
+# fmt: off
+
 # -- arithmetic: what Python's operators record --------------------------------
 
 _ARITHMETIC: dict[str, Any] = {"kind": "arithmetic"}
@@ -148,23 +160,23 @@ _ARITHMETIC: dict[str, Any] = {"kind": "arithmetic"}
 add = _op(
     "add", 2, operator.add, lambda g, y, a, b: (g, g), "{0} + {1}",
     symbol="+", glyph="+", **_ARITHMETIC,
-)  # fmt: skip
+)
 sub = _op(
     "sub", 2, operator.sub, lambda g, y, a, b: (g, -g), "{0} - {1}",
     symbol="-", glyph="−", **_ARITHMETIC,
-)  # fmt: skip
+)
 mul = _op(
     "mul", 2, operator.mul, lambda g, y, a, b: (g * b, g * a), r"{0} \odot {1}",
     symbol="*", glyph="×", **_ARITHMETIC,
-)  # fmt: skip
+)
 div = _op(
     "div", 2, operator.truediv, lambda g, y, a, b: (g / b, -g * (y / b)),
     r"\frac{{{0}}}{{{1}}}", symbol="/", glyph="÷", **_ARITHMETIC,
-)  # fmt: skip
+)
 neg = _op(
     "neg", 1, operator.neg, lambda g, y, v: (-g,), "-{0}", symbol="-", glyph="−",
     **_ARITHMETIC,
-)  # fmt: skip
+)
 
 # -- comparisons: only inside `where`, no gradient -----------------------------
 
@@ -173,7 +185,7 @@ def _comparison(name: str, evaluate: Any, symbol: str, latex: str, glyph: str) -
     return _op(
         name, 2, evaluate, lambda g, y, a, b: (None, None), f"{{0}} {latex} {{1}}",
         kind="comparison", symbol=symbol, glyph=glyph,
-    )  # fmt: skip
+    )
 
 
 greater = _comparison("greater", operator.gt, ">", ">", ">")
@@ -190,19 +202,19 @@ sigmoid = _op(
     lambda g, y, v: (g * y * (1 - y),), r"\sigma\left({0}\right)",
     glyph="σ", range=(0, 1),
     doc="Logistic function σ(v) = 1 / (1 + exp(−v)), in (0, 1).",
-)  # fmt: skip
+)
 tanh = _op(
     "tanh", 1, torch.tanh,
     lambda g, y, v: (g * (1 - y * y),), r"\tanh\left({0}\right)", range=(-1, 1),
     doc="Hyperbolic tangent, in (−1, 1).",
-)  # fmt: skip
+)
 relu = _op(
     "relu", 1, torch.relu,
     lambda g, y, v: (where(v <= 0, 0, g),),  # of NaN it is g
     r"\operatorname{{ReLU}}\left({0}\right)",
     glyph="ReLU", range=(0, math.inf), expand=lambda v: maximum(v, 0), kernel=True,
     doc="max(v, 0); its gradient at 0 is 0.",
-)  # fmt: skip
+)
 
 
 def _softplus(v: Any) -> Any:
@@ -223,38 +235,38 @@ softplus = _op(
     r"\operatorname{{softplus}}\left({0}\right)",
     range=(0, math.inf), expand=_softplus, kernel=True,
     doc="log(1 + exp(v)); v itself above 20, as torch has it.",
-)  # fmt: skip
+)
 exp = _op(
     "exp", 1, torch.exp, lambda g, y, v: (g * y,), r"\exp\left({0}\right)",
     range=(0, math.inf),
     doc="Exponential function.",
-)  # fmt: skip
+)
 log = _op(
     "log", 1, torch.log, lambda g, y, v: (g / v,), r"\ln\left({0}\right)",
     glyph="ln",
     doc="Natural logarithm; NaN below 0, −inf at 0.",
-)  # fmt: skip
+)
 abs_ = _op(
     "abs", 1, torch.abs,
     lambda g, y, v: (where(v > 0, g, where(v < 0, -g, 0)),),
     r"\left|{0}\right|", glyph="| · |", range=(0, math.inf),
     doc="Absolute value; its gradient at 0 is 0.",
-)  # fmt: skip
+)
 sqrt = _op(
     "sqrt", 1, torch.sqrt, lambda g, y, v: (g / (2 * y),), r"\sqrt{{{0}}}",
     glyph="√", range=(0, math.inf),
     doc="Square root; NaN below 0.",
-)  # fmt: skip
+)
 sin = _op(
     "sin", 1, torch.sin, lambda g, y, v: (g * cos(v),), r"\sin\left({0}\right)",
     range=(-1, 1),
     doc="Sine, v in radians.",
-)  # fmt: skip
+)
 cos = _op(
     "cos", 1, torch.cos, lambda g, y, v: (-g * sin(v),), r"\cos\left({0}\right)",
     range=(-1, 1),
     doc="Cosine, v in radians.",
-)  # fmt: skip
+)
 softsign = _op(
     "softsign", 1, F.softsign,
     # At ±inf v / |v| is NaN, and so is the slope.
@@ -262,7 +274,7 @@ softsign = _op(
     r"\operatorname{{softsign}}\left({0}\right)",
     range=(-1, 1), expand=lambda v: v / (1 + abs_(v)),
     doc="v / (1 + |v|), in (−1, 1).",
-)  # fmt: skip
+)
 hard_sigmoid = _op(
     "hard_sigmoid", 1,
     lambda v: F.hardtanh(v / 3) / 2 + 0.5,  # F.hardsigmoid's slope is a float32 1/6
@@ -271,25 +283,25 @@ hard_sigmoid = _op(
     glyph="hard σ", range=(0, 1),
     expand=lambda v: minimum(maximum(v / 6 + 0.5, 0), 1),
     doc="min(max(v / 6 + 1/2, 0), 1): the piecewise linear sigmoid, torch's slope.",
-)  # fmt: skip
+)
 hard_tanh = _op(
     "hard_tanh", 1, F.hardtanh,
     lambda g, y, v: (where(v > -1, where(v < 1, g, 0), 0),),
     r"\operatorname{{hardtanh}}\left({0}\right)",
     glyph="hardtanh", range=(-1, 1), expand=lambda v: minimum(maximum(v, -1), 1),
     doc="min(max(v, −1), 1).",
-)  # fmt: skip
+)
 step = _op(
     "step", 1, lambda v: (v > 0).to(v.dtype),
     lambda g, y, v: (None,), r"\operatorname{{step}}\left({0}\right)",
     range=(0, 1), expand=lambda v: where(v > 0, 1, 0),
     doc="1 where v > 0, else 0 (Heaviside's); its gradient is 0 everywhere.",
-)  # fmt: skip
+)
 identity = _op(
     "identity", 1, lambda v: v, lambda g, y, v: (g,), "{0}",
-    glyph="id", expand=lambda v: v, kernel=True,
+    glyph="id", expand=lambda v: v, kernel=True, copies=True,
     doc="v itself: a gate, or an output, without an activation.",
-)  # fmt: skip
+)
 
 # -- two values, three values --------------------------------------------------
 
@@ -304,13 +316,13 @@ maximum = _op(
     lambda g, y, a, b: (where(a < b, 0, _tie(g, a, b)), where(a > b, 0, _tie(g, a, b))),
     r"\max\left({0}, {1}\right)", kind="arithmetic", glyph="max",
     doc="The larger, element by element; a tie shares the gradient.",
-)  # fmt: skip
+)
 minimum = _op(
     "minimum", 2, torch.minimum,
     lambda g, y, a, b: (where(a > b, 0, _tie(g, a, b)), where(a < b, 0, _tie(g, a, b))),
     r"\min\left({0}, {1}\right)", kind="arithmetic", glyph="min",
     doc="The smaller, element by element; a tie shares the gradient.",
-)  # fmt: skip
+)
 
 
 def _where(condition: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -323,7 +335,7 @@ where = _op(
     r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}",
     kind="arithmetic",
     doc="`where(a > b, u, v)`: u where the comparison holds, v elsewhere.",
-)  # fmt: skip
+)
 
 # -- operations over all units -------------------------------------------------
 
@@ -355,14 +367,14 @@ sum_ = _op(
     lambda g, y, v: (spread(g, v),), r"\textstyle\sum {0}", size="one",
     kind="reduction", reduces=True, glyph="Σ",
     doc="Sum over the units: one number a row.",
-)  # fmt: skip
+)
 softmax = _op(
     "softmax", 1, lambda v: torch.softmax(v, -1),
     lambda g, y, v: (y * (g - sum_(g * y)),),
     r"\operatorname{{softmax}}\left({0}\right)", size="first", reduces=True,
     range=(0, 1),
     doc="exp(v) / Σ exp(v) over the units; it names gates as an activation does.",
-)  # fmt: skip
+)
 layer_norm = _op(
     "layer_norm", 1, _layer_norm, _layer_norm_derivative,
     r"\operatorname{{LN}}\left({0}\right)", size="first", reduces=True,
@@ -370,7 +382,7 @@ layer_norm = _op(
     expand=_layer_norm_expanded, kernel=True,
     doc="Layer normalisation over the units (Ba et al. 2016), without parameters:\n"
     "gain and shift are vectors of the cell. `heads=n` normalises n blocks apart.",
-)  # fmt: skip
+)
 
 # -- internal: they appear in derivatives only ---------------------------------
 
@@ -380,13 +392,15 @@ block_mean = _op(
     r"\operatorname{{mean}}\left({0}\right)", size="first", reduces=True,
     attrs={"heads": 1}, kind="internal",
     doc="Every unit replaced by the mean of its block.",
-)  # fmt: skip
+)
 spread = _op(
     "spread", 2,
     lambda g, like: g.expand(torch.broadcast_shapes(g.shape, like.shape)),
-    lambda g, y, v, like: (sum_(g), None), "{0}", kind="internal",
+    lambda g, y, v, like: (sum_(g), None), "{0}", kind="internal", copies=True,
     doc="One number a row, repeated for every unit of its second argument.",
-)  # fmt: skip
+)
+
+# fmt: on
 
 INFIX = {op.symbol: op for op in OPS.values() if op.arity == 2 and op.symbol}
 FUNCTIONS = {n: op for n, op in OPS.items() if op.doc and op.kind != "internal"}

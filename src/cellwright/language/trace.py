@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from torch import Tensor
 
 from .arguments import plain
 from .builder import Builder
-from .errors import CellError, SizeError, TraceError, did_you_mean, user_location
-from .graph import AFFINE, LEAVES, TOTAL, Graph, Node, Size
+from .errors import CellError, TraceError, did_you_mean, user_location
+from .graph import Graph, Size
 from .ops import FUNCTIONS, INFIX, OPS, Op, Value
 
 _REMEDIES = {
@@ -26,11 +25,8 @@ _REMEDIES = {
     "rounding": "nothing is rounded in a step; write u / v, or step(v) for a jump",
     "bits": "nest conditions, as in where(a > b, where(c > d, u, v), v)",
 }
-_UFUNCS = {
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "greater": ">",
-    "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "==",
-    "not_equal": "!=",
-}  # fmt: skip
+_NUMPY_NAMES = {"sub": "subtract", "mul": "multiply", "div": "divide"}
+_UFUNCS = {_NUMPY_NAMES.get(op.name, op.name): op for op in INFIX.values()}
 
 
 def _refuse(what: str, remedy: str) -> NoReturn:
@@ -38,6 +34,25 @@ def _refuse(what: str, remedy: str) -> NoReturn:
         f"[{user_location()}] {what} on a traced value; received a recurrent cell's "
         f"equation, expected cellwright's operations. Remedy: {_REMEDIES[remedy]}"
     )
+
+
+def _refused(what: str, remedy: str) -> Callable[..., NoReturn]:
+    """A method that refuses."""
+
+    def method(self: Recorded, *unused: Any) -> NoReturn:
+        _refuse(what, remedy)
+
+    return method
+
+
+def _infix(symbol: str, swapped: bool = False) -> Callable[[Any, Any], Traced]:
+    """The method of an operator; `swapped`, where this value is on its right."""
+
+    def method(self: Recorded, other: Any) -> Traced:
+        args = (other, self) if swapped else (self, other)
+        return self._apply(INFIX[symbol], args, {})
+
+    return method
 
 
 def _refuse_function(library: str, function: Any) -> NoReturn:
@@ -69,32 +84,13 @@ class Recorded(Value):
         attrs = {name: plain(value) for name, value in attrs.items()}
         return Traced(self.builder, self.builder.apply(op, nodes, **attrs))
 
-    def _infix(self, symbol: str, left: Any, right: Any) -> Traced:
-        return self._apply(INFIX[symbol], (left, right), {})
-
-    def __add__(self, other: Any) -> Traced:
-        return self._infix("+", self, other)
-
-    def __radd__(self, other: Any) -> Traced:
-        return self._infix("+", other, self)
-
-    def __sub__(self, other: Any) -> Traced:
-        return self._infix("-", self, other)
-
-    def __rsub__(self, other: Any) -> Traced:
-        return self._infix("-", other, self)
-
-    def __mul__(self, other: Any) -> Traced:
-        return self._infix("*", self, other)
-
-    def __rmul__(self, other: Any) -> Traced:
-        return self._infix("*", other, self)
-
-    def __truediv__(self, other: Any) -> Traced:
-        return self._infix("/", self, other)
-
-    def __rtruediv__(self, other: Any) -> Traced:
-        return self._infix("/", other, self)
+    __add__, __radd__ = _infix("+"), _infix("+", swapped=True)
+    __sub__, __rsub__ = _infix("-"), _infix("-", swapped=True)
+    __mul__, __rmul__ = _infix("*"), _infix("*", swapped=True)
+    __truediv__, __rtruediv__ = _infix("/"), _infix("/", swapped=True)
+    __gt__, __ge__ = _infix(">"), _infix(">=")
+    __lt__, __le__ = _infix("<"), _infix("<=")
+    __eq__, __ne__ = _infix("=="), _infix("!=")  # type: ignore[assignment]
 
     def __neg__(self) -> Traced:
         return self._apply(OPS["neg"], (self,), {})
@@ -105,75 +101,29 @@ class Recorded(Value):
     def __abs__(self) -> Traced:
         return self._apply(OPS["abs"], (self,), {})
 
-    def __gt__(self, other: Any) -> Traced:
-        return self._infix(">", self, other)
+    __bool__ = _refused("if, and, or, not, max(), min() or bool()", "bool")
+    __len__ = _refused("len()", "len")
+    __iter__ = _refused("iteration or unpacking", "iter")
+    __contains__ = _refused("`in`", "iter")
+    __getitem__ = _refused("indexing", "index")
+    __setitem__ = _refused("assignment to an index", "index")
+    __matmul__ = __rmatmul__ = _refused("@", "@")
+    __pow__ = __rpow__ = _refused("**", "**")
 
-    def __ge__(self, other: Any) -> Traced:
-        return self._infix(">=", self, other)
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refused("// or %", "rounding")
+    __divmod__ = __rdivmod__ = __ifloordiv__ = __imod__ = __floordiv__
 
-    def __lt__(self, other: Any) -> Traced:
-        return self._infix("<", self, other)
+    __and__ = __or__ = __xor__ = _refused("&, |, ^, ~, << or >>", "bits")
+    __rand__ = __ror__ = __rxor__ = __iand__ = __ior__ = __ixor__ = __and__
+    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __invert__ = __and__
+    __ilshift__ = __irshift__ = __and__
 
-    def __le__(self, other: Any) -> Traced:
-        return self._infix("<=", self, other)
+    __iadd__ = __isub__ = __imul__ = _refused("an in-place change", "in-place")
+    __itruediv__ = __imatmul__ = __ipow__ = __iadd__
 
-    def __eq__(self, other: Any) -> Traced:  # type: ignore[override]
-        return self._infix("==", self, other)
-
-    def __ne__(self, other: Any) -> Traced:  # type: ignore[override]
-        return self._infix("!=", self, other)
-
-    def __bool__(self) -> NoReturn:
-        _refuse("if, and, or, not, max(), min() or bool()", "bool")
-
-    def __len__(self) -> NoReturn:
-        _refuse("len()", "len")
-
-    def __iter__(self) -> NoReturn:
-        _refuse("iteration or unpacking", "iter")
-
-    def __contains__(self, item: Any) -> NoReturn:
-        _refuse("`in`", "iter")
-
-    def __getitem__(self, key: Any) -> NoReturn:
-        _refuse("indexing", "index")
-
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        _refuse("assignment to an index", "index")
-
-    def __matmul__(self, other: Any) -> NoReturn:
-        _refuse("@", "@")
-
-    __rmatmul__ = __matmul__
-
-    def _rounding(self, *other: Any) -> NoReturn:
-        _refuse("// or %", "rounding")
-
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _rounding
-    __divmod__ = __rdivmod__ = _rounding
-
-    def _bits(self, *other: Any) -> NoReturn:
-        _refuse("&, |, ^, ~, << or >>", "bits")
-
-    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _bits
-    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _bits
-
-    def __pow__(self, other: Any) -> NoReturn:
-        _refuse("**", "**")
-
-    __rpow__ = __pow__
-
-    def _in_place(self, other: Any) -> NoReturn:
-        _refuse("an in-place change", "in-place")
-
-    __iadd__ = __isub__ = __imul__ = __itruediv__ = __imatmul__ = __ipow__ = _in_place
-    __ifloordiv__ = __imod__ = _rounding
-    __iand__ = __ior__ = __ixor__ = __ilshift__ = __irshift__ = _bits
-
-    def _number(self, *unused: Any) -> NoReturn:
-        _refuse("a conversion to a number or an array", "number")
-
-    __float__ = __int__ = __index__ = __complex__ = __array__ = __round__ = _number
+    __float__ = __int__ = __index__ = __complex__ = __array__ = __round__ = _refused(
+        "a conversion to a number or an array", "number"
+    )
 
     @classmethod
     def __torch_function__(
@@ -185,10 +135,10 @@ class Recorded(Value):
         self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any
     ) -> Any:
         """NumPy's numbers use our operators (`np.float64(2) * v`); the rest fails."""
-        symbol = _UFUNCS.get(ufunc.__name__)
-        if symbol is None or method != "__call__" or kwargs:
+        op = _UFUNCS.get(ufunc.__name__)
+        if op is None or method != "__call__" or kwargs:
             _refuse_function("numpy", ufunc)
-        return self._infix(symbol, *inputs)
+        return self._apply(op, inputs, {})
 
     def __array_function__(
         self, func: Any, types: Any, args: Any, kwargs: Any
@@ -258,7 +208,7 @@ class WeightReference(Recorded):
         if unknown:
             raise CellError(
                 f"[{user_location()}] W.{self.name} received the option "
-                f"{sorted(unknown)[0]!r}, expected size=, bias=, heads= or columns="
+                f"{sorted(unknown)!r}, expected size=, bias=, heads= or columns="
             )
         traced = next((o for o in operands if isinstance(o, Traced)), None)
         nodes = tuple(as_node(self.builder, o, traced) for o in operands)
@@ -302,24 +252,21 @@ class Weights:
         return Traced(self._builder, self._builder.parameter(name, "scalar", 1, init))
 
 
-_HOLDERS_OWN = ("vector", "scalar", "training", "hidden_size", "reset_parameters")
+_reserved = {"vector", "scalar"}  # methods of W
 
 
-@cache
-def _module_names() -> frozenset[str]:
-    import torch
-
-    return frozenset(dir(torch.nn.Module))
+def reserve_weight_names(names: Iterable[str]) -> None:
+    """Refuse these names of weights: the module that holds the weights needs them."""
+    _reserved.update(names)
 
 
 def check_weight_name(name: str) -> None:
-    """Refuse a name that `torch.nn.Module`, the holder of the weights, needs."""
-    taken = name in _module_names() or name in _HOLDERS_OWN
-    if taken or not name.isidentifier() or name.startswith("_"):
+    """Refuse a name that is reserved, or none that an attribute can have."""
+    if name in _reserved or not name.isidentifier() or name.startswith("_"):
         raise CellError(
-            f"[{user_location()}] W.{name} cannot be a weight: torch.nn.Module, which "
-            f"holds the weights, needs that name; received {name!r}, expected another "
-            f"name, as in W.{name.strip('_') or 'w'}_gate"
+            f"[{user_location()}] W.{name} cannot be a weight: the module that holds "
+            f"the weights needs that name; received {name!r}, expected another name, "
+            f"as in W.{name.strip('_') or 'w'}_gate"
         )
 
 
@@ -387,7 +334,7 @@ def total(value: Any) -> Any:
     return Traced(value.builder, value.builder.total(node))
 
 
-# -- functions and graphs into graphs ------------------------------------------
+# -- functions into graphs ------------------------------------------------------
 
 
 def trace(
@@ -456,109 +403,3 @@ def check_values(results: Any, where: str) -> None:
                 f"[{where}] a cell returns values computed from its arguments; "
                 f"received {type(result).__name__}"
             )
-
-
-def replay(
-    graph: Graph,
-    builder: Builder,
-    *,
-    size: Callable[[Size], Size] = lambda s: s,
-    substitute: Mapping[int, Callable[[Traced], Any]] | None = None,
-    children: Sequence[str] = (),
-) -> Graph:
-    """Build `graph` again, with other sizes or with some operations substituted.
-
-    Args:
-        size: maps each size of the old graph to the new one's.
-        substitute: for a node's position, a function of its (first) argument that
-            takes the operation's place.
-        children: of a sequence's cell: make it a tree's with this one child.
-    """
-    new: dict[int, int] = {}
-    for inp in graph.inputs:
-        builder.add_input(inp.name, size(inp.size))
-    children = children or graph.children
-    if children:
-        states = {s.name: size(s.size) for s in graph.states}
-        builder.add_children(children, graph.many, states)
-        builder.close_states()
-    else:
-        for state in graph.states:
-            builder.add_state(state.name, size(state.size), state.init)
-    explicit: dict[int, list[str]] = {}
-    for label, node in graph.names:
-        if label in graph.explicit:
-            explicit.setdefault(node, []).append(label)
-    for number, node in enumerate(graph.nodes):
-        builder.source = node.source
-        args = tuple(new[a] for a in node.args)
-        if substitute and number in substitute:
-            value = substitute[number](Traced(builder, args[0]))
-            new[number] = as_node(builder, value, None)
-        else:
-            new[number] = replay_node(graph, builder, node, args, size)
-        for label in explicit.get(number, ()):
-            builder.explicit[label] = new[number]
-    results = [new[n] for n in graph.updates]
-    if not graph.output_is_state:
-        results.insert(0, new[graph.output])
-    return builder.finish(tuple(results), graph.doc)
-
-
-def replay_node(
-    graph: Graph,
-    builder: Builder,
-    node: Node,
-    args: tuple[int, ...],
-    size: Callable[[Size], Size] = lambda s: s,
-) -> int:
-    """One node of `graph` built again, on `args` of the new graph."""
-    if node.op == "constant":
-        return builder.constant(node["value"])
-    if node.op == "state" and builder.children:
-        child = node.options.get("child", builder.children[0])
-        return builder.child_state(child, node["name"])
-    if node.op in ("input", "state"):
-        return builder.leaf(node.op, "name", node["name"], size(node.size))
-    if node.op == TOTAL:
-        return builder.total(args[0])
-    if node.op in LEAVES or node.op == AFFINE:
-        weight = graph.weight(node["weight"])
-        if node.op == AFFINE:
-            return builder.affine(
-                weight.name,
-                args,
-                size=size(weight.size),
-                bias=weight.bias_option,
-                heads=weight.heads,
-                columns=OPS[weight.columns] if weight.columns else None,
-            )
-        return builder.parameter(
-            weight.name, weight.kind, size(weight.size), weight.init
-        )
-    return builder.apply(OPS[node.op], args, **node.options)
-
-
-def bind_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
-    """See `Graph.bind`."""
-    known = graph.size_names
-    sizes = {label: plain(value) for label, value in sizes.items()}
-    for label, value in sizes.items():
-        if label not in known:
-            raise SizeError(
-                f"[cell {graph.name!r}] no size of this cell is called {label!r}. "
-                + did_you_mean(label, list(known))
-            )
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SizeError(
-                f"[cell {graph.name!r}] {label} counts units; received {value!r}, "
-                "expected a positive integer"
-            )
-    for label in known:
-        if label not in sizes:
-            raise SizeError(
-                f"[cell {graph.name!r}] needs {label}; received "
-                f"{', '.join(sizes) or 'no sizes'}, expected a number for {label}"
-            )
-    builder = Builder(graph.name)
-    return replay(graph, builder, size=lambda s: sizes[s] if isinstance(s, str) else s)

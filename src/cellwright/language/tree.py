@@ -20,7 +20,8 @@ from .cell import Cell, Signature, label_of
 from .errors import CellError
 from .evaluate import evaluate
 from .graph import Graph, Size
-from .trace import Child, Traced, Weights, as_node, check_values, replay
+from .replay import replay
+from .trace import Child, Traced, Weights, as_node, check_values
 
 States = Sequence[str] | Mapping[str, Size]
 
@@ -46,6 +47,10 @@ class TreeCell(Cell):
         self.arity = arity
         self._declared = declared
         super().__init__(function, graph=graph, **settings)
+
+    @classmethod
+    def _fits(cls, graph: Graph) -> bool:
+        return bool(graph.children)
 
     def _trace(self, function: Callable[..., Any]) -> None:
         signature = _TreeSignature(

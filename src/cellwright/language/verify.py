@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .errors import CellError
-from .graph import AFFINE, LEAVES, TOTAL, Graph, Node
+from .graph import (
+    AFFINE,
+    COTANGENT,
+    EACH,
+    LEAVES,
+    TOTAL,
+    TRANSPOSED,
+    Graph,
+    Node,
+    per_child,
+)
 from .ops import OPS
 
 
@@ -17,14 +29,7 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
     Raises:
         CellError: names the pass, the node and the user's source line.
     """
-    known = _Known(graph)
-    for number, node in enumerate(graph.nodes):
-        problem = _problem(known, number, node, internal)
-        if problem:
-            raise CellError(
-                f"[{node.source}, cell {graph.name!r}, after {after}] node {number} "
-                f"({node.op}): {problem}"
-            )
+    known = verify_nodes(graph, graph.nodes, after=after, internal=internal)
     if any(known.of_child[i] for i in (graph.output, *graph.updates)):
         raise CellError(
             f"[cell {graph.name!r}, after {after}] a result has one value for each "
@@ -42,19 +47,43 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
     return graph
 
 
+def verify_nodes(
+    graph: Graph, nodes: Sequence[Node], *, after: str, internal: bool, first: int = 0
+) -> _Known:
+    """Check nodes against what a graph declares.
+
+    Args:
+        graph: the cell's step.
+        nodes: its own, or a derivative's after them.
+        after: the pass that made them.
+        internal: operations that no cell can write may occur.
+        first: the nodes before this one are known to be right.
+    """
+    known = _Known(graph, nodes)
+    for number in range(first, len(nodes)):
+        problem = _problem(known, number, nodes[number], internal)
+        if problem:
+            raise CellError(
+                f"[{nodes[number].source}, cell {graph.name!r}, after {after}] node "
+                f"{number} ({nodes[number].op}): {problem}"
+            )
+    return known
+
+
 class _Known:
     """What a graph declares, gathered once for all of its nodes."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.nodes, self.children = graph.nodes, graph.children or ("",)
+    def __init__(self, graph: Graph, nodes: Sequence[Node]) -> None:
+        self.nodes, self.children = nodes, graph.children or ("",)
         self.weights = {w.name: w for w in graph.weights}
         self.sizes = {
             "input": {i.name: i.size for i in graph.inputs},
             "state": {s.name: s.size for s in graph.states},
             "weight": {w.name: w.size for w in graph.weights if w.kind != "matrix"},
         }
-        forward = all(a < n for n, node in enumerate(graph.nodes) for a in node.args)
-        self.of_child = graph.per_child if forward else []  # else refused at once
+        ordered = all(a < n for n, node in enumerate(nodes) for a in node.args)
+        # Out of order they are refused at once.
+        self.of_child = per_child(nodes, graph.many) if ordered else []
 
 
 def _problem(graph: _Known, number: int, node: Node, internal: bool) -> str | None:
@@ -66,9 +95,37 @@ def _problem(graph: _Known, number: int, node: Node, internal: bool) -> str | No
         return _affine_problem(graph, node)
     if node.op == TOTAL:
         return _total_problem(graph, node)
-    if node.op not in OPS:
+    if node.op in OPS:
+        return _operation_problem(graph, node, internal)
+    if not internal or node.op not in _INTERNAL:
         return f"unknown operation; received {node.op!r}"
-    return _operation_problem(graph, node, internal)
+    return _INTERNAL[node.op](graph, node)
+
+
+def _cotangent_problem(graph: _Known, node: Node) -> str | None:
+    return "a leaf reads nothing" if node.args else None
+
+
+def _transposed_problem(graph: _Known, node: Node) -> str | None:
+    weight = graph.weights.get(node["weight"])
+    sizes = tuple(graph.nodes[a].size for a in node.args)
+    if weight is None or node["operand"] not in range(len(weight.operands)):
+        return f"no operand {node['operand']} of a matrix {node['weight']!r}"
+    if ((weight.size,), weight.operands[node["operand"]]) != (sizes, node.size):
+        return f"matrix {weight.name!r} maps {sizes} back to no {node.size}"
+    return None
+
+
+def _each_problem(graph: _Known, node: Node) -> str | None:
+    (arg,) = node.args
+    return None if node.size == graph.nodes[arg].size else "each child has the size"
+
+
+_INTERNAL = {  # what derivatives are made of beside operations
+    COTANGENT: _cotangent_problem,
+    TRANSPOSED: _transposed_problem,
+    EACH: _each_problem,
+}
 
 
 def _leaf_problem(graph: _Known, node: Node) -> str | None:
@@ -107,7 +164,9 @@ def _operation_problem(graph: _Known, node: Node, internal: bool) -> str | None:
     op = OPS[node.op]
     if len(node.args) != op.arity:
         return f"received {len(node.args)} arguments, expected {op.arity}"
-    if set(node.options) != set(op.attrs):
+    if len(node.attrs) != len(op.attrs) or any(
+        k not in op.attrs for k, _ in node.attrs
+    ):
         return f"received options {sorted(node.options)}, expected {sorted(op.attrs)}"
     if op.kind == "internal" and not internal:
         return "this operation belongs to derivatives, not to a cell"

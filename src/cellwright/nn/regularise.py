@@ -26,7 +26,7 @@ from ..language.builder import Builder
 from ..language.errors import did_you_mean
 from ..language.graph import AFFINE
 from ..language.ops import OPS
-from ..language.trace import replay_node
+from ..language.replay import replay_node
 from .direction import BoundCell, bind_cells
 from .masks import Mask, draw, draw_shape
 from .weights import MadeAffine, MadeWeights

@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from ..engine.engine import BoundCell
 from ..engine.torch_layout import pack
 from ..language import OPS, ArgumentError, Graph, Weight
+from ..language.trace import reserve_weight_names
 from .made import changing, is_plain, keepable, make_weights, must_be_called
+
+reserve_weight_names(dir(nn.Module))
+reserve_weight_names(("training", "hidden_size", "reset_parameters"))  # of CellWeights
 
 
 class Affine(nn.Module):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ...language.canonical import statements
 from ...language.graph import Graph
 from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
 from ...language.ops import OPS, Op
-from ...language.order import statements
 from .captions import CaptionWriter
 from .layout import Layout
 from .live import Live, StepValues

@@ -1,4 +1,4 @@
-"""The written order of a graph: statements, each with its expression inlined.
+"""The canonical order of a graph: statements, each with its expression inlined.
 
 A graph is kept in the order in which its printed form would record it, so that
 print → parse gives an equal graph.
@@ -39,12 +39,13 @@ def canonical(graph: Graph) -> Graph:
     """`graph` in written order under its names, without what nothing reads.
 
     What its printed form says is the same graph again: names and order follow from its
-    structure and from the order of its lines alone. So the names are told once more
-    when the dead values are gone, which would hide an affine's only reader; and at the
-    end, as an affine may stand on a later line than it was recorded.
+    structure and from the order of its lines alone. So names are found again once dead
+    values are gone, since such a reader may have cost an affine its gate's name; and
+    at the end, as an affine may stand on a later line than it was recorded.
     """
-    live = name_values(_without_dead(name_values(graph)))
-    written = name_values(_written(live))
+    named = name_values(graph)
+    live = _without_dead(named)
+    written = name_values(_written(live if live is named else name_values(live)))
     check_names(written)
     return written
 
@@ -92,7 +93,7 @@ def _leaves(graph: Graph) -> list[int]:
     return sorted(leaves, key=lambda i: rank[graph.nodes[i].label])
 
 
-def _vain_uses_of_weights(graph: Graph) -> list[int]:
+def _unread_uses_of_weights(graph: Graph) -> list[int]:
     """Values that nothing reads, but that a weight vector or scalar went into."""
     holds: list[bool] = []
     for node in graph.nodes:
@@ -104,11 +105,11 @@ def _vain_uses_of_weights(graph: Graph) -> list[int]:
 def _without_dead(graph: Graph) -> Graph:
     """Drop what no result and no name reaches, unless a weight is in it.
 
-    A weight that the function uses in vain is still one of its weights.
+    A weight that is used but never read is still one of the function's weights.
     """
     live: set[int] = set()
     stack = [graph.output, *graph.updates, *(i for _, i in graph.names)]
-    stack += _vain_uses_of_weights(graph)
+    stack += _unread_uses_of_weights(graph)
     stack += [i for i, node in enumerate(graph.nodes) if node.op == AFFINE]
     while stack:
         number = stack.pop()
@@ -118,6 +119,8 @@ def _without_dead(graph: Graph) -> Graph:
     keep = [
         i for i, n in enumerate(graph.nodes) if i in live or n.op in ("input", "state")
     ]
+    if len(keep) == len(graph.nodes):
+        return graph
     new = {old: position for position, old in enumerate(keep)}
     return replace(
         graph,

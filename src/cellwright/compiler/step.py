@@ -1,0 +1,164 @@
+"""A step over memory: what is computed at one level, where it is read and stored.
+
+Frozen data between the passes: `lower` makes a step of a graph, `schedule` its groups,
+`store` both of them complete, and `emit` writes their code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..language import OPS, Node
+from ..language.graph import AFFINE, COTANGENT, EACH, TRANSPOSED, per_child
+from .program import EVERY, Array, View
+
+PUT = "put"  # stores its first argument, once the others are computed; attr `view`
+PANEL = "panel"  # stores a gate's gradient in its stage's panel; attr `operands`
+ROW_LEAVES = ("constant", "weight")  # the same for every row
+RECOMPUTED = 12  # operations that are done again rather than stored
+_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT)  # of their stage's units, if of one too
+_REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
+_COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copies)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is computed at one level, and where in memory it is read and stored.
+
+    Attributes:
+        name: what messages call it.
+        nodes: arguments first; `PUT` and `PANEL` nodes are the results.
+        arrays: those of the caller first, then scratch.
+        places: node → where its value stands before the step.
+        stored: node → where its value stands once the step has stored it.
+        cotangents: node of a cotangent → the views whose sum it is.
+        roots: the results.
+        late: results that nothing waits for: one pass after each chunk of levels.
+        first: the first node that the step computes. Those before it, a backward step's
+            forward nodes, are read from memory, or computed again where needed.
+        when: the roots are computed, as in `Stage`.
+        many: of a tree cell that sums over its children.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    arrays: tuple[Array, ...]
+    places: Mapping[int, View]
+    stored: Mapping[int, View] = field(default_factory=dict)
+    cotangents: Mapping[int, tuple[View, ...]] = field(default_factory=dict)
+    roots: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
+    first: int = 0
+    when: str = "level"
+    many: bool = False
+
+    def size(self, number: int) -> int:
+        return int(self.nodes[number].size)
+
+    def place(self, number: int) -> View | None:
+        """Where a value stands, before the step or once it is stored."""
+        return self.places.get(number) or self.stored.get(number)
+
+    @cached_property
+    def panels(self) -> dict[int, int]:
+        """cotangent → the node that puts it into a panel"""
+        return {n.args[0]: k for k, n in enumerate(self.nodes) if n.op == PANEL}
+
+    @cached_property
+    def _per_child(self) -> list[bool]:
+        return per_child(self.nodes, self.many)
+
+    def axis(self, number: int) -> str:
+        """The rows of a value: one for the node, or one for each of its children."""
+        if not self.many:
+            return "node"
+        node = self.nodes[number]
+        if node.op == PUT:
+            view = node["view"]
+            own = "child" if view.slot == EVERY else "node"
+            return own if view.previous else self.arrays[view.array].axis
+        return "child" if self._per_child[number] else "node"
+
+    @cached_property
+    def units(self) -> list[int | None]:
+        """For each node, the units of the stage that can compute it; `None`: any."""
+        sizes = [int(node.size) for node in self.nodes]
+        return [
+            sizes[node.args[0]]
+            if node.op in _REDUCING
+            else size
+            if size > 1 or node.op in _SIZED
+            else None
+            for node, size in zip(self.nodes, sizes, strict=True)
+        ]
+
+    @cached_property
+    def values(self) -> list[tuple[int, ...]]:
+        """For each node, the arguments whose values it reads."""
+        return [n.args[:1] if n.op in _COPYING else n.args for n in self.nodes]
+
+    @cached_property
+    def awaited(self) -> list[list[int]]:
+        """For each node, the arguments that a stage has to compute first."""
+        at_hand = self.places.keys() | range(self.first)
+        at_hand |= {k for k, n in enumerate(self.nodes) if n.op in ROW_LEAVES}
+        found = []
+        for node, values in zip(self.nodes, self.values, strict=True):
+            args = node.args if node.op == PUT else values
+            if node.op == AFFINE:  # it reads memory: a weight must be stored for it
+                found.append([a for a in args if a not in at_hand or self._is_row(a)])
+            else:
+                found.append([a for a in args if a not in at_hand])
+        return found
+
+    def _is_row(self, number: int) -> bool:
+        """Whether it is a row's leaf that stands nowhere."""
+        return self.nodes[number].op in ROW_LEAVES and self.place(number) is None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The nodes of one stage, arguments first, before its code is written."""
+
+    units: int
+    axis: str
+    when: str
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A step whose values all stand where they are read.
+
+    Attributes:
+        step: with scratch arrays, and nodes that store into them.
+        groups: its stages.
+        panels: cotangent → (array, column).
+    """
+
+    step: Step
+    groups: tuple[Group, ...]
+    panels: Mapping[int, tuple[int, int]]
+
+
+def obtainable(step: Step, number: int, known: Container[int]) -> bool:
+    """Whether a stage that knows some values can have another without its being stored.
+
+    It may load what it knows, and compute a little again: pointwise work alone.
+    """
+    if number in known:
+        return True
+    left = RECOMPUTED
+
+    def reach(n: int) -> bool:
+        nonlocal left
+        op = step.nodes[n].op
+        if n in known or op in ROW_LEAVES:
+            return True
+        left -= 1
+        pointwise = op == EACH or (op in OPS and op not in _REDUCING)
+        return pointwise and left >= 0 and all(map(reach, step.values[n]))
+
+    return reach(number)

@@ -1,0 +1,100 @@
+"""Storing: what one stage leaves to another in memory.
+
+What a later stage needs, and cannot compute again by a little pointwise work, is stored
+for it. What weights' gradients are made of stands side by side in panels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+
+from ..language import Node
+from ..language.graph import AFFINE, TOTAL, TRANSPOSED
+from .program import Array, View
+from .step import PANEL, PUT, Group, Step, Stored, obtainable
+from .verify import verify_stored
+
+MOST_PERMUTED = 6  # columns whose every order is tried: 720
+
+
+def store(
+    step: Step, groups: Sequence[Group], scratch: str = "chunk", before: int = 0
+) -> Stored:
+    """Give places to what crosses from stage to stage.
+
+    Args:
+        step: as it is scheduled.
+        groups: its stages.
+        scratch: kind of rows of a value that one stage leaves to another.
+        before: how many stages of the program come before these.
+    """
+    arrays, panels = list(step.arrays), {}
+    for stage, group in enumerate(groups, before):
+        columns = _panel_columns(step, group)
+        if columns:
+            name = f"panel.{sum(a.rows == 'panel' for a in arrays)}"
+            rows = {"stage": stage, "scratch": True, "axis": group.axis}
+            panels |= {c: (len(arrays), k) for k, c in enumerate(columns)}
+            arrays.append(Array(name, "panel", len(columns), **rows))
+    nodes, stored = list(step.nodes), dict(step.stored)
+    members = [list(group.members) for group in groups]
+    stage_of = {n: k for k, group in enumerate(groups) for n in group.members}
+    for number in _crossing(step, groups):
+        name, size = f"temporary.{len(arrays)}", step.size(number)
+        view, axis = View(len(arrays)), step.axis(number)
+        arrays.append(Array(name, scratch, size, scratch=True, axis=axis))
+        members[stage_of[number]].append(len(nodes))
+        nodes.append(Node(PUT, (number,), (("view", view),), size))
+        stored[number] = view
+    arranged = replace(step, nodes=tuple(nodes), arrays=tuple(arrays), stored=stored)
+    pairs = zip(groups, members, strict=True)
+    stages = tuple(replace(g, members=tuple(m)) for g, m in pairs)
+    return verify_stored(Stored(arranged, stages, panels), after="store")
+
+
+def _crossing(step: Step, groups: Sequence[Group]) -> list[int]:
+    """The values that a later stage needs and cannot obtain."""
+    memory = {*step.places, *step.stored}
+    found = []
+    for group in groups:
+        known = memory.union(group.members)
+        for member in group.members:
+            op = step.nodes[member].op
+            if op == TRANSPOSED:  # it reads a panel
+                continue
+            for arg in step.values[member]:
+                if op in (AFFINE, TOTAL):  # they read memory alone
+                    fine = arg in memory
+                else:
+                    fine = obtainable(step, arg, known)
+                if not fine:
+                    found.append(arg)
+                    memory.add(arg)
+                    known.add(arg)
+    return found
+
+
+def _panel_columns(step: Step, group: Group) -> list[int]:
+    """The cotangents that a stage puts into its panel, in the order of its columns.
+
+    Where it can be, what one product reads together stands together.
+    """
+    nodes = step.nodes
+    columns = [nodes[m].args[0] for m in group.members if nodes[m].op == PANEL]
+    if not 1 < len(columns) <= MOST_PERMUTED:
+        return columns
+    together: dict[int, set[int]] = {}  # operand → the cotangents that meet it
+    for number in step.panels.values():
+        for operand in nodes[number]["operands"]:
+            together.setdefault(operand, set()).add(nodes[number].args[0])
+
+    def runs(order: Sequence[int]) -> int:
+        return sum(
+            now in members and before not in members
+            for members in together.values()
+            for before, now in zip((None, *order), order, strict=False)
+        )
+
+    return list(min(permutations(columns), key=runs))

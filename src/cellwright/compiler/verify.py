@@ -1,0 +1,146 @@
+"""Checks what each pass hands on; a failure names the pass, the node and its line.
+
+A failure is a mistake of the compiler, never of the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NoReturn
+
+from ..language import OPS
+from ..language.errors import CellError
+from ..language.graph import AFFINE, TOTAL, TRANSPOSED
+from .program import Instruction, Stage, View
+from .step import PANEL, PUT, Group, Step, Stored, obtainable
+
+# How many arguments are registers; of the other operations, all.
+_READS = {
+    "constant": 0,
+    "vector": 0,
+    "load": 0,
+    "total": 0,
+    "store": 1,
+    "store_panel": 1,
+}
+
+
+def verify_step(step: Step, *, after: str) -> Step:
+    """Every view is of an array, as wide as the value; every root is a result."""
+
+    def check(number: int, views: Iterable[View]) -> None:
+        for view in views:
+            if not 0 <= view.array < len(step.arrays):
+                _fail(step, after, number, f"array {view.array} is not there")
+            size, columns = step.size(number), step.arrays[view.array].columns
+            if size != columns:
+                problem = f"{size} units in array {view.array}, of {columns} columns"
+                _fail(step, after, number, problem)
+
+    for places in (step.places, step.stored):
+        for number, view in places.items():
+            check(number, (view,))
+    for number, views in step.cotangents.items():
+        check(number, views)
+    for root in (*step.roots, *step.late):
+        node = step.nodes[root]
+        if node.op not in (PUT, PANEL) or max(node.args) >= root:
+            _fail(step, after, root, "is not a result of nodes before it")
+        if node.op == PUT:
+            check(node.args[0], (node["view"],))
+    return step
+
+
+def verify_groups(
+    step: Step, groups: tuple[Group, ...], *, after: str
+) -> tuple[Group, ...]:
+    """Every result has one stage, after what it reads, of its units and rows."""
+    stage_of: dict[int, int] = {}
+    for stage, group in enumerate(groups):
+        for number in group.members:
+            op = step.nodes[number].op
+            if step.units[number] not in (None, group.units):
+                _fail(step, after, number, f"is in a stage of {group.units} units")
+            if step.axis(number) != group.axis:
+                _fail(step, after, number, f"is in a stage of every {group.axis}")
+            awaited = step.awaited[number]
+            if op == TRANSPOSED:
+                awaited = [step.panels[step.nodes[number].args[0]]]
+            latest = stage - (op in (AFFINE, TRANSPOSED))  # products read memory
+            for arg in awaited:
+                if stage_of.get(arg, len(groups)) > latest:
+                    _fail(step, after, number, f"reads node {arg} before it is there")
+            if number in stage_of:
+                _fail(step, after, number, "is computed twice")
+            stage_of[number] = stage
+    for root in (*step.roots, *step.late):
+        if root not in stage_of:
+            _fail(step, after, root, "is computed in no stage")
+    return groups
+
+
+def verify_stored(stored: Stored, *, after: str) -> Stored:
+    """Every value that a stage reads is in memory by then, or can be computed there."""
+    step, nodes = stored.step, stored.step.nodes
+    memory = set(step.places)
+    columns: set[tuple[int, int]] = set()
+    for group in stored.groups:
+        known = memory.union(group.members)
+        for number in group.members:
+            node = nodes[number]
+            if node.op in (TRANSPOSED, PANEL) and node.args[0] not in stored.panels:
+                _fail(step, after, number, f"node {node.args[0]} is in no panel")
+            for arg in () if node.op == TRANSPOSED else step.values[number]:
+                loads = node.op in (AFFINE, TOTAL)  # from memory alone
+                there = arg in memory if loads else obtainable(step, arg, known)
+                if not there:
+                    _fail(step, after, number, f"reads node {arg} before it is stored")
+        for number in group.members:
+            node = nodes[number]
+            if node.op == PUT and step.stored.get(node.args[0]) == node["view"]:
+                memory.add(node.args[0])
+            if node.op == PANEL:
+                column = stored.panels[node.args[0]]
+                if column in columns:
+                    _fail(step, after, number, f"column {column[1]} is taken")
+                columns.add(column)
+    return stored
+
+
+def verify_stages(
+    stages: tuple[Stage, ...], stored: Stored, *, after: str
+) -> tuple[Stage, ...]:
+    """Every register is written before it is read."""
+    for group, stage in zip(stored.groups, stages, strict=True):
+        unwritten = _read_unwritten(stage)
+        if unwritten is not None:
+            problem = f"register {unwritten} of its stage is read before it is written"
+            _fail(stored.step, after, group.members[0], problem)
+    return stages
+
+
+def _read_unwritten(stage: Stage) -> int | None:
+    """A register that a stage reads too early, in the order in which it runs."""
+    written: set[int] = set()
+    starts = [
+        Instruction("start", tile, (row,))
+        for tile, row in ((a.tile, a.start) for a in stage.accumulators)
+    ]
+    for instruction in (*stage.prologue, *starts, *stage.code):
+        op, args = instruction.op, instruction.args
+        reduces = op in OPS and OPS[op].reduces
+        for register in args[: _READS.get(op, 1 if reduces else None)]:
+            if register not in written:
+                return register
+        written.add(instruction.dst)
+    products = {column for term in stage.terms for column in term.columns}
+    return next(iter(products - {a.tile for a in stage.accumulators}), None)
+
+
+def _fail(step: Step, after: str, number: int, problem: str) -> NoReturn:
+    node = step.nodes[number]
+    made_of = node if node.source or not node.args else step.nodes[node.args[0]]
+    raise CellError(
+        f"[{made_of.source or '?'}, cell {step.name!r}, after {after}] node {number} "
+        f"({node.op}): {problem}"
+    )
