@@ -11,7 +11,16 @@ from ..language.expand import definition
 from ..language.graph import AFFINE, EACH, TOTAL, TRANSPOSED
 from .bindings import Binding
 from .differentiate import VectorJacobian
-from .program import Gradient, Instruction, Piece, Reduction, Stage, Term, View
+from .program import (
+    Accumulator,
+    Gradient,
+    Instruction,
+    Piece,
+    Reduction,
+    Stage,
+    Term,
+    View,
+)
 from .step import PANEL, PUT, Group, Stored
 from .verify import verify_stages
 

@@ -45,7 +45,7 @@ class Plan:
             gradient.
         static: inputs that have such rows, and a gradient: the sum over the levels.
         recorded: forward nodes whose values are results too, for every row.
-        probed: the recorded values have cotangents of their own, and the backward scan
+        tapped: the recorded values have cotangents of their own, and the backward scan
             gives each one's whole cotangent, through everything it feeds.
     """
 
@@ -55,7 +55,7 @@ class Plan:
     constant: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
     recorded: tuple[int, ...] = ()
-    probed: bool = False
+    tapped: bool = False
 
     def __post_init__(self) -> None:
         graph, binding = split_affines(self.graph, self.binding)
@@ -119,7 +119,7 @@ class Plan:
 
     @cached_property
     def vjp(self) -> VectorJacobian:
-        return differentiate(self.graph, self.recorded if self.probed else ())
+        return differentiate(self.graph, self.recorded if self.tapped else ())
 
     @property
     def _once(self) -> tuple[str, ...]:

@@ -125,8 +125,6 @@ class Programs:
 
     @cached_property
     def plan(self) -> Plan:
-        if self.graph.children:
-            return Plan(*split_affines(self.graph, self.binding))
         return Plan(
             self.graph,
             self.binding,
@@ -134,7 +132,7 @@ class Programs:
             constant=self.constant,
             static=self.static,
             recorded=self.recorded,
-            probed=self.tapped,
+            tapped=self.tapped,
         )
 
     @cached_property
