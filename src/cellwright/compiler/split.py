@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..language import Graph, Node, Weight, verify
+from ..language import Graph, Node, verify
 from ..language.graph import AFFINE
 from .bindings import Binding
 from .program import Piece
@@ -54,14 +54,6 @@ def split_affines(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
             nodes.append(replace(node, args=args))
         new[number] = len(nodes) - 1
     used = {n["weight"] for n in nodes if "weight" in n.options}
-    kept: list[Weight] = [w for w in weights.values() if w.name in used]
-    cut = replace(
-        graph,
-        nodes=tuple(nodes),
-        weights=tuple(kept),
-        updates=tuple(new[n] for n in graph.updates),
-        output=new[graph.output],
-        names=tuple((name, new[n]) for name, n in graph.names),
-    )
-    verify(cut, after="split")
+    kept = tuple(w for w in weights.values() if w.name in used)
+    cut = verify(graph.with_nodes(nodes, new, weights=kept), after="split")
     return cut, replace(binding, matrices=matrices, biases=biases, heads=heads)

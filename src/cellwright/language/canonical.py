@@ -122,13 +122,6 @@ def _without_dead(graph: Graph) -> Graph:
     if len(keep) == len(graph.nodes):
         return graph
     new = {old: position for position, old in enumerate(keep)}
-    return replace(
-        graph,
-        nodes=tuple(
-            replace(graph.nodes[i], args=tuple(new[a] for a in graph.nodes[i].args))
-            for i in keep
-        ),
-        updates=tuple(new[n] for n in graph.updates),
-        output=new[graph.output],
-        names=tuple((name, new[i]) for name, i in graph.names),
-    )
+    kept = (graph.nodes[i] for i in keep)
+    nodes = [replace(n, args=tuple(new[a] for a in n.args)) for n in kept]
+    return graph.with_nodes(nodes, new)

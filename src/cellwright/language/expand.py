@@ -37,18 +37,11 @@ def definition(
 def expanded(graph: Graph, known: Collection[str] = PRIMITIVES) -> Graph:
     """The same step in the operations that a target knows, under the same names."""
     nodes: list[Node] = []
-    new: list[int] = []  # the position of each old node's value
-    for node in graph.nodes:
+    new: dict[int, int] = {}  # the position of each old node's value
+    for number, node in enumerate(graph.nodes):
         args = tuple(new[a] for a in node.args)
-        new.append(_write(nodes, replace(node, args=args), known))
-    graph = replace(
-        graph,
-        nodes=tuple(nodes),
-        updates=tuple(new[n] for n in graph.updates),
-        output=new[graph.output],
-        names=tuple((name, new[n]) for name, n in graph.names),
-    )
-    return verify(graph, after="expand", internal=True)
+        new[number] = _write(nodes, replace(node, args=args), known)
+    return verify(graph.with_nodes(nodes, new), after="expand", internal=True)
 
 
 def _write(nodes: list[Node], node: Node, known: Collection[str]) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 Size = int | str  # a number, or the name of one: "input_size", "hidden_size", …
@@ -238,6 +238,19 @@ class Graph:
         sizes += [s.size for s in self.states]
         sizes += [s for w in self.weights for s in (w.size, *w.operands)]
         return tuple(dict.fromkeys(s for s in sizes if isinstance(s, str)))
+
+    def with_nodes(
+        self, nodes: Sequence[Node], new: Mapping[int, int], **changes: Any
+    ) -> Graph:
+        """The graph of other nodes; `new` says where each old one's value is."""
+        return replace(
+            self,
+            nodes=tuple(nodes),
+            updates=tuple(new[n] for n in self.updates),
+            output=new[self.output],
+            names=tuple((name, new[n]) for name, n in self.names),
+            **changes,
+        )
 
     def results(self, values: Sequence[Any]) -> Any:
         """What the cell returns, of the values of all nodes: bare if it is one."""
