@@ -215,6 +215,7 @@ ROWS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on import
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("which", ROWS)
 def test_torch_func_over_layers_with_rows_of_their_own(engine, which):

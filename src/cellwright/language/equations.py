@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from ..language import OPS, ArgumentError, Graph, Node, Weight
-from ..language.evaluate import evaluate_nodes
+from .errors import ArgumentError
+from .evaluate import evaluate_nodes
+from .graph import Graph, Node, Weight
+from .ops import OPS
 
 Activation = tuple[Node, ...]  # an input v, then what is computed from it
 
