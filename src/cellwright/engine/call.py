@@ -1,15 +1,12 @@
 """`Call`: what an engine runs, one value for every engine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .schedule import SequenceBatch
-    from .tree_schedule import TreeSchedule
+from .schedule import SequenceBatch
+from .tree_schedule import TreeSchedule
 
 States = Sequence[Tensor | None]
 
