@@ -3,6 +3,8 @@
     python .ci/house.py            # a table
     python .ci/house.py --where    # and the places behind each figure
     python .ci/house.py --root DIR # of another checkout
+    PY .ci/house.py --frames       # and the Python frames of a call; PY has torch, and
+                                   # the checkout's core lies in its src/cellwright
 
 Counted, not judged: only `tests/test_house.py` holds some of them to bounds.
 """
@@ -11,7 +13,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,12 +168,44 @@ def _components(edges: dict[str, set[str]]) -> list[set[str]]:
     return groups
 
 
+FRAMES = """
+import sys, torch, cellwright as cw, cellwright._core as core
+layer, run = cw.Recurrent("peephole", 1, 1), core.run
+
+def look(*arguments):
+    frame, found = sys._getframe(1), []
+    while not (found and found[-1].endswith("recurrent.py:forward")):
+        found.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
+        frame = frame.f_back
+    print("\\n".join(reversed(found)))
+    return run(*arguments)
+
+core.run = look
+with torch.no_grad():
+    layer(torch.zeros(1, 1, 1))
+"""
+
+
+def frames(root: Path) -> list[str]:
+    """The Python frames from `Recurrent.forward` to the core, run in that checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    command = [sys.executable, "-c", FRAMES]
+    done = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout.split()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--where", action="store_true", help="print the places")
+    parser.add_argument("--frames", action="store_true", help="run a call, too")
     options = parser.parse_args()
-    for name, places in measure(options.root).items():
+    found = measure(options.root)
+    if options.frames:
+        found["frames from Recurrent.forward to the core"] = frames(options.root)
+    for name, places in found.items():
         print(f"{len(places):6}  {name}")
         if options.where and not name.startswith("lines"):
             print("".join(f"          {place}\n" for place in places), end="")
