@@ -1,6 +1,6 @@
 """Lengths, packed sequences, resets and learned initial states, on every engine.
 
-The oracle walks each piece of each row by itself, a step at a time, with the steps of
+The oracle scans each piece of each row by itself, a step at a time, with the steps of
 `oracles.py`: it knows no batch, no padding and no reset.
 """
 
@@ -61,28 +61,28 @@ def states_for(layer, batch=B):
 # -- the oracle ----------------------------------------------------------------
 
 
-def walk_row(layer, k, x, olds, fresh, resets, reverse):
+def scan_row(layer, k, x, olds, reset_states, resets, reverse):
     """One row of one direction: (steps, input) -> (steps, output), the last states."""
     step, W = getattr(oracles, layer.cell.name), layer.cells[k]
     cuts = [0, *(t for t in range(1, len(x)) if resets[t]), len(x)]
-    pieces = list(itertools.pairwise(cuts))
+    segments = list(itertools.pairwise(cuts))
     outputs = {}
-    for begin, end in reversed(pieces) if reverse else pieces:
+    for begin, end in reversed(segments) if reverse else segments:
         given = end == len(x) if reverse else begin == 0 and not resets[0]
-        states = olds if given else fresh
+        states = olds if given else reset_states
         for t in reversed(range(begin, end)) if reverse else range(begin, end):
             outputs[t], states = step(W, x[t : t + 1], *states)
     return torch.cat([outputs[t] for t in range(len(x))]), states
 
 
-def by_hand(layer, x, states, lengths=None, resets=None, fresh=None):
-    """Every row by itself; `fresh` are its own initial values, for each direction."""
+def by_hand(layer, x, states, lengths=None, resets=None, reset_states=None):
+    """Every row by itself; `reset_states` are its own initial values, for each direction."""
     steps, batch = x.shape[:2]
     lengths = [steps] * batch if lengths is None else [int(n) for n in lengths]
     if resets is None:
         resets = torch.zeros(steps, batch, dtype=torch.bool)
-    if fresh is None:
-        fresh = [[s.new_zeros(s.shape[-1]) for s in states]] * len(layer.cells)
+    if reset_states is None:
+        reset_states = [[s.new_zeros(s.shape[-1]) for s in states]] * len(layer.cells)
     finals = []
     for level in range(layer.num_layers):
         outputs = []
@@ -92,8 +92,8 @@ def by_hand(layer, x, states, lengths=None, resets=None, fresh=None):
                 olds = [s[k, b : b + 1] for s in states]
                 y, last = x.new_zeros(0, int(layer.graphs[k].output_size)), olds
                 if length:
-                    y, last = walk_row(
-                        layer, k, x[:length, b], olds, [f[None] for f in fresh[k]],
+                    y, last = scan_row(
+                        layer, k, x[:length, b], olds, [f[None] for f in reset_states[k]],
                         resets[:, b], bool(k % layer.directions),
                     )  # fmt: skip
                 rows.append(torch.cat([y, y.new_zeros(steps - length, y.shape[1])]))
@@ -120,7 +120,7 @@ def by_hand(layer, x, states, lengths=None, resets=None, fresh=None):
     ],
 )
 @pytest.mark.parametrize("what", ["lengths", "resets", "both"])
-def test_rows_walk_as_if_alone_and_cut(engine, name, options, what):
+def test_rows_run_as_if_alone_and_cut(engine, name, options, what):
     if engine == "torch" and name == "peephole":
         pytest.skip("torch has no kernel for it")
     layer = make(name, engine, **options)
@@ -201,7 +201,7 @@ def test_named_inputs_have_lengths_and_resets_too(engine):
     x, dt = normal(T, B, X, seed=1), normal(T, B, 1, seed=2)
     states, resets = states_for(layer), some_resets()
 
-    def pieces():
+    def segments():
         """The layer itself, a piece at a time: it has no lengths and no resets then."""
         rows, lasts = [], []
         for b, length in enumerate(LENGTHS):
@@ -212,8 +212,8 @@ def test_named_inputs_have_lengths_and_resets_too(engine):
                 spans = list(itertools.pairwise([0, *cuts, length])) if length else []
                 outs, state = {}, states[0][k, b : b + 1]
                 for begin, end in reversed(spans) if k else spans:
-                    fresh = end < length if k else begin > 0 or resets[0, b]
-                    initial = [(zero if fresh else state)[None]]
+                    reset_states = end < length if k else begin > 0 or resets[0, b]
+                    initial = [(zero if reset_states else state)[None]]
                     call = Call(
                         x[begin:end, b : b + 1],
                         {"dt": dt[begin:end, b : b + 1]},
@@ -233,7 +233,7 @@ def test_named_inputs_have_lengths_and_resets_too(engine):
 
     assert_same_values_and_gradients(
         lambda: layer(x, states[0], lengths=LENGTHS, resets=resets, dt=dt),
-        pieces,
+        segments,
         {**leaves_of(layer, x, states), "dt": dt},
     )
 
@@ -350,12 +350,12 @@ def test_drop_ins_take_lengths_and_resets(engine, name):
 def test_resets_at_no_step_at_the_first_and_at_all(engine, steps, unused):
     layer = make(engine=engine, bidirectional=True, learn_initial_state=True)
     x, states = normal(T, B, X, seed=1), states_for(layer)
-    fresh = [[own["h"], own["c"]] for own in layer.initial_states]
+    reset_states = [[own["h"], own["c"]] for own in layer.initial_states]
     resets = torch.zeros(T, B, dtype=torch.bool)
     resets[steps] = True
     assert_same_values_and_gradients(
         lambda: layer(x, tuple(states), resets=resets),
-        lambda: by_hand(layer, x, states, None, resets, fresh),
+        lambda: by_hand(layer, x, states, None, resets, reset_states),
         leaves_of(layer, x, states),
         silent=[f"initial_states.{k}.{s}" for k in unused for s in "hc"],
     )
@@ -477,8 +477,8 @@ def test_the_threads_share_uneven_rows_and_change_no_bit(threads):
 
 
 @needs_core
-def test_native_walks_the_rows_that_live_and_no_other(monkeypatch):
-    """The fast path ran: the core got lanes and starts, and nothing was packed."""
+def test_native_scans_the_rows_that_live_and_no_other(monkeypatch):
+    """The fast path ran: the core got batch rows and starts, and nothing was packed."""
     seen = []
     made = schedule.Schedule.core.func
 
@@ -489,11 +489,11 @@ def test_native_walks_the_rows_that_live_and_no_other(monkeypatch):
     monkeypatch.setattr(schedule.Schedule.core, "func", core)
     layer = make("gru_reset_after", "native", num_layers=2)
     layer(normal(T, B, X, seed=1), lengths=LENGTHS, resets=some_resets())
-    (walk,) = seen  # one schedule serves both layers
-    assert walk.counts == (4, 3, 2, 2, 1, 1)
-    assert walk.batch_rows.tolist() == [1, 3, 0, 4]
-    assert walk.empty.tolist() == [2]
-    assert walk.resets is not None
+    (found,) = seen  # one schedule serves both layers
+    assert found.counts == (4, 3, 2, 2, 1, 1)
+    assert found.batch_rows.tolist() == [1, 3, 0, 4]
+    assert found.empty.tolist() == [2]
+    assert found.resets is not None
 
 
 @needs_core
@@ -516,12 +516,12 @@ def test_the_core_refuses_a_schedule_that_is_none(arguments):
     from cellwright import _core as core
 
     order = core.Schedule(offsets=[0, 2], counts=[2, 2], initial_rows=2, **arguments)
-    walk = schedule.Schedule(4, 2, (0, 2), (2, 2), slice(0, 2), slice(0, 2))
-    object.__setattr__(walk, "core", order)
+    found = schedule.Schedule(4, 2, (0, 2), (2, 2), slice(0, 2), slice(0, 2))
+    object.__setattr__(found, "core", order)
     parameters = layer.cells[0].in_order(programs.binding.parameters)
     x, h = torch.zeros(2, 2, X).double(), torch.zeros(2, H).double()
     with pytest.raises(ValueError, match=r"\[schedule\]"):
-        SequenceScan(programs, walk).forward([x, h, *parameters], False)
+        SequenceScan(programs, found).forward([x, h, *parameters], False)
 
 
 # -- learned initial states ----------------------------------------------------
@@ -535,14 +535,14 @@ def test_learned_initial_states_get_the_gradient_of_every_start(engine, given_st
     )
     x, given = normal(T, B, X, seed=1), states_for(layer)
     resets = some_resets()
-    fresh = [[own["h"], own["c"]] for own in layer.initial_states]
+    reset_states = [[own["h"], own["c"]] for own in layer.initial_states]
 
     def oracle():
         states = given
         if not given_state:
-            own = [torch.stack([f[n] for f in fresh]) for n in (0, 1)]
+            own = [torch.stack([f[n] for f in reset_states]) for n in (0, 1)]
             states = [s[:, None].expand(-1, B, -1) for s in own]
-        return by_hand(layer, x, states, LENGTHS, resets, fresh)
+        return by_hand(layer, x, states, LENGTHS, resets, reset_states)
 
     state = tuple(given) if given_state else None
     assert_same_values_and_gradients(
@@ -679,11 +679,11 @@ def test_opcheck_with_lengths_and_resets(training):
     parameters = [p.detach().clone().requires_grad_(training) for p in parameters]
     inputs = [normal(T, B, X, seed=1, grad=training)]
     states = [normal(B, H, seed=n, grad=training) for n in (2, 3)]
-    fresh = [normal(H, seed=n, grad=training) for n in (4, 5)]
+    reset_states = [normal(H, seed=n, grad=training) for n in (4, 5)]
     # What training saves is not defined where no row is, which opcheck would notice.
     lengths = torch.tensor([T] * B if training else LENGTHS)
     arguments = (
-        inputs, states, fresh, parameters, cell.key, [], lengths, some_resets(), False,
+        inputs, states, reset_states, parameters, cell.key, [], lengths, some_resets(), False,
         training, training,
     )  # fmt: skip
     torch.library.opcheck(op._walk_op, arguments)

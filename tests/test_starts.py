@@ -1,6 +1,6 @@
 """Rows padded on the left, `starts=`, on every engine.
 
-The oracle is the plain layer on each row by itself, cut out of x; one test more walks a
+The oracle is the plain layer on each row by itself, cut out of x; one test more scans a
 GRU in a loop of its own.
 """
 
@@ -97,7 +97,7 @@ CASES = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("what", ["starts", "lengths", "resets", "all"])
-def test_rows_walk_as_if_alone(engine, case, what):
+def test_rows_run_as_if_alone(engine, case, what):
     name, options = CASES[case]
     if engine == "torch" and case in list(CASES)[4:7]:
         pytest.skip("torch has no kernel for it")
@@ -124,7 +124,7 @@ def test_rows_walk_as_if_alone(engine, case, what):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", [cw.LSTM, cw.GRU, cw.RNN])
-def test_drop_ins_walk_rows_as_if_alone(engine, kind):
+def test_drop_ins_scan_rows_as_if_alone(engine, kind):
     if engine == "native" and not native.info()["native"]:
         pytest.skip("no compiled core")
     options = {"num_layers": 2, "bidirectional": True, "dtype": torch.float64}
@@ -278,8 +278,8 @@ def test_a_row_has_the_bits_that_it_has_alone(threads):
 
 
 @needs_core
-def test_native_walks_the_rows_where_they_lie(monkeypatch):
-    """The fast path ran: the core got lanes and places, as many levels as needed."""
+def test_native_scans_the_rows_where_they_lie(monkeypatch):
+    """The fast path ran: the core got batch rows and places, as many levels as needed."""
     seen = []
     made = schedule.Schedule.core.func
 
@@ -291,11 +291,11 @@ def test_native_walks_the_rows_where_they_lie(monkeypatch):
     layer = make("gru_reset_after", "native", num_layers=2)
     layer(normal(T, B, X, seed=1), lengths=[2, 3, 0, 3, 1], starts=STARTS)
     layer(normal(T, B, X, seed=1), lengths=LENGTHS, starts=[0] * B)
-    walk, plain = seen  # one schedule serves both layers
-    assert walk.counts == (4, 3, 2)
-    assert walk.batch_rows.tolist() == [1, 3, 0, 4]
-    assert walk.places.tolist() == [1, 2 * B + 3, B, 3 * B + 4]
-    assert walk.empty.tolist() == [2]
+    found, plain = seen  # one schedule serves both layers
+    assert found.counts == (4, 3, 2)
+    assert found.batch_rows.tolist() == [1, 3, 0, 4]
+    assert found.places.tolist() == [1, 2 * B + 3, B, 3 * B + 4]
+    assert found.empty.tolist() == [2]
     assert plain.places is None
 
 
@@ -305,7 +305,7 @@ def test_the_core_refuses_places_that_are_none(places):
     layer = make("rnn", "native")
     cell = layer.direction(0).bound.programs
 
-    def walk():
+    def scan():
         from cellwright import _core as core
 
         order = core.Schedule(
@@ -324,7 +324,7 @@ def test_the_core_refuses_places_that_are_none(places):
         SequenceScan(cell, known).forward([x, h, *parameters], False)
 
     with pytest.raises(ValueError, match=r"\[schedule\]"):
-        walk()
+        scan()
 
 
 # -- what goes with it ---------------------------------------------------------
