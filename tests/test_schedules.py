@@ -61,7 +61,7 @@ def states_for(layer, batch=B):
 # -- the oracle ----------------------------------------------------------------
 
 
-def scan_row(layer, k, x, olds, reset_states, resets, reverse):
+def scan_row(layer, k, x, olds, own, resets, reverse):
     """One row of one direction: (steps, input) -> (steps, output), the last states."""
     step, W = getattr(oracles, layer.cell.name), layer.cells[k]
     cuts = [0, *(t for t in range(1, len(x)) if resets[t]), len(x)]
@@ -69,20 +69,20 @@ def scan_row(layer, k, x, olds, reset_states, resets, reverse):
     outputs = {}
     for begin, end in reversed(segments) if reverse else segments:
         given = end == len(x) if reverse else begin == 0 and not resets[0]
-        states = olds if given else reset_states
+        states = olds if given else own
         for t in reversed(range(begin, end)) if reverse else range(begin, end):
             outputs[t], states = step(W, x[t : t + 1], *states)
     return torch.cat([outputs[t] for t in range(len(x))]), states
 
 
-def by_hand(layer, x, states, lengths=None, resets=None, reset_states=None):
-    """Every row by itself; `reset_states` are its own initial values, for each direction."""
+def by_hand(layer, x, states, lengths=None, resets=None, own=None):
+    """Every row by itself; `own` are its initial values, for each direction."""
     steps, batch = x.shape[:2]
     lengths = [steps] * batch if lengths is None else [int(n) for n in lengths]
     if resets is None:
         resets = torch.zeros(steps, batch, dtype=torch.bool)
-    if reset_states is None:
-        reset_states = [[s.new_zeros(s.shape[-1]) for s in states]] * len(layer.cells)
+    if own is None:
+        own = [[s.new_zeros(s.shape[-1]) for s in states]] * len(layer.cells)
     finals = []
     for level in range(layer.num_layers):
         outputs = []
@@ -93,7 +93,7 @@ def by_hand(layer, x, states, lengths=None, resets=None, reset_states=None):
                 y, last = x.new_zeros(0, int(layer.graphs[k].output_size)), olds
                 if length:
                     y, last = scan_row(
-                        layer, k, x[:length, b], olds, [f[None] for f in reset_states[k]],
+                        layer, k, x[:length, b], olds, [f[None] for f in own[k]],
                         resets[:, b], bool(k % layer.directions),
                     )  # fmt: skip
                 rows.append(torch.cat([y, y.new_zeros(steps - length, y.shape[1])]))
@@ -212,8 +212,8 @@ def test_named_inputs_have_lengths_and_resets_too(engine):
                 spans = list(itertools.pairwise([0, *cuts, length])) if length else []
                 outs, state = {}, states[0][k, b : b + 1]
                 for begin, end in reversed(spans) if k else spans:
-                    reset_states = end < length if k else begin > 0 or resets[0, b]
-                    initial = [(zero if reset_states else state)[None]]
+                    anew = end < length if k else begin > 0 or resets[0, b]
+                    initial = [(zero if anew else state)[None]]
                     call = Call(
                         x[begin:end, b : b + 1],
                         {"dt": dt[begin:end, b : b + 1]},
@@ -350,12 +350,12 @@ def test_drop_ins_take_lengths_and_resets(engine, name):
 def test_resets_at_no_step_at_the_first_and_at_all(engine, steps, unused):
     layer = make(engine=engine, bidirectional=True, learn_initial_state=True)
     x, states = normal(T, B, X, seed=1), states_for(layer)
-    reset_states = [[own["h"], own["c"]] for own in layer.initial_states]
+    initial = [[own["h"], own["c"]] for own in layer.initial_states]
     resets = torch.zeros(T, B, dtype=torch.bool)
     resets[steps] = True
     assert_same_values_and_gradients(
         lambda: layer(x, tuple(states), resets=resets),
-        lambda: by_hand(layer, x, states, None, resets, reset_states),
+        lambda: by_hand(layer, x, states, None, resets, initial),
         leaves_of(layer, x, states),
         silent=[f"initial_states.{k}.{s}" for k in unused for s in "hc"],
     )
@@ -535,14 +535,14 @@ def test_learned_initial_states_get_the_gradient_of_every_start(engine, given_st
     )
     x, given = normal(T, B, X, seed=1), states_for(layer)
     resets = some_resets()
-    reset_states = [[own["h"], own["c"]] for own in layer.initial_states]
+    initial = [[own["h"], own["c"]] for own in layer.initial_states]
 
     def oracle():
         states = given
         if not given_state:
-            own = [torch.stack([f[n] for f in reset_states]) for n in (0, 1)]
+            own = [torch.stack([f[n] for f in initial]) for n in (0, 1)]
             states = [s[:, None].expand(-1, B, -1) for s in own]
-        return by_hand(layer, x, states, LENGTHS, resets, reset_states)
+        return by_hand(layer, x, states, LENGTHS, resets, initial)
 
     state = tuple(given) if given_state else None
     assert_same_values_and_gradients(
@@ -679,11 +679,11 @@ def test_opcheck_with_lengths_and_resets(training):
     parameters = [p.detach().clone().requires_grad_(training) for p in parameters]
     inputs = [normal(T, B, X, seed=1, grad=training)]
     states = [normal(B, H, seed=n, grad=training) for n in (2, 3)]
-    reset_states = [normal(H, seed=n, grad=training) for n in (4, 5)]
+    own = [normal(H, seed=n, grad=training) for n in (4, 5)]
     # What training saves is not defined where no row is, which opcheck would notice.
     lengths = torch.tensor([T] * B if training else LENGTHS)
     arguments = (
-        inputs, states, reset_states, parameters, cell.key, [], lengths, some_resets(), False,
+        inputs, states, own, parameters, cell.key, [], lengths, some_resets(), False,
         training, training,
     )  # fmt: skip
     torch.library.opcheck(op._walk_op, arguments)

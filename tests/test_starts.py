@@ -279,7 +279,7 @@ def test_a_row_has_the_bits_that_it_has_alone(threads):
 
 @needs_core
 def test_native_scans_the_rows_where_they_lie(monkeypatch):
-    """The fast path ran: the core got batch rows and places, as many levels as needed."""
+    """The fast path ran: the core got batch rows and places, and the levels needed."""
     seen = []
     made = schedule.Schedule.core.func
 
