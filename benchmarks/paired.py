@@ -6,7 +6,9 @@
 Each checkout runs in a process of its own, on the same torch; the two take turns, the
 order within a pair alternating, so that a drifting machine meets both alike. It
 reports the growth new / old − 1: its median over the pairs, and the 95 % interval of
-that median (by ranks). Both need their core, `_core.*.so`, in `src/cellwright/`.
+that median (by ranks). `--cpu` counts processor time, which a busy machine changes
+little; waiting threads count too, so take one thread. Both need their core,
+`_core.*.so`, in `src/cellwright/`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 SECONDS = 0.1  # of one sample
+_wall = time.perf_counter
 CASES: dict[str, tuple[str, tuple[int, int, int, int], bool]] = {
     # name: layer, (B, T, I, H), with gradients
     "smallest call": ("LSTM", (1, 1, 1, 1), False),
@@ -40,13 +44,15 @@ def main() -> None:
     parser.add_argument("--new", type=Path, default=Path(__file__).parents[1] / "src")
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true", help="processor time")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return _work(options.threads)
-    sides = [_start(path, options.threads) for path in (options.old, options.new)]
+        return _work(options.threads, time.process_time if options.cpu else _wall)
+    more = ["--threads", str(options.threads), *["--cpu"] * options.cpu]
+    sides = [_start(path, more) for path in (options.old, options.new)]
     found = {}
     for name in CASES:
         if options.only in name:
@@ -95,8 +101,8 @@ def _sentence(found: dict[str, float]) -> str:
     )
 
 
-def _start(source: Path, threads: int) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--worker", "--threads", str(threads)]
+def _start(source: Path, more: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--worker", *more]
     environment = {**os.environ, "PAIRED_SOURCE": str(source.resolve())}
     return subprocess.Popen(
         command,
@@ -115,7 +121,7 @@ def _ask(side: subprocess.Popen[str], name: str) -> float:
     return float(side.stdout.readline())
 
 
-def _work(threads: int) -> None:
+def _work(threads: int, clock: Callable[[], float]) -> None:
     """Answer every line, a case's name, with its seconds a call."""
     source = os.environ["PAIRED_SOURCE"]
     sys.path.insert(0, source)
@@ -132,10 +138,10 @@ def _work(threads: int) -> None:
         if name not in calls:
             calls[name] = _call(cw, torch, *CASES[name]), 1
         call, repeats = calls[name]
-        start = time.perf_counter()
+        start = clock()
         for _ in range(repeats):
             call()  # type: ignore[operator]
-        seconds = (time.perf_counter() - start) / repeats
+        seconds = (clock() - start) / repeats
         calls[name] = call, max(1, min(20_000, int(SECONDS / seconds)))
         print(seconds, flush=True)
 
