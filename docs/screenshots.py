@@ -53,9 +53,14 @@ def silenced(page: Page) -> None:
 
 
 VIEWS = {
-    "text": best_unit, "heat": sorted_map, "saturation": None, "flow": None,
-    "next": surprising, "live": typed, "intervene": silenced,
-}  # fmt: skip
+    "text": best_unit,
+    "heat": sorted_map,
+    "saturation": None,
+    "flow": None,
+    "next": surprising,
+    "live": typed,
+    "intervene": silenced,
+}
 DARK = ("text", "heat", "flow")
 
 

@@ -19,9 +19,19 @@ from cellwright.language.evaluate import evaluate_nodes
 INPUT, HIDDEN = 6, 4  # both even, so that two heads fit
 
 _ACTIVATIONS = (
-    "sigmoid", "tanh", "relu", "softplus", "softsign", "hard_sigmoid", "hard_tanh",
-    "sin", "cos", "abs", "identity", "softmax",
-)  # fmt: skip
+    "sigmoid",
+    "tanh",
+    "relu",
+    "softplus",
+    "softsign",
+    "hard_sigmoid",
+    "hard_tanh",
+    "sin",
+    "cos",
+    "abs",
+    "identity",
+    "softmax",
+)
 _SAFE = (  # defined everywhere, whatever v is
     "exp(-abs({0}))",
     "log(1 + {0} * {0})",
@@ -84,8 +94,11 @@ class _Draft:
             widths = tuple(self.one_of(known) for _ in range(count))
             options = ("", "", ", bias=False", ", bias=1.0", ", columns=softmax")
             if 1 not in widths:
-                options += (", heads=2", ", bias=False, heads=2",
-                            ", heads=2, columns=tanh")  # fmt: skip
+                options += (
+                    ", heads=2",
+                    ", bias=False, heads=2",
+                    ", heads=2, columns=tanh",
+                )
             options = self.one_of(options)
             name = f"w{len(self.matrices)}"
             self.matrices.append((name, widths, options))
@@ -106,8 +119,12 @@ class _Draft:
     def diagonal(self) -> str:
         self.vectors += 1
         if self.draw(st.integers(0, 2)) == 0:
-            forms = ("{0} * {1}", "({1} - {0})", "maximum({0}, {1})",
-                     "where({1} > {0}, {1}, {0})")  # fmt: skip
+            forms = (
+                "{0} * {1}",
+                "({1} - {0})",
+                "maximum({0}, {1})",
+                "where({1} > {0}, {1}, {0})",
+            )
             return self.one_of(forms).format(self.one_unit(), self.one_of(self.values))
         form = self.one_of(
             (

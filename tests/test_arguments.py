@@ -102,17 +102,27 @@ def test_resets_and_rows_of_every_kind(kind, engine):
         ({"resets": [[True] * B] * (T - 1) + [[True]]}, r"\[resets\].*received list"),
         ({"resets": np.ones((B, T), bool)}, r"\[resets\].*\(3, 5\) of bool.*\(T, B\)"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_such_number_is_refused(arguments, message, engine):
     for layer in layers(engine):
         with pytest.raises(cw.ArgumentError, match=message):
             layer(normal(T, B, X, seed=1), **arguments)
 
 
-@pytest.mark.parametrize("rows", [
-    [0, 2], [True, False], np.array([0, 1, 2]), [0.0, 1.0, 0.0], [True, 1, 0], 1, None,
-    np.array([np.nan] * 3), slice(1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [0, 2],
+        [True, False],
+        np.array([0, 1, 2]),
+        [0.0, 1.0, 0.0],
+        [True, 1, 0],
+        1,
+        None,
+        np.array([np.nan] * 3),
+        slice(1),
+    ],
+)
 def test_rows_that_are_no_mask_are_refused(rows):
     layer = cw.GRU(X, H)
     with pytest.raises(cw.ArgumentError, match=r"\[reset_rows\].*\(3,\) of torch.bool"):
@@ -146,14 +156,29 @@ WAYS = {
 def test_sizes_and_probabilities_of_every_kind(way):
     whole, real = WAYS[way]
     layer = cw.Recurrent(
-        "lstm_projected", whole(X), whole(H), whole(2), proj_size=whole(2),
-        dropout=real(0.25), zoneout={"c": real(0.5)}, recurrent_dropout=real(0.25),
-        update_dropout=real(0.125), weight_drop=real(0.5),
-    )  # fmt: skip
+        "lstm_projected",
+        whole(X),
+        whole(H),
+        whole(2),
+        proj_size=whole(2),
+        dropout=real(0.25),
+        zoneout={"c": real(0.5)},
+        recurrent_dropout=real(0.25),
+        update_dropout=real(0.125),
+        weight_drop=real(0.5),
+    )
     same = cw.Recurrent(
-        "lstm_projected", X, H, 2, proj_size=2, dropout=0.25, zoneout={"c": 0.5},
-        recurrent_dropout=0.25, update_dropout=0.125, weight_drop=0.5,
-    )  # fmt: skip
+        "lstm_projected",
+        X,
+        H,
+        2,
+        proj_size=2,
+        dropout=0.25,
+        zoneout={"c": 0.5},
+        recurrent_dropout=0.25,
+        update_dropout=0.125,
+        weight_drop=0.5,
+    )
     assert repr(layer) == repr(same)
     assert layer.regularisers == same.regularisers
     assert type(layer.num_layers) is type(layer.hidden_size) is int

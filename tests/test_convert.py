@@ -320,19 +320,26 @@ STACK = {  # how Keras, and files, call the cells of two layers in both directio
 
 
 def named_arrays(paths, cells):
-    return {f"{p}/{k}:0": v for p, w in zip(paths, cells, strict=True)
-            for k, v in w.items()}  # fmt: skip
+    return {
+        f"{p}/{k}:0": v for p, w in zip(paths, cells, strict=True) for k, v in w.items()
+    }
 
 
 @pytest.mark.parametrize("naming", sorted(STACK))
 def test_directions_and_layers_are_what_the_paths_say_in_any_order(naming):
-    cells = [arrays("lstm", 1), arrays("lstm", 2),
-             arrays("lstm", 3, 2 * H), arrays("lstm", 4, 2 * H)]  # fmt: skip
+    cells = [
+        arrays("lstm", 1),
+        arrays("lstm", 2),
+        arrays("lstm", 3, 2 * H),
+        arrays("lstm", 4, 2 * H),
+    ]
     named, x = named_arrays(STACK[naming], cells), inputs()
     expected = x.numpy()
     for forward, backward in (cells[:2], cells[2:]):
-        both = (keras_walk("lstm", forward, expected),
-                keras_walk("lstm", backward, expected, reverse=True))  # fmt: skip
+        both = (
+            keras_walk("lstm", forward, expected),
+            keras_walk("lstm", backward, expected, reverse=True),
+        )
         expected = np.concatenate([y for y, _ in both], axis=2)
     for order in (named, dict(sorted(named.items())), dict(reversed(named.items()))):
         layer = cw.from_keras_weights("lstm", order, bidirectional=True)
@@ -455,9 +462,12 @@ OTHERS = [
         other_gru(False, hard, lambda v: v),
     ),
     (own_gru, "gru_bias", other_gru(False, np.tanh, np.sin)),
-    (cw.cells.rnn.replace(h=cw.softplus), "rnn",
-     keras_simple_rnn(lambda v: np.log1p(np.exp(v)))),
-]  # fmt: skip
+    (
+        cw.cells.rnn.replace(h=cw.softplus),
+        "rnn",
+        keras_simple_rnn(lambda v: np.log1p(np.exp(v))),
+    ),
+]
 
 
 @pytest.mark.parametrize(("cell", "kind", "step"), OTHERS)

@@ -255,8 +255,11 @@ TABLE = [
     (weights(lambda w: w["head.bias"].fill_(torch.inf)), "or infinity", READERS),
     (weights(lambda w: w.pop("head.bias")), "no such weight, expected (", WEIGHED),
     (weights(lambda w: w.update(more=torch.ones(1))), "more] the checkp", WEIGHED),
-    (weights(lambda w: w.update({"head.bias": w["head.bias"].double()})),
-     "received torch.float64, expected torch.float32", READERS),
+    (
+        weights(lambda w: w.update({"head.bias": w["head.bias"].double()})),
+        "received torch.float64, expected torch.float32",
+        READERS,
+    ),
     # links and special files
     (replaced(CONFIG, link("nowhere")), "config.json] cannot be read: No such", ALL),
     (replaced(CONFIG, link("config.json")), "Too many levels", ALL),
@@ -276,7 +279,7 @@ TABLE = [
     (replaced(MODEL, os.mkfifo), "is a pipe, expected a file", WEIGHED),
     (replaced("checkpoints", os.mkfifo), "checkpoints] cannot be read", WEIGHED),
     (replaced("checkpoints", link("checkpoints")), "cannot be read", WEIGHED),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("mutate", "message", "refused"), TABLE, ids=lambda v: None)
@@ -294,9 +297,28 @@ def test_a_whole_run_goes_through_every_command(run):
 
 
 VALUES = (
-    None, True, -1, 0, 1, 3, 10**6, 10**30, 0.5, 1e308, float("nan"), float("inf"), "",
-    "x", "../../..", "/dev/zero", [], {}, [[]], {"dict": []}, {"tensor": 3},
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1,
+    3,
+    10**6,
+    10**30,
+    0.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "../../..",
+    "/dev/zero",
+    [],
+    {},
+    [[]],
+    {"dict": []},
+    {"tensor": 3},
+)
 
 
 def places_of(content, path=()):

@@ -23,9 +23,27 @@ DERIVED = [n for n, op in OPS.items() if not op.primitive]
 UNITS = 10  # a row of arguments
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 SPECIAL = [
-    float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0, 3.0, -3.0, 20.0,
-    -20.0, 20.5, 1e-30, -1e-30, 30.0, -30.0, 100.0, -100.0, 0.5, 1e-4,
-]  # fmt: skip
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    3.0,
+    -3.0,
+    20.0,
+    -20.0,
+    20.5,
+    1e-30,
+    -1e-30,
+    30.0,
+    -30.0,
+    100.0,
+    -100.0,
+    0.5,
+    1e-4,
+]
 
 
 def arguments(dtype):
@@ -151,12 +169,15 @@ def test_the_browser(name):
 def elu(monkeypatch):
     """v where it is positive, exp(v) − 1 elsewhere: nothing but a record."""
     op = Op(
-        "elu", 1, torch.nn.functional.elu,
+        "elu",
+        1,
+        torch.nn.functional.elu,
         lambda g, y, v: (where(v > 0, g, g * exp(v)),),
-        r"\operatorname{{ELU}}\left({0}\right)", glyph="ELU",
+        r"\operatorname{{ELU}}\left({0}\right)",
+        glyph="ELU",
         expand=lambda v: where(v > 0, v, exp(where(v > 0, 0, v)) - 1),
         doc="v above 0, exp(v) − 1 below.",
-    )  # fmt: skip
+    )
     monkeypatch.setitem(OPS, "elu", op)
     monkeypatch.setitem(FUNCTIONS, "elu", op)
     return op

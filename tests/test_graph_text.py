@@ -254,15 +254,42 @@ def deeper_than_a_line(W, x, h):
 
 
 EVERYTHING = [
-    initial_values, sizes, weights, vectors_alone, comparisons, arithmetic, numbers,
-    over_units, explicit_names, read_twice_unnamed, extra_output, shared,
-    names_like_functions, names_like_arguments, states_like_functions, no_state,
-    swapped_states, input_as_output, default_before_none, defaults_and_sizes,
-    default_of_x, order_of_two_uses, order_of_an_operand, two_uses_of_a_states_name,
-    one_affine_of_two_gates, dead_reader, dead_weight_under_a_name, named_leaves,
-    named_condition, words_of_python, state_called_inf, names_that_python_normalises,
-    numpy_numbers, every_option, deeper_than_a_line,
-]  # fmt: skip
+    initial_values,
+    sizes,
+    weights,
+    vectors_alone,
+    comparisons,
+    arithmetic,
+    numbers,
+    over_units,
+    explicit_names,
+    read_twice_unnamed,
+    extra_output,
+    shared,
+    names_like_functions,
+    names_like_arguments,
+    states_like_functions,
+    no_state,
+    swapped_states,
+    input_as_output,
+    default_before_none,
+    defaults_and_sizes,
+    default_of_x,
+    order_of_two_uses,
+    order_of_an_operand,
+    two_uses_of_a_states_name,
+    one_affine_of_two_gates,
+    dead_reader,
+    dead_weight_under_a_name,
+    named_leaves,
+    named_condition,
+    words_of_python,
+    state_called_inf,
+    names_that_python_normalises,
+    numpy_numbers,
+    every_option,
+    deeper_than_a_line,
+]
 
 
 @pytest.mark.parametrize("function", EVERYTHING, ids=lambda f: f.__name__)
@@ -426,9 +453,12 @@ def test_a_text_that_says_another_graph_is_refused(monkeypatch):
 
 # -- texts of released versions ------------------------------------------------------
 
-RELEASED = ["# cellwright cell" + part for part in
-            (Path(__file__).parent / "printed_cells.txt").read_text("utf-8")
-            .split("# cellwright cell")[1:]]  # fmt: skip
+RELEASED = [
+    "# cellwright cell" + part
+    for part in (Path(__file__).parent / "printed_cells.txt")
+    .read_text("utf-8")
+    .split("# cellwright cell")[1:]
+]
 
 
 def python_function(text):

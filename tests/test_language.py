@@ -111,12 +111,38 @@ def test_pythons_max_and_min_are_refused_and_maximum_is_shown(use):
         (lambda v: np.concatenate([v, v]), "cellwright's operations"),
     ],
     ids=[
-        "and", "or", "not", "bool", "chain", "len", "list", "unpack", "in", "index",
-        "slice", "matmul", "tensor-matmul", "square", "power", "float", "int",
-        "math.exp", "round", "asarray", "floordiv", "rfloordiv", "mod", "divmod", "&",
-        "~", "np.tanh", "np.add", "np.sum", "np.concatenate",
+        "and",
+        "or",
+        "not",
+        "bool",
+        "chain",
+        "len",
+        "list",
+        "unpack",
+        "in",
+        "index",
+        "slice",
+        "matmul",
+        "tensor-matmul",
+        "square",
+        "power",
+        "float",
+        "int",
+        "math.exp",
+        "round",
+        "asarray",
+        "floordiv",
+        "rfloordiv",
+        "mod",
+        "divmod",
+        "&",
+        "~",
+        "np.tanh",
+        "np.add",
+        "np.sum",
+        "np.concatenate",
     ],
-)  # fmt: skip
+)
 def test_what_python_would_do_to_a_value_is_refused_with_the_remedy(use, remedy):
     with pytest.raises(cw.TraceError) as caught:
 
@@ -340,9 +366,19 @@ def test_two_initial_values_of_one_vector_are_refused():
 
 @pytest.mark.parametrize(
     "name",
-    ["type", "to", "half", "train", "float", "double", "forward", "parameters", "eval",
-     "training"],
-)  # fmt: skip
+    [
+        "type",
+        "to",
+        "half",
+        "train",
+        "float",
+        "double",
+        "forward",
+        "parameters",
+        "eval",
+        "training",
+    ],
+)
 def test_a_name_that_modules_need_is_refused(name):
     def define():
         @cell

@@ -81,10 +81,17 @@ def by_native(x: torch.Tensor, isa: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 ANGLES = [
-    6381956970095103 * 2.0**797, 5.319372648326541e255, 1.7e9, 1e22, 2.0**1023,
-    math.nextafter(math.inf, 0), 131072.0, math.nextafter(131072.0, math.inf), 8192.0,
+    6381956970095103 * 2.0**797,
+    5.319372648326541e255,
+    1.7e9,
+    1e22,
+    2.0**1023,
+    math.nextafter(math.inf, 0),
+    131072.0,
+    math.nextafter(131072.0, math.inf),
+    8192.0,
     *worst_doubles(),
-]  # fmt: skip
+]
 
 
 def test_the_worst_doubles_are_near_multiples_of_half_pi():

@@ -69,11 +69,16 @@ def test_values_and_every_gradient_equal_the_hand_written_loop(name, options, la
     assert_same_values_and_gradients(
         lambda: layer(x, as_argument(states), **named),
         lambda: oracles_modern.layers(
-            STEPS[name], layer.cells, x, states, named,
-            directions=layer.directions, **oracle_options(options),
+            STEPS[name],
+            layer.cells,
+            x,
+            states,
+            named,
+            directions=layer.directions,
+            **oracle_options(options),
         ),
         {**leaves_of(layer, x, states), **named},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -121,9 +126,10 @@ def test_the_printed_and_parsed_cell_and_its_graph_equal_the_function(name, opti
     leaves = {"x": x, **dict(zip([s.name for s in cell.states], states, strict=True))}
     leaves |= {**dict(W.named_parameters()), **named}
     assert_same_values_and_gradients(
-        lambda: again(W, x[0], *olds, **now), lambda: cell(W, x[0], *olds, **now),
+        lambda: again(W, x[0], *olds, **now),
+        lambda: cell(W, x[0], *olds, **now),
         leaves,
-    )  # fmt: skip
+    )
     graph = layer.graphs[0]
     labelled = dict(zip([s.name for s in graph.states], olds, strict=True))
     values = evaluate(graph, W, {"x": x[0], **now}, labelled)
@@ -157,9 +163,13 @@ def test_the_stabilised_slstm_equals_the_plain_equations(exponential_forget):
     layer, x, (h, c, n, m), _ = make("slstm", **options)
     y, finals = layer(x, (h, c, n, torch.zeros_like(m)))
     plain, plain_finals = oracles_modern.layers(
-        oracles_modern.slstm_unstabilised, layer.cells, x, (h, c, n), {},
+        oracles_modern.slstm_unstabilised,
+        layer.cells,
+        x,
+        (h, c, n),
+        {},
         exponential_forget=exponential_forget,
-    )  # fmt: skip
+    )
     assert_close(y, plain)
     scale = torch.exp(finals[3])
     assert_close(finals[1] * scale, plain_finals[1])
@@ -175,9 +185,13 @@ def test_the_slstm_does_not_overflow_where_the_plain_equations_do():
     assert all(torch.isfinite(g).all() for g in found)
     zeros = [torch.zeros(1, B, H, dtype=torch.float64)] * 3
     plain, _ = oracles_modern.layers(
-        oracles_modern.slstm_unstabilised, layer.cells, large, zeros, {},
+        oracles_modern.slstm_unstabilised,
+        layer.cells,
+        large,
+        zeros,
+        {},
         exponential_forget=True,
-    )  # fmt: skip
+    )
     assert not torch.isfinite(plain).all()
 
 

@@ -31,9 +31,15 @@ DTYPES = (torch.float64, torch.float32)
 THREADS = (1, 2)
 ISAS = tuple(native.isas())
 SIZES = (  # T, B, I, H: no multiples of a vector, and some
-    (1, 1, 1, 1), (3, 2, 5, 7), (5, 70, 3, 17), (4, 7, 33, 50), (2, 33, 64, 70),
-    (40, 3, 2, 16), (6, 13, 70, 31), (3, 64, 16, 64),
-)  # fmt: skip
+    (1, 1, 1, 1),
+    (3, 2, 5, 7),
+    (5, 70, 3, 17),
+    (4, 7, 33, 50),
+    (2, 33, 64, 70),
+    (40, 3, 2, 16),
+    (6, 13, 70, 31),
+    (3, 64, 16, 64),
+)
 FACTORS = (CELLS, DTYPES, THREADS, ISAS, SIZES, (False, True))
 
 

@@ -23,8 +23,13 @@ def make_plan(name="lstm", X=3, H=4, **options):
 
 def test_every_primitive_operation_has_its_opcode():
     pointwise = set(core.Opcode.__members__) - {
-        "load", "total", "store", "store_panel", "vector", "constant"
-    }  # fmt: skip
+        "load",
+        "total",
+        "store",
+        "store_panel",
+        "vector",
+        "constant",
+    }
     assert pointwise == {n for n, op in OPS.items() if op.primitive or op.kernel}
 
 
@@ -90,9 +95,12 @@ def test_explain_shows_equations_stages_and_cost():
     result = CliRunner().invoke(app, ["explain", "lstm", "--hidden", "8"])
     assert result.exit_code == 0
     for text in (
-        "f = sigmoid(W.f(h, x))", "kept a row and step for training, in float32: 192",
-        "lstm training: first level", "lstm backward: last level", "FLOPs a row",
-    ):  # fmt: skip
+        "f = sigmoid(W.f(h, x))",
+        "kept a row and step for training, in float32: 192",
+        "lstm training: first level",
+        "lstm backward: last level",
+        "FLOPs a row",
+    ):
         assert text in result.output
 
 
@@ -248,8 +256,12 @@ def rolling_call(T=3, B=2, X=3, H=4):
         draw(size=(n, a.columns)) for n, a in zip(rows, program.arrays, strict=False)
     ]
     assert [a.rows for a in program.arrays[:5]] == [
-        "sequence", "sequence", "initial", "rolling", "initial"
-    ]  # fmt: skip
+        "sequence",
+        "sequence",
+        "initial",
+        "rolling",
+        "initial",
+    ]
     parameters = [np.full(n, 0.3) for _, n in program.parameters]
     return program.compile(), arrays, parameters
 
@@ -324,9 +336,15 @@ def test_an_array_by_batch_row_has_a_row_for_each():
     parameters = [np.zeros(n) for _, n in program.parameters]
     with pytest.raises(ValueError, match=r"\[m\] expected 2 rows; received 1"):
         core.run(
-            program.compile(), schedule.dense(3, 2).core, 8, arrays, parameters, (), 1,
+            program.compile(),
+            schedule.dense(3, 2).core,
+            8,
+            arrays,
+            parameters,
+            (),
+            1,
             "",
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize(

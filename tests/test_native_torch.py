@@ -56,13 +56,17 @@ def test_the_engine_follows_the_parameters():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("LSTM", {}), ("LSTM", {"bias": False}), ("LSTM", {"proj_size": 5}),
-        ("LSTM", {"num_layers": 2, "bidirectional": True}), ("GRU", {}),
-        ("GRU", {"bias": False, "batch_first": True}), ("RNN", {}),
+        ("LSTM", {}),
+        ("LSTM", {"bias": False}),
+        ("LSTM", {"proj_size": 5}),
+        ("LSTM", {"num_layers": 2, "bidirectional": True}),
+        ("GRU", {}),
+        ("GRU", {"bias": False, "batch_first": True}),
+        ("RNN", {}),
         ("RNN", {"nonlinearity": "relu", "bidirectional": True}),
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("lengths", [None, [2, 5, 3]])
 def test_drop_ins_are_torch_nn(name, options, lengths):
     """Values and gradients; padded and packed."""

@@ -78,10 +78,19 @@ def jump(W, x, h):
 CELLS = {
     c.name: c
     for c in (
-        first_state_twice, only_state_twice, second_state, old_state, delay_line,
-        x_itself, named_input, number, vector, scalar, jump,
+        first_state_twice,
+        only_state_twice,
+        second_state,
+        old_state,
+        delay_line,
+        x_itself,
+        named_input,
+        number,
+        vector,
+        scalar,
+        jump,
     )
-}  # fmt: skip
+}
 each = pytest.mark.parametrize("name", CELLS)
 engines = pytest.mark.parametrize("engine", ["reference", "native"])
 

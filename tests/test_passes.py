@@ -66,10 +66,12 @@ def test_every_pass_accepts_its_own_work():
         graph = bound(name)
         plan = Plan(graph, own_parameters(graph))
         for step, program in (
-            (lower.forward_step(graph, lower.forward_memory(graph, (), plan.saved)),
-             plan.training),
+            (
+                lower.forward_step(graph, lower.forward_memory(graph, (), plan.saved)),
+                plan.training,
+            ),
             (backward(name), plan.backward(("x",))),
-        ):  # fmt: skip
+        ):
             scratch = "chunk" if program.backward else "rolling"
             stored = store(step, schedule(step), scratch)
             assert stored.step.arrays == program.arrays
@@ -98,8 +100,11 @@ def test_every_pass_is_checked_before_the_next(monkeypatch, module, check):
 
 def test_what_passes_hand_on_cannot_be_changed():
     stored = arranged(forward())
-    for data, name in ((stored.step, "nodes"), (stored, "groups"),
-                       (stored.groups[0], "members")):  # fmt: skip
+    for data, name in (
+        (stored.step, "nodes"),
+        (stored, "groups"),
+        (stored.groups[0], "members"),
+    ):
         with pytest.raises(FrozenInstanceError):
             setattr(data, name, ())
 

@@ -133,10 +133,23 @@ def test_the_generator_reaches_every_part_of_the_language():
     collect()
     everything = "\n".join(texts)
     for part in (
-        "heads=2", "bias=False", "bias=1.0", "where(", "maximum(", "layer_norm(",
-        "softmax(", "sum(", "W.scalar(", "W.vector(", "name(", "def random_cell(W, x, "
-        "h, c, m", "=0.5", "*, dt: 1", "size=1", " * dt",
-    ):  # fmt: skip
+        "heads=2",
+        "bias=False",
+        "bias=1.0",
+        "where(",
+        "maximum(",
+        "layer_norm(",
+        "softmax(",
+        "sum(",
+        "W.scalar(",
+        "W.vector(",
+        "name(",
+        "def random_cell(W, x, h, c, m",
+        "=0.5",
+        "*, dt: 1",
+        "size=1",
+        " * dt",
+    ):
         assert part in everything, part
     shared = [t for t in texts if t.count("W.w0(") > 1]
     assert len(shared) > 5

@@ -84,10 +84,13 @@ def test_every_value_and_gradient_of_an_lstm_by_hand(engine):
     with cw.record(layer, names, gradients=True) as values:
         y, _ = layer(x)
     assert set(values) == {f"0.{n}{p}" for n in "figo" for p in ("", ".pre")} | {
-        "0.h", "0.c"
-    }  # fmt: skip
-    cotangents = {n: normal(*v.shape, seed=9 + i, grad=False)
-                  for i, (n, v) in enumerate(values.items())}  # fmt: skip
+        "0.h",
+        "0.c",
+    }
+    cotangents = {
+        n: normal(*v.shape, seed=9 + i, grad=False)
+        for i, (n, v) in enumerate(values.items())
+    }
     own = normal(*y.shape, seed=3, grad=False)
     loss = (y * own).sum() + sum((v * cotangents[n]).sum() for n, v in values.items())
     wanted = [x, *layer.parameters()]
@@ -203,9 +206,16 @@ def test_values_that_are_numbers_inputs_or_feed_nothing(engine):
         gain = W.a.exp().expand(2, 7)
         new = (k / share).tanh() * gain
         step = {
-            "y": new, "h": new, "old": h, "seen": x[t], "share": share, "gain": gain,
-            "unused": W.u(h, x[t]).tanh(), "s": s, "k": k,
-        }  # fmt: skip
+            "y": new,
+            "h": new,
+            "old": h,
+            "seen": x[t],
+            "share": share,
+            "gain": gain,
+            "unused": W.u(h, x[t]).tanh(),
+            "s": s,
+            "k": k,
+        }
         assert set(step) == set(seeds)
         loss = loss + sum((step[n] * seeds[n][t]).sum() for n in step)
         h = new
@@ -308,8 +318,9 @@ def test_packed_sequences_are_padded_with_zeros(batch_first):
             y, _ = layer(x)
         (alone["0.c"].square().sum() + y.sum()).backward()
         for name, value in values.items():
-            value, grad = (v if batch_first else v.transpose(0, 1)
-                           for v in (value, value.grad))  # fmt: skip
+            value, grad = (
+                v if batch_first else v.transpose(0, 1) for v in (value, value.grad)
+            )
             close(value[row, :length], alone[name])
             close(grad[row, :length], alone[name].grad)
             assert not value[row, length:].any()
@@ -327,7 +338,7 @@ def test_keys_are_path_number_and_name():
     assert set(values) == {
         *(f"rnn.{k}.{n}" for k in (0, 1) for n in ("z", "r", "n", "h")),
         *(f"out.last.0.{n}" for n in ("f", "i", "g", "o", "h", "c")),
-    }  # fmt: skip
+    }
     assert torch.equal(values["c"], values["out.last.0.c"])
     assert torch.equal(values["last.0.h"], y)
     assert torch.equal(values["1.h"], values["rnn.1.h"])

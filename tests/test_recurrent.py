@@ -540,12 +540,21 @@ def hard_gates(W, x, h, c):
 @pytest.mark.parametrize(
     "definition",
     [
-        scalar_forget, tied_gates, headed_lstm, biased_projection, starts_at_one,
-        new_in, old_memory, swapped_roles, crossed_states, one_gate_sees_c, hard_gates,
+        scalar_forget,
+        tied_gates,
+        headed_lstm,
+        biased_projection,
+        starts_at_one,
+        new_in,
+        old_memory,
+        swapped_roles,
+        crossed_states,
+        one_gate_sees_c,
+        hard_gates,
         *(cw.cells.get(n) for n in ("gru", "gru_bias", "lstm_book", "peephole", "nig")),
     ],
     ids=lambda c: c.name,
-)  # fmt: skip
+)
 def test_a_cell_that_is_only_nearly_torchs_runs_as_it_is_written(definition):
     """Never torch's kernel for other equations: auto equals the reference."""
     more = {"proj_size": P} if definition is biased_projection else {}

@@ -60,9 +60,13 @@ def test_of_trees(cell, shape):
 @pytest.mark.parametrize("directions", [1, 2])
 def test_of_sequences(lengths, directions):
     layer = cw.Recurrent(
-        "lstm", 3, 4, bidirectional=directions == 2, engine="reference",
+        "lstm",
+        3,
+        4,
+        bidirectional=directions == 2,
+        engine="reference",
         dtype=torch.float64,
-    )  # fmt: skip
+    )
 
     def of(steps):
         x, n = normal(steps, 2, 3, seed=1), [steps - 3, steps - 1]

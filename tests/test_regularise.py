@@ -80,10 +80,20 @@ def drop_columns(w, p, size):
 
 
 def oracle(
-    layer, x, states, *, recurrent_dropout=0, update_dropout=0, zoneout=None,
-    weight_drop=0, input_dropout=0, dropout=0, output_dropout=0, locked=False,
+    layer,
+    x,
+    states,
+    *,
+    recurrent_dropout=0,
+    update_dropout=0,
+    zoneout=None,
+    weight_drop=0,
+    input_dropout=0,
+    dropout=0,
+    output_dropout=0,
+    locked=False,
     training=True,
-):  # fmt: skip
+):
     """Everything by hand, in the order in which the layer draws."""
     step, names, _ = CELLS[layer.cell.name]
     zoneout = zoneout or {}
@@ -141,14 +151,22 @@ CASES = {
     "weights": {"weight_drop": 0.4},
     "along": {"input_dropout": 0.3, "dropout": 0.2, "output_dropout": 0.4},
     "along, locked": {
-        "input_dropout": 0.3, "dropout": 0.2, "output_dropout": 0.4, "locked": True,
+        "input_dropout": 0.3,
+        "dropout": 0.2,
+        "output_dropout": 0.4,
+        "locked": True,
     },
     "all": {
-        "input_dropout": 0.1, "dropout": 0.2, "output_dropout": 0.1, "locked": True,
-        "recurrent_dropout": 0.2, "update_dropout": 0.1, "zoneout": {"h": 0.2},
+        "input_dropout": 0.1,
+        "dropout": 0.2,
+        "output_dropout": 0.1,
+        "locked": True,
+        "recurrent_dropout": 0.2,
+        "update_dropout": 0.1,
+        "zoneout": {"h": 0.2},
         "weight_drop": 0.2,
     },
-}  # fmt: skip
+}
 
 
 def make(name="lstm", engine="native", **options):
@@ -215,9 +233,14 @@ def test_values_and_gradients_are_those_of_the_steps_by_hand(
 # -- modes, seeds, masks -----------------------------------------------------------
 
 EVERY = {
-    "zoneout": 0.25, "recurrent_dropout": 0.25, "update_dropout": 0.25,
-    "weight_drop": 0.25, "input_dropout": 0.25, "dropout": 0.25, "output_dropout": 0.25,
-}  # fmt: skip
+    "zoneout": 0.25,
+    "recurrent_dropout": 0.25,
+    "update_dropout": 0.25,
+    "weight_drop": 0.25,
+    "input_dropout": 0.25,
+    "dropout": 0.25,
+    "output_dropout": 0.25,
+}
 
 
 def run(layer, seed=5, **options):
@@ -490,9 +513,9 @@ def test_a_module_of_torch_becomes_a_layer_with_regularisers():
 
 
 @pytest.mark.parametrize(
-    ("options", "kind"), [({"zoneout": 0.2}, "Scan"), (EVERY, "Scan"),
-                          ({**EVERY, "zoneout": 0.0}, "LSTM")],
-)  # fmt: skip
+    ("options", "kind"),
+    [({"zoneout": 0.2}, "Scan"), (EVERY, "Scan"), ({**EVERY, "zoneout": 0.0}, "LSTM")],
+)
 def test_onnx_has_the_layer_as_it_is_evaluated(options, kind):
     onnxruntime = pytest.importorskip("onnxruntime")
     layer = cw.Recurrent("lstm", X, H, 2, **options)  # training, as it was made

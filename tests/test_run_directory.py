@@ -185,15 +185,33 @@ def test_what_a_killed_preparation_left_is_cleared_away(tmp_path, text):
 @pytest.mark.parametrize(
     "options",
     [
-        "--epochs inf", "--epochs nan", f"--seed {2**64}", f"--seed {-(2**63) - 1}",
-        "--weight-decay -1", "--weight-decay nan", "--warm-up -1", "--layers 0",
-        "--layers 1001", "--dropout 2", "--lr inf", "--lr nan", "--clip nan",
-        "--minutes inf", "--hidden 1000000", "--forcing exponential:0",
-        "--forcing sigmoid:inf", "--tokenizer bpe --vocab 1000000000",
-        "--zoneout h=2", "--zoneout q=0.1", "--engine gpu", "--steps 10000000000000",
-        "--hidden 65536", "--batch 1000000000000", "--beta2 1",
+        "--epochs inf",
+        "--epochs nan",
+        f"--seed {2**64}",
+        f"--seed {-(2**63) - 1}",
+        "--weight-decay -1",
+        "--weight-decay nan",
+        "--warm-up -1",
+        "--layers 0",
+        "--layers 1001",
+        "--dropout 2",
+        "--lr inf",
+        "--lr nan",
+        "--clip nan",
+        "--minutes inf",
+        "--hidden 1000000",
+        "--forcing exponential:0",
+        "--forcing sigmoid:inf",
+        "--tokenizer bpe --vocab 1000000000",
+        "--zoneout h=2",
+        "--zoneout q=0.1",
+        "--engine gpu",
+        "--steps 10000000000000",
+        "--hidden 65536",
+        "--batch 1000000000000",
+        "--beta2 1",
     ],
-)  # fmt: skip
+)
 def test_an_option_that_is_refused_leaves_nothing_behind(tmp_path, text, options):
     before = files_of(tmp_path)
     out = tmp_path / "new" / "deep" / "run"
@@ -277,10 +295,12 @@ def test_predictions_that_are_no_numbers_are_null_and_status_1(run):
     assert result.stderr.startswith("error: [evaluate] the model's predictions")
     assert result.stderr.count("\n") == 1
     commands = [
-        ("evaluate",), ("evaluate", "--free-running"), ("generate", "--length", 3),
+        ("evaluate",),
+        ("evaluate", "--free-running"),
+        ("generate", "--length", 3),
         ("inspect", "--report", run.parent / "x.html"),
         ("draw", "--steps", "--out", run.parent / "x.svg"),
-    ]  # fmt: skip
+    ]
     for command in commands:
         _, errors = invoke(command[0], run, *command[1:], code=1)
         assert errors.startswith("error: [")

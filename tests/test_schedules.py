@@ -93,9 +93,14 @@ def by_hand(layer, x, states, lengths=None, resets=None, own=None):
                 y, last = x.new_zeros(0, int(layer.graphs[k].output_size)), olds
                 if length:
                     y, last = scan_row(
-                        layer, k, x[:length, b], olds, [f[None] for f in own[k]],
-                        resets[:, b], bool(k % layer.directions),
-                    )  # fmt: skip
+                        layer,
+                        k,
+                        x[:length, b],
+                        olds,
+                        [f[None] for f in own[k]],
+                        resets[:, b],
+                        bool(k % layer.directions),
+                    )
                 rows.append(torch.cat([y, y.new_zeros(steps - length, y.shape[1])]))
                 lasts.append(last)
             outputs.append(torch.stack(rows, 1))
@@ -143,8 +148,11 @@ def test_lengths_come_in_any_order_and_layout(engine, kind):
     second.load_state_dict(first.state_dict())
     x, resets = normal(B, T, X, seed=1, grad=False), some_resets()
     y, state = first(x, lengths=kind(LENGTHS), resets=resets.T)
-    expected, expected_state = second(x.mT.mT.transpose(0, 1), lengths=torch.tensor(
-        LENGTHS, dtype=torch.int32), resets=resets)  # fmt: skip
+    expected, expected_state = second(
+        x.mT.mT.transpose(0, 1),
+        lengths=torch.tensor(LENGTHS, dtype=torch.int32),
+        resets=resets,
+    )
     assert torch.equal(y, expected.transpose(0, 1))
     assert all(torch.equal(a, b) for a, b in zip(state, expected_state, strict=True))
 
@@ -296,10 +304,17 @@ def test_packed_without_a_state_and_named_inputs():
 @pytest.mark.parametrize("engine", ["native", "reference"])
 def test_regularisers_mask_packed_rows_as_padded_ones(engine):
     layer = make(
-        "lstm", engine, num_layers=2, bidirectional=True, input_dropout=0.2,
-        dropout=0.3, recurrent_dropout=0.3, update_dropout=0.2, zoneout=0.2,
+        "lstm",
+        engine,
+        num_layers=2,
+        bidirectional=True,
+        input_dropout=0.2,
+        dropout=0.3,
+        recurrent_dropout=0.3,
+        update_dropout=0.2,
+        zoneout=0.2,
         locked=["dropout", "input_dropout"],
-    )  # fmt: skip
+    )
     x, lengths, found = normal(T, B, X, seed=1, grad=False), [6, 5, 5, 2, 1], []
     for packed in (True, False):
         torch.manual_seed(3)
@@ -440,10 +455,11 @@ def test_any_lengths_and_resets(case, engine, bidirectional):
     tensors = [x, *states, *layer.parameters()]
     cotangents = oracles.random_cotangents(results)
     found = [
-        torch.autograd.grad(r, tensors, cotangents, allow_unused=True,
-                            materialize_grads=True)
+        torch.autograd.grad(
+            r, tensors, cotangents, allow_unused=True, materialize_grads=True
+        )
         for r in (results, expected)
-    ]  # fmt: skip
+    ]
     for value, right in zip([*results, *found[0]], [*expected, *found[1]], strict=True):
         torch.testing.assert_close(value, right, rtol=1e-10, atol=1e-12)
 
@@ -497,19 +513,22 @@ def test_native_scans_the_rows_that_live_and_no_other(monkeypatch):
 
 
 @needs_core
-@pytest.mark.parametrize("arguments", [
-    {"batch_rows": [0, 0], "width": 2, "rows": 4},
-    {"batch_rows": [0, 2], "width": 2, "rows": 4},
-    {"batch_rows": [0, 1], "width": 2, "rows": 5},
-    {"batch_rows": [0], "width": 2, "rows": 4},
-    {"resets": torch.tensor([[0, 2, 0, 0]])},
-    {"resets": torch.tensor([[2, 0, 0, 0]])},
-    {"resets": torch.tensor([[0, 0, 9, 0]])},
-    {"resets": torch.tensor([[0, 0, 0, 9]])},
-    {"resets": torch.tensor([[0, 0, 0, 1]])},
-    {"resets": torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]])},
-    {"resets": torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]])},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"batch_rows": [0, 0], "width": 2, "rows": 4},
+        {"batch_rows": [0, 2], "width": 2, "rows": 4},
+        {"batch_rows": [0, 1], "width": 2, "rows": 5},
+        {"batch_rows": [0], "width": 2, "rows": 4},
+        {"resets": torch.tensor([[0, 2, 0, 0]])},
+        {"resets": torch.tensor([[2, 0, 0, 0]])},
+        {"resets": torch.tensor([[0, 0, 9, 0]])},
+        {"resets": torch.tensor([[0, 0, 0, 9]])},
+        {"resets": torch.tensor([[0, 0, 0, 1]])},
+        {"resets": torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]])},
+        {"resets": torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]])},
+    ],
+)
 def test_the_core_refuses_a_schedule_that_is_none(arguments):
     layer = make("rnn", "native")
     programs = layer.direction(0).bound.programs
@@ -565,8 +584,9 @@ def test_learned_initial_states_are_parameters_at_their_declared_values():
         cw.init.initial_state_(layer, h=0.25, n=torch.arange(1.0, H + 1))
     assert layer.initial_states[0]["h"].tolist() == [0.25] * H
     assert layer.initial_states[1]["n"].tolist() == list(range(1, H + 1))
-    assert torch.equal(copy.deepcopy(layer).initial_states[0]["h"],
-                       layer.initial_states[0]["h"])  # fmt: skip
+    assert torch.equal(
+        copy.deepcopy(layer).initial_states[0]["h"], layer.initial_states[0]["h"]
+    )
     layer.reset_parameters()
     assert layer.initial_states[0]["h"].tolist() == [0.5] * H
     with pytest.raises(cw.ArgumentError, match=r"no initial state 'm'.*expected h, n"):
@@ -635,8 +655,9 @@ def test_rows_of_a_carried_state_start_anew(kind):
 @needs_core
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it traces
 def test_compile_and_export_take_lengths_and_resets_whole():
-    layer = make("gru_reset_after", "native", bidirectional=True,
-                 learn_initial_state=True)  # fmt: skip
+    layer = make(
+        "gru_reset_after", "native", bidirectional=True, learn_initial_state=True
+    )
     x, resets = normal(T, B, X, seed=1), some_resets()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     tensors = [x, *layer.parameters()]
@@ -683,9 +704,18 @@ def test_opcheck_with_lengths_and_resets(training):
     # What training saves is not defined where no row is, which opcheck would notice.
     lengths = torch.tensor([T] * B if training else LENGTHS)
     arguments = (
-        inputs, states, own, parameters, cell.key, [], lengths, some_resets(), False,
-        training, training,
-    )  # fmt: skip
+        inputs,
+        states,
+        own,
+        parameters,
+        cell.key,
+        [],
+        lengths,
+        some_resets(),
+        False,
+        training,
+        training,
+    )
     torch.library.opcheck(op._walk_op, arguments)
 
 

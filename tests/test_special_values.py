@@ -18,16 +18,49 @@ pytest.importorskip("cellwright._core")
 DTYPES = {torch.float32: 2e-6, torch.float64: 2e-14}
 REDUCTIONS = ("sum", "softmax", "layer_norm")
 MAGNITUDES = (
-    math.nan, math.inf, 0.0, 1e-300, 1e-37, 1e-7, 0.5, 1.0, 1.5, 3.0, 6.0, 19.9, 20.0,
-    20.5, 50.0, 87.0, 88.0, 89.0, 103.0, 700.0, 709.0, 710.0, 746.0, 1e5, 2e5, 1.7e9,
-    1e30, 1e38, 1e300,
-)  # fmt: skip
+    math.nan,
+    math.inf,
+    0.0,
+    1e-300,
+    1e-37,
+    1e-7,
+    0.5,
+    1.0,
+    1.5,
+    3.0,
+    6.0,
+    19.9,
+    20.0,
+    20.5,
+    50.0,
+    87.0,
+    88.0,
+    89.0,
+    103.0,
+    700.0,
+    709.0,
+    710.0,
+    746.0,
+    1e5,
+    2e5,
+    1.7e9,
+    1e30,
+    1e38,
+    1e300,
+)
 PAIRED = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 2.0, 1e-30, 1e30, -1e30)
 ROWS = (
-    [math.nan, 1, 2, 3], [math.inf, 1, 2, 3], [-math.inf, 1, 2, 3],
-    [math.inf, -math.inf, 0, 0], [-math.inf] * 4, [math.inf] * 4, [1e30, 1e30, 0, 0],
-    [0] * 4, [1] * 4, [1e3, 0, -1e3, 5],
-)  # fmt: skip
+    [math.nan, 1, 2, 3],
+    [math.inf, 1, 2, 3],
+    [-math.inf, 1, 2, 3],
+    [math.inf, -math.inf, 0, 0],
+    [-math.inf] * 4,
+    [math.inf] * 4,
+    [1e30, 1e30, 0, 0],
+    [0] * 4,
+    [1] * 4,
+    [1e3, 0, -1e3, 5],
+)
 
 
 def magnitudes(dtype):
@@ -64,9 +97,13 @@ def by_native(function, arguments):
         ]
     )
     layer = cw.Recurrent(
-        cw.cell(step), size, width, inputs=dict.fromkeys(names, size),
-        engine="native", dtype=arguments[0].dtype,
-    )  # fmt: skip
+        cw.cell(step),
+        size,
+        width,
+        inputs=dict.fromkeys(names, size),
+        engine="native",
+        dtype=arguments[0].dtype,
+    )
     x, *others = leaves = [a[None, None].clone().requires_grad_() for a in arguments]
     y, _ = layer(x, **dict(zip(names, others, strict=True)))
     value, *gradients = differentiate(y, leaves)
@@ -98,8 +135,14 @@ def assert_torchs(found, expected, arguments, what):
     close = (found - expected).abs() <= tolerance * expected.abs().clamp_min(0.1)
     right = close | (found == expected) | (found.isnan() & expected.isnan())
     wrong = (~right).nonzero().flatten().tolist()
-    rows = [[*(a[i].item() for a in arguments if a.shape == right.shape),
-             found[i].item(), expected[i].item()] for i in wrong]  # fmt: skip
+    rows = [
+        [
+            *(a[i].item() for a in arguments if a.shape == right.shape),
+            found[i].item(),
+            expected[i].item(),
+        ]
+        for i in wrong
+    ]
     assert not rows, f"{what}: (arguments, found, torch's): {rows}"
 
 

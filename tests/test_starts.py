@@ -87,11 +87,12 @@ CASES = {
     "projected": ("lstm_projected", {"proj_size": 2, "bidirectional": True}),
     "peephole": ("peephole", {"num_layers": 2, "bidirectional": True}),
     "named input, output no state": (
-        timed, {"inputs": {"dt": 1}, "bidirectional": True},
+        timed,
+        {"inputs": {"dt": 1}, "bidirectional": True},
     ),
     "recompute": ("gru", {"memory": "recompute", "bidirectional": True}),
     "learned": ("lstm", {"learn_initial_state": True, "bidirectional": True}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -202,10 +203,15 @@ def test_any_rows_and_resets(data, engine, bidirectional):
     cotangents = random_cotangents(found)
     pairs = [(found, layer), (expected, oracle)]
     gradients = [
-        torch.autograd.grad(r, [x, *states, *module.parameters()], cotangents,
-                            allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(
+            r,
+            [x, *states, *module.parameters()],
+            cotangents,
+            allow_unused=True,
+            materialize_grads=True,
+        )
         for r, module in pairs
-    ]  # fmt: skip
+    ]
     for value, right in zip(
         [*found, *gradients[0]], [*expected, *gradients[1]], strict=True
     ):
@@ -408,8 +414,9 @@ def test_penalties_count_real_steps():
         cw.temporal_activation_regularisation(y, 3, **given), 3 * changes.mean()
     )
     left = torch.cat([y[s:, b].square() for b, s in enumerate(STARTS)])
-    found = cw.activation_regularisation(y.mT.mT.transpose(0, 1), 1, starts=STARTS,
-                                         batch_first=True)  # fmt: skip
+    found = cw.activation_regularisation(
+        y.mT.mT.transpose(0, 1), 1, starts=STARTS, batch_first=True
+    )
     assert_close(found, left.mean())
 
 
@@ -419,8 +426,9 @@ def test_penalties_count_real_steps():
 @needs_core
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it traces
 def test_compile_and_export_take_starts_whole():
-    layer = make("gru_reset_after", "native", bidirectional=True,
-                 learn_initial_state=True)  # fmt: skip
+    layer = make(
+        "gru_reset_after", "native", bidirectional=True, learn_initial_state=True
+    )
     x, resets = normal(T, B, X, seed=1), some_resets()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     tensors = [x, *layer.parameters()]
@@ -455,9 +463,19 @@ def test_opcheck_with_starts(training):
     if not training:
         lengths, starts = torch.tensor([2, 3]), torch.tensor([4, 1])
     arguments = (
-        inputs, states, [], parameters, cell.key, [], lengths, None, False, False,
-        training, starts,
-    )  # fmt: skip
+        inputs,
+        states,
+        [],
+        parameters,
+        cell.key,
+        [],
+        lengths,
+        None,
+        False,
+        False,
+        training,
+        starts,
+    )
     torch.library.opcheck(op._walk_op, arguments)
 
 
@@ -520,5 +538,9 @@ def test_starts_go_with_a_padded_batch():
 
 def test_an_input_called_starts_is_refused():
     with pytest.raises(cw.ArgumentError, match="'starts': the layer has an argument"):
-        cw.Recurrent(cw.cell(lambda W, x, h, *, starts: W.f(h, x, starts)), X, H,
-                     inputs={"starts": 1})  # fmt: skip
+        cw.Recurrent(
+            cw.cell(lambda W, x, h, *, starts: W.f(h, x, starts)),
+            X,
+            H,
+            inputs={"starts": 1},
+        )

@@ -132,13 +132,17 @@ def test_with_lengths_and_resets(engine, bidirectional):
 def test_batch_first_and_unbatched(engine):
     layer = make(engine=engine, batch_first=True, num_layers=2)
     assert_same(
-        layer, normal(B, T, X, seed=1), {"s": normal(B, S, seed=2)},
+        layer,
+        normal(B, T, X, seed=1),
+        {"s": normal(B, S, seed=2)},
         along=lambda v: v[:, None].expand(B, T, S),
-    )  # fmt: skip
+    )
     assert_same(
-        layer, normal(T, X, seed=1), {"s": normal(S, seed=2)},
+        layer,
+        normal(T, X, seed=1),
+        {"s": normal(S, seed=2)},
         along=lambda v: v.expand(T, S),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -111,8 +111,9 @@ def test_a_sequence_is_the_tree_of_one_child(name, engine):
     T, B = 9, 3
     x = torch.randn(T, B, INPUT, dtype=torch.float64, requires_grad=True)
     y, state = sequence(x)
-    parents = [[B + n if t < T - 1 else -1 for n in range(t * B, t * B + B)]
-               for t in range(T)]  # fmt: skip
+    parents = [
+        [B + n if t < T - 1 else -1 for n in range(t * B, t * B + B)] for t in range(T)
+    ]
     forest = cw.Forest.from_parents([p for step in parents for p in step])
     y2, roots = tree(x.reshape(T * B, INPUT), forest)
     states = (state,) if isinstance(state, torch.Tensor) else state
@@ -170,12 +171,14 @@ def test_the_function_is_the_graph(cell):
     rows = (4, 3) if many else (4,)
     x = torch.randn(4, *([1] if many else []), INPUT, dtype=torch.float64)
     children = [
-        child_states(**{
-            s.name: torch.randn(*rows, HIDDEN, dtype=torch.float64)
-            for s in graph.states
-        })
+        child_states(
+            **{
+                s.name: torch.randn(*rows, HIDDEN, dtype=torch.float64)
+                for s in graph.states
+            }
+        )
         for _ in graph.children
-    ]  # fmt: skip
+    ]
     W = layer.cells[0]
     direct = cell(W, x, *children)
     by_graph = cw.Cell.from_graph(graph)(W, x, *children)
@@ -286,8 +289,9 @@ def test_errors_teach():
     def node12(W, x):
         return x
 
-    @refused(r"arity=3; received \(W, x, left, right\), expected \(W, x, child_1, c",
-             arity=3)  # fmt: skip
+    @refused(
+        r"arity=3; received \(W, x, left, right\), expected \(W, x, child_1, c", arity=3
+    )
     def node13(W, x, left, right):
         return left.h
 

@@ -94,8 +94,10 @@ def complements(activation: Activation) -> bool:
 
 
 def _matches(template: Graph, graph: Graph, *, any_activation: bool) -> Iterator[Match]:
-    sizes = [[s.size for s in g.states] + [s.init for s in g.states] for g in
-             (template, graph)]  # fmt: skip
+    sizes = [
+        [s.size for s in g.states] + [s.init for s in g.states]
+        for g in (template, graph)
+    ]
     if sizes[0] != sizes[1] or len(graph.inputs) != 1 or not graph.output_is_state:
         return
     pairs = list(zip(template.updates, graph.updates, strict=True))
@@ -142,8 +144,10 @@ def _unify(
         if known is None:
             return
     elif node.op == "state":
-        order = [[s.name for s in g.states].index(n["name"]) for g, n in
-                 ((a, node), (b, other))]  # fmt: skip
+        order = [
+            [s.name for s in g.states].index(n["name"])
+            for g, n in ((a, node), (b, other))
+        ]
         if order[0] != order[1]:
             return
     elif node.attrs != other.attrs:
