@@ -287,6 +287,17 @@ def test_whoever_reads_a_made_weight_reads_it_fresh(how, place):
 
 
 @needs_core
+@both_places
+@pytest.mark.parametrize("how", ["spectral_norm", "parametrizations.spectral_norm"])
+def test_making_a_stepper_does_not_make_it_stale(how, place):
+    """In training the norms move their buffers whenever a weight is made."""
+    step = made_layer(place, how, "native").train().stepper(B)
+    assert not step.stale
+    step.refresh()
+    assert not step.stale
+
+
+@needs_core
 def test_pruning_under_a_stepper_makes_it_stale():
     layer = recurrent("native")
     step = layer.stepper()

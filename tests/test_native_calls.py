@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
+from torch.utils.checkpoint import checkpoint
 
 import cellwright as cw
 
@@ -178,3 +179,25 @@ def test_both_initial_states_may_be_one_tensor_but_final_ones_never():
     y, (h, c) = layer(torch.randn(1, 2, 3))
     assert torch.equal(h[0], y[-1])
     assert not torch.equal(h, c)
+
+
+def _over_sequences():
+    layer = cw.Recurrent("lstm", 4, 5)
+    return layer, torch.randn(6, 3, 4, requires_grad=True), lambda x: layer(x)[0]
+
+
+def _over_trees():
+    layer = cw.TreeRecurrent("child_sum_lstm", 4, 5)
+    forest = cw.Forest.from_parents([-1, 0, 0])
+    return layer, torch.randn(3, 4, requires_grad=True), lambda x: layer(x, forest)[0]
+
+
+@pytest.mark.parametrize("make", [_over_sequences, _over_trees])
+def test_activation_checkpointing_gives_the_same_gradients(make):
+    """It makes each saved tensor again, once."""
+    layer, x, run = make()
+    leaves = [x, *layer.parameters()]
+    expected = torch.autograd.grad(run(x).square().sum(), leaves)
+    y = checkpoint(run, x, use_reentrant=False)
+    found = torch.autograd.grad(y.square().sum(), leaves)
+    assert all(map(torch.equal, found, expected))

@@ -176,6 +176,18 @@ def test_a_projection_to_the_hidden_size_runs_on_any_engine(engine, given):
     )
 
 
+def test_a_projection_to_the_hidden_size_is_none_of_torchs_kernels():
+    layer = cw.Recurrent("lstm_projected", X, H, dtype=torch.bfloat16)
+    assert layer.engine == "reference"
+    assert "torch knows no projection" in layer.engine_reason
+    y, _ = layer(torch.ones(T, B, X, dtype=torch.bfloat16))
+    assert y.shape == (T, B, H)
+    with pytest.raises(cw.ArgumentError, match="knows no projection"):
+        cw.Recurrent("lstm_projected", X, H, engine="torch")
+    narrow = cw.Recurrent("lstm_projected", X, H, proj_size=P, engine="torch")
+    assert narrow.engine == "torch"
+
+
 @cell
 def reader(W, x, h, c):
     """An output that is no state, of a size of its own."""

@@ -23,6 +23,8 @@ class TorchKernels(Engine):
     ) -> str | None:
         if bound.layout is None:
             return "torch has no kernel for this cell"
+        if bound.layout.projection and len(set(bound.programs.sizes)) == 1:
+            return "torch knows no projection from hidden_size to as many units"
         return None
 
     def detail(self, bound: BoundCell) -> str:

@@ -29,7 +29,7 @@ class Layer:
     """Gives a module `engine` and `engine_reason`: they follow its parameters.
 
     A subclass calls `_choose_engine` when it is made, and says in `placement` where its
-    parameters are and in `_bound_cells` what it may run.
+    parameters are and in `bound_cells` what it may run.
 
     Attributes:
         memory: what training keeps: "save" or "recompute".
@@ -50,7 +50,7 @@ class Layer:
     def engine_reason(self) -> str:
         """Why it is this engine."""
         engine, reason = self._choice()
-        detail = "" if reason is HOOKS else engine.detail(self._bound_cells()[0])
+        detail = engine.detail(self.bound_cells()[0])
         return f"{reason}, {detail}" if detail else reason
 
     @property
@@ -62,7 +62,8 @@ class Layer:
         """Where the parameters are, and their type."""
         raise NotImplementedError
 
-    def _bound_cells(self) -> Sequence[BoundCell]:
+    def bound_cells(self) -> Sequence[BoundCell]:
+        """Its cells with their sizes, as they are evaluated."""
         raise NotImplementedError
 
     def _choose_engine(self, wanted: str, memory: str) -> None:
@@ -92,7 +93,7 @@ class Layer:
         self, engine: Engine, device: torch.device, dtype: torch.dtype
     ) -> str | None:
         """Why an engine cannot run the layer there, or `None` if it can."""
-        cells = {id(bound.programs): bound for bound in self._bound_cells()}
+        cells = {id(bound.programs): bound for bound in self.bound_cells()}
         found = (engine.obstacle(bound, device, dtype) for bound in cells.values())
         return next(filter(None, found), None)
 

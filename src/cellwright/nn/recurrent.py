@@ -180,7 +180,7 @@ class Recurrent(SequenceLayer, nn.Module):
     def _gates_have_hooks(self) -> bool:
         return gates_must_be_called(self._modules["cells"])  # type: ignore[arg-type]
 
-    def _bound_cells(self) -> Sequence[BoundCell]:
+    def bound_cells(self) -> Sequence[BoundCell]:
         return self._modes.evaluation
 
     def _bind_layers(self, cell: Cell) -> list[Graph]:

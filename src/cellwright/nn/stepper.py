@@ -6,7 +6,7 @@ nothing but its result, and not even that with `out=`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from ..engine.engine import Engine
 from ..engine.tracing import kind, readable, traced
 from ..language import ArgumentError
 from ..language.arguments import describe, plain, whole_numbers
-from .direction import Direction
+from .direction import BoundCell, Direction
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -35,6 +35,7 @@ class _Steppable(Protocol):
     def parameters(self) -> Any: ...
     def buffers(self) -> Any: ...
     def placement(self) -> tuple[torch.device, torch.dtype]: ...
+    def bound_cells(self) -> Sequence[BoundCell]: ...
     def direction(self, k: int) -> Direction: ...
     def first_states(self, batch: int) -> list[Tensor]: ...
 
@@ -335,15 +336,10 @@ class Stepper:
         self._advance = engine.stepper(stack, self._states)
         # Last: making weights may move buffers on, as spectral_norm's do in training.
         self._versions = self._now() if engine.packs else []
-        programs = [direction().bound.programs for direction in (stack[0], stack[-1])]
-        self._graph = programs[0].graph
-        self._like_y = torch.empty(
-            self.batch_size,
-            programs[1].output_size,
-            dtype=self._dtype,
-            device=self._device,
-        )
-        self._names = programs[0].inputs
+        graphs = [bound.graph for bound in layer.bound_cells()]
+        self._graph, shape = graphs[0], (self.batch_size, int(graphs[-1].output_size))
+        self._like_y = torch.empty(shape, dtype=self._dtype, device=self._device)
+        self._names = tuple(i.name for i in self._graph.inputs)
         self._sizes = tuple(int(i.size) for i in self._graph.inputs)
         self._x_shape = torch.Size((self.batch_size, self._sizes[0]))
 

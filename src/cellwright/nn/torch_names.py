@@ -119,7 +119,7 @@ class _DropIn(SequenceLayer, nn.RNNBase):
             states = [layout.enter_state(state) for state in given]
         return self._scan(engine, layout, layout.enter(input), states, {})
 
-    def _bound_cells(self) -> Sequence[BoundCell]:
+    def bound_cells(self) -> Sequence[BoundCell]:
         return self._bound
 
     def _direction(self, k: int, training: bool) -> Direction:

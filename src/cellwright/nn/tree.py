@@ -89,7 +89,7 @@ class TreeRecurrent(Layer, nn.Module):
         self._bound = bind_cells(self.cell, [self.graph], None, recompute=False)
         self._choose_engine(engine, "save")
 
-    def _bound_cells(self) -> Sequence[BoundCell]:
+    def bound_cells(self) -> Sequence[BoundCell]:
         return self._bound
 
     def placement(self) -> tuple[torch.device, torch.dtype]:

@@ -117,7 +117,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         scan, count = ctx.scan, ctx.count
-        tensors, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        kept = ctx.saved_tensors  # once: checkpointing unpacks no tensor twice
+        tensors, saved = kept[:count], kept[count:]
         needed = ctx.needs_input_grad[1:]
         # From torch's operations where gradients are differentiable, or where the core
         # cannot read the cotangents (a batch of them, a tracer's).
