@@ -6,7 +6,8 @@ Frozen data between the passes: `lower` makes a step of a graph, `schedule` its 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -36,6 +37,7 @@ class Step:
         cotangents: node of a cotangent → the views whose sum it is.
         roots: the results.
         late: results that nothing waits for: one pass after each chunk of levels.
+        sums: (cotangent, vector or number): its gradient is the sum over the rows.
         first: the first node that the step computes. Those before it, a backward step's
             forward nodes, are read from memory, or computed again where needed.
         when: the roots are computed, as in `Stage`.
@@ -50,6 +52,7 @@ class Step:
     cotangents: Mapping[int, tuple[View, ...]] = field(default_factory=dict)
     roots: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+    sums: tuple[tuple[int, str], ...] = ()
     first: int = 0
     when: str = "level"
     many: bool = False
@@ -100,6 +103,12 @@ class Step:
         return [n.args[:1] if n.op in _COPYING else n.args for n in self.nodes]
 
     @cached_property
+    def read_once(self) -> set[int]:
+        """The nodes that just one place of the step's own nodes reads."""
+        uses = Counter(a for node in self.nodes[self.first :] for a in node.args)
+        return {number for number, count in uses.items() if count == 1}
+
+    @cached_property
     def awaited(self) -> list[list[int]]:
         """For each node, the arguments that a stage has to compute first."""
         at_hand = self.places.keys() | range(self.first)
@@ -141,6 +150,20 @@ class Stored:
     step: Step
     groups: tuple[Group, ...]
     panels: Mapping[int, tuple[int, int]]
+
+
+def summands(
+    nodes: Sequence[Node], top: int, splits: Callable[[int], bool]
+) -> list[int]:
+    """What a value is the sum of, through the sums that `splits` admits."""
+    found, stack = [], [top]
+    while stack:
+        number = stack.pop()
+        if nodes[number].op == "add" and splits(number):
+            stack.extend(reversed(nodes[number].args))
+        else:
+            found.append(number)
+    return found
 
 
 def obtainable(step: Step, number: int, known: Container[int]) -> bool:

@@ -102,9 +102,7 @@ class _Printer:
         return unicodedata.normalize("NFKC", best.replace(".", "_"))  # as Python reads
 
     def results(self) -> str:
-        nodes = list(self.graph.updates)
-        if not self.graph.output_is_state:
-            nodes.insert(0, self.graph.output)
+        nodes = self.graph.returned
         text = ", ".join(self.expression(n)[0] for n in nodes)
         return text + ("," if len(nodes) == 1 and not self.graph.states else "")
 

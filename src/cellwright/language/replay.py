@@ -84,10 +84,7 @@ def replay(
             new[number] = replay_node(graph, builder, node, args, size)
         for label in explicit.get(number, ()):
             builder.explicit[label] = new[number]
-    results = [new[n] for n in graph.updates]
-    if not graph.output_is_state:
-        results.insert(0, new[graph.output])
-    return builder.finish(tuple(results), graph.doc)
+    return builder.finish(tuple(new[n] for n in graph.returned), graph.doc)
 
 
 def replay_node(
