@@ -116,7 +116,9 @@ class _StageWriter:
         # Operands in the order of the graph, whatever else is in the stage: the same
         # sums, bit by bit, in every program.
         stacks = sorted(_stacked(products), key=lambda stack: operands[stack[0][0]])
-        self.terms = [Term(*where, columns, pieces) for where, columns, pieces in stacks]
+        self.terms = [
+            Term(*where, columns, pieces) for where, columns, pieces in stacks
+        ]
         for leaves in self._transposed_sums():
             self._transposed(leaves)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..language import Graph, Node
 from ..language.graph import AFFINE, COTANGENT
-from ..language.ops import read_by
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
 from .program import AXES, EVERY, Array, View
 from .step import PANEL, PUT, Step, obtainable, summands
@@ -98,12 +97,10 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     """
     graph = vjp.forward
     count = len(graph.nodes)
-    read: set[int] = set()
-    for node in vjp.nodes[count:]:
-        read.update(a for a in read_by(node) if a < count)
+    step = Step(graph.name, vjp.nodes, memory.arrays, memory.places)
+    read = {a for values in step.values[count:] for a in values if a < count}
     for affine, _ in vjp.affines:
         read.update(graph.nodes[affine].args)
-    step = Step(graph.name, graph.nodes, memory.arrays, memory.places)
     known, found = set(memory.places), []
     for number in sorted(read):
         if not obtainable(step, number, known):

@@ -24,7 +24,7 @@ from .graph import (
     Weight,
     per_child_of,
 )
-from .ops import OPS, Op
+from .ops import CONDITIONS, OPS, Op
 from .verify import verify
 
 MOST_NODES = 10_000  # of one step: ten times the largest that was ever of use
@@ -74,12 +74,8 @@ class Builder:
         known = {s.name: s.size for s in self.states}
         if self.states_open and name not in known:
             self.states.append(State(name, "hidden_size"))
-        key = ("state", f"{child}.{name}")
-        if key not in self._leaves:
-            attrs = (("child", child), ("name", name))
-            size = known.get(name, "hidden_size")
-            self._leaves[key] = self.append(Node("state", (), attrs, size, self.line()))
-        return self._leaves[key]
+        attrs = (("child", child), ("name", name))
+        return self._leaf("state", attrs, known.get(name, "hidden_size"))
 
     def close_states(self) -> None:
         """Every child has every state, whether it is read or not."""
@@ -89,8 +85,7 @@ class Builder:
                 self.child_state(child, state.name)
 
     def constant(self, value: Any) -> int:
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise CellError(
                 f"[{self.where()}] a cell computes with values and Python numbers; "
                 f"received {value!r} ({type(value).__name__})"
@@ -126,10 +121,13 @@ class Builder:
 
     def leaf(self, op: str, key: str, value: Any, size: Size) -> int:
         """One node for each leaf: a weight or a number may be written many times."""
-        if (op, repr(value)) not in self._leaves:
-            node = self.append(Node(op, (), ((key, value),), size, self.line()))
-            self._leaves[op, repr(value)] = node
-        return self._leaves[op, repr(value)]
+        return self._leaf(op, ((key, value),), size)
+
+    def _leaf(self, op: str, attrs: tuple[tuple[str, Any], ...], size: Size) -> int:
+        known = op, repr(attrs)
+        if known not in self._leaves:
+            self._leaves[known] = self.append(Node(op, (), attrs, size, self.line()))
+        return self._leaves[known]
 
     def append(self, node: Node) -> int:
         if len(self.nodes) >= self.most:
@@ -255,10 +253,9 @@ class Builder:
         if op.name == "neg" and self.nodes[args[0]].op == "constant":
             return self.constant(-self.nodes[args[0]]["value"])  # as it is written
         self._check_conditions(op, args)
-        if op.size == "broadcast":
-            size = self.broadcast(op, [self.nodes[a].size for a in args])
-        else:
-            size = 1 if op.size == "one" else self.nodes[args[0]].size
+        sizes = [self.nodes[a].size for a in args]
+        broadcasts = op.size == "broadcast"
+        size = self.broadcast(op, sizes) if broadcasts else op.result_size(sizes)
         if "heads" in attrs:
             self._check_heads(op.name, (size,), attrs["heads"])
         for key, default in op.attrs.items():
@@ -269,8 +266,7 @@ class Builder:
 
     def _check_conditions(self, op: Op, args: tuple[int, ...]) -> None:
         for position, arg in enumerate(args):
-            known = OPS.get(self.nodes[arg].op)
-            is_condition = known is not None and known.kind == "comparison"
+            is_condition = self.nodes[arg].op in CONDITIONS
             if is_condition != (op.name == "where" and position == 0):
                 raise CellError(
                     f"[{self.where()}] comparisons stand inside where(...) only; "
