@@ -244,6 +244,15 @@ class Graph:
         return {n: i for n, i in self.names if n not in states}
 
     @property
+    def explicit_names(self) -> dict[int, list[str]]:
+        """The names that `cellwright.name` gave, by node."""
+        found: dict[int, list[str]] = {}
+        for name, number in self.names:
+            if name in self.explicit:
+                found.setdefault(number, []).append(name)
+        return found
+
+    @property
     def per_child(self) -> list[bool]:
         """Which nodes have a value for each child, rather than one for the node."""
         return per_child(self.nodes, self.many)
