@@ -66,7 +66,7 @@ class _StageWriter:
         puts = [nodes[m] for m in group.members if nodes[m].op == PUT]
         # What is read from here on, not loaded: computed here, or about to be stored.
         self.here = self.members | {
-            n.args[0] for n in puts if self.step.place(n.args[0]) == n["view"]
+            n.args[0] for n in puts if self.step.where.get(n.args[0]) == n["view"]
         }
         self.registers: dict[int, _Register] = {}
         self.rows: dict[_Line, _Register] = {}
@@ -79,21 +79,17 @@ class _StageWriter:
 
     def stage(self) -> Stage:
         self._products()
-        nodes = self.step.nodes
-        results = [m for m in self.group.members if nodes[m].op in (PUT, PANEL)]
+        nodes = [self.step.nodes[member] for member in self.group.members]
+        results = [n for n in nodes if n.op in (PUT, PANEL)]
         # What the scan carries from level to level is overwritten last.
-        carried = [m for m in results if self._is_carried(nodes[m])]
-        for member in results:
-            if member not in carried:
-                self._store(nodes[member], self._obtain(nodes[member].args[0]))
-        values = [self._obtain(nodes[m].args[0]) for m in carried]
-        for member, value in zip(carried, values, strict=True):
-            self._store(nodes[member], value)
+        carried = [n for n in results if n.op == PUT and n["view"].previous]
+        for node in results:
+            if node not in carried:
+                self._store(node, self._obtain(node.args[0]))
+        values = [self._obtain(node.args[0]) for node in carried]
+        for node, value in zip(carried, values, strict=True):
+            self._store(node, value)
         return self._packed()
-
-    @staticmethod
-    def _is_carried(node: Node) -> bool:
-        return node.op == PUT and node["view"].previous
 
     # -- products
 
@@ -108,7 +104,7 @@ class _StageWriter:
         for number in affines:
             name, column = nodes[number]["weight"], self.registers[number].number
             for operand, arg in enumerate(nodes[number].args):
-                view = self._view(_placed(step.place(arg)))
+                view = self._view(step.where[arg])
                 operands.setdefault(view, arg)
                 source = view, step.size(arg), self.binding.heads[name]
                 piece = self.binding.matrices[name, operand]
@@ -188,7 +184,7 @@ class _StageWriter:
         return self.registers[number]
 
     def _is_loaded(self, number: int) -> bool:
-        return number not in self.here and self.step.place(number) is not None
+        return number not in self.here and number in self.step.where
 
     def _read(self, number: int) -> tuple[int, ...]:
         """The values that have to be in registers to compute one."""
@@ -205,7 +201,7 @@ class _StageWriter:
         if node.op == "weight":
             return self._vector(self.binding.vectors[node["weight"]])
         if self._is_loaded(number):
-            return self._load("load", step.place(number))
+            return self._load("load", step.where[number])
         if number in step.cotangents:
             first, *others = step.cotangents[number]
             total = self._load("load", first)
@@ -213,7 +209,7 @@ class _StageWriter:
                 total = self._emit("add", total, self._load("load", view))
             return total
         if node.op == TOTAL:
-            return self._load("total", step.place(node.args[0]))
+            return self._load("total", step.where[node.args[0]])
         args = [self.registers[a] for a in step.values[number]]
         if node.op == EACH or (node.op == "sum" and step.size(node.args[0]) == 1):
             return args[0]
@@ -264,8 +260,8 @@ class _StageWriter:
             self.rows[line] = _Register(row=True)
         return self.rows[line]
 
-    def _load(self, op: str, view: View | None) -> _Register:
-        return self._emit(op, indices=(self._view(_placed(view)),))
+    def _load(self, op: str, view: View) -> _Register:
+        return self._emit(op, indices=(self._view(view),))
 
     def _emit(self, op: str, *args: _Register, **more: Any) -> _Register:
         register = _Register()
@@ -334,11 +330,6 @@ def _instruction(line: _Line) -> Instruction:
     return Instruction(line.op, line.target.number, args, line.immediate)
 
 
-def _placed(view: View | None) -> View:
-    assert view is not None, "`store` has given a place to what is loaded"
-    return view
-
-
 # -- products --------------------------------------------------------------------
 
 
@@ -389,7 +380,7 @@ def emit_gradients(
         node = vjp.forward.nodes[affine]
         name, (panel, column) = node["weight"], stored.panels[cotangent]
         for operand, arg in enumerate(node.args):
-            rows = panel, _placed(step.place(arg))
+            rows = panel, step.where[arg]
             source = rows, step.size(arg), binding.heads[name]
             products.append((source, column, binding.matrices[name, operand]))
     return tuple(

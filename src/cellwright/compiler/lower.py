@@ -46,13 +46,9 @@ def forward_memory(
     saved: Sequence[int] = (),
     training: bool = True,
 ) -> Memory:
-    """The arrays of a forward scan.
+    """The arrays of a forward scan; inputs of `once` have one row for all levels.
 
-    Args:
-        graph: the step.
-        once: the inputs that have one row for all levels.
-        saved: the nodes that training saves beside the states.
-        training: every level of every state is kept.
+    Training keeps every level of every state, and saves some nodes beside them.
     """
     draft = _Draft(graph)
     of_input: dict[str, View] = {}
@@ -154,11 +150,8 @@ def cotangent_memory(
 ) -> Cotangents:
     """The arrays of a backward scan, after the forward ones.
 
-    Args:
-        vjp: the derivative.
-        forward: the arrays of the forward scan.
-        wanted: the inputs that need their gradient.
-        static: those of one row for all levels: the sum over the levels.
+    The `wanted` inputs have a gradient; those that are `static` too, the sum over the
+    levels.
     """
     graph = vjp.forward
     draft = _Draft(graph, arrays=forward)
@@ -236,13 +229,7 @@ class _Draft:
 def backward_step(
     vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
 ) -> Step:
-    """One level backward.
-
-    Args:
-        vjp: the derivative.
-        memory: the arrays of the scan, scratch of what is recomputed after them.
-        places: where forward values stand.
-    """
+    """One level backward; `places` are where forward values stand."""
     return _Backward(vjp, memory, places).lowered()
 
 

@@ -53,12 +53,12 @@ class Builder:
     def add_input(self, name: str, size: Size) -> int:
         size = self.size(name, size)
         self.inputs.append(Input(name, size))
-        return self.leaf("input", "name", name, size)
+        return self.leaf("input", size, name=name)
 
     def add_state(self, name: str, size: Size, init: float) -> int:
         size = self.size(name, size)
         self.states.append(State(name, size, self.number(name, init)))
-        return self.leaf("state", "name", name, size)
+        return self.leaf("state", size, name=name)
 
     def add_children(
         self, children: Sequence[str], many: bool, states: Mapping[str, Size] | None
@@ -74,8 +74,8 @@ class Builder:
         known = {s.name: s.size for s in self.states}
         if self.states_open and name not in known:
             self.states.append(State(name, "hidden_size"))
-        attrs = (("child", child), ("name", name))
-        return self._leaf("state", attrs, known.get(name, "hidden_size"))
+        size = known.get(name, "hidden_size")
+        return self.leaf("state", size, child=child, name=name)
 
     def close_states(self) -> None:
         """Every child has every state, whether it is read or not."""
@@ -90,7 +90,7 @@ class Builder:
                 f"[{self.where()}] a cell computes with values and Python numbers; "
                 f"received {value!r} ({type(value).__name__})"
             )
-        return self.leaf("constant", "value", self.number("a constant", value), 1)
+        return self.leaf("constant", 1, value=self.number("a constant", value))
 
     def number(self, what: str, value: Any) -> float:
         """A number of the step as float64 has it: not NaN, not beyond its range."""
@@ -119,14 +119,12 @@ class Builder:
             f"one; received {size!r}, expected such as 3 or 'memory_size'"
         )
 
-    def leaf(self, op: str, key: str, value: Any, size: Size) -> int:
+    def leaf(self, op: str, size: Size, **attrs: Any) -> int:
         """One node for each leaf: a weight or a number may be written many times."""
-        return self._leaf(op, ((key, value),), size)
-
-    def _leaf(self, op: str, attrs: tuple[tuple[str, Any], ...], size: Size) -> int:
         known = op, repr(attrs)
         if known not in self._leaves:
-            self._leaves[known] = self.append(Node(op, (), attrs, size, self.line()))
+            node = Node(op, (), tuple(sorted(attrs.items())), size, self.line())
+            self._leaves[known] = self.append(node)
         return self._leaves[known]
 
     def append(self, node: Node) -> int:
@@ -155,10 +153,9 @@ class Builder:
         """A weight vector or scalar, used element by element."""
         init = None if init is None else self.number(f"W.{name}'s init", init)
         size = self.size(f"W.{name}", size)
-        self._declare(
-            Weight(name, kind, size, bias=False, init=init, source=self.line())
-        )
-        return self.leaf("weight", "weight", name, size)
+        options: dict[str, Any] = {"bias": False, "init": init, "source": self.line()}
+        self._declare(Weight(name, kind, size, **options))
+        return self.leaf("weight", size, weight=name)
 
     def affine(
         self,
@@ -261,8 +258,8 @@ class Builder:
         for key, default in op.attrs.items():
             if isinstance(default, float):
                 attrs[key] = self.number(f"{op.name}'s {key}", attrs[key])
-        node = Node(op.name, args, tuple(sorted(attrs.items())), size, self.line())
-        return self.append(node)
+        options = tuple(sorted(attrs.items()))
+        return self.append(Node(op.name, args, options, size, self.line()))
 
     def _check_conditions(self, op: Op, args: tuple[int, ...]) -> None:
         for position, arg in enumerate(args):
@@ -301,8 +298,8 @@ class Builder:
                 f"{received}, expected a value computed from the states of {what}, as "
                 "in total(child.h) under @tree_cell without arity"
             )
-        node = Node(TOTAL, (arg,), (), self.nodes[arg].size, self.line())
-        return self.append(node)
+        size = self.nodes[arg].size
+        return self.append(Node(TOTAL, (arg,), (), size, self.line()))
 
     # -- where -----------------------------------------------------------------
 

@@ -142,21 +142,23 @@ class EquationWriter:
         if number in self.symbols:
             return self.symbols[number], _ATOM
         node = self.graph.nodes[number]
-        if node.op == "input":
-            return self.at(node["name"], self.now(number)), _ATOM
-        if node.op == "state":
-            return self.at(node["name"], self.before(node)), _ATOM
-        if node.op == TOTAL:
-            text, binding = self.expression(node.args[0])
-            text = text if binding >= _PRODUCT else self.bracket(text)
-            return self.total(text), _PRODUCT
         if node.op == "constant":
             return self.constant(number)
-        if node.op == "weight":
-            return self.symbol(node["weight"]), _ATOM
         if node.op == AFFINE:
             return self.affine(node)
+        if node.op == TOTAL:
+            return self.total(self.operand(node.args[0], _PRODUCT)), _PRODUCT
+        if node.op == "weight":
+            return self.symbol(node["weight"]), _ATOM
+        if node.op in ("input", "state"):
+            time = self.now(number) if node.op == "input" else self.before(node)
+            return self.at(node["name"], time), _ATOM
         return self.operation(node, OPS[node.op])
+
+    def operand(self, number: int, needed: int = 0) -> str:
+        """The text of a node, in brackets where it binds less than is needed."""
+        text, binding = self.expression(number)
+        return text if binding >= needed else self.bracket(text)
 
     def constant(self, number: int) -> tuple[str, int]:
         known, value = self.known.get(number), self.graph.nodes[number]["value"]
@@ -169,35 +171,28 @@ class EquationWriter:
 
     def affine(self, node: Node) -> tuple[str, int]:
         weight = self.graph.weight(node["weight"])
-        parts = [self.expression(a) for a in node.args]
-        operand = parts[0][0]
-        if len(parts) > 1:
-            operand = self.concatenation([text for text, _ in parts])
-        elif parts[0][1] < _ATOM:
-            operand = self.bracket(operand)
+        if len(node.args) > 1:
+            operand = self.concatenation([self.operand(a) for a in node.args])
+        else:
+            operand = self.operand(node.args[0], _ATOM)
         matrix = self.matrix(weight.name, weight.columns)
-        bias_of = weight.name if weight.bias else None
-        return self.product(matrix, operand, bias_of), (
-            _SUM if weight.bias else _PRODUCT
-        )
+        if weight.bias:
+            return self.product(matrix, operand, weight.name), _SUM
+        return self.product(matrix, operand, None), _PRODUCT
 
     def operation(self, node: Node, op: Op) -> tuple[str, int]:
-        parts = [self.expression(a) for a in node.args]
-        texts = [text for text, _ in parts]
         if not op.symbol or op.name == "div":  # functions and fractions bracket
-            return self.apply(op, texts), _ATOM
+            return self.apply(op, [self.operand(a) for a in node.args]), _ATOM
         if op.kind == "comparison":
-            return self.apply(op, texts), _SUM
+            return self.apply(op, [self.operand(a) for a in node.args]), _SUM
         own = _PRODUCT if op.name == "mul" else _SUM
         needs = [own, own + 1 if op.name == "sub" else own]
         if op.arity == 1:
             own, needs = _SUM, [_PRODUCT]
         elif op.name == "add" and self.is_negative(node.args[1]):
             needs[1] = _PRODUCT
-        texts = [
-            text if binding >= need else self.bracket(text)
-            for (text, binding), need in zip(parts, needs, strict=False)
-        ]
+        pairs = zip(node.args, needs, strict=False)
+        texts = [self.operand(a, need) for a, need in pairs]
         ops = [self.graph.nodes[a].op for a in node.args]
         if op.name == "mul" and "constant" in ops:
             return self.scaled(texts), own

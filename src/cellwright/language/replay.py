@@ -98,7 +98,7 @@ def replay_node(
         child = node.options.get("child", builder.children[0])
         return builder.child_state(child, node["name"])
     if node.op in ("input", "state"):
-        return builder.leaf(node.op, "name", node["name"], size(node.size))
+        return builder.leaf(node.op, size(node.size), name=node["name"])
     if node.op == TOTAL:
         return builder.total(args[0])
     if node.op in OPS:

@@ -42,23 +42,29 @@ class Signature:
             holds_equations(code.co_filename)
         label = getattr(function, "__name__", "cell")
         self.where = f"[{self.line}, cell {label!r}]"
-        parameters = list(inspect.signature(function).parameters.values())
-        self._check(parameters)
-        self.positional = tuple(
-            p.name for p in parameters[2:] if p.kind is not p.KEYWORD_ONLY
-        )
+        self.declared, self.given = inputs, given
         self.states: dict[str, tuple[Size, float]] = {}
         self.inputs: dict[str, Size] = {}
         self.hyperparameters: dict[str, Any] = {}
-        for parameter in parameters[2:]:
-            self._sort(parameter, inputs, given)
+        parameters = list(inspect.signature(function).parameters.values())
+        self._check(parameters)
+        further = parameters[2:]
+        self.positional = tuple(p.name for p in further if p.kind is not p.KEYWORD_ONLY)
+        for parameter in further:
+            self._sort(parameter)
         for name in inputs:
             if name not in self.inputs:
                 raise CellError(
                     f"{self.where} has no argument for the input {name!r}; write "
                     f"`def {label}(W, x, …, {name})`"
                 )
-        self._check_labels()
+        for name in (*self.states, *self.inputs, *self.children):
+            if name in ("W", "x"):
+                raise CellError(
+                    f"{self.where} the weights are called W and the input x wherever "
+                    f"a cell is printed; received a further argument {name!r}, "
+                    "expected another name"
+                )
 
     def _check(self, parameters: list[inspect.Parameter]) -> None:
         starred = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -69,25 +75,10 @@ class Signature:
                 "(W, x, h) or (W, x, h, c, …)"
             )
 
-    def _check_labels(self) -> None:
-        """Texts and calls know the weights as W and the input as x."""
-        for label in (*self.states, *self.inputs, *self.children):
-            if label in ("W", "x"):
-                raise CellError(
-                    f"{self.where} the weights are called W and the input x wherever "
-                    f"a cell is printed; received a further argument {label!r}, "
-                    "expected another name"
-                )
-
-    def _sort(
-        self,
-        parameter: inspect.Parameter,
-        inputs: Mapping[str, Size],
-        given: Mapping[str, Any],
-    ) -> None:
+    def _sort(self, parameter: inspect.Parameter) -> None:
         label, empty = parameter.name, parameter.empty
-        if label in inputs:
-            self.inputs[label] = inputs[label]
+        if label in self.declared:
+            self.inputs[label] = self.declared[label]
         elif parameter.kind is not parameter.KEYWORD_ONLY:
             init = 0.0 if parameter.default is empty else plain(parameter.default)
             if isinstance(init, bool) or not isinstance(init, int | float):
@@ -96,10 +87,9 @@ class Signature:
                     f"{label}={init!r}, expected such as {label}=0.0"
                 )
             self.states[label] = (_size(parameter, "hidden_size"), init)
-        elif label in given:
-            self.hyperparameters[label] = given[label]
-        elif parameter.default is not empty:
-            self.hyperparameters[label] = plain(parameter.default)
+        elif label in self.given or parameter.default is not empty:
+            default = plain(parameter.default)
+            self.hyperparameters[label] = self.given.get(label, default)
         else:  # a keyword without a value is an input, until it is given one
             self.inputs[label] = _size(parameter, f"{label}_size")
 

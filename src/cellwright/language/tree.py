@@ -110,15 +110,15 @@ class _TreeSignature(Signature):
         inputs: Mapping[str, Size],
         given: Mapping[str, Any],
         arity: int | None,
-        declared: States | None,
+        returned: States | None,
     ) -> None:
-        self.arity, self.declared = arity, declared
+        self.arity, self.returned = arity, returned
         super().__init__(function, inputs, given)
         self.positional = ()  # each is a child
 
     def _olds(self, builder: Builder) -> list[Any]:
         where = f"{self.line}, cell {builder.name!r}"
-        states = None if self.declared is None else _sizes(self.declared, where)
+        states = None if self.returned is None else _sizes(self.returned, where)
         builder.add_children(self.children, self.arity is None, states)
         return [Child(builder, name) for name in self.children]
 
@@ -154,14 +154,9 @@ class _TreeSignature(Signature):
                 f"({', '.join(map(str, parameters))}), expected {expected}"
             )
 
-    def _sort(
-        self,
-        parameter: inspect.Parameter,
-        inputs: Mapping[str, Size],
-        given: Mapping[str, Any],
-    ) -> None:
+    def _sort(self, parameter: inspect.Parameter) -> None:
         if parameter.kind is parameter.KEYWORD_ONLY:
-            super()._sort(parameter, inputs, given)
+            super()._sort(parameter)
         elif parameter.default is not parameter.empty:
             raise CellError(
                 f"{self.where} a child has no default: the states of a missing child "
@@ -171,14 +166,12 @@ class _TreeSignature(Signature):
 
 def _sizes(states: States, where: str) -> dict[str, Size]:
     """The declared states and their sizes."""
-    given = states
-    if not isinstance(states, Mapping):
-        states = dict.fromkeys(states, "hidden_size")
-    sizes = dict(states)
-    if isinstance(given, str) or not sizes or not all(map(str.isidentifier, sizes)):
+    named = isinstance(states, Mapping)
+    sizes = dict(states if named else dict.fromkeys(states, "hidden_size"))
+    if isinstance(states, str) or not sizes or not all(map(str.isidentifier, sizes)):
         raise CellError(
             f"[{where}] states= names what a node hands to its parent; received "
-            f"{given!r}, expected such as states=('h', 'c'), or sizes by name"
+            f"{states!r}, expected such as states=('h', 'c'), or sizes by name"
         )
     return sizes
 

@@ -50,14 +50,9 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
 def verify_nodes(
     graph: Graph, nodes: Sequence[Node], *, after: str, internal: bool, first: int = 0
 ) -> _Known:
-    """Check nodes against what a graph declares.
+    """Check nodes, its own or a derivative's after them, against what a graph declares.
 
-    Args:
-        graph: the cell's step.
-        nodes: its own, or a derivative's after them.
-        after: the pass that made them.
-        internal: operations that no cell can write may occur.
-        first: the nodes before this one are known to be right.
+    Those before the `first` are known to be right.
     """
     known = _Known(graph, nodes)
     for number in range(first, len(nodes)):
