@@ -241,11 +241,11 @@ def table_gradients(
         values = evaluate_nodes(vjp.nodes, W, {**leaves, **seeds})
     parameters = dict(W.named_parameters())
     found = {n: torch.zeros_like(t) for n, t in {**leaves, **parameters}.items()}
-    for leaf, number in vjp.leaves:
+    for leaf, number in vjp.cotangent_of.items():
         node, value = graph.nodes[leaf], values[number]
-        if node.op != "weight":
+        if node.op in ("input", "state"):
             found[node["name"]] += value
-        else:
+        elif node.op == "weight":
             name = node["weight"]
             found[name] += value.sum(0) if found[name].dim() else value.sum()
     for affine, number in vjp.affines:

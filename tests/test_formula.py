@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import cellwright as cw
 from cellwright.cli import app
-from cellwright.language.latex import LatexWriter
+from cellwright.language.latex import EquationWriter
 from cellwright.look.formula import mathml, tex_document
 
 CELLS = [*cw.cells.all(), *cw.cells.all_of_trees()]
@@ -81,7 +81,7 @@ def test_a_new_state_is_told_from_the_old(name):
     assert len(set(given)) == len(given)
     for state in cell.states:
         time = "j" if cell.graph.children else "t"
-        now = LatexWriter(cell.graph).at(state.name, time)
+        now = EquationWriter(cell.graph).at(state.name, time)
         assert now in given
         assert not [g for g in given if g.endswith(("t-1}", "left}", "_k"))]
 

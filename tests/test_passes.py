@@ -40,8 +40,7 @@ def backward(name="peephole"):
     memory = lower.forward_memory(graph)
     memory = lower.forward_memory(graph, saved=lower.needed(vjp, memory))
     cotangents = lower.cotangent_memory(vjp, memory.arrays, ("x",))
-    step, _ = lower.backward_step(vjp, cotangents, memory.places)
-    return step
+    return lower.backward_step(vjp, cotangents, memory.places)
 
 
 def arranged(step):
@@ -133,11 +132,11 @@ def test_a_derivative_is_checked():
     moved = replace(vjp.nodes[at_], attrs=(("operand", 9), ("weight", "o")))
     broken = replace(vjp, nodes=(*vjp.nodes[:at_], moved, *vjp.nodes[at_ + 1 :]))
     refused(verified, broken, after="differentiate", match="no operand 9 of a matrix")
-    leaf, _ = vjp.leaves[0]  # x of 3 units
-    wrong = replace(vjp, leaves=((leaf, vjp.leaves[-1][1]), *vjp.leaves[1:]))
+    x, *_, last = vjp.cotangent_of  # x of 3 units
+    wrong = {**vjp.cotangent_of, x: vjp.cotangent_of[last]}
     where = r"after differentiate\] node \d+ .*the cotangent of node 0 has 4 units"
     with pytest.raises(CellError, match=where):
-        verified(wrong, after="differentiate")
+        verified(replace(vjp, cotangent_of=wrong), after="differentiate")
 
 
 def test_lowered_steps_are_checked():

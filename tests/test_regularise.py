@@ -342,7 +342,7 @@ def test_a_mask_of_a_sequence_is_drawn_anew_at_every_call(engine):
 def test_a_mask_of_a_sequence_is_not_repeated_for_every_step_in_memory():
     layer = make(recurrent_dropout=0.5, update_dropout=0.5, locked=("update_dropout",))
     plan = layer._modes.training[0].programs.plan
-    arrays = {a.name: a.rows for a in plan.training.given}
+    arrays = {a.name: a.rows for a in plan.training.arrays if not a.scratch}
     assert arrays["recurrent_dropout_h"] == arrays["update_dropout_g"] == "batch"
     assert arrays["x"] == "sequence"
 

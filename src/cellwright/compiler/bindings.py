@@ -73,18 +73,15 @@ def packed_parameters(
     hidden = int(graph.weight(input_gates[0]).size)
     width = {"ih": int(graph.inputs[0].size), "hh": int(graph.states[0].size)}
     gates = {"ih": input_gates, "hh": hidden_gates}
-    parameters = [
-        (f"weight_{part}", len(names) * hidden * width[part])
-        for part, names in gates.items()
-    ]
+    parameters: list[tuple[str, int]] = []
     matrices: dict[tuple[str, int], Piece] = {}
     biases: dict[str, tuple[Piece, ...]] = {}
-    for part, names in gates.items():
+    for number, (part, names) in enumerate(gates.items()):
+        stride = width[part]
+        parameters.append((f"weight_{part}", len(names) * hidden * stride))
         for row, name in enumerate(names):
             operand = 1 if part == "ih" and name in hidden_gates else 0
-            stride, number = width[part], list(gates).index(part)
-            piece = Piece(number, row * hidden * stride, stride)
-            matrices[name, operand] = piece
+            matrices[name, operand] = Piece(number, row * hidden * stride, stride)
             if bias:
                 vector = Piece(2 + number, row * hidden, 1)
                 biases[name] = (*biases.get(name, ()), vector)

@@ -7,17 +7,27 @@ where that is no state) to those of the old states, the inputs and every weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from ..language import OPS, CellError, Graph, Node
 from ..language.builder import Builder
-from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED
+from ..language.graph import (
+    AFFINE,
+    COTANGENT,
+    EACH,
+    TOTAL,
+    TRANSPOSED,
+    reachable,
+    select,
+)
 from ..language.ops import sum_
 from ..language.trace import Traced
 from ..language.verify import verify_nodes
 
 OUTPUT = "(output)"  # the cotangent of an output that is no state: no state's name
+_WANTED = ("input", "state", "weight", AFFINE)  # whose cotangents are wanted
 
 
 @dataclass(frozen=True)
@@ -28,28 +38,33 @@ class VectorJacobian:
         forward: the step itself; its nodes are the first of `nodes`, same positions.
         nodes: the forward nodes, then the derivative's. Its leaves `cotangent` are
             named `d.<state>`, and `d.(output)` where the output is no state.
-        leaves: (forward leaf, node): the cotangent of each input and old state, and
-            of each weight vector or scalar, a row's contribution. Absent is zero.
-        affines: (affine node, cotangent of its value); a weight's gradient is the sum
-            over rows of that cotangent times the operands.
-        recorded: (recorded node, cotangent of its value, through everything).
+        cotangent_of: forward node → the node of its cotangent, in the step's order: of
+            inputs, old states, vectors and numbers (a row's contribution), affines,
+            and the recorded nodes. Absent is zero.
+        recorded: the forward nodes that are results too.
     """
 
     forward: Graph
     nodes: tuple[Node, ...]
-    leaves: tuple[tuple[int, int], ...]
-    affines: tuple[tuple[int, int], ...]
-    recorded: tuple[tuple[int, int], ...] = ()
+    cotangent_of: Mapping[int, int]
+    recorded: tuple[int, ...] = ()
+
+    @cached_property
+    def affines(self) -> list[tuple[int, int]]:
+        """(affine node, cotangent of its value); a weight's gradient is the sum over
+        rows of that cotangent times the operands."""
+        pairs = self.cotangent_of.items()
+        return [(n, c) for n, c in pairs if self.nodes[n].op == AFFINE]
 
     def cotangents(self, kind: str) -> dict[str, int]:
         """The cotangents of all leaves of a kind ("input", "state", "weight") by name.
 
         One name may stand for a state and for a weight: so there is one kind a call.
         """
-        leaves = [(self.forward.nodes[leaf], node) for leaf, node in self.leaves]
+        leaves = [(self.nodes[n], c) for n, c in self.cotangent_of.items()]
         return {
-            leaf["weight"] if kind == "weight" else leaf.label: node
-            for leaf, node in leaves
+            leaf["weight"] if kind == "weight" else leaf.label: cotangent
+            for leaf, cotangent in leaves
             if leaf.op == kind
         }
 
@@ -75,28 +90,22 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     builder.nodes = list(graph.nodes)
     builder.most = math.inf  # the bound is on what a user writes
     found: dict[int, int] = {}  # node -> its cotangent
-    extra = [(recorded_name(number), number) for number in recorded]
-    for name, number in [*_seeds(graph), *extra]:
+    for name, number in _results(graph, recorded):
         attrs, node = (("name", f"d.{name}"),), graph.nodes[number]
         seed = builder.append(Node(COTANGENT, (), attrs, node.size, node.source))
         _accumulate(builder, found, number, seed)
-    for number in reversed(range(len(graph.nodes))):
+    count = len(graph.nodes)
+    for number in reversed(range(count)):
         if number in found:
             _pull_back(builder, found, number)
-    leaves = tuple(
-        (number, found[number])
-        for number, node in enumerate(graph.nodes)
-        if node.op in ("input", "state", "weight") and number in found
-    )
-    affines = tuple(
-        (number, found[number])
-        for number, node in enumerate(graph.nodes)
-        if node.op == AFFINE and number in found
-    )
-    totals = tuple((number, found[number]) for number in recorded)
-    nodes = tuple(builder.nodes)
-    vjp = VectorJacobian(graph, nodes, leaves, affines, totals)
-    return verified(_without_dead(vjp), after="differentiate")
+    wanted = {n for n, node in enumerate(graph.nodes) if node.op in _WANTED}
+    wanted = sorted(found.keys() & wanted | {*recorded})
+    live = reachable(builder.nodes, (found[n] for n in wanted))
+    order = [*range(count), *sorted(n for n in live if n >= count)]
+    nodes, new = select(builder.nodes, order)
+    cotangent_of = {number: new[found[number]] for number in wanted}
+    product = VectorJacobian(graph, nodes, cotangent_of, tuple(recorded))
+    return verified(product, after="differentiate")
 
 
 def verified(vjp: VectorJacobian, *, after: str) -> VectorJacobian:
@@ -107,7 +116,7 @@ def verified(vjp: VectorJacobian, *, after: str) -> VectorJacobian:
     """
     nodes, count = vjp.nodes, len(vjp.forward.nodes)
     verify_nodes(vjp.forward, nodes, after=after, internal=True, first=count)
-    for value, cotangent in (*vjp.leaves, *vjp.affines, *vjp.recorded):
+    for value, cotangent in vjp.cotangent_of.items():
         if nodes[value].size != nodes[cotangent].size:
             raise CellError(
                 f"[{nodes[value].source}, cell {vjp.forward.name!r}, after {after}] "
@@ -118,10 +127,12 @@ def verified(vjp: VectorJacobian, *, after: str) -> VectorJacobian:
     return vjp
 
 
-def _seeds(graph: Graph) -> list[tuple[str, int]]:
-    names = [s.name for s in graph.states]
-    seeds = list(zip(names, graph.updates, strict=True))
-    return seeds if graph.output_is_state else [*seeds, (OUTPUT, graph.output)]
+def _results(graph: Graph, recorded: Sequence[int]) -> list[tuple[str, int]]:
+    """The name and the node of everything that has a cotangent of the caller's."""
+    states = [s.name for s in graph.states]
+    output = [] if graph.output_is_state else [(OUTPUT, graph.output)]
+    records = [(recorded_name(number), number) for number in recorded]
+    return [*zip(states, graph.updates, strict=True), *output, *records]
 
 
 def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
@@ -158,27 +169,3 @@ def _accumulate(
     if number in found:
         cotangent = builder.apply(OPS["add"], (found[number], cotangent))
     found[number] = cotangent
-
-
-def _without_dead(vjp: VectorJacobian) -> VectorJacobian:
-    """Drop the derivative's nodes that no result needs; keep the forward ones."""
-    count = len(vjp.forward.nodes)
-    live = set(range(count))
-    stack = [node for _, node in (*vjp.leaves, *vjp.affines, *vjp.recorded)]
-    while stack:
-        number = stack.pop()
-        if number not in live:
-            live.add(number)
-            stack.extend(vjp.nodes[number].args)
-    new = {old: position for position, old in enumerate(sorted(live))}
-    derivative = (vjp.nodes[old] for old in list(new)[count:])
-    return VectorJacobian(
-        vjp.forward,
-        (
-            *vjp.forward.nodes,
-            *(replace(n, args=tuple(new[a] for a in n.args)) for n in derivative),
-        ),
-        tuple((leaf, new[node]) for leaf, node in vjp.leaves),
-        tuple((affine, new[node]) for affine, node in vjp.affines),
-        tuple((number, new[node]) for number, node in vjp.recorded),
-    )

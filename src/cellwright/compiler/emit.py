@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..language import OPS, Node
@@ -21,27 +21,30 @@ from .program import (
     Term,
     View,
 )
-from .step import PANEL, PUT, Group, Stored
+from .step import PANEL, PUT, Group, Stored, summands
 from .verify import verify_stages
 
 
-class _Register(NamedTuple):
-    """A register of a stage: of a tile, numbered by value until tiles are packed; or
-    of a row, filled once a call."""
+class _Register:
+    """A register of a tile, or one of a row: filled once a call. It has its number
+    once the stage's code is complete."""
 
-    kind: str
-    number: int
+    __slots__ = ("number", "row")
+
+    def __init__(self, number: int = -1, row: bool = False) -> None:
+        self.number, self.row = number, row
 
 
-_NONE = _Register("none", 0)  # of a product that is summed in another's accumulator
+_NONE = _Register()  # of a product that is summed in another's accumulator
 
 
 class _Line(NamedTuple):
-    """An instruction over registers that have no final numbers."""
+    """An instruction: its registers, then further indices."""
 
     op: str
-    target: _Register | None
-    args: tuple[_Register | int, ...]
+    target: _Register
+    registers: tuple[_Register, ...] = ()
+    indices: tuple[int, ...] = ()
     immediate: float = 0.0
 
 
@@ -63,36 +66,30 @@ class _StageWriter:
         puts = [nodes[m] for m in group.members if nodes[m].op == PUT]
         # What is read from here on, not loaded: computed here, or about to be stored.
         self.here = self.members | {
-            n.args[0] for n in puts if self.step.place(n.args[0]) == n["view"]
+            n.args[0] for n in puts if self.step.where.get(n.args[0]) == n["view"]
         }
         self.registers: dict[int, _Register] = {}
-        self.tiles = 0
-        self.rows: dict[object, _Register] = {}
+        self.rows: dict[_Line, _Register] = {}
         self.views: dict[View, int] = {}
         self.vectors: dict[Piece, int] = {}
-        self.accumulators: list[tuple[_Register, _Register]] = []
+        self.accumulators: dict[_Register, _Register] = {}  # tile → where it starts
         self.terms: list[Term] = []
-        self.prologue: list[_Line] = []
         self.code: list[_Line] = []
         self.whole = False
 
     def stage(self) -> Stage:
         self._products()
-        nodes = self.step.nodes
-        results = [m for m in self.group.members if nodes[m].op in (PUT, PANEL)]
+        nodes = [self.step.nodes[member] for member in self.group.members]
+        results = [n for n in nodes if n.op in (PUT, PANEL)]
         # What the scan carries from level to level is overwritten last.
-        carried = [m for m in results if self._is_carried(nodes[m])]
-        for member in results:
-            if member not in carried:
-                self._store(nodes[member], self._obtain(nodes[member].args[0]))
-        values = [self._obtain(nodes[m].args[0]) for m in carried]
-        for member, value in zip(carried, values, strict=True):
-            self._store(nodes[member], value)
+        carried = [n for n in results if n.op == PUT and n["view"].previous]
+        for node in results:
+            if node not in carried:
+                self._store(node, self._obtain(node.args[0]))
+        values = [self._obtain(node.args[0]) for node in carried]
+        for node, value in zip(carried, values, strict=True):
+            self._store(node, value)
         return self._packed()
-
-    @staticmethod
-    def _is_carried(node: Node) -> bool:
-        return node.op == PUT and node["view"].previous
 
     # -- products
 
@@ -105,90 +102,70 @@ class _StageWriter:
         products: list[_Product] = []
         operands: dict[int, int] = {}  # view → node
         for number in affines:
-            name, register = nodes[number]["weight"], self.registers[number]
+            name, column = nodes[number]["weight"], self.registers[number].number
             for operand, arg in enumerate(nodes[number].args):
-                view = self._view(_placed(step.place(arg)))
+                view = self._view(step.where[arg])
                 operands.setdefault(view, arg)
-                source = _Source(view, step.size(arg), self.binding.heads[name])
+                source = view, step.size(arg), self.binding.heads[name]
                 piece = self.binding.matrices[name, operand]
-                products.append(_Product(source, register.number, piece))
+                products.append((source, column, piece))
         # Operands in the order of the graph, whatever else is in the stage: the same
         # sums, bit by bit, in every program.
-        stacks = sorted(_stacked(products), key=lambda s: operands[s.source.number])
-        for (view, width, heads), columns, pieces in stacks:
-            self.terms.append(Term(view, width, heads, columns, pieces))
+        stacks = sorted(_stacked(products), key=lambda stack: operands[stack[0][0]])
+        self.terms = [
+            Term(*where, columns, pieces) for where, columns, pieces in stacks
+        ]
         for leaves in self._transposed_sums():
             self._transposed(leaves)
 
     def _transposed_sums(self) -> list[list[int]]:
         """Transposed products: those that one accumulator sums, then the others."""
-        nodes, taken, sums = self.step.nodes, set(), []
-        uses: dict[int, int] = {}
-        for node in nodes[self.step.first :]:
-            for arg in node.args:
-                uses[arg] = uses.get(arg, 0) + 1
-        for top in reversed(self.group.members):
-            if nodes[top].op != "add" or top in taken:
-                continue
-            found = [
-                leaf
-                for leaf in self._summands(top, uses)
-                if nodes[leaf].op == TRANSPOSED
-                and leaf in self.members
-                and uses[leaf] == 1
-                and leaf not in taken
-            ]
-            if len(found) > 1:
-                taken.update(found)
-                sums.append(found)
-        alone = [m for m in self.group.members if nodes[m].op == TRANSPOSED]
-        return [*sums, *([m] for m in alone if m not in taken)]
-
-    def _summands(self, top: int, uses: Mapping[int, int]) -> list[int]:
-        """What a sum adds up, through sums of this stage that nothing else reads."""
-        found, stack = [], [top]
-        while stack:
-            number = stack.pop()
-            node = self.step.nodes[number]
-            inner = node.op == "add" and number in self.members
-            if inner and (number == top or uses.get(number, 0) == 1):
-                stack.extend(reversed(node.args))
-            else:
-                found.append(number)
-        return found
+        nodes, members = self.step.nodes, self.group.members
+        alone = {m: [m] for m in members if nodes[m].op == TRANSPOSED}
+        if len(alone) < 2:
+            return [*alone.values()]
+        sums: list[list[int]] = []
+        once = self.step.read_once
+        for top in reversed(members):
+            if nodes[top].op == "add":
+                inner = once & self.members | {top}
+                parts = summands(nodes, top, inner.__contains__)
+                together = [n for n in parts if n in alone and n in once]
+                if len(together) > 1:
+                    sums.append(together)
+                    for number in together:
+                        del alone[number]
+        return [*sums, *alone.values()]
 
     def _transposed(self, leaves: Sequence[int]) -> None:
         """Products with gates' gradients, summed in the first one's accumulator."""
         nodes, (first, *others) = self.step.nodes, leaves
         self._accumulate(first, self._constant(0.0))
         self.registers.update(dict.fromkeys(others, _NONE))
-        products = []
+        products: list[_Product] = []
         for leaf in leaves:
             name, cotangent = nodes[leaf]["weight"], nodes[leaf].args[0]
             array, column = self.panels[cotangent]
             width, heads = self.step.size(cotangent), self.binding.heads[name]
             piece = self.binding.matrices[name, nodes[leaf]["operand"]]
-            source = _Source(self._view(View(array)), width, heads)
-            products.append(_Product(source, column, piece))
-        register = self.registers[first].number
-        for (view, width, heads), columns, pieces in _runs(products):
-            term = Term(view, width, heads, (register,), pieces, True, columns[0])
-            self.terms.append(term)
+            products.append(((self._view(View(array)), width, heads), column, piece))
+        into = (self.registers[first].number,)
+        for source, columns, pieces in _runs(products):
+            self.terms.append(Term(*source, into, pieces, True, columns[0]))
 
     def _bias(self, weight: str) -> _Register:
         pieces = self.binding.biases.get(weight, ())
         if not pieces:
             return self._constant(0.0)
-        first, *others = pieces
-        total = self._vector(first)
-        for piece in others:
-            args = total, self._vector(piece)
-            total = self._row(("sum", total, piece), "add", args)
-        return total
+        first, *others = map(self._vector, pieces)
+        for vector in others:
+            first = self._row("add", first, vector)
+        return first
 
     def _accumulate(self, number: int, start: _Register) -> None:
-        self.registers[number] = self._tile()
-        self.accumulators.append((self.registers[number], start))
+        """Accumulators are the first tiles, in this order."""
+        self.registers[number] = tile = _Register(len(self.accumulators))
+        self.accumulators[tile] = start
 
     # -- values
 
@@ -207,7 +184,7 @@ class _StageWriter:
         return self.registers[number]
 
     def _is_loaded(self, number: int) -> bool:
-        return number not in self.here and self.step.place(number) is not None
+        return number not in self.here and number in self.step.where
 
     def _read(self, number: int) -> tuple[int, ...]:
         """The values that have to be in registers to compute one."""
@@ -224,15 +201,15 @@ class _StageWriter:
         if node.op == "weight":
             return self._vector(self.binding.vectors[node["weight"]])
         if self._is_loaded(number):
-            return self._load("load", step.place(number))
+            return self._load("load", step.where[number])
         if number in step.cotangents:
             first, *others = step.cotangents[number]
             total = self._load("load", first)
             for view in others:
-                total = self._emit("add", (total, self._load("load", view)))
+                total = self._emit("add", total, self._load("load", view))
             return total
         if node.op == TOTAL:
-            return self._load("total", step.place(node.args[0]))
+            return self._load("total", step.where[node.args[0]])
         args = [self.registers[a] for a in step.values[number]]
         if node.op == EACH or (node.op == "sum" and step.size(node.args[0]) == 1):
             return args[0]
@@ -252,10 +229,10 @@ class _StageWriter:
             self.whole = True
             options = node.options
             heads, eps = int(options.get("heads", 1)), float(options.get("eps", 0.0))
-            return self._emit(node.op, (args[0], heads, 0), eps)
-        if all(arg.kind == "row" for arg in args):
-            return self._row((node.op, *args), node.op, tuple(args))
-        return self._emit(node.op, tuple(args))
+            return self._emit(node.op, args[0], indices=(heads, 0), immediate=eps)
+        if all(arg.row for arg in args):
+            return self._row(node.op, *args)
+        return self._emit(node.op, *args)
 
     def _define(self, node: Node, args: list[_Register]) -> _Register:
         nodes, result = definition(node.op, node.attrs)
@@ -270,62 +247,46 @@ class _StageWriter:
         return values[result]
 
     def _constant(self, value: float) -> _Register:
-        return self._row(("constant", value), "constant", (), value)
+        return self._row("constant", immediate=value)
 
     def _vector(self, piece: Piece) -> _Register:
         index = self.vectors.setdefault(piece, len(self.vectors))
-        return self._row(piece, "vector", (index,))
+        return self._row("vector", indices=(index,))
 
-    def _row(
-        self, key: object, op: str, args: tuple[Any, ...], immediate: float = 0.0
-    ) -> _Register:
+    def _row(self, op: str, *args: _Register, **more: Any) -> _Register:
         """A row register, filled once a call; equal ones are shared."""
-        if key not in self.rows:
-            self.rows[key] = _Register("row", len(self.rows))
-            self.prologue.append(_Line(op, self.rows[key], args, immediate))
-        return self.rows[key]
+        line = _Line(op, _NONE, args, **more)
+        if line not in self.rows:
+            self.rows[line] = _Register(row=True)
+        return self.rows[line]
 
-    def _load(self, op: str, view: View | None) -> _Register:
-        return self._emit(op, (self._view(_placed(view)),))
+    def _load(self, op: str, view: View) -> _Register:
+        return self._emit(op, indices=(self._view(view),))
 
-    def _emit(
-        self, op: str, args: tuple[_Register | int, ...], immediate: float = 0.0
-    ) -> _Register:
-        register = self._tile()
-        self.code.append(_Line(op, register, args, immediate))
+    def _emit(self, op: str, *args: _Register, **more: Any) -> _Register:
+        register = _Register()
+        self.code.append(_Line(op, register, args, **more))
         return register
 
     def _store(self, node: Node, value: _Register) -> None:
         if node.op == PUT:
-            self.code.append(_Line("store", None, (value, self._view(node["view"]))))
+            op, indices = "store", (self._view(node["view"]),)
         else:
             array, column = self.panels[node.args[0]]
-            args = value, self._view(View(array)), column
-            self.code.append(_Line("store_panel", None, args))
+            op, indices = "store_panel", (self._view(View(array)), column)
+        self.code.append(_Line(op, _NONE, (value,), indices))
 
     def _view(self, view: View) -> int:
         return self.views.setdefault(view, len(self.views))
 
-    def _tile(self) -> _Register:
-        self.tiles += 1
-        return _Register("tile", self.tiles - 1)
-
     # -- registers
 
     def _packed(self) -> Stage:
-        """The stage; its row registers are numbered after its tiles."""
-        code, tiles = _reuse_tiles(self.code, [a for a, _ in self.accumulators])
-
-        def number(arg: _Register | int) -> int:
-            if not isinstance(arg, _Register):
-                return arg
-            return arg.number + (tiles if arg.kind == "row" else 0)
-
-        def instruction(line: _Line) -> Instruction:
-            target = -1 if line.target is None else number(line.target)
-            args = tuple(map(number, line.args))
-            return Instruction(line.op, target, args, line.immediate)
-
+        """The stage, its registers numbered: tiles, then those of rows."""
+        tiles = self._number_tiles()
+        for number, register in enumerate(self.rows.values(), tiles):
+            register.number = number
+        prologue = [line._replace(target=row) for line, row in self.rows.items()]
         return Stage(
             units=self.group.units,
             tiles=tiles,
@@ -333,94 +294,66 @@ class _StageWriter:
             views=tuple(self.views),
             vectors=tuple(self.vectors),
             accumulators=tuple(
-                Accumulator(number(a), number(s)) for a, s in self.accumulators
+                Accumulator(tile.number, start.number)
+                for tile, start in self.accumulators.items()
             ),
             terms=tuple(self.terms),
-            prologue=tuple(map(instruction, self.prologue)),
-            code=tuple(map(instruction, code)),
+            prologue=tuple(map(_instruction, prologue)),
+            code=tuple(map(_instruction, self.code)),
             whole=self.whole,
             when=self.group.when,
             axis=self.group.axis,
         )
 
-
-def _reuse_tiles(
-    code: Sequence[_Line], accumulators: Sequence[_Register]
-) -> tuple[list[_Line], int]:
-    """The code over few tiles, and how many: a tile is free once its value has been
-    read for the last time. Accumulators keep their numbers, which come first."""
-    last = {arg: at for at, line in enumerate(code) for arg in _tiles(line.args)}
-    home = {tile: tile for tile in accumulators}
-    count = len(home)
-    free = [tile for tile in accumulators if tile not in last]
-    packed = []
-    for at, line in enumerate(code):
-        args = tuple(home.get(a, a) for a in line.args)  # type: ignore[arg-type]
-        free += [home[a] for a in dict.fromkeys(_tiles(line.args)) if last[a] == at]
-        target = line.target
-        if target is not None:
-            if not free:
-                free.append(_Register("tile", count))
-                count += 1
-            home[target] = free.pop()
-            if target not in last:
-                free.append(home[target])
-            target = home[target]
-        packed.append(line._replace(target=target, args=args))
-    return packed, max(count, 1)
+    def _number_tiles(self) -> int:
+        """Give the code few tiles, and say how many: one is free once its value has
+        been read for the last time. Accumulators have theirs already."""
+        last = {arg: at for at, line in enumerate(self.code) for arg in line.registers}
+        count = len(self.accumulators)
+        free = [tile.number for tile in self.accumulators if tile not in last]
+        for at, line in enumerate(self.code):
+            for arg in dict.fromkeys(line.registers):
+                if last[arg] == at and not arg.row:
+                    free.append(arg.number)
+            if line.target is not _NONE:
+                if not free:
+                    free.append(count)
+                    count += 1
+                line.target.number = free.pop()
+                if line.target not in last:
+                    free.append(line.target.number)
+        return max(count, 1)
 
 
-def _tiles(args: Sequence[_Register | int]) -> list[_Register]:
-    return [a for a in args if isinstance(a, _Register) and a.kind == "tile"]
-
-
-def _placed(view: View | None) -> View:
-    assert view is not None, "`store` has given a place to what is loaded"
-    return view
+def _instruction(line: _Line) -> Instruction:
+    args = (*(register.number for register in line.registers), *line.indices)
+    return Instruction(line.op, line.target.number, args, line.immediate)
 
 
 # -- products --------------------------------------------------------------------
 
 
-class _Source(NamedTuple):
-    """What a product reads: a view by number, its width, its diagonal blocks."""
-
-    number: int
-    width: int
-    heads: int
-
-
-class _Product(NamedTuple):
-    """A matrix on a source; its column is an accumulator, or one of a panel."""
-
-    source: _Source
-    column: int
-    piece: Piece
+# What a product reads: where, over how many units, in how many diagonal blocks.
+_Source = tuple[Any, int, int]
+# A matrix on a source; its column is an accumulator, or one of a panel.
+_Product = tuple[_Source, int, Piece]
+# Products of one source, side by side.
+_Stack = tuple[_Source, tuple[int, ...], tuple[Piece, ...]]
 
 
-class _Stack(NamedTuple):
-    """Products of one source, side by side."""
-
-    source: _Source
-    columns: tuple[int, ...]
-    pieces: tuple[Piece, ...]
-
-
-def _stacked(products: Sequence[_Product]) -> list[_Stack]:
+def _stacked(products: Iterable[_Product]) -> list[_Stack]:
     """Products of one source as one; no column twice in one."""
+    stacks: dict[tuple[_Source, int], dict[int, Piece]] = {}
     seen: Counter[tuple[_Source, int]] = Counter()
-    stacks: dict[tuple[_Source, int], list[_Product]] = {}
-    for product in products:
-        key = product.source, product.column
-        stacks.setdefault((product.source, seen[key]), []).append(product)
-        seen[key] += 1
+    for source, column, piece in products:
+        stacks.setdefault((source, seen[source, column]), {})[column] = piece
+        seen[source, column] += 1
     return [
-        _Stack(source, tuple(p.column for p in found), tuple(p.piece for p in found))
-        for (source, _), found in stacks.items()
+        (s, tuple(found), tuple(found.values())) for (s, _), found in stacks.items()
     ]
 
 
-def _runs(products: Sequence[_Product]) -> list[_Stack]:
+def _runs(products: Iterable[_Product]) -> list[_Stack]:
     """The same for columns of a panel: only neighbours stack."""
     found: list[_Stack] = []
     for source, columns, pieces in _stacked(products):
@@ -428,8 +361,8 @@ def _runs(products: Sequence[_Product]) -> list[_Stack]:
         start = 0
         for end in range(1, len(pairs) + 1):
             if end == len(pairs) or pairs[end][0] != pairs[end - 1][0] + 1:
-                of_run = zip(*pairs[start:end], strict=True)
-                found.append(_Stack(source, *of_run))
+                columns, pieces = zip(*pairs[start:end], strict=True)
+                found.append((source, columns, pieces))
                 start = end
     return found
 
@@ -441,36 +374,26 @@ def emit_gradients(
     vjp: VectorJacobian, stored: Stored, binding: Binding
 ) -> tuple[Gradient, ...]:
     """Of matrices: gates' gradients times operands."""
-    step, products = stored.step, []
-    sources: dict[tuple[int, View], int] = {}
+    step = stored.step
+    products: list[_Product] = []
     for affine, cotangent in vjp.affines:
         node = vjp.forward.nodes[affine]
         name, (panel, column) = node["weight"], stored.panels[cotangent]
         for operand, arg in enumerate(node.args):
-            source = panel, _placed(step.place(arg))
-            number, width = sources.setdefault(source, len(sources)), step.size(arg)
-            key = _Source(number, width, binding.heads[name])
-            products.append(_Product(key, column, binding.matrices[name, operand]))
-    by_number = list(sources)
-    found = []
-    for (number, width, heads), columns, pieces in _runs(products):
-        panel, source = by_number[number]
-        found.append(Gradient(panel, columns[0], source, width, heads, pieces))
-    return tuple(found)
+            rows = panel, step.where[arg]
+            source = rows, step.size(arg), binding.heads[name]
+            products.append((source, column, binding.matrices[name, operand]))
+    return tuple(
+        Gradient(panel, columns[0], view, width, heads, pieces)
+        for ((panel, view), width, heads), columns, pieces in _runs(products)
+    )
 
 
 def emit_reductions(
-    vjp: VectorJacobian,
-    summed: Sequence[tuple[int, str]],
-    stored: Stored,
-    binding: Binding,
+    vjp: VectorJacobian, stored: Stored, binding: Binding
 ) -> tuple[Reduction, ...]:
-    """Of vectors, numbers and biases: sums over rows.
-
-    Args:
-        summed: (cotangent, weight) of vectors and numbers.
-    """
-    of_vectors = [(c, binding.vectors[weight]) for c, weight in summed]
+    """Of vectors, numbers and biases: sums over rows."""
+    of_vectors = [(c, binding.vectors[weight]) for c, weight in stored.step.sums]
     of_biases = [
         (cotangent, piece)
         for affine, cotangent in vjp.affines

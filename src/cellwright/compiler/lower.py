@@ -8,16 +8,15 @@ saves. A backward step has the cotangents after them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..language import Graph, Node
 from ..language.graph import AFFINE, COTANGENT
-from ..language.ops import read_by
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
 from .program import AXES, EVERY, Array, View
-from .step import PANEL, PUT, Step, obtainable
+from .step import PANEL, PUT, Step, obtainable, summands
 from .verify import verify_step
 
 
@@ -47,52 +46,44 @@ def forward_memory(
     saved: Sequence[int] = (),
     training: bool = True,
 ) -> Memory:
-    """The arrays of a forward scan.
+    """The arrays of a forward scan; inputs of `once` have one row for all levels.
 
-    Args:
-        graph: the step.
-        once: the inputs that have one row for all levels.
-        saved: the nodes that training saves beside the states.
-        training: every level of every state is kept.
+    Training keeps every level of every state, and saves some nodes beside them.
     """
-    draft, of_input, of_state = _Draft(), {}, {}
-    results: list[tuple[int, View]] = []
+    draft = _Draft(graph)
+    of_input: dict[str, View] = {}
+    of_state: dict[str, View] = {}
     for source in graph.inputs:
-        rows = "batch" if source.name in once else _input_rows(graph)
+        rows = "batch" if source.name in once else draft.input_rows
         of_input[source.name] = draft.array(source.name, rows, source.size)
-    for state, update in zip(graph.states, graph.updates, strict=True):
+    for state in graph.states:
         # Without a backward, a state but the output needs its last two levels only.
-        kept = training or (graph.output_is_state and state is graph.states[0])
-        rows, depth = ("sequence", 1) if kept else ("rolling", 2)
-        view = draft.state_array(graph, state.name, state.size, rows, depth)
-        of_state[state.name] = view.array
-        results.append((update, view))
+        every = training or (graph.output_is_state and state is graph.states[0])
+        rows, depth = ("sequence", 1) if every else ("rolling", 2)
+        of_state[state.name] = draft.state_array(state.name, state.size, rows, depth)
+    results = [*zip(graph.updates, of_state.values(), strict=True)]
     if not graph.output_is_state:
         view = draft.array("output", "sequence", graph.output_size)
         results.append((graph.output, view))
-    per_child = graph.per_child
-    for number in saved:
-        name, size = value_name(graph, number), graph.nodes[number].size
-        axis = AXES[per_child[number]]
-        results.append((number, draft.array(name, "sequence", size, axis=axis)))
-    leaves = {
-        number: of_input[node["name"]]
-        if node.op == "input"
-        else View(of_state[node["name"]], True, _slot(graph, node))
-        for number, node in enumerate(graph.nodes)
-        if node.op in ("input", "state")
-    }
+    results += [(number, draft.value_array(number)) for number in saved]
+    leaves: dict[int, View] = {}
+    for number, node in enumerate(graph.nodes):
+        if node.op == "input":
+            leaves[number] = of_input[node["name"]]
+        elif node.op == "state":
+            array = of_state[node["name"]].array
+            leaves[number] = View(array, True, _slot(graph, node))
     return Memory(tuple(draft.arrays), leaves, tuple(results))
 
 
 def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> Step:
     """One level forward: the results are stored, and after them the recorded values."""
-    draft = _Draft(graph.nodes, memory.arrays)
-    records = [(n, draft.record_array(graph, n, "{}.record")) for n in recorded]
+    draft = _Draft(graph, graph.nodes, memory.arrays)
+    records = [(n, draft.value_array(n, "{}.record")) for n in recorded]
     results = [*memory.results, *records]
     roots = [draft.put(number, view) for number, view in results]
     stored = dict(reversed(results))
-    return draft.step(graph, roots, places=memory.leaves, stored=stored)
+    return draft.step(roots, places=memory.leaves, stored=stored)
 
 
 def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
@@ -102,12 +93,10 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     """
     graph = vjp.forward
     count = len(graph.nodes)
-    read: set[int] = set()
-    for node in vjp.nodes[count:]:
-        read.update(a for a in read_by(node) if a < count)
+    step = Step(graph.name, vjp.nodes, memory.arrays, memory.places)
+    read = {a for values in step.values[count:] for a in values if a < count}
     for affine, _ in vjp.affines:
         read.update(graph.nodes[affine].args)
-    step = Step(graph.name, graph.nodes, memory.arrays, memory.places)
     known, found = set(memory.places), []
     for number in sorted(read):
         if not obtainable(step, number, known):
@@ -124,12 +113,11 @@ def recompute_step(
 ) -> Step:
     """Values that were not saved, computed again for a chunk of levels at once: all old
     states are known."""
-    draft, per_child, stored = _Draft(graph.nodes, arrays), graph.per_child, {}
-    for number in numbers:
-        name, size = value_name(graph, number), graph.nodes[number].size
-        stored[number] = draft.scratch(name, size, AXES[per_child[number]])
+    draft = _Draft(graph, graph.nodes, arrays)
+    more: dict[str, Any] = {"rows": "chunk", "scratch": True}
+    stored = {number: draft.value_array(number, **more) for number in numbers}
     roots = [draft.put(number, view) for number, view in stored.items()]
-    return draft.step(graph, roots, places=places, stored=stored, when="before_chunk")
+    return draft.step(roots, places=places, stored=stored, when="before_chunk")
 
 
 @dataclass(frozen=True)
@@ -162,227 +150,60 @@ def cotangent_memory(
 ) -> Cotangents:
     """The arrays of a backward scan, after the forward ones.
 
-    Args:
-        vjp: the derivative.
-        forward: the arrays of the forward scan.
-        wanted: the inputs that need their gradient.
-        static: those of one row for all levels: the sum over the levels.
+    The `wanted` inputs have a gradient; those that are `static` too, the sum over the
+    levels.
     """
-    graph, draft = vjp.forward, _Draft(arrays=forward)
+    graph = vjp.forward
+    draft = _Draft(graph, arrays=forward)
     output = draft.array("d.y", "sequence", graph.output_size)
     rows = "sequence" if graph.children else "rolling"
     carried = {}
     for state in graph.states:
-        view = draft.state_array(graph, f"d.{state.name}", state.size, rows)
+        view = draft.state_array(f"d.{state.name}", state.size, rows)
         carried[state.name] = replace(view, previous=not graph.children)
     inputs, sums = {}, {}
     for source in graph.inputs:
         if source.name in wanted:
             once = source.name in static
-            rows = "rolling" if once else _input_rows(graph)
+            rows = "rolling" if once else draft.input_rows
             view = draft.array(f"d.{source.name}", rows, source.size)
             (sums if once else inputs)[source.name] = view
-    numbers = [number for number, _ in vjp.recorded]
     given, whole = (
-        {n: draft.record_array(graph, n, label) for n in numbers}
+        [draft.value_array(number, label) for number in vjp.recorded]
         for label in ("d.{}.record", "d.{}.record.total")
     )
-    recorded = {recorded_name(n): (given[n], whole[n]) for n in numbers}
-    arrays = tuple(draft.arrays)
-    return Cotangents(arrays, output, carried, inputs, sums, recorded)
-
-
-def backward_step(
-    vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
-) -> tuple[Step, tuple[tuple[int, str], ...]]:
-    """One level backward.
-
-    Args:
-        vjp: the derivative.
-        memory: the arrays of the scan, scratch of what is recomputed after them.
-        places: where forward values stand.
-
-    Returns:
-        The step; and (cotangent, vector or number): its gradient is the sum over rows.
-    """
-    lowered = _Backward(vjp, memory, places)
-    return lowered.step(), tuple(lowered.summed)
-
-
-class _Backward:
-    """Lowers a derivative: loads of cotangents, panels, stores."""
-
-    def __init__(
-        self, vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
-    ) -> None:
-        self.vjp, self.graph, self.memory = vjp, vjp.forward, memory
-        self.places = places
-        self.draft = _Draft(vjp.nodes, memory.arrays)
-        self.of_weights = vjp.cotangents("weight")
-        self.of_states = vjp.cotangents("state")
-        self.of_inputs = vjp.cotangents("input")
-        self.uses = Counter(a for node in vjp.nodes for a in node.args)
-        self.seeds: dict[str, int] = {}  # a result's name → the node of its cotangent
-        self.panels: dict[int, int] = {}  # cotangent → the node that puts it there
-        self.cotangents: dict[int, tuple[View, ...]] = {}
-        self.summed: list[tuple[int, str]] = []
-
-    def step(self) -> Step:
-        self._load_cotangents()
-        roots = [self._panel(c, self.graph.nodes[a].args) for a, c in self.vjp.affines]
-        roots += self._weights()
-        operands = self._operands()
-        roots += [self.draft.put(number, view) for number, view in operands.items()]
-        for number, total in self.vjp.recorded:
-            _, whole = self.memory.recorded[recorded_name(number)]
-            roots.append(self.draft.put(total, whole))
-        roots += self._handed_on()
-        roots += self._static()
-        late = [
-            self.draft.put(self._or_zero(self.of_inputs.get(name), view), view)
-            for name, view in self.memory.inputs.items()
-        ]
-        return self.draft.step(
-            self.graph,
-            list(dict.fromkeys(roots)),
-            places=self.places,
-            stored=operands,
-            cotangents=self.cotangents,
-            late=tuple(late),
-            first=len(self.graph.nodes),
-        )
-
-    def _load_cotangents(self) -> None:
-        """Where the results' cotangents stand; the output's beside a state's."""
-        graph, memory = self.graph, self.memory
-        first = graph.states[0].name if graph.output_is_state else OUTPUT
-        for number, node in enumerate(self.vjp.nodes):
-            if node.op != COTANGENT:
-                continue
-            name = node["name"].removeprefix("d.")
-            views: tuple[View, ...] = ()
-            if name in memory.recorded:
-                views = memory.recorded[name][:1]
-            elif name in memory.carried:
-                views = (View(memory.carried[name].array),)
-            if name == first:
-                views = (*views, memory.output)
-            self.seeds[name], self.cotangents[number] = number, views
-
-    def _or_zero(self, cotangent: int | None, view: View) -> int:
-        """A cotangent; where nothing reaches, 0."""
-        if cotangent is not None:
-            return cotangent
-        size = self.draft.arrays[view.array].columns
-        return self.draft.add("constant", (), size, value=0.0)
-
-    def _panel(self, cotangent: int, operands: tuple[int, ...] = ()) -> int:
-        """The node that puts a cotangent into a panel: one for each cotangent."""
-        nodes, known = self.draft.nodes, self.panels.get(cotangent)
-        if known is None:
-            size = int(nodes[cotangent].size)
-            known = self.draft.add(PANEL, (cotangent,), size, operands=operands)
-            self.panels[cotangent] = known
-        else:
-            attrs = (("operands", (*nodes[known]["operands"], *operands)),)
-            nodes[known] = replace(nodes[known], attrs=attrs)
-        return known
-
-    def _weights(self) -> Iterator[int]:
-        """Panels of what vectors' and numbers' gradients sum over the rows."""
-        for weight in self.graph.weights:
-            if weight.kind != "matrix" and weight.name in self.of_weights:
-                for summand in self._summands(self.of_weights[weight.name]):
-                    self.summed.append((summand, weight.name))
-                    yield self._panel(summand)
-
-    def _summands(self, number: int) -> list[int]:
-        """A number's gradient is a sum over units: taken with that over the rows.
-
-        A sum that something else reads too stays one summand: so no sum is taken apart
-        twice.
-        """
-        found, stack = [], [number]
-        while stack:
-            top = stack.pop()
-            node = self.draft.nodes[top]
-            own = top == number or self.uses[top] == 1
-            inner = own and node.op == "add" and int(node.size) == 1
-            if node.op == "sum":
-                found.append(node.args[0])
-            elif inner and top >= len(self.graph.nodes):
-                stack.extend(reversed(node.args))
-            else:
-                found.append(top)
-        return found
-
-    def _operands(self) -> dict[int, View]:
-        """Arrays of the operands that stand nowhere: a gradient needs their rows."""
-        per_child, found = self.graph.per_child, {}
-        for affine, _ in self.vjp.affines:
-            for operand in self.graph.nodes[affine].args:
-                if operand not in self.places and operand not in found:
-                    size = self.graph.nodes[operand].size
-                    axis = AXES[per_child[operand]]
-                    view = self.draft.scratch(f"operand.{operand}", size, axis)
-                    found[operand] = view
-        return found
-
-    def _handed_on(self) -> Iterator[int]:
-        """Stores of the old states' cotangents: a level's to the level before."""
-        for node in self.graph.nodes:
-            if node.op != "state":
-                continue
-            view = self.memory.carried[node["name"]]
-            after: tuple[int, ...] = ()
-            if self.graph.children:  # a child's row, which this level does not read
-                view = View(view.array, True, _slot(self.graph, node))
-            elif node["name"] in self.seeds:  # that has to be read before
-                after = (self.seeds[node["name"]],)
-            value = self._or_zero(self.of_states.get(node.label), view)
-            yield self.draft.put(value, view, after)
-
-    def _static(self) -> Iterator[int]:
-        """Stores of the sums over the levels so far: of static inputs' cotangents.
-
-        Level after level adds to the same rows, so that the order of the sum is the
-        scan's, whichever threads take the rows.
-        """
-        draft = self.draft
-        for name, view in self.memory.sums.items():
-            if name in self.of_inputs:
-                size = draft.arrays[view.array].columns
-                before = draft.add(COTANGENT, (), size, name=f"d.{name}.sum")
-                self.cotangents[before] = (view,)
-                total = draft.add("add", (before, self.of_inputs[name]), size)
-                yield draft.put(total, view, after=(before,))
+    names = map(recorded_name, vjp.recorded)
+    recorded = dict(zip(names, zip(given, whole, strict=True), strict=True))
+    return Cotangents(tuple(draft.arrays), output, carried, inputs, sums, recorded)
 
 
 class _Draft:
     """Nodes and arrays in the making."""
 
-    def __init__(self, nodes: Sequence[Node] = (), arrays: Sequence[Array] = ()):
+    def __init__(
+        self, graph: Graph, nodes: Sequence[Node] = (), arrays: Sequence[Array] = ()
+    ) -> None:
+        self.graph, self.per_child = graph, graph.per_child
         self.nodes, self.arrays = list(nodes), list(arrays)
+        # A sequence has inputs at every row; of a tree's nodes, some.
+        self.input_rows = "input" if graph.children else "sequence"
 
     def array(self, name: str, rows: str, columns: Any, **more: Any) -> View:
         self.arrays.append(Array(name, rows, int(columns), **more))
         return View(len(self.arrays) - 1)
 
-    def scratch(self, name: str, columns: Any, axis: str) -> View:
-        """Rows of a chunk of levels."""
-        return self.array(name, "chunk", columns, scratch=True, axis=axis)
-
-    def record_array(self, graph: Graph, number: int, label: str) -> View:
-        """Every row of a recorded value, or of its cotangent."""
-        name, size = value_name(graph, number), graph.nodes[number].size
-        return self.array(label.format(name), "sequence", size)
-
-    def state_array(
-        self, graph: Graph, name: str, size: Any, rows: str, depth: int = 1
+    def value_array(
+        self, number: int, label: str = "{}", rows: str = "sequence", **more: Any
     ) -> View:
+        """The rows of one of the step's values, or of its cotangent."""
+        name, size = value_name(self.graph, number), self.graph.nodes[number].size
+        axis = AXES[self.per_child[number]]
+        return self.array(label.format(name), rows, size, axis=axis, **more)
+
+    def state_array(self, name: str, size: Any, rows: str, depth: int = 1) -> View:
         """A state's rows: those of all nodes of a tree, where missing ones are 0; or
         the levels of a sequence, and its initial rows."""
-        if graph.children:
+        if self.graph.children:
             return self.array(name, "sequence", size)
         initial = len(self.arrays) + 1
         view = self.array(name, rows, size, depth=depth, initial=initial)
@@ -398,11 +219,153 @@ class _Draft:
         size = self.arrays[view.array].columns
         return self.add(PUT, (value, *after), size, view=view)
 
-    def step(self, graph: Graph, roots: Sequence[int], **more: Any) -> Step:
+    def step(self, roots: Iterable[int], **more: Any) -> Step:
         nodes, arrays = tuple(self.nodes), tuple(self.arrays)
-        many, name = graph.many, graph.name
+        name, many = self.graph.name, self.graph.many
         step = Step(name, nodes, arrays, roots=tuple(roots), many=many, **more)
         return verify_step(step, after="lower")
+
+
+def backward_step(
+    vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
+) -> Step:
+    """One level backward; `places` are where forward values stand."""
+    return _Backward(vjp, memory, places).lowered()
+
+
+class _Backward(_Draft):
+    """Lowers a derivative: loads of cotangents, panels, stores."""
+
+    def __init__(
+        self, vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
+    ) -> None:
+        super().__init__(vjp.forward, vjp.nodes, memory.arrays)
+        self.vjp, self.memory, self.places = vjp, memory, places
+        self.first = len(vjp.forward.nodes)
+        self.of_inputs = vjp.cotangents("input")
+        self.seeds: dict[str, int] = {}  # a result's name → the node of its cotangent
+        self.panels: dict[int, int] = {}  # cotangent → the node that puts it there
+        self.cotangents: dict[int, tuple[View, ...]] = {}
+        self.sums: list[tuple[int, str]] = []
+
+    def lowered(self) -> Step:
+        self._load_cotangents()
+        roots = [self._panel(c, self.graph.nodes[a].args) for a, c in self.vjp.affines]
+        roots += self._weights()
+        operands = self._operands()
+        roots += [self.put(number, view) for number, view in operands.items()]
+        for number in self.vjp.recorded:
+            _, whole = self.memory.recorded[recorded_name(number)]
+            roots.append(self.put(self.vjp.cotangent_of[number], whole))
+        roots += self._handed_on()
+        roots += self._static()
+        late = [
+            self.put(self._or_zero(self.of_inputs.get(name), view), view)
+            for name, view in self.memory.inputs.items()
+        ]
+        return self.step(
+            dict.fromkeys(roots),
+            places=self.places,
+            stored=operands,
+            cotangents=self.cotangents,
+            late=tuple(late),
+            sums=tuple(self.sums),
+            first=self.first,
+        )
+
+    def _load_cotangents(self) -> None:
+        """Where the results' cotangents stand; the output's beside a state's."""
+        graph, memory = self.graph, self.memory
+        first = graph.states[0].name if graph.output_is_state else OUTPUT
+        given: dict[str, tuple[View, ...]]
+        given = {name: (view,) for name, (view, _) in memory.recorded.items()}
+        given |= {name: (View(v.array),) for name, v in memory.carried.items()}
+        given[first] = (*given.get(first, ()), memory.output)
+        for number, node in enumerate(self.vjp.nodes):
+            if node.op == COTANGENT:
+                name = node["name"].removeprefix("d.")
+                self.seeds[name], self.cotangents[number] = number, given[name]
+
+    def _or_zero(self, cotangent: int | None, view: View) -> int:
+        """A cotangent; where nothing reaches, 0."""
+        if cotangent is not None:
+            return cotangent
+        size = self.arrays[view.array].columns
+        return self.add("constant", (), size, value=0.0)
+
+    def _panel(self, cotangent: int, operands: tuple[int, ...] = ()) -> int:
+        """The node that puts a cotangent into a panel: one for each cotangent."""
+        known = self.panels.get(cotangent)
+        if known is None:
+            size = int(self.nodes[cotangent].size)
+            known = self.add(PANEL, (cotangent,), size, operands=operands)
+            self.panels[cotangent] = known
+        elif operands:
+            node = self.nodes[known]
+            attrs = (("operands", (*node["operands"], *operands)),)
+            self.nodes[known] = replace(node, attrs=attrs)
+        return known
+
+    def _weights(self) -> Iterator[int]:
+        """Panels of what vectors' and numbers' gradients sum over the rows.
+
+        A number's gradient is a sum over units: taken with that over the rows. A sum
+        that something else reads too stays one: so no sum is taken apart twice.
+        """
+        nodes, of_weights = self.nodes, self.vjp.cotangents("weight")
+        uses = Counter(a for node in self.vjp.nodes for a in node.args)
+        for name in (w.name for w in self.graph.weights if w.name in of_weights):
+            whole = of_weights[name]
+
+            def splits(number: int, whole: int = whole) -> bool:
+                own = number == whole or uses[number] == 1
+                return own and number >= self.first and int(nodes[number].size) == 1
+
+            for part in summands(nodes, whole, splits):
+                part = nodes[part].args[0] if nodes[part].op == "sum" else part
+                self.sums.append((part, name))
+                yield self._panel(part)
+
+    def _operands(self) -> dict[int, View]:
+        """Arrays of the operands that stand nowhere: a gradient needs their rows."""
+        found: dict[int, View] = {}
+        for affine, _ in self.vjp.affines:
+            for operand in self.graph.nodes[affine].args:
+                if operand not in self.places and operand not in found:
+                    name, size = f"operand.{operand}", self.graph.nodes[operand].size
+                    axis = AXES[self.per_child[operand]]
+                    view = self.array(name, "chunk", size, scratch=True, axis=axis)
+                    found[operand] = view
+        return found
+
+    def _handed_on(self) -> Iterator[int]:
+        """Stores of the old states' cotangents: a level's to the level before."""
+        of_states = self.vjp.cotangents("state")
+        for node in self.graph.nodes:
+            if node.op != "state":
+                continue
+            view = self.memory.carried[node["name"]]
+            after: tuple[int, ...] = ()
+            if self.graph.children:  # a child's row, which this level does not read
+                view = View(view.array, True, _slot(self.graph, node))
+            elif node["name"] in self.seeds:  # that has to be read before
+                after = (self.seeds[node["name"]],)
+            value = self._or_zero(of_states.get(node.label), view)
+            yield self.put(value, view, after)
+
+    def _static(self) -> Iterator[int]:
+        """Stores of the sums over the levels so far: of static inputs' cotangents.
+
+        Level after level adds to the same rows, so that the order of the sum is the
+        scan's, whichever threads take the rows.
+        """
+        for name, view in self.memory.sums.items():
+            if name in self.of_inputs:
+                size = self.arrays[view.array].columns
+                before = self.add(COTANGENT, (), size, name=f"d.{name}.sum")
+                self.cotangents[before] = (view,)
+                total = self.add("add", (before, self.of_inputs[name]), size)
+                yield self.put(total, view, after=(before,))
 
 
 def value_name(graph: Graph, number: int) -> str:
@@ -411,11 +374,6 @@ def value_name(graph: Graph, number: int) -> str:
     node = graph.nodes[number]
     fallback = f"{node['weight']}.pre" if node.op == AFFINE else f"{node.op}.{number}"
     return names.get(number, fallback)
-
-
-def _input_rows(graph: Graph) -> str:
-    """A sequence has inputs at every row; of a tree's nodes, some."""
-    return "input" if graph.children else "sequence"
 
 
 def _slot(graph: Graph, node: Node) -> int:

@@ -87,7 +87,7 @@ class Plan:
             recomputed = emit(stored, self.binding)
             memory = replace(memory, arrays=stored.step.arrays)
             places = {**places, **step.stored}
-        step, summed = lower.backward_step(vjp, memory, places)
+        step = lower.backward_step(vjp, memory, places)
         stored = self._arrange(step, before=len(recomputed))
         return Program(
             f"{self.graph.name} backward",
@@ -96,7 +96,7 @@ class Plan:
             self.binding.parameters,
             (*recomputed, *emit(stored, self.binding)),
             emit_gradients(vjp, stored, self.binding),
-            emit_reductions(vjp, summed, stored, self.binding),
+            emit_reductions(vjp, stored, self.binding),
             tree=bool(self.graph.children),
         )
 

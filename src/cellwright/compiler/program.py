@@ -10,11 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..language import OPS
+
 AXES = ("node", "child")  # what has a row: a step or node; each child of a node
 EVERY = -1  # the slot of a view that has a row for each child
 
 # Fields that name a value of one of the core's enumerations.
 ENUMERATIONS = {"rows": "Rows", "axis": "Axis", "when": "When", "op": "Opcode"}
+# How many arguments are registers; of other instructions, all.
+REGISTERS = {
+    **dict.fromkeys(("constant", "vector", "load", "total"), 0),
+    **dict.fromkeys(("store", "store_panel"), 1),
+    **{name: 1 for name, op in OPS.items() if op.reduces},
+}
 PLAIN = {int, float, bool, str}  # fields that the core takes as they are
 
 
@@ -80,6 +88,11 @@ class Instruction:
     args: tuple[int, ...] = ()
     immediate: float = 0.0
 
+    @property
+    def registers(self) -> tuple[int, ...]:
+        """The registers that it reads; its other arguments are indices."""
+        return self.args[: REGISTERS.get(self.op, len(self.args))]
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -132,11 +145,6 @@ class Program:
     gradients: tuple[Gradient, ...] = ()
     reductions: tuple[Reduction, ...] = ()
     tree: bool = False
-
-    @property
-    def given(self) -> tuple[Array, ...]:
-        """The arrays that the caller passes, in order."""
-        return tuple(a for a in self.arrays if not a.scratch)
 
     @property
     def multiply_adds(self) -> int:
@@ -242,24 +250,21 @@ class _Listing:
         return [f"    {line}" for line in [*lines, *(self._line(s, i) for i in s.code)]]
 
     def _line(self, s: Stage, i: Instruction) -> str:
-        if i.op in ("load", "total"):
-            return f"r{i.dst} = {i.op} {self._array(s.views[i.args[0]])}"
-        if i.op == "store":
-            return f"store {self._array(s.views[i.args[1]])} = " + self._register(
-                s, i.args[0]
-            )
-        if i.op == "store_panel":
-            panel = self._columns(s.views[i.args[1]].array, i.args[2], 1)
-            return f"store {panel} = {self._register(s, i.args[0])}"
         target = self._register(s, i.dst)
-        if i.op == "vector":
-            return f"{target} = {self._parameter(s.vectors[i.args[0]])}"
-        if i.op == "constant":
-            return f"{target} = {i.immediate:g}"
-        reads = 1 if i.op in ("layer_norm", "block_mean") else len(i.args)
-        return f"{target} = {i.op} " + ", ".join(
-            self._register(s, a) for a in i.args[:reads]
-        )
+        read = ", ".join(self._register(s, a) for a in i.registers)
+        match i.op:
+            case "load" | "total":
+                return f"{target} = {i.op} {self._array(s.views[i.args[0]])}"
+            case "store":
+                return f"store {self._array(s.views[i.args[1]])} = {read}"
+            case "store_panel":
+                panel = self._columns(s.views[i.args[1]].array, i.args[2], 1)
+                return f"store {panel} = {read}"
+            case "vector":
+                return f"{target} = {self._parameter(s.vectors[i.args[0]])}"
+            case "constant":
+                return f"{target} = {i.immediate:g}"
+        return f"{target} = {i.op} {read}"
 
     def _register(self, s: Stage, number: int) -> str:
         return f"r{number}" if number < s.tiles else f"v{number - s.tiles}"

@@ -69,11 +69,8 @@ class _Scheduler:
 
     def _can_start(self, number: int, here: Collection[int]) -> bool:
         """Whether all it reads is done; by a product, in a stage before this one."""
-        node = self.step.nodes[number]
-        if node.op == TRANSPOSED:
-            source = self.step.panels[node.args[0]]
-            return source in self.done and source not in here
+        product = self.step.nodes[number].op in (AFFINE, TRANSPOSED)
         return all(
-            a in self.done and not (node.op == AFFINE and a in here)
-            for a in self.step.awaited[number]
+            a in self.done and not (product and a in here)
+            for a in self.step.before(number)
         )

@@ -50,8 +50,7 @@ def split_affines(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
             halves = part(node, each, False), part(node, own, has_bias)
             nodes.append(replace(node, op="add", args=halves, attrs=()))
         else:
-            args = tuple(new[a] for a in node.args)
-            nodes.append(replace(node, args=args))
+            nodes.append(node.on(tuple(new[a] for a in node.args)))
         new[number] = len(nodes) - 1
     used = {n["weight"] for n in nodes if "weight" in n.options}
     kept = tuple(w for w in weights.values() if w.name in used)

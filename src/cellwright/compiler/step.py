@@ -6,12 +6,13 @@ Frozen data between the passes: `lower` makes a step of a graph, `schedule` its 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..language import OPS, Node
-from ..language.graph import AFFINE, COTANGENT, EACH, TRANSPOSED, per_child
+from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED, per_child
 from .program import EVERY, Array, View
 
 PUT = "put"  # stores its first argument, once the others are computed; attr `view`
@@ -36,6 +37,7 @@ class Step:
         cotangents: node of a cotangent → the views whose sum it is.
         roots: the results.
         late: results that nothing waits for: one pass after each chunk of levels.
+        sums: (cotangent, vector or number): its gradient is the sum over the rows.
         first: the first node that the step computes. Those before it, a backward step's
             forward nodes, are read from memory, or computed again where needed.
         when: the roots are computed, as in `Stage`.
@@ -50,6 +52,7 @@ class Step:
     cotangents: Mapping[int, tuple[View, ...]] = field(default_factory=dict)
     roots: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+    sums: tuple[tuple[int, str], ...] = ()
     first: int = 0
     when: str = "level"
     many: bool = False
@@ -57,9 +60,10 @@ class Step:
     def size(self, number: int) -> int:
         return int(self.nodes[number].size)
 
-    def place(self, number: int) -> View | None:
-        """Where a value stands, before the step or once it is stored."""
-        return self.places.get(number) or self.stored.get(number)
+    @cached_property
+    def where(self) -> dict[int, View]:
+        """Where values stand, before the step or once they are stored."""
+        return {**self.stored, **self.places}
 
     @cached_property
     def panels(self) -> dict[int, int]:
@@ -100,22 +104,30 @@ class Step:
         return [n.args[:1] if n.op in _COPYING else n.args for n in self.nodes]
 
     @cached_property
+    def read_once(self) -> set[int]:
+        """The nodes that just one place of the step's own nodes reads."""
+        uses = Counter(a for node in self.nodes[self.first :] for a in node.args)
+        return {number for number, count in uses.items() if count == 1}
+
+    @cached_property
     def awaited(self) -> list[list[int]]:
         """For each node, the arguments that a stage has to compute first."""
-        at_hand = self.places.keys() | range(self.first)
-        at_hand |= {k for k, n in enumerate(self.nodes) if n.op in ROW_LEAVES}
+        rows = {k for k, n in enumerate(self.nodes) if n.op in ROW_LEAVES}
+        at_hand = self.places.keys() | range(self.first) | rows
+        in_memory = at_hand - (rows - self.where.keys())
         found = []
         for node, values in zip(self.nodes, self.values, strict=True):
+            there = in_memory if node.op == AFFINE else at_hand
             args = node.args if node.op == PUT else values
-            if node.op == AFFINE:  # it reads memory: a weight must be stored for it
-                found.append([a for a in args if a not in at_hand or self._is_row(a)])
-            else:
-                found.append([a for a in args if a not in at_hand])
+            found.append([a for a in args if a not in there])
         return found
 
-    def _is_row(self, number: int) -> bool:
-        """Whether it is a row's leaf that stands nowhere."""
-        return self.nodes[number].op in ROW_LEAVES and self.place(number) is None
+    def before(self, number: int) -> list[int]:
+        """What has to be done before a node: a transposed product reads a panel."""
+        node = self.nodes[number]
+        if node.op == TRANSPOSED:
+            return [self.panels[node.args[0]]]
+        return self.awaited[number]
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,20 @@ class Stored:
     panels: Mapping[int, tuple[int, int]]
 
 
+def summands(
+    nodes: Sequence[Node], top: int, splits: Callable[[int], bool]
+) -> list[int]:
+    """What a value is the sum of, through the sums that `splits` admits."""
+    found, stack = [], [top]
+    while stack:
+        number = stack.pop()
+        if nodes[number].op == "add" and splits(number):
+            stack.extend(reversed(nodes[number].args))
+        else:
+            found.append(number)
+    return found
+
+
 def obtainable(step: Step, number: int, known: Container[int]) -> bool:
     """Whether a stage that knows some values can have another without its being stored.
 
@@ -162,3 +188,15 @@ def obtainable(step: Step, number: int, known: Container[int]) -> bool:
         return pointwise and left >= 0 and all(map(reach, step.values[n]))
 
     return reach(number)
+
+
+def lacking(
+    step: Step, number: int, memory: Container[int], known: Container[int]
+) -> list[int]:
+    """The values that a node reads, and that its stage can neither load nor obtain."""
+    op, values = step.nodes[number].op, step.values[number]
+    if op == TRANSPOSED:  # it reads a panel
+        return []
+    if op in (AFFINE, TOTAL):  # they read memory alone
+        return [a for a in values if a not in memory]
+    return [a for a in values if not obtainable(step, a, known)]

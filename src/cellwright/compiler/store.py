@@ -11,9 +11,8 @@ from dataclasses import replace
 from itertools import permutations
 
 from ..language import Node
-from ..language.graph import AFFINE, TOTAL, TRANSPOSED
 from .program import Array, View
-from .step import PANEL, PUT, Group, Step, Stored, obtainable
+from .step import PANEL, PUT, Group, Step, Stored, lacking
 from .verify import verify_stored
 
 MOST_PERMUTED = 6  # columns whose every order is tried: 720
@@ -22,13 +21,9 @@ MOST_PERMUTED = 6  # columns whose every order is tried: 720
 def store(
     step: Step, groups: Sequence[Group], scratch: str = "chunk", before: int = 0
 ) -> Stored:
-    """Give places to what crosses from stage to stage.
+    """Give places, of rows of the kind `scratch`, to what crosses from stage to stage.
 
-    Args:
-        step: as it is scheduled.
-        groups: its stages.
-        scratch: kind of rows of a value that one stage leaves to another.
-        before: how many stages of the program come before these.
+    So many stages of the program come `before` these.
     """
     arrays, panels = list(step.arrays), {}
     for stage, group in enumerate(groups, before):
@@ -56,23 +51,15 @@ def store(
 
 def _crossing(step: Step, groups: Sequence[Group]) -> list[int]:
     """The values that a later stage needs and cannot obtain."""
-    memory = {*step.places, *step.stored}
+    memory = set(step.where)
     found = []
     for group in groups:
         known = memory.union(group.members)
         for member in group.members:
-            op = step.nodes[member].op
-            if op == TRANSPOSED:  # it reads a panel
-                continue
-            for arg in step.values[member]:
-                if op in (AFFINE, TOTAL):  # they read memory alone
-                    fine = arg in memory
-                else:
-                    fine = obtainable(step, arg, known)
-                if not fine:
-                    found.append(arg)
-                    memory.add(arg)
-                    known.add(arg)
+            for arg in dict.fromkeys(lacking(step, member, memory, known)):
+                found.append(arg)
+                memory.add(arg)
+                known.add(arg)
     return found
 
 

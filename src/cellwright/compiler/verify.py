@@ -8,21 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NoReturn
 
-from ..language import OPS
 from ..language.errors import CellError
-from ..language.graph import AFFINE, TOTAL, TRANSPOSED
-from .program import Instruction, Stage, View
-from .step import PANEL, PUT, Group, Step, Stored, obtainable
-
-# How many arguments are registers; of the other operations, all.
-_READS = {
-    "constant": 0,
-    "vector": 0,
-    "load": 0,
-    "total": 0,
-    "store": 1,
-    "store_panel": 1,
-}
+from ..language.graph import AFFINE, TRANSPOSED
+from .program import Stage, View
+from .step import PANEL, PUT, Group, Step, Stored, lacking
 
 
 def verify_step(step: Step, *, after: str) -> Step:
@@ -63,11 +52,8 @@ def verify_groups(
                 _fail(step, after, number, f"is in a stage of {group.units} units")
             if step.axis(number) != group.axis:
                 _fail(step, after, number, f"is in a stage of every {group.axis}")
-            awaited = step.awaited[number]
-            if op == TRANSPOSED:
-                awaited = [step.panels[step.nodes[number].args[0]]]
             latest = stage - (op in (AFFINE, TRANSPOSED))  # products read memory
-            for arg in awaited:
+            for arg in step.before(number):
                 if stage_of.get(arg, len(groups)) > latest:
                     _fail(step, after, number, f"reads node {arg} before it is there")
             if number in stage_of:
@@ -90,11 +76,8 @@ def verify_stored(stored: Stored, *, after: str) -> Stored:
             node = nodes[number]
             if node.op in (TRANSPOSED, PANEL) and node.args[0] not in stored.panels:
                 _fail(step, after, number, f"node {node.args[0]} is in no panel")
-            for arg in () if node.op == TRANSPOSED else step.values[number]:
-                loads = node.op in (AFFINE, TOTAL)  # from memory alone
-                there = arg in memory if loads else obtainable(step, arg, known)
-                if not there:
-                    _fail(step, after, number, f"reads node {arg} before it is stored")
+            for arg in lacking(step, number, memory, known):
+                _fail(step, after, number, f"reads node {arg} before it is stored")
         for number in group.members:
             node = nodes[number]
             if node.op == PUT and step.stored.get(node.args[0]) == node["view"]:
@@ -121,20 +104,16 @@ def verify_stages(
 
 def _read_unwritten(stage: Stage) -> int | None:
     """A register that a stage reads too early, in the order in which it runs."""
+    lines = [(i.registers, i.dst) for i in stage.prologue]
+    lines += [((a.start,), a.tile) for a in stage.accumulators]
+    lines += [(term.columns, term.columns[0]) for term in stage.terms]
+    lines += [(i.registers, i.dst) for i in stage.code]
     written: set[int] = set()
-    starts = [
-        Instruction("start", tile, (row,))
-        for tile, row in ((a.tile, a.start) for a in stage.accumulators)
-    ]
-    for instruction in (*stage.prologue, *starts, *stage.code):
-        op, args = instruction.op, instruction.args
-        reduces = op in OPS and OPS[op].reduces
-        for register in args[: _READS.get(op, 1 if reduces else None)]:
-            if register not in written:
-                return register
-        written.add(instruction.dst)
-    products = {column for term in stage.terms for column in term.columns}
-    return next(iter(products - {a.tile for a in stage.accumulators}), None)
+    for registers, target in lines:
+        if not written.issuperset(registers):
+            return next(r for r in registers if r not in written)
+        written.add(target)
+    return None
 
 
 def _fail(step: Step, after: str, number: int, problem: str) -> NoReturn:

@@ -24,7 +24,7 @@ from .graph import (
     Weight,
     per_child_of,
 )
-from .ops import OPS, Op
+from .ops import CONDITIONS, OPS, Op
 from .verify import verify
 
 MOST_NODES = 10_000  # of one step: ten times the largest that was ever of use
@@ -53,12 +53,12 @@ class Builder:
     def add_input(self, name: str, size: Size) -> int:
         size = self.size(name, size)
         self.inputs.append(Input(name, size))
-        return self.leaf("input", "name", name, size)
+        return self.leaf("input", size, name=name)
 
     def add_state(self, name: str, size: Size, init: float) -> int:
         size = self.size(name, size)
         self.states.append(State(name, size, self.number(name, init)))
-        return self.leaf("state", "name", name, size)
+        return self.leaf("state", size, name=name)
 
     def add_children(
         self, children: Sequence[str], many: bool, states: Mapping[str, Size] | None
@@ -74,12 +74,8 @@ class Builder:
         known = {s.name: s.size for s in self.states}
         if self.states_open and name not in known:
             self.states.append(State(name, "hidden_size"))
-        key = ("state", f"{child}.{name}")
-        if key not in self._leaves:
-            attrs = (("child", child), ("name", name))
-            size = known.get(name, "hidden_size")
-            self._leaves[key] = self.append(Node("state", (), attrs, size, self.line()))
-        return self._leaves[key]
+        size = known.get(name, "hidden_size")
+        return self.leaf("state", size, child=child, name=name)
 
     def close_states(self) -> None:
         """Every child has every state, whether it is read or not."""
@@ -89,13 +85,12 @@ class Builder:
                 self.child_state(child, state.name)
 
     def constant(self, value: Any) -> int:
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise CellError(
                 f"[{self.where()}] a cell computes with values and Python numbers; "
                 f"received {value!r} ({type(value).__name__})"
             )
-        return self.leaf("constant", "value", self.number("a constant", value), 1)
+        return self.leaf("constant", 1, value=self.number("a constant", value))
 
     def number(self, what: str, value: Any) -> float:
         """A number of the step as float64 has it: not NaN, not beyond its range."""
@@ -124,12 +119,13 @@ class Builder:
             f"one; received {size!r}, expected such as 3 or 'memory_size'"
         )
 
-    def leaf(self, op: str, key: str, value: Any, size: Size) -> int:
+    def leaf(self, op: str, size: Size, **attrs: Any) -> int:
         """One node for each leaf: a weight or a number may be written many times."""
-        if (op, repr(value)) not in self._leaves:
-            node = self.append(Node(op, (), ((key, value),), size, self.line()))
-            self._leaves[op, repr(value)] = node
-        return self._leaves[op, repr(value)]
+        known = op, repr(attrs)
+        if known not in self._leaves:
+            node = Node(op, (), tuple(sorted(attrs.items())), size, self.line())
+            self._leaves[known] = self.append(node)
+        return self._leaves[known]
 
     def append(self, node: Node) -> int:
         if len(self.nodes) >= self.most:
@@ -157,10 +153,9 @@ class Builder:
         """A weight vector or scalar, used element by element."""
         init = None if init is None else self.number(f"W.{name}'s init", init)
         size = self.size(f"W.{name}", size)
-        self._declare(
-            Weight(name, kind, size, bias=False, init=init, source=self.line())
-        )
-        return self.leaf("weight", "weight", name, size)
+        options: dict[str, Any] = {"bias": False, "init": init, "source": self.line()}
+        self._declare(Weight(name, kind, size, **options))
+        return self.leaf("weight", size, weight=name)
 
     def affine(
         self,
@@ -255,22 +250,20 @@ class Builder:
         if op.name == "neg" and self.nodes[args[0]].op == "constant":
             return self.constant(-self.nodes[args[0]]["value"])  # as it is written
         self._check_conditions(op, args)
-        if op.size == "broadcast":
-            size = self.broadcast(op, [self.nodes[a].size for a in args])
-        else:
-            size = 1 if op.size == "one" else self.nodes[args[0]].size
+        sizes = [self.nodes[a].size for a in args]
+        broadcasts = op.size == "broadcast"
+        size = self.broadcast(op, sizes) if broadcasts else op.result_size(sizes)
         if "heads" in attrs:
             self._check_heads(op.name, (size,), attrs["heads"])
         for key, default in op.attrs.items():
             if isinstance(default, float):
                 attrs[key] = self.number(f"{op.name}'s {key}", attrs[key])
-        node = Node(op.name, args, tuple(sorted(attrs.items())), size, self.line())
-        return self.append(node)
+        options = tuple(sorted(attrs.items()))
+        return self.append(Node(op.name, args, options, size, self.line()))
 
     def _check_conditions(self, op: Op, args: tuple[int, ...]) -> None:
         for position, arg in enumerate(args):
-            known = OPS.get(self.nodes[arg].op)
-            is_condition = known is not None and known.kind == "comparison"
+            is_condition = self.nodes[arg].op in CONDITIONS
             if is_condition != (op.name == "where" and position == 0):
                 raise CellError(
                     f"[{self.where()}] comparisons stand inside where(...) only; "
@@ -305,8 +298,8 @@ class Builder:
                 f"{received}, expected a value computed from the states of {what}, as "
                 "in total(child.h) under @tree_cell without arity"
             )
-        node = Node(TOTAL, (arg,), (), self.nodes[arg].size, self.line())
-        return self.append(node)
+        size = self.nodes[arg].size
+        return self.append(Node(TOTAL, (arg,), (), size, self.line()))
 
     # -- where -----------------------------------------------------------------
 

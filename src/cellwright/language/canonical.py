@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .graph import AFFINE, LEAVES, Graph, Node
+from .graph import AFFINE, LEAVES, Graph, reachable, select
 from .names import check_names, name_values
 
 DEEPEST = 64  # operations within one another on a line; Python's parser takes 200
@@ -52,33 +52,25 @@ def canonical(graph: Graph) -> Graph:
 
 def _written(graph: Graph) -> Graph:
     """The nodes in the order in which the printed form records them."""
-    new: dict[int, int] = {}
-    nodes: list[Node] = []
+    order: dict[int, None] = {}
 
-    def emit(number: int) -> None:
-        node = graph.nodes[number]
-        for arg in node.args:
-            if arg not in new:
-                emit(arg)
-        new[number] = len(nodes)
-        nodes.append(replace(node, args=tuple(new[a] for a in node.args)))
+    def record(number: int) -> None:
+        if number not in order:
+            for arg in graph.nodes[number].args:
+                record(arg)
+            order[number] = None
 
-    for number in _leaves(graph):
-        emit(number)
-    for number in [*statements(graph), *graph.updates, graph.output]:
-        if number not in new:
-            emit(number)
-    used = list(dict.fromkeys(n["weight"] for n in nodes if "weight" in n.options))
+    for number in (*_leaves(graph), *statements(graph), *graph.updates, graph.output):
+        record(number)
+    nodes, new = select(graph.nodes, order)
     weights = {w.name: w for w in graph.weights}
-    names = sorted(((n, new[i]) for n, i in graph.names), key=lambda item: item[1])
-    return replace(
-        graph,
-        nodes=tuple(nodes),
+    used = dict.fromkeys(n["weight"] for n in nodes if "weight" in n.options)
+    names = tuple(sorted(graph.names, key=lambda item: new[item[1]]))
+    return replace(graph, names=names).with_nodes(
+        nodes,
+        new,
         weights=tuple(weights[name] for name in used),
-        updates=tuple(new[n] for n in graph.updates),
-        output=new[graph.output],
-        names=tuple(names),
-        explicit=tuple(n for n, _ in names if n in graph.explicit),
+        explicit=tuple(name for name, _ in names if name in graph.explicit),
     )
 
 
@@ -93,35 +85,21 @@ def _leaves(graph: Graph) -> list[int]:
     return sorted(leaves, key=lambda i: rank[graph.nodes[i].label])
 
 
-def _unread_uses_of_weights(graph: Graph) -> list[int]:
-    """Values that nothing reads, but that a weight vector or scalar went into."""
-    holds: list[bool] = []
-    for node in graph.nodes:
-        holds.append(node.op == "weight" or any(holds[a] for a in node.args))
-    uses = graph.uses()
-    return [i for i, h in enumerate(holds) if h and not uses[i]]
-
-
 def _without_dead(graph: Graph) -> Graph:
     """Drop what no result and no name reaches, unless a weight is in it.
 
     A weight that is used but never read is still one of the function's weights.
     """
-    live: set[int] = set()
-    stack = [graph.output, *graph.updates, *(i for _, i in graph.names)]
-    stack += _unread_uses_of_weights(graph)
-    stack += [i for i, node in enumerate(graph.nodes) if node.op == AFFINE]
-    while stack:
-        number = stack.pop()
-        if number not in live:
-            live.add(number)
-            stack.extend(graph.nodes[number].args)
-    keep = [
-        i for i, n in enumerate(graph.nodes) if i in live or n.op in ("input", "state")
-    ]
-    if len(keep) == len(graph.nodes):
+    nodes, uses = graph.nodes, graph.uses()
+    weighted: list[bool] = []
+    for node in nodes:
+        weighted.append(node.op == "weight" or any(weighted[a] for a in node.args))
+    roots = {graph.output, *graph.updates, *graph.values.values()}
+    for number, node in enumerate(nodes):
+        if node.op == AFFINE or (weighted[number] and not uses[number]):
+            roots.add(number)
+    live = reachable(nodes, roots)
+    live.update(i for i, node in enumerate(nodes) if node.op in ("input", "state"))
+    if len(live) == len(nodes):
         return graph
-    new = {old: position for position, old in enumerate(keep)}
-    kept = (graph.nodes[i] for i in keep)
-    nodes = [replace(n, args=tuple(new[a] for a in n.args)) for n in kept]
-    return graph.with_nodes(nodes, new)
+    return graph.with_nodes(*select(nodes, sorted(live)))

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
-import keyword
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from .arguments import plain
 from .builder import Builder
-from .errors import CellError, did_you_mean, holds_equations
+from .errors import CellError, did_you_mean
 from .evaluate import evaluate
 from .graph import Graph, Size, State
 from .hyperparameters import with_hyperparameters
-from .latex import LatexWriter
+from .latex import EquationWriter
 from .names import activation_arguments
 from .ops import Op
 from .parser import checked, parse_graph
 from .printer import print_equations, print_graph
 from .replay import replay
-from .trace import MissingStateError, Traced, name, trace
+from .signature import MissingStateError, Signature, label_of
+from .trace import Traced, name
 
 if TYPE_CHECKING:
     from ..look.diagram import Diagram
@@ -36,32 +36,35 @@ class Cell:
         hyperparameters: the keyword-only arguments and their values.
     """
 
+    _unnamed = "cell"
+
     def __init__(
         self,
-        function: Callable[..., Any] | None,
+        function: Callable[..., Any] | None = None,
         *,
-        label: str,
-        doc: str = "",
         inputs: Mapping[str, Size] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
         graph: Graph | None = None,
     ) -> None:
-        self.name = label
-        self.__name__ = label
-        self.__doc__ = doc
-        self.function = function
         given, sizes = hyperparameters or {}, inputs or {}
+        self.function = function
         self.hyperparameters = {name: plain(value) for name, value in given.items()}
         self._inputs = {name: plain(size) for name, size in sizes.items()}
         self._graph = graph
         self._pending: MissingStateError | None = None
         self._positional: tuple[str, ...] = ()
+        if graph is not None:
+            self.name, self.__doc__ = graph.name, graph.doc
         if function is not None:
+            self.name = label_of(function, self._unnamed)
+            self.__doc__ = inspect.getdoc(function) or ""
             self._trace(function)
-            if self._graph is not None:
-                checked(self._graph)
+        self.__name__ = self.name
 
     # -- tracing ------------------------------------------------------------
+
+    def _signature(self, function: Callable[..., Any]) -> Signature:
+        return Signature(function, self._inputs, self.hyperparameters)
 
     def _trace(self, function: Callable[..., Any]) -> None:
         """Trace now, so that a mistake shows where it was written.
@@ -69,27 +72,22 @@ class Cell:
         A positional argument that is not returned may yet be a named input, which
         the layer declares; only that error waits until the cell is used.
         """
-        signature = Signature(function, self._inputs, self.hyperparameters)
+        signature = self._signature(function)
         self.hyperparameters = signature.hyperparameters
         self._positional = signature.positional
         try:
-            self._graph = trace(
-                self._run_function,
-                label=self.name,
-                states=signature.states,
-                inputs=signature.inputs,
-                where=signature.where,
-                doc=self.__doc__ or "",
-            )
+            graph = signature.trace(self._run_function, self.name, self.__doc__ or "")
         except MissingStateError as error:
             if self._inputs:
                 raise
             self._pending = error
+        else:
+            self._graph = checked(graph)
 
     def _run_function(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
         """Call the function; a named input may stand among its positional arguments."""
         assert self.function is not None
-        if inputs:
+        if not inputs.keys().isdisjoint(self._positional):
             remaining = iter(states)
             states = tuple(
                 inputs.pop(label) if label in inputs else next(remaining)
@@ -118,7 +116,7 @@ class Cell:
 
     def latex(self) -> str:
         """The equations as a LaTeX `aligned` block, in the lectures' notation."""
-        return LatexWriter(*with_hyperparameters(self)).block()
+        return EquationWriter(*with_hyperparameters(self)).block()
 
     def diagram(self, *, legend: bool = True) -> Diagram:
         """The picture of the cell: a notebook shows it, its `save(path)` writes it.
@@ -166,7 +164,7 @@ class Cell:
     def from_graph(graph: Graph) -> Cell:
         """A cell that is its graph alone: it runs by evaluating the graph."""
         kind = next(k for k in (Cell, *Cell.__subclasses__()) if k._fits(graph))
-        return kind(None, label=graph.name, doc=graph.doc, graph=graph)
+        return kind(graph=graph)
 
     @classmethod
     def _fits(cls, graph: Graph) -> bool:
@@ -220,19 +218,12 @@ class Cell:
                     f"[cell {self.name!r}] has no hyperparameter {label!r}. "
                     + (did_you_mean(label, known) if known else "It has none.")
                 )
-        return self._again(self._inputs, {**self.hyperparameters, **hyperparameters})
+        return self._again(hyperparameters={**self.hyperparameters, **hyperparameters})
 
-    def _again(
-        self, inputs: Mapping[str, Size], hyperparameters: Mapping[str, Any]
-    ) -> Cell:
-        """The same function, traced with other inputs and hyperparameters."""
-        return Cell(
-            self.function,
-            label=self.name,
-            doc=self.__doc__ or "",
-            inputs=inputs,
-            hyperparameters=hyperparameters,
-        )
+    def _again(self, **changes: Any) -> Cell:
+        """The same function, traced with other inputs or hyperparameters."""
+        given = {"inputs": self._inputs, "hyperparameters": self.hyperparameters}
+        return type(self)(self.function, **{**given, **changes})
 
     @property
     def keywords(self) -> list[str]:
@@ -252,7 +243,7 @@ class Cell:
             return self._resize_inputs(inputs)
         if not inputs or dict(inputs) == self._inputs:
             return self
-        return self._again({**self._inputs, **inputs}, self.hyperparameters)
+        return self._again(inputs={**self._inputs, **inputs})
 
     def _resize_inputs(self, inputs: Mapping[str, Size]) -> Cell:
         """A printed cell already knows its inputs; their sizes are bound later."""
@@ -320,106 +311,6 @@ def _renamed(function: Callable[[Any], Any], gate: str) -> Callable[[Traced], An
     return lambda value: name(gate, function(value))
 
 
-class Signature:
-    """A cell function's arguments, sorted into states, inputs, hyperparameters."""
-
-    children: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        inputs: Mapping[str, Size],
-        given: Mapping[str, Any],
-    ) -> None:
-        code = getattr(function, "__code__", None)
-        self.where = f"{code.co_filename}:{code.co_firstlineno}" if code else "?"
-        if code:
-            holds_equations(code.co_filename)
-        self.label = getattr(function, "__name__", "cell")
-        parameters = list(inspect.signature(function).parameters.values())
-        self._check(parameters)
-        self.positional = tuple(
-            p.name for p in parameters[2:] if p.kind is not p.KEYWORD_ONLY
-        )
-        self.states: dict[str, tuple[Size, float]] = {}
-        self.inputs: dict[str, Size] = {}
-        self.hyperparameters: dict[str, Any] = {}
-        for parameter in parameters[2:]:
-            self._sort(parameter, inputs, given)
-        for label in inputs:
-            if label not in self.inputs:
-                raise CellError(
-                    f"[{self.where}, cell {self.label!r}] has no argument for the "
-                    f"input {label!r}; write `def {self.label}(W, x, …, {label})`"
-                )
-        self._check_labels()
-
-    def _check(self, parameters: list[inspect.Parameter]) -> None:
-        starred = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        if len(parameters) < 2 or starred:
-            raise CellError(
-                f"[{self.where}, cell {self.label!r}] a cell takes the weights, the "
-                f"input and its states by name; received "
-                f"({', '.join(str(p) for p in parameters)}), "
-                "expected (W, x, h) or (W, x, h, c, …)"
-            )
-
-    def _check_labels(self) -> None:
-        """Texts and calls know the weights as W and the input as x."""
-        for label in (*self.states, *self.inputs, *self.children):
-            if label in ("W", "x"):
-                raise CellError(
-                    f"[{self.where}, cell {self.label!r}] the weights are called W and "
-                    "the input x wherever a cell is printed; received a further "
-                    f"argument {label!r}, expected another name"
-                )
-
-    def _sort(
-        self,
-        parameter: inspect.Parameter,
-        inputs: Mapping[str, Size],
-        given: Mapping[str, Any],
-    ) -> None:
-        label, empty = parameter.name, parameter.empty
-        if label in inputs:
-            self.inputs[label] = inputs[label]
-        elif parameter.kind is not parameter.KEYWORD_ONLY:
-            init = 0.0 if parameter.default is empty else plain(parameter.default)
-            if isinstance(init, bool) or not isinstance(init, int | float):
-                raise CellError(
-                    f"[{self.where}, cell {self.label!r}] a state starts from a "
-                    f"number; received {label}={init!r}, expected such as {label}=0.0"
-                )
-            self.states[label] = (_size(parameter, "hidden_size"), init)
-        elif label in given:
-            self.hyperparameters[label] = given[label]
-        elif parameter.default is not empty:
-            self.hyperparameters[label] = plain(parameter.default)
-        else:  # a keyword without a value is an input, until it is given one
-            self.inputs[label] = _size(parameter, f"{label}_size")
-
-
-def label_of(function: Callable[..., Any], default: str) -> str:
-    """What a cell is called: as its function is, if that has a name. A lambda has none.
-
-    Its text says `def name(…)`, so a name that Python cannot read there is none.
-    """
-    name = getattr(function, "__name__", "")
-    return name if name.isidentifier() and not keyword.iskeyword(name) else default
-
-
-def _size(parameter: inspect.Parameter, default: str) -> Size:
-    annotation = parameter.annotation
-    if annotation is parameter.empty:
-        return default
-    if isinstance(annotation, str):  # under `from __future__ import annotations`
-        try:
-            annotation = ast.literal_eval(annotation)
-        except (ValueError, SyntaxError):
-            return annotation
-    return plain(annotation)
-
-
 @overload
 def cell(function: Callable[..., Any], /) -> Cell: ...
 @overload
@@ -447,9 +338,5 @@ def cell(
         CellError: the equations cannot be recorded; names the line and the remedy.
     """
 
-    def decorate(function: Callable[..., Any]) -> Cell:
-        doc = inspect.getdoc(function) or ""
-        label = label_of(function, "cell")
-        return Cell(function, label=label, doc=doc, inputs=inputs)
-
-    return decorate if function is None else decorate(function)
+    made = partial(Cell, inputs=inputs)
+    return made if function is None else made(function)

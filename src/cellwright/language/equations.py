@@ -14,7 +14,7 @@ import torch
 
 from .errors import ArgumentError
 from .evaluate import evaluate_nodes
-from .graph import Graph, Node, Weight
+from .graph import Graph, Node, Weight, reachable, select
 from .ops import OPS
 
 Activation = tuple[Node, ...]  # an input v, then what is computed from it
@@ -94,11 +94,8 @@ def complements(activation: Activation) -> bool:
 
 
 def _matches(template: Graph, graph: Graph, *, any_activation: bool) -> Iterator[Match]:
-    sizes = [
-        [s.size for s in g.states] + [s.init for s in g.states]
-        for g in (template, graph)
-    ]
-    if sizes[0] != sizes[1] or len(graph.inputs) != 1 or not graph.output_is_state:
+    states, own = ([(s.size, s.init) for s in g.states] for g in (template, graph))
+    if states != own or len(graph.inputs) != 1 or not graph.output_is_state:
         return
     pairs = list(zip(template.updates, graph.updates, strict=True))
     for match in _unify(template, graph, pairs, Match(), any_activation):
@@ -144,17 +141,17 @@ def _unify(
         if known is None:
             return
     elif node.op == "state":
-        order = [
-            [s.name for s in g.states].index(n["name"])
-            for g, n in ((a, node), (b, other))
-        ]
-        if order[0] != order[1]:
+        if _state(a, node) != _state(b, other):
             return
     elif node.attrs != other.attrs:
         return
     for arrangement in _arrangements(node.op, other.args):
         more = [*zip(node.args, arrangement, strict=True), *rest]
         yield from _unify(a, b, more, known, any_activation)
+
+
+def _state(graph: Graph, node: Node) -> int:
+    return [s.name for s in graph.states].index(node["name"])
 
 
 def _arrangements(op: str, args: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -192,20 +189,11 @@ def _arguments(graph: Graph, number: int) -> Iterator[int]:
 
 def _written(graph: Graph, number: int, argument: int) -> Activation:
     """A node as a function of another: numbered anew, so that equal ones are equal."""
-    needed, waiting = {argument}, [number]
-    while waiting:
-        at = waiting.pop()
-        if at not in needed:
-            needed.add(at)
-            waiting += graph.nodes[at].args
-    order = [argument, *sorted(needed - {argument})]
-    place = {old: new for new, old in enumerate(order)}
-    nodes = [Node("input", attrs=(("name", "v"),))]
-    for old in order[1:]:
-        node = graph.nodes[old]
-        args = tuple(place[a] for a in node.args)
-        nodes.append(Node(node.op, args, node.attrs))
-    return tuple(nodes)
+    nodes = list(graph.nodes)
+    nodes[argument] = Node("input", attrs=(("name", "v"),))
+    below = reachable(nodes, [number]) - {argument}
+    chosen, _ = select(nodes, [argument, *sorted(below)])
+    return tuple(Node(n.op, n.args, n.attrs) for n in chosen)
 
 
 def _likeness(template: Graph, match: Match) -> tuple[int, ...]:

@@ -75,25 +75,26 @@ def evaluate_nodes(
         if edges is not None and of_child[number]:
             lift = zip(args, node.args, strict=True)
             args = [v if of_child[a] else edges.lift(v) for v, a in lift]
-        if node.op == AFFINE:
-            values.append(getattr(W, node["weight"])(*args))
-        elif node.op == TRANSPOSED:
-            affine = getattr(W, node["weight"])
-            values.append(affine.transposed(*args, node["operand"]))
-        elif node.op == "weight":
-            values.append(getattr(W, node["weight"]))
-        elif node.op == "constant":
-            values.append(node["value"])
+        op = OPS.get(node.op)
+        if op is not None:
+            # Arithmetic and comparisons take numbers as they are.
+            value = op.evaluate(*args) if op.symbol else op(*args, **node.options)
         elif node.op in ("input", "state", COTANGENT):
-            values.append(leaves[node.label])
+            value = leaves[node.label]
+        elif node.op == "constant":
+            value = node["value"]
         elif node.op == TOTAL:
-            values.append(_total(args[0], edges))
+            (v,) = args
+            value = edges.total(v) if edges else v.sum(-2, keepdim=True)
         elif node.op == EACH:
-            values.append(args[0])
+            (value,) = args
         else:
-            values.append(_operation(node.op, args, node.options))
-        if visit is not None:
-            values[-1] = visit(len(values) - 1, values[-1])
+            value = getattr(W, node["weight"])
+            if node.op == AFFINE:
+                value = value(*args)
+            elif node.op == TRANSPOSED:
+                value = value.transposed(*args, node["operand"])
+        values.append(value if visit is None else visit(number, value))
     return values
 
 
@@ -110,14 +111,3 @@ def rows_of(value: Any, rows: int, like: Tensor, size: int | None = None) -> Ten
         value = like.new_full((1,), value)
     width = value.shape[-1] if value.dim() else 1
     return value.expand(rows, size or width)
-
-
-def _total(value: Tensor, edges: Edges | None) -> Tensor:
-    return value.sum(-2, keepdim=True) if edges is None else edges.total(value)
-
-
-def _operation(name: str, args: list[Any], options: dict[str, Any]) -> Any:
-    op = OPS[name]
-    if op.symbol:  # arithmetic and comparisons take numbers as they are
-        return op.evaluate(*args)
-    return op(*args, **options)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
 from .builder import Builder
-from .graph import Graph, Node, Size
+from .graph import Graph, Node
 from .ops import OPS
 from .trace import Traced, as_node
 from .verify import verify
@@ -39,8 +38,8 @@ def expanded(graph: Graph, known: Collection[str] = PRIMITIVES) -> Graph:
     nodes: list[Node] = []
     new: dict[int, int] = {}  # the position of each old node's value
     for number, node in enumerate(graph.nodes):
-        args = tuple(new[a] for a in node.args)
-        new[number] = _write(nodes, replace(node, args=args), known)
+        node = node.on(tuple(new[a] for a in node.args))
+        new[number] = _write(nodes, node, known)
     return verify(graph.with_nodes(nodes, new), after="expand", internal=True)
 
 
@@ -55,16 +54,9 @@ def _write(nodes: list[Node], node: Node, known: Collection[str]) -> int:
         if part.op == "input":
             values.append(node.args[int(part["name"])])
             continue
-        args = tuple(values[a] for a in part.args)
-        size = _size(part.op, [nodes[a].size for a in args])
-        part = replace(part, args=args, size=size, source=node.source)
+        args, size = tuple(values[a] for a in part.args), part.size
+        if part.op != "constant":
+            size = OPS[part.op].result_size([nodes[a].size for a in args])
+        part = Node(part.op, args, part.attrs, size, node.source)
         values.append(_write(nodes, part, known))
     return values[result]
-
-
-def _size(op: str, sizes: Sequence[Size]) -> Size:
-    if op == "constant" or OPS[op].size == "one":
-        return 1
-    if OPS[op].size == "first":
-        return sizes[0]
-    return next((s for s in sizes if s != 1), 1)

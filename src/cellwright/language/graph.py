@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, ClassVar
 
 Size = int | str  # a number, or the name of one: "input_size", "hidden_size", …
@@ -57,11 +58,36 @@ class Node(Written):
     def options(self) -> dict[str, Any]:
         return dict(self.attrs)
 
+    def on(self, args: tuple[int, ...]) -> Node:
+        """The same of other arguments."""
+        return Node(self.op, args, self.attrs, self.size, self.source)
+
     @property
     def label(self) -> str:
         """What an input, a state or a cotangent is called: `x`, `h`, `left.h`."""
         child = self.options.get("child")
         return f"{child}.{self['name']}" if child else self["name"]
+
+
+def reachable(nodes: Sequence[Node], results: Iterable[int]) -> set[int]:
+    """The nodes that some results follow from, themselves among them."""
+    found: set[int] = set()
+    stack = [*results]
+    while stack:
+        number = stack.pop()
+        if number not in found:
+            found.add(number)
+            stack.extend(nodes[number].args)
+    return found
+
+
+def select(
+    nodes: Sequence[Node], order: Iterable[int]
+) -> tuple[tuple[Node, ...], dict[int, int]]:
+    """Some nodes in another order, and the position of each."""
+    new = {old: position for position, old in enumerate(order)}
+    chosen = (nodes[old] for old in new)
+    return tuple(n.on(tuple(new[a] for a in n.args)) for n in chosen), new
 
 
 def per_child(nodes: Sequence[Node], many: bool) -> list[bool]:
@@ -218,6 +244,15 @@ class Graph:
         return {n: i for n, i in self.names if n not in states}
 
     @property
+    def explicit_names(self) -> dict[int, list[str]]:
+        """The names that `cellwright.name` gave, by node."""
+        found: dict[int, list[str]] = {}
+        for name, number in self.names:
+            if name in self.explicit:
+                found.setdefault(number, []).append(name)
+        return found
+
+    @property
     def per_child(self) -> list[bool]:
         """Which nodes have a value for each child, rather than one for the node."""
         return per_child(self.nodes, self.many)
@@ -226,6 +261,11 @@ class Graph:
     def output_is_state(self) -> bool:
         """Whether the cell's output is the new value of its first state."""
         return bool(self.updates) and self.output == self.updates[0]
+
+    @property
+    def returned(self) -> tuple[int, ...]:
+        """The nodes that the cell returns."""
+        return self.updates if self.output_is_state else (self.output, *self.updates)
 
     @property
     def output_size(self) -> Size:
@@ -254,10 +294,7 @@ class Graph:
 
     def results(self, values: Sequence[Any]) -> Any:
         """What the cell returns, of the values of all nodes: bare if it is one."""
-        numbers = (
-            [*self.updates] if self.output_is_state else [self.output, *self.updates]
-        )
-        found = [values[n] for n in numbers]
+        found = [values[n] for n in self.returned]
         return found[0] if len(found) == 1 else tuple(found)
 
     def weight(self, name: str) -> Weight:
@@ -266,16 +303,9 @@ class Graph:
     def uses(self) -> list[int]:
         """How often each node is read, the returned values included."""
         counts = [0] * len(self.nodes)
-        for i in self._reads():
-            counts[i] += 1
+        for number in chain(*(n.args for n in self.nodes), self.returned):
+            counts[number] += 1
         return counts
-
-    def _reads(self) -> Iterator[int]:
-        for node in self.nodes:
-            yield from node.args
-        yield from self.updates
-        if not self.output_is_state:
-            yield self.output
 
     def parameters(self) -> dict[str, tuple[Any, ...]]:
         """Shape of every parameter: `f.weight`, `f.bias`, `p`, …"""

@@ -15,11 +15,11 @@ from .graph import AFFINE, TOTAL, Graph, Node
 from .hyperparameters import Known
 from .ops import OPS, Op
 
-GREEK = {
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa",
-    "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "phi", "chi", "psi",
-    "omega",
-}  # fmt: skip
+_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
+    "tau phi chi psi omega"
+)
+GREEK = dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
 _SUM, _PRODUCT, _ATOM = 1, 2, 3
 _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
@@ -27,7 +27,7 @@ _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 class EquationWriter:
     """Writes the statements of a graph, with the brackets that precedence asks for.
 
-    A subclass says how the pieces are written: LaTeX here, MathML in `look`.
+    In LaTeX; a subclass of another notation, as MathML in `look`, has its own pieces.
 
     Args:
         graph: the cell's.
@@ -44,46 +44,68 @@ class EquationWriter:
         self.spare = next((c for c in "uvqsa" if c not in letters), "u")
         self.of_child = graph.per_child
 
+    def block(self) -> str:
+        """All equations, aligned."""
+        lines = " \\\\\n".join(self.equations())
+        return f"\\begin{{aligned}}\n{lines}\n\\end{{aligned}}"
+
     # -- the pieces ----------------------------------------------------------------
 
     def at(self, name: str, time: str) -> str:
-        """A value at time t or t−1; of a tree's node j, its child k or j2, or both."""
-        raise NotImplementedError
+        """A value at time t or t−1; of a tree's node j, its child k or j2, or both.
+
+        LaTeX allows one subscript, so time joins the name's own.
+        """
+        base = symbol(name)
+        time = time if is_index(time) else symbol(time)
+        if "_{" in base:
+            return f"{base[:-1]}, {time}}}"
+        return f"{base}_{time}" if len(time) == 1 else f"{base}_{{{time}}}"
 
     def symbol(self, name: str) -> str:
         """A name without a time: a weight."""
-        raise NotImplementedError
+        return symbol(name)
 
     def literal(self, value: float) -> str:
-        raise NotImplementedError
+        """A number, powers of ten written out."""
+        text, _, exponent = f"{value:g}".replace("inf", r"\infty").partition("e")
+        if not exponent:
+            return text
+        power = f"10^{{{int(exponent)}}}"
+        return power if text == "1" else rf"{text} \cdot {power}"
 
     def bracket(self, text: str) -> str:
-        raise NotImplementedError
+        return rf"\left({text}\right)"
 
     def concatenation(self, parts: list[str]) -> str:
-        raise NotImplementedError
+        return rf"\left[{', '.join(parts)}\right]"
 
     def matrix(self, weight: str, columns: str | None) -> str:
         """W with the weight's name below; its columns through a function."""
-        raise NotImplementedError
+        text = f"W_{{{symbol(weight)}}}"
+        return OPS[columns].latex.format(text) if columns else text
 
     def product(self, matrix: str, operand: str, bias_of: str | None) -> str:
         """W · v + b"""
-        raise NotImplementedError
+        bias = "" if bias_of is None else f" + b_{{{symbol(bias_of)}}}"
+        return rf"{matrix} \cdot {operand}{bias}"
 
     def apply(self, op: Op, parts: list[str]) -> str:
-        raise NotImplementedError
+        return op.latex.format(*parts)
 
     def scaled(self, parts: list[str]) -> str:
         """A number times a value."""
-        raise NotImplementedError
+        return r"\, ".join(parts)
 
     def total(self, text: str) -> str:
         """The sum over a node's children."""
-        raise NotImplementedError
+        return rf"\sum_{{k \in C(j)}} {text}"
 
     def equation(self, symbol: str, text: str) -> str:
-        raise NotImplementedError
+        """Brackets grow with what is in them where that is taller than a line."""
+        if not any(tall in text for tall in _TALL):
+            text = re.sub(r"\\(left|right)(?![a-z])", "", text)
+        return f"{symbol} &= {text}"
 
     # -- the equations ---------------------------------------------------------------
 
@@ -120,21 +142,23 @@ class EquationWriter:
         if number in self.symbols:
             return self.symbols[number], _ATOM
         node = self.graph.nodes[number]
-        if node.op == "input":
-            return self.at(node["name"], self.now(number)), _ATOM
-        if node.op == "state":
-            return self.at(node["name"], self.before(node)), _ATOM
-        if node.op == TOTAL:
-            text, binding = self.expression(node.args[0])
-            text = text if binding >= _PRODUCT else self.bracket(text)
-            return self.total(text), _PRODUCT
         if node.op == "constant":
             return self.constant(number)
-        if node.op == "weight":
-            return self.symbol(node["weight"]), _ATOM
         if node.op == AFFINE:
             return self.affine(node)
+        if node.op == TOTAL:
+            return self.total(self.operand(node.args[0], _PRODUCT)), _PRODUCT
+        if node.op == "weight":
+            return self.symbol(node["weight"]), _ATOM
+        if node.op in ("input", "state"):
+            time = self.now(number) if node.op == "input" else self.before(node)
+            return self.at(node["name"], time), _ATOM
         return self.operation(node, OPS[node.op])
+
+    def operand(self, number: int, needed: int = 0) -> str:
+        """The text of a node, in brackets where it binds less than is needed."""
+        text, binding = self.expression(number)
+        return text if binding >= needed else self.bracket(text)
 
     def constant(self, number: int) -> tuple[str, int]:
         known, value = self.known.get(number), self.graph.nodes[number]["value"]
@@ -147,35 +171,28 @@ class EquationWriter:
 
     def affine(self, node: Node) -> tuple[str, int]:
         weight = self.graph.weight(node["weight"])
-        parts = [self.expression(a) for a in node.args]
-        operand = parts[0][0]
-        if len(parts) > 1:
-            operand = self.concatenation([text for text, _ in parts])
-        elif parts[0][1] < _ATOM:
-            operand = self.bracket(operand)
+        if len(node.args) > 1:
+            operand = self.concatenation([self.operand(a) for a in node.args])
+        else:
+            operand = self.operand(node.args[0], _ATOM)
         matrix = self.matrix(weight.name, weight.columns)
-        bias_of = weight.name if weight.bias else None
-        return self.product(matrix, operand, bias_of), (
-            _SUM if weight.bias else _PRODUCT
-        )
+        if weight.bias:
+            return self.product(matrix, operand, weight.name), _SUM
+        return self.product(matrix, operand, None), _PRODUCT
 
     def operation(self, node: Node, op: Op) -> tuple[str, int]:
-        parts = [self.expression(a) for a in node.args]
-        texts = [text for text, _ in parts]
         if not op.symbol or op.name == "div":  # functions and fractions bracket
-            return self.apply(op, texts), _ATOM
+            return self.apply(op, [self.operand(a) for a in node.args]), _ATOM
         if op.kind == "comparison":
-            return self.apply(op, texts), _SUM
+            return self.apply(op, [self.operand(a) for a in node.args]), _SUM
         own = _PRODUCT if op.name == "mul" else _SUM
         needs = [own, own + 1 if op.name == "sub" else own]
         if op.arity == 1:
             own, needs = _SUM, [_PRODUCT]
         elif op.name == "add" and self.is_negative(node.args[1]):
             needs[1] = _PRODUCT
-        texts = [
-            text if binding >= need else self.bracket(text)
-            for (text, binding), need in zip(parts, needs, strict=False)
-        ]
+        pairs = zip(node.args, needs, strict=False)
+        texts = [self.operand(a, need) for a, need in pairs]
         ops = [self.graph.nodes[a].op for a in node.args]
         if op.name == "mul" and "constant" in ops:
             return self.scaled(texts), own
@@ -193,57 +210,6 @@ class EquationWriter:
         return node.op == "neg"
 
 
-class LatexWriter(EquationWriter):
-    """The equations as LaTeX; `block` is them all."""
-
-    def block(self) -> str:
-        lines = " \\\\\n".join(self.equations())
-        return f"\\begin{{aligned}}\n{lines}\n\\end{{aligned}}"
-
-    def at(self, name: str, time: str) -> str:
-        """LaTeX allows one subscript, so time joins the name's own."""
-        base = symbol(name)
-        time = time if is_index(time) else symbol(time)
-        if "_{" in base:
-            return f"{base[:-1]}, {time}}}"
-        return f"{base}_{time}" if len(time) == 1 else f"{base}_{{{time}}}"
-
-    def symbol(self, name: str) -> str:
-        return symbol(name)
-
-    def literal(self, value: float) -> str:
-        return literal(value)
-
-    def bracket(self, text: str) -> str:
-        return rf"\left({text}\right)"
-
-    def concatenation(self, parts: list[str]) -> str:
-        return rf"\left[{', '.join(parts)}\right]"
-
-    def matrix(self, weight: str, columns: str | None) -> str:
-        text = f"W_{{{symbol(weight)}}}"
-        return OPS[columns].latex.format(text) if columns else text
-
-    def product(self, matrix: str, operand: str, bias_of: str | None) -> str:
-        bias = "" if bias_of is None else f" + b_{{{symbol(bias_of)}}}"
-        return rf"{matrix} \cdot {operand}{bias}"
-
-    def apply(self, op: Op, parts: list[str]) -> str:
-        return op.latex.format(*parts)
-
-    def scaled(self, parts: list[str]) -> str:
-        return r"\, ".join(parts)
-
-    def total(self, text: str) -> str:
-        return rf"\sum_{{k \in C(j)}} {text}"
-
-    def equation(self, symbol: str, text: str) -> str:
-        """Brackets grow with what is in them where that is taller than a line."""
-        if not any(tall in text for tall in _TALL):
-            text = re.sub(r"\\(left|right)(?![a-z])", "", text)
-        return f"{symbol} &= {text}"
-
-
 def child(name: str) -> str:
     """A child as a subscript: the second of several is j2."""
     head, _, number = name.partition("_")
@@ -253,15 +219,6 @@ def child(name: str) -> str:
 def is_index(time: str) -> bool:
     """t, t−1, or a tree's j, k, jk and j2; no child's name."""
     return re.fullmatch("t(-1)?|jk|k|j[0-9]*", time) is not None
-
-
-def literal(value: float) -> str:
-    """A number, powers of ten written out."""
-    text, _, exponent = f"{value:g}".replace("inf", r"\infty").partition("e")
-    if not exponent:
-        return text
-    power = f"10^{{{int(exponent)}}}"
-    return power if text == "1" else rf"{text} \cdot {power}"
 
 
 def symbol(name: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,14 @@ class Op:
         """Whether it maps one value to one of the same size: softmax, not sum."""
         return self.arity == 1 and self.size != "one" and self.kind != "internal"
 
+    def result_size(self, sizes: Sequence[Any]) -> Any:
+        """The result's size, of arguments of these sizes."""
+        if self.size == "one":
+            return 1
+        return (
+            sizes[0] if self.size == "first" else next((s for s in sizes if s != 1), 1)
+        )
+
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         if len(args) != self.arity or not attrs.keys() <= self.attrs.keys():
             expected = f"{self.arity} value(s)" + "".join(f", {a}=" for a in self.attrs)
@@ -113,12 +121,6 @@ class Op:
 
     def __deepcopy__(self, memo: Any) -> Op:
         return self
-
-
-def read_by(node: Any) -> tuple[int, ...]:
-    """The arguments whose values a node reads."""
-    op = OPS.get(node.op)
-    return node.args[:1] if op is not None and op.copies else node.args
 
 
 def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
@@ -402,6 +404,7 @@ spread = _op(
 
 # fmt: on
 
+CONDITIONS = frozenset(n for n, op in OPS.items() if op.kind == "comparison")
 INFIX = {op.symbol: op for op in OPS.values() if op.arity == 2 and op.symbol}
 FUNCTIONS = {n: op for n, op in OPS.items() if op.doc and op.kind != "internal"}
 

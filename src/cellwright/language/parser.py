@@ -62,7 +62,11 @@ def _unreadable(node: ast.AST) -> NoReturn:
     )
 
 
-_COMPARES = {
+_SYMBOLS = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
     ast.Gt: ">",
     ast.GtE: ">=",
     ast.Lt: "<",
@@ -70,7 +74,6 @@ _COMPARES = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-_BINARIES = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 
 class _Parser:
@@ -102,9 +105,8 @@ class _Parser:
 
     def arguments(self, args: ast.arguments) -> None:
         self.at(self.function)
-        if len(args.args) < 2 or args.vararg or args.kwarg or args.posonlyargs:
-            _unreadable(self.function)
-        if self.function.returns:
+        starred = args.vararg or args.kwarg or args.posonlyargs
+        if len(args.args) < 2 or starred or self.function.returns:
             _unreadable(self.function)
         children = self.tree()
         states = () if children else args.args[2:]
@@ -112,10 +114,8 @@ class _Parser:
         if missing < 0:
             _unreadable(self.function)
         inits = [0.0] * missing + [self.literal(d) for d in args.defaults]
-        for arg, default in [
-            (args.args[1], "input_size"),
-            *((a, f"{a.arg}_size") for a in args.kwonlyargs),
-        ]:
+        defaults = {f"{arg.arg}_size": arg for arg in args.kwonlyargs}
+        for default, arg in {"input_size": args.args[1], **defaults}.items():
             node = self.builder.add_input(arg.arg, self.size(arg.annotation, default))
             self.variables[arg.arg] = Traced(self.builder, node)
         for arg, init in zip(states, inits, strict=True):
@@ -125,20 +125,19 @@ class _Parser:
 
     def tree(self) -> bool:
         """Whether it is a tree's cell; its children and their states are declared."""
-        if not self.function.decorator_list:
-            return False
         match self.function.decorator_list:
+            case []:
+                return False
             case [ast.Call(func=ast.Name(id="tree_cell"), args=[], keywords=keywords)]:
                 options = {k.arg: k.value for k in keywords}
             case _:
                 _unreadable(self.function)
-        if not {"states"} <= options.keys() <= {"states", "arity"}:
-            _unreadable(self.function)
         args = self.function.args
         children = tuple(a.arg for a in args.args[2:])
         arity = self.literal(options["arity"]) if "arity" in options else None
         bare = not args.defaults and not any(a.annotation for a in args.args[2:])
-        if not bare or len(children) != (1 if arity is None else arity):
+        known = {"states"} <= options.keys() <= {"states", "arity"}
+        if not known or not bare or len(children) != (1 if arity is None else arity):
             _unreadable(self.function)
         states = self.states(options["states"])
         self.builder.add_children(children, arity is None, states)
@@ -169,22 +168,19 @@ class _Parser:
         return size
 
     def literal(self, node: ast.expr) -> Any:
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -self.literal(node.operand)
-        if isinstance(node, ast.Name) and node.id == "inf":
-            return math.inf
-        if isinstance(node, ast.Constant) and isinstance(
-            node.value, bool | int | float | str
-        ):
-            return node.value
+        match node:
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self.literal(operand)
+            case ast.Name(id="inf"):
+                return math.inf
+            case ast.Constant(value=bool() | int() | float() | str() as value):
+                return value
         _unreadable(node)
 
     def option(self, keyword: ast.keyword) -> Any:
-        match keyword:
-            case ast.keyword(arg="columns", value=ast.Name(id=label)) if (
-                label in FUNCTIONS
-            ):
-                return FUNCTIONS[label]
+        function = getattr(keyword.value, "id", None)
+        if keyword.arg == "columns" and function in FUNCTIONS:
+            return FUNCTIONS[function]
         return self.literal(keyword.value)
 
     def statement(self, statement: ast.stmt) -> None:
@@ -201,14 +197,18 @@ class _Parser:
                 return self.variables[label]
             case ast.Constant() | ast.Name(id="inf"):
                 return Traced(self.builder, self.builder.constant(self.literal(node)))
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self.negation(node, operand)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARIES:
-                return self.infix(_BINARIES[type(op)], left, right)
-            case ast.Compare(left=left, ops=[op], comparators=[right]) if (
-                type(op) in _COMPARES
+            case ast.UnaryOp(
+                op=ast.USub(), operand=ast.Constant() | ast.Name(id="inf")
             ):
-                return self.infix(_COMPARES[type(op)], left, right)
+                return Traced(self.builder, self.builder.constant(self.literal(node)))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self.expression(operand)
+            case (
+                ast.BinOp(left=left, op=op, right=right)
+                | ast.Compare(left=left, ops=[op], comparators=[right])
+            ) if type(op) in _SYMBOLS:
+                a, b = self.expression(left), self.expression(right)
+                return a._apply(INFIX[_SYMBOLS[type(op)]], (a, b), {})
             case ast.Attribute(value=ast.Name(id="W"), attr=attr) if attr[0] != "_":
                 return getattr(self.weights, attr)
             case ast.Attribute(value=ast.Name(id=child), attr=attr) if (
@@ -221,18 +221,6 @@ class _Parser:
                 options = {k.arg or "": self.option(k) for k in keywords}
                 return self.call(func, args, options)
         _unreadable(node)
-
-    def negation(self, node: ast.expr, operand: ast.expr) -> Any:
-        is_number = isinstance(operand, ast.Constant) or (
-            isinstance(operand, ast.Name) and operand.id == "inf"
-        )
-        if is_number:
-            return Traced(self.builder, self.builder.constant(self.literal(node)))
-        return -self.expression(operand)
-
-    def infix(self, symbol: str, left: ast.expr, right: ast.expr) -> Any:
-        a, b = self.expression(left), self.expression(right)
-        return a._apply(INFIX[symbol], (a, b), {})
 
     def call(
         self, func: ast.expr, args: list[ast.expr], options: dict[str, Any]

@@ -34,10 +34,7 @@ def print_equations(graph: Graph) -> list[str]:
 class _Printer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.explicit: dict[int, list[str]] = {}
-        for label, node in graph.names:
-            if label in graph.explicit:
-                self.explicit.setdefault(node, []).append(label)
+        self.explicit = graph.explicit_names
         self.variables: dict[int, str] = {}  # filled as statements are printed
 
     def lines(self) -> list[str]:
@@ -102,9 +99,7 @@ class _Printer:
         return unicodedata.normalize("NFKC", best.replace(".", "_"))  # as Python reads
 
     def results(self) -> str:
-        nodes = list(self.graph.updates)
-        if not self.graph.output_is_state:
-            nodes.insert(0, self.graph.output)
+        nodes = self.graph.returned
         text = ", ".join(self.expression(n)[0] for n in nodes)
         return text + ("," if len(nodes) == 1 and not self.graph.states else "")
 
@@ -113,18 +108,18 @@ class _Printer:
         if number in self.variables and not top:
             return self.variables[number], _BINDING["atom"]
         node = self.graph.nodes[number]
-        if node.op in ("input", "state"):
-            return node.label, _BINDING["atom"]
-        if node.op == TOTAL:
-            return f"total({self.expression(node.args[0])[0]})", _BINDING["atom"]
+        if node.op in OPS:
+            return self.operation(node, OPS[node.op])
         if node.op == "constant":
             text = self.number(node["value"])
             return text, _BINDING["neg" if text.startswith("-") else "atom"]
-        if node.op == "weight":
-            return _parameter(self.graph.weight(node["weight"])), _BINDING["atom"]
-        if node.op == AFFINE:
-            return self.affine(node), _BINDING["atom"]
-        return self.operation(node, OPS[node.op])
+        if node.op == TOTAL:
+            text = f"total({self.expression(node.args[0])[0]})"
+        elif node.op == "weight":
+            text = _parameter(self.graph.weight(node["weight"]))
+        else:
+            text = self.affine(node) if node.op == AFFINE else node.label
+        return text, _BINDING["atom"]
 
     def number(self, value: float) -> str:
         """A number; infinity has another spelling where an argument is called inf."""
@@ -165,12 +160,11 @@ class _Printer:
         node = self.graph.nodes[number]
         if node.op == "weight":
             weight = self.graph.weight(node["weight"])
-            others = [self.graph.nodes[a] for a in reader.args]
-            partner = next((n for n in others if n.op != "weight"), None)
-            known = partner is not None and partner.op != "constant"
-            same = known and partner.size == weight.size  # type: ignore[union-attr]
+            partners = [self.graph.nodes[a] for a in reader.args]
+            first = next((n for n in partners if n.op != "weight"), node)
+            given = first.op not in ("weight", "constant") and first.size == weight.size
             short = weight.init is None and _is_attribute(weight.name)
-            if weight.kind == "vector" and short and same:
+            if weight.kind == "vector" and short and given:
                 return f"W.{weight.name}", _BINDING["atom"]
         return self.expression(number)
 
@@ -181,13 +175,10 @@ def _bracket(part: tuple[str, int], least: int) -> str:
 
 
 def _parameter(weight: Weight) -> str:
-    if weight.kind == "scalar":
-        init = "" if weight.init is None else f", init={_number(weight.init)}"
-        return f'W.scalar("{weight.name}"{init})'
     options = "" if weight.init is None else f", init={_number(weight.init)}"
-    if weight.size != "hidden_size":
+    if weight.kind == "vector" and weight.size != "hidden_size":
         options += f", size={_size(weight.size)}"
-    return f'W.vector("{weight.name}"{options})'
+    return f'W.{weight.kind}("{weight.name}"{options})'
 
 
 def _is_attribute(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from .arguments import plain
 from .builder import Builder
 from .errors import SizeError, did_you_mean
-from .graph import AFFINE, LEAVES, TOTAL, Graph, Node, Size
+from .graph import TOTAL, Graph, Node, Size
 from .ops import OPS
 from .trace import Traced, as_node
 
@@ -70,10 +70,7 @@ def replay(
     else:
         for state in graph.states:
             builder.add_state(state.name, size(state.size), state.init)
-    explicit: dict[int, list[str]] = {}
-    for label, node in graph.names:
-        if label in graph.explicit:
-            explicit.setdefault(node, []).append(label)
+    explicit = graph.explicit_names
     for number, node in enumerate(graph.nodes):
         builder.source = node.source
         args = tuple(new[a] for a in node.args)
@@ -84,10 +81,7 @@ def replay(
             new[number] = replay_node(graph, builder, node, args, size)
         for label in explicit.get(number, ()):
             builder.explicit[label] = new[number]
-    results = [new[n] for n in graph.updates]
-    if not graph.output_is_state:
-        results.insert(0, new[graph.output])
-    return builder.finish(tuple(results), graph.doc)
+    return builder.finish(tuple(new[n] for n in graph.returned), graph.doc)
 
 
 def replay_node(
@@ -104,21 +98,15 @@ def replay_node(
         child = node.options.get("child", builder.children[0])
         return builder.child_state(child, node["name"])
     if node.op in ("input", "state"):
-        return builder.leaf(node.op, "name", node["name"], size(node.size))
+        return builder.leaf(node.op, size(node.size), name=node["name"])
     if node.op == TOTAL:
         return builder.total(args[0])
-    if node.op in LEAVES or node.op == AFFINE:
-        weight = graph.weight(node["weight"])
-        if node.op == AFFINE:
-            return builder.affine(
-                weight.name,
-                args,
-                size=size(weight.size),
-                bias=weight.bias_option,
-                heads=weight.heads,
-                columns=OPS[weight.columns] if weight.columns else None,
-            )
-        return builder.parameter(
-            weight.name, weight.kind, size(weight.size), weight.init
-        )
-    return builder.apply(OPS[node.op], args, **node.options)
+    if node.op in OPS:
+        return builder.apply(OPS[node.op], args, **node.options)
+    weight = graph.weight(node["weight"])
+    name, units = weight.name, size(weight.size)
+    if node.op == "weight":
+        return builder.parameter(name, weight.kind, units, weight.init)
+    columns = OPS[weight.columns] if weight.columns else None
+    options: dict[str, Any] = {"heads": weight.heads, "columns": columns}
+    return builder.affine(name, args, size=units, bias=weight.bias_option, **options)

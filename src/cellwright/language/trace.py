@@ -1,8 +1,8 @@
-"""Tracing: call the cell's function once on values that record what is done to them."""
+"""Traced values: a cell's function runs once on values that record what is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from .arguments import plain
 from .builder import Builder
 from .errors import CellError, TraceError, did_you_mean, user_location
-from .graph import Graph, Size
+from .graph import Size
 from .ops import FUNCTIONS, INFIX, OPS, Op, Value
 
 _REMEDIES = {
@@ -332,74 +332,3 @@ def total(value: Any) -> Any:
         )
     node = as_node(value.builder, value, None)
     return Traced(value.builder, value.builder.total(node))
-
-
-# -- functions into graphs ------------------------------------------------------
-
-
-def trace(
-    run: Callable[..., Any],
-    *,
-    label: str,
-    states: Mapping[str, tuple[Size, float]],
-    inputs: Mapping[str, Size],
-    where: str,
-    doc: str = "",
-) -> Graph:
-    """Record `run(W, x, *states, **inputs)` as a graph.
-
-    Args:
-        run: the cell's function, its hyperparameters bound.
-        label: the cell's name.
-        states: size and initial value of each state, in order.
-        inputs: the size of each named input, without x.
-        where: `file:line` of the function, for messages.
-        doc: the cell's docstring.
-
-    Raises:
-        CellError: with the user's file and line, and the remedy.
-    """
-    builder = Builder(label)
-    x = Traced(builder, builder.add_input("x", "input_size"))
-    named = {n: Traced(builder, builder.add_input(n, s)) for n, s in inputs.items()}
-    olds = [
-        Traced(builder, builder.add_state(n, size, init))
-        for n, (size, init) in states.items()
-    ]
-    returned = run(Weights(builder), x, *olds, **named)
-    results = returned if isinstance(returned, tuple | list) else (returned,)
-    _check_results(results, list(states), f"{where}, cell {label!r}")
-    builder.source = where
-    nodes = tuple(as_node(builder, r, None) for r in results)
-    return builder.finish(nodes, doc)
-
-
-class MissingStateError(CellError):
-    """A cell returned fewer values than it has arguments that look like states."""
-
-
-def _check_results(results: Any, states: list[str], where: str) -> None:
-    rule = (
-        f"[{where}] a cell returns its new states in the order of its arguments, or "
-        f"one value more, the output first; received {len(results)} value(s), "
-        f"expected {len(states)}: return {', '.join(states)}"
-    )
-    if len(results) < len(states):
-        missing = states[len(results)]
-        raise MissingStateError(
-            f"{rule}. State {missing!r} is never returned; if it is an input of every "
-            f"step, say inputs={{{missing!r}: 1}}"
-        )
-    if len(results) > len(states) + 1:
-        raise CellError(rule)
-    check_values(results, where)
-
-
-def check_values(results: Any, where: str) -> None:
-    """What a cell returns was computed while it was traced."""
-    for result in results:
-        if not isinstance(result, Recorded | int | float):
-            raise TraceError(
-                f"[{where}] a cell returns values computed from its arguments; "
-                f"received {type(result).__name__}"
-            )

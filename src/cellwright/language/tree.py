@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, overload
 
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from .arguments import plain
 from .builder import Builder
-from .cell import Cell, Signature, label_of
+from .cell import Cell
 from .errors import CellError
 from .evaluate import evaluate
 from .graph import Graph, Size
 from .replay import replay
-from .trace import Child, Traced, Weights, as_node, check_values
+from .signature import Signature
+from .trace import Child
 
 States = Sequence[str] | Mapping[str, Size]
 
@@ -33,64 +35,32 @@ class TreeCell(Cell):
         arity: how many children a node has; `None` where `total` sums over any number.
     """
 
+    _unnamed = "node"
+
     def __init__(
         self,
-        function: Callable[..., Any] | None,
+        function: Callable[..., Any] | None = None,
         *,
         arity: int | None = None,
         declared: States | None = None,
         graph: Graph | None = None,
-        **settings: Any,
+        **more: Any,
     ) -> None:
         if graph is not None:
             arity = None if graph.many else len(graph.children)
-        self.arity = arity
-        self._declared = declared
-        super().__init__(function, graph=graph, **settings)
+        self.arity, self._declared = plain(arity), declared
+        super().__init__(function, graph=graph, **more)
 
     @classmethod
     def _fits(cls, graph: Graph) -> bool:
         return bool(graph.children)
 
-    def _trace(self, function: Callable[..., Any]) -> None:
-        signature = _TreeSignature(
-            function, self._inputs, self.hyperparameters, self.arity
-        )
-        self.hyperparameters = signature.hyperparameters
-        builder = Builder(self.name)
-        x = Traced(builder, builder.add_input("x", "input_size"))
-        named = {
-            n: Traced(builder, builder.add_input(n, s))
-            for n, s in signature.inputs.items()
-        }
-        where = f"{signature.where}, cell {self.name!r}"
-        states = None if self._declared is None else _sizes(self._declared, where)
-        builder.add_children(signature.children, self.arity is None, states)
-        children = [Child(builder, name) for name in signature.children]
-        returned = self._run_function(Weights(builder), x, *children, **named)
-        results = returned if isinstance(returned, tuple | list) else (returned,)
-        _settle_states(builder, len(results), where)
-        check_values(results, where)
-        builder.source = signature.where
-        nodes = tuple(as_node(builder, r, None) for r in results)
-        self._graph = builder.finish(nodes, self.__doc__ or "")
+    def _signature(self, function: Callable[..., Any]) -> Signature:
+        settings = self._inputs, self.hyperparameters, self.arity, self._declared
+        return _TreeSignature(function, *settings)
 
-    def _again(
-        self, inputs: Mapping[str, Size], hyperparameters: Mapping[str, Any]
-    ) -> Cell:
-        return TreeCell(
-            self.function,
-            arity=self.arity,
-            declared=self._declared,
-            label=self.name,
-            doc=self.__doc__ or "",
-            inputs=inputs,
-            hyperparameters=hyperparameters,
-        )
-
-    def _run_function(self, W: Any, x: Any, *children: Any, **inputs: Any) -> Any:
-        assert self.function is not None
-        return self.function(W, x, *children, **self.hyperparameters, **inputs)
+    def _again(self, **changes: Any) -> Cell:
+        return super()._again(arity=self.arity, declared=self._declared, **changes)
 
     def __call__(self, W: Any, x: Any, *children: Any, **inputs: Any) -> Any:
         """One node on tensors: its states, as the function returns them.
@@ -140,17 +110,27 @@ class _TreeSignature(Signature):
         inputs: Mapping[str, Size],
         given: Mapping[str, Any],
         arity: int | None,
+        returned: States | None,
     ) -> None:
-        self.arity = arity
+        self.arity, self.returned = arity, returned
         super().__init__(function, inputs, given)
+        self.positional = ()  # each is a child
+
+    def _olds(self, builder: Builder) -> list[Any]:
+        where = f"{self.line}, cell {builder.name!r}"
+        states = None if self.returned is None else _sizes(self.returned, where)
+        builder.add_children(self.children, self.arity is None, states)
+        return [Child(builder, name) for name in self.children]
+
+    def _check_count(self, returned: int, builder: Builder) -> None:
+        _settle_states(builder, returned, f"{self.line}, cell {builder.name!r}")
 
     def _check(self, parameters: list[inspect.Parameter]) -> None:
-        where = f"[{self.where}, cell {self.label!r}]"
         arity = self.arity
         wrong = isinstance(arity, bool) or not isinstance(arity, int | None)
         if wrong or (arity is not None and arity < 1):
             raise CellError(
-                f"{where} arity counts the children that a node sees; received "
+                f"{self.where} arity counts the children that a node sees; received "
                 f"{arity!r}, expected a positive integer, or no arity and one child "
                 "that total(…) sums over. A node without children is any node whose "
                 "children are missing: their states are 0"
@@ -169,37 +149,29 @@ class _TreeSignature(Signature):
                 names = ", ".join(f"child_{k}" for k in range(1, arity + 1))
                 expected = f"(W, x, {names}) or (W, x, *children)"
             raise CellError(
-                f"{where} a tree cell takes the weights, the input and the node's "
+                f"{self.where} a tree cell takes the weights, the input and the node's "
                 f"children, arity={arity}; received "
-                f"({', '.join(str(p) for p in parameters)}), expected {expected}"
+                f"({', '.join(map(str, parameters))}), expected {expected}"
             )
 
-    def _sort(
-        self,
-        parameter: inspect.Parameter,
-        inputs: Mapping[str, Size],
-        given: Mapping[str, Any],
-    ) -> None:
+    def _sort(self, parameter: inspect.Parameter) -> None:
         if parameter.kind is parameter.KEYWORD_ONLY:
-            super()._sort(parameter, inputs, given)
+            super()._sort(parameter)
         elif parameter.default is not parameter.empty:
             raise CellError(
-                f"[{self.where}, cell {self.label!r}] a child has no default: the "
-                f"states of a missing child are 0; received {parameter}, expected "
-                f"{parameter.name}"
+                f"{self.where} a child has no default: the states of a missing child "
+                f"are 0; received {parameter}, expected {parameter.name}"
             )
 
 
 def _sizes(states: States, where: str) -> dict[str, Size]:
     """The declared states and their sizes."""
-    given = states
-    if not isinstance(states, Mapping):
-        states = dict.fromkeys(states, "hidden_size")
-    sizes = dict(states)
-    if isinstance(given, str) or not sizes or not all(map(str.isidentifier, sizes)):
+    named = isinstance(states, Mapping)
+    sizes = dict(states if named else dict.fromkeys(states, "hidden_size"))
+    if isinstance(states, str) or not sizes or not all(map(str.isidentifier, sizes)):
         raise CellError(
             f"[{where}] states= names what a node hands to its parent; received "
-            f"{given!r}, expected such as states=('h', 'c'), or sizes by name"
+            f"{states!r}, expected such as states=('h', 'c'), or sizes by name"
         )
     return sizes
 
@@ -280,19 +252,8 @@ def tree_cell(
         CellError: the equations cannot be recorded; names the line and the remedy.
     """
 
-    def decorate(function: Callable[..., Any]) -> TreeCell:
-        doc = inspect.getdoc(function) or ""
-        label = label_of(function, "node")
-        return TreeCell(
-            function,
-            arity=plain(arity),
-            declared=states,
-            label=label,
-            doc=doc,
-            inputs=inputs,
-        )
-
-    return decorate if function is None else decorate(function)
+    made = partial(TreeCell, arity=arity, declared=states, inputs=inputs)
+    return made if function is None else made(function)
 
 
 def child_states(**states: Tensor) -> Any:

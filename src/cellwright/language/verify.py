@@ -16,7 +16,7 @@ from .graph import (
     Node,
     per_child,
 )
-from .ops import OPS
+from .ops import CONDITIONS, OPS
 
 
 def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
@@ -30,7 +30,7 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
         CellError: names the pass, the node and the user's source line.
     """
     known = verify_nodes(graph, graph.nodes, after=after, internal=internal)
-    if any(known.of_child[i] for i in (graph.output, *graph.updates)):
+    if any(known.of_child[i] for i in graph.returned):
         raise CellError(
             f"[cell {graph.name!r}, after {after}] a result has one value for each "
             "child; expected one for the node"
@@ -50,14 +50,9 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
 def verify_nodes(
     graph: Graph, nodes: Sequence[Node], *, after: str, internal: bool, first: int = 0
 ) -> _Known:
-    """Check nodes against what a graph declares.
+    """Check nodes, its own or a derivative's after them, against what a graph declares.
 
-    Args:
-        graph: the cell's step.
-        nodes: its own, or a derivative's after them.
-        after: the pass that made them.
-        internal: operations that no cell can write may occur.
-        first: the nodes before this one are known to be right.
+    Those before the `first` are known to be right.
     """
     known = _Known(graph, nodes)
     for number in range(first, len(nodes)):
@@ -89,21 +84,47 @@ class _Known:
 def _problem(graph: _Known, number: int, node: Node, internal: bool) -> str | None:
     if any(not 0 <= a < number for a in node.args):
         return f"reads a later node; received {node.args}, expected below {number}"
-    if node.op in LEAVES:
-        return "a leaf reads nothing" if node.args else _leaf_problem(graph, node)
-    if node.op == AFFINE:
-        return _affine_problem(graph, node)
-    if node.op == TOTAL:
-        return _total_problem(graph, node)
     if node.op in OPS:
         return _operation_problem(graph, node, internal)
-    if not internal or node.op not in _INTERNAL:
+    rule = _RULES.get(node.op)
+    if rule is None or (node.op in _INTERNAL and not internal):
         return f"unknown operation; received {node.op!r}"
-    return _INTERNAL[node.op](graph, node)
+    return rule(graph, node)
 
 
-def _cotangent_problem(graph: _Known, node: Node) -> str | None:
-    return "a leaf reads nothing" if node.args else None
+def _leaf_problem(graph: _Known, node: Node) -> str | None:
+    if node.args:
+        return "a leaf reads nothing"
+    if node.op == COTANGENT:
+        return None
+    if node.op == "constant":
+        return None if node.size == 1 else "a constant has size 1"
+    if node.op == "state" and node.options.get("child", "") not in graph.children:
+        return f"no child {node.options.get('child')!r} is declared"
+    name = node["weight" if node.op == "weight" else "name"]
+    if graph.sizes[node.op].get(name) != node.size:
+        return f"{node.op} {name!r} of size {node.size} is not declared"
+    return None
+
+
+def _children_problem(graph: _Known, node: Node) -> str | None:
+    (arg,) = node.args
+    if node.op == TOTAL and not graph.of_child[arg]:
+        return "a total sums what each child has; received one value of the node"
+    return None if node.size == graph.nodes[arg].size else f"a {node.op} keeps the size"
+
+
+def _affine_problem(graph: _Known, node: Node) -> str | None:
+    weight = graph.weights.get(node["weight"])
+    sizes = tuple(graph.nodes[a].size for a in node.args)
+    if weight is None or weight.kind != "matrix":
+        return f"no matrix {node['weight']!r} is declared"
+    if (weight.size, weight.operands) != (node.size, sizes):
+        return f"matrix {weight.name!r} maps {weight.operands}; received {sizes}"
+    columns = OPS.get(weight.columns) if weight.columns else None
+    if weight.columns and not (columns and columns.keeps_size):
+        return f"matrix {weight.name!r}: no column goes through {weight.columns!r}"
+    return None
 
 
 def _transposed_problem(graph: _Known, node: Node) -> str | None:
@@ -116,71 +137,32 @@ def _transposed_problem(graph: _Known, node: Node) -> str | None:
     return None
 
 
-def _each_problem(graph: _Known, node: Node) -> str | None:
-    (arg,) = node.args
-    return None if node.size == graph.nodes[arg].size else "each child has the size"
-
-
-_INTERNAL = {  # what derivatives are made of beside operations
-    COTANGENT: _cotangent_problem,
+_INTERNAL = (COTANGENT, TRANSPOSED, EACH)  # what derivatives have beside operations
+_RULES = {
+    **dict.fromkeys((*LEAVES, COTANGENT), _leaf_problem),
+    **dict.fromkeys((TOTAL, EACH), _children_problem),
+    AFFINE: _affine_problem,
     TRANSPOSED: _transposed_problem,
-    EACH: _each_problem,
 }
-
-
-def _leaf_problem(graph: _Known, node: Node) -> str | None:
-    if node.op == "constant":
-        return None if node.size == 1 else "a constant has size 1"
-    if node.op == "state" and node.options.get("child", "") not in graph.children:
-        return f"no child {node.options.get('child')!r} is declared"
-    name = node["weight" if node.op == "weight" else "name"]
-    if graph.sizes[node.op].get(name) != node.size:
-        return f"{node.op} {name!r} of size {node.size} is not declared"
-    return None
-
-
-def _total_problem(graph: _Known, node: Node) -> str | None:
-    (arg,) = node.args
-    if not graph.of_child[arg]:
-        return "a total sums what each child has; received one value of the node"
-    return None if node.size == graph.nodes[arg].size else "a total keeps the size"
-
-
-def _affine_problem(graph: _Known, node: Node) -> str | None:
-    weight = graph.weights.get(node["weight"])
-    sizes = tuple(graph.nodes[a].size for a in node.args)
-    if weight is None or weight.kind != "matrix":
-        return f"no matrix {node['weight']!r} is declared"
-    if (weight.size, weight.operands) != (node.size, sizes):
-        return f"matrix {weight.name!r} maps {weight.operands}; received {sizes}"
-    if weight.columns and not (
-        weight.columns in OPS and OPS[weight.columns].keeps_size
-    ):
-        return f"matrix {weight.name!r}: no column goes through {weight.columns!r}"
-    return None
 
 
 def _operation_problem(graph: _Known, node: Node, internal: bool) -> str | None:
     op = OPS[node.op]
     if len(node.args) != op.arity:
         return f"received {len(node.args)} arguments, expected {op.arity}"
-    if len(node.attrs) != len(op.attrs) or any(
-        k not in op.attrs for k, _ in node.attrs
-    ):
+    if node.options.keys() != op.attrs.keys() or len(node.attrs) != len(op.attrs):
         return f"received options {sorted(node.options)}, expected {sorted(op.attrs)}"
     if op.kind == "internal" and not internal:
         return "this operation belongs to derivatives, not to a cell"
     for position, arg in enumerate(node.args):
-        known = OPS.get(graph.nodes[arg].op)
-        is_condition = known is not None and known.kind == "comparison"
+        is_condition = graph.nodes[arg].op in CONDITIONS
         if is_condition != (op.name == "where" and position == 0):
             return "comparisons stand inside where(...) only"
     sizes = [graph.nodes[a].size for a in node.args]
-    if op.size == "one":
-        return None if node.size == 1 else "a reduction gives size 1"
-    if op.size == "first":
-        return None if node.size == sizes[0] else f"expected size {sizes[0]}"
+    if op.size != "broadcast":
+        size = op.result_size(sizes)
+        return None if node.size == size else f"expected size {size}"
     wide = {s for s in sizes if isinstance(s, int) and s != 1}
-    if len(wide) > 1 or (node.size not in sizes):
+    if len(wide) > 1 or node.size not in sizes:
         return f"sizes {sizes} do not give {node.size}"
     return None

@@ -10,9 +10,9 @@ from xml.sax.saxutils import escape
 
 from ..language.cell import Cell
 from ..language.hyperparameters import with_hyperparameters
-from ..language.latex import EquationWriter, is_index, split
+from ..language.latex import GREEK, EquationWriter, is_index, split
 from ..language.ops import OPS, Op
-from .diagram.text import GREEK, number
+from .diagram.text import number
 
 
 def mathml(cell: Cell) -> str:

@@ -320,7 +320,7 @@ class _Rewriter:
         if builder.nodes[new].op not in ("input", "state", "constant", "weight"):
             builder.explicit.setdefault(f"{state}_before_zoneout", new)
         size = next(s.size for s in builder.states if s.name == state)
-        old = builder.leaf("state", "name", state, size)
+        old = builder.leaf("state", size, name=state)
         if not self.expected:
             zero = builder.constant(0.0)
             keeps = builder.apply(OPS["greater"], (self.inputs[mask.name], zero))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ...language.graph import AFFINE, TOTAL, Graph
 from ...language.hyperparameters import Known
-from ...language.latex import LatexWriter
+from ...language.latex import EquationWriter
 from ...language.ops import OPS
 from .text import Label, Run, number, plain, symbol
 
@@ -85,7 +85,9 @@ class _Sketcher:
         self.graph = graph
         self.known = known
         self.uses = graph.uses()
-        self.writer = LatexWriter(graph)  # knows each value's time, or its tree's node
+        self.writer = EquationWriter(
+            graph
+        )  # knows each value's time, or its tree's node
         self.named = {node for name, node in graph.names if name in graph.explicit}
         self.found: list[Element] = []
         self.element_of: dict[int, int] = {}  # node -> element that yields it

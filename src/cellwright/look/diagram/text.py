@@ -7,13 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...language.latex import is_index, split
-
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
-    "tau phi chi psi omega"
-)
-GREEK: dict[str, str] = dict(zip(_GREEK.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
+from ...language.latex import GREEK, is_index, split
 
 
 class Run(NamedTuple):

@@ -1,0 +1,172 @@
+"""A cell's function: what its arguments are, and its trace."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import keyword
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .arguments import plain
+from .builder import Builder
+from .errors import CellError, TraceError, holds_equations
+from .graph import Graph, Size
+from .trace import Recorded, Traced, Weights, as_node
+
+
+class MissingStateError(CellError):
+    """A cell returned fewer values than it has arguments that look like states."""
+
+
+class Signature:
+    """A cell function's arguments, sorted into states, inputs, hyperparameters.
+
+    Args:
+        function: the cell's.
+        inputs: sizes of arguments that are declared to be inputs.
+        given: values of hyperparameters.
+    """
+
+    children: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Mapping[str, Size],
+        given: Mapping[str, Any],
+    ) -> None:
+        code = getattr(function, "__code__", None)
+        self.line = f"{code.co_filename}:{code.co_firstlineno}" if code else "?"
+        if code:
+            holds_equations(code.co_filename)
+        label = getattr(function, "__name__", "cell")
+        self.where = f"[{self.line}, cell {label!r}]"
+        self.declared, self.given = inputs, given
+        self.states: dict[str, tuple[Size, float]] = {}
+        self.inputs: dict[str, Size] = {}
+        self.hyperparameters: dict[str, Any] = {}
+        parameters = list(inspect.signature(function).parameters.values())
+        self._check(parameters)
+        further = parameters[2:]
+        self.positional = tuple(p.name for p in further if p.kind is not p.KEYWORD_ONLY)
+        for parameter in further:
+            self._sort(parameter)
+        for name in inputs:
+            if name not in self.inputs:
+                raise CellError(
+                    f"{self.where} has no argument for the input {name!r}; write "
+                    f"`def {label}(W, x, …, {name})`"
+                )
+        for name in (*self.states, *self.inputs, *self.children):
+            if name in ("W", "x"):
+                raise CellError(
+                    f"{self.where} the weights are called W and the input x wherever "
+                    f"a cell is printed; received a further argument {name!r}, "
+                    "expected another name"
+                )
+
+    def _check(self, parameters: list[inspect.Parameter]) -> None:
+        starred = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if len(parameters) < 2 or starred:
+            raise CellError(
+                f"{self.where} a cell takes the weights, the input and its states by "
+                f"name; received ({', '.join(map(str, parameters))}), expected "
+                "(W, x, h) or (W, x, h, c, …)"
+            )
+
+    def _sort(self, parameter: inspect.Parameter) -> None:
+        label, empty = parameter.name, parameter.empty
+        if label in self.declared:
+            self.inputs[label] = self.declared[label]
+        elif parameter.kind is not parameter.KEYWORD_ONLY:
+            init = 0.0 if parameter.default is empty else plain(parameter.default)
+            if isinstance(init, bool) or not isinstance(init, int | float):
+                raise CellError(
+                    f"{self.where} a state starts from a number; received "
+                    f"{label}={init!r}, expected such as {label}=0.0"
+                )
+            self.states[label] = (_size(parameter, "hidden_size"), init)
+        elif label in self.given or parameter.default is not empty:
+            default = plain(parameter.default)
+            self.hyperparameters[label] = self.given.get(label, default)
+        else:  # a keyword without a value is an input, until it is given one
+            self.inputs[label] = _size(parameter, f"{label}_size")
+
+    # -- tracing
+
+    def trace(self, run: Callable[..., Any], label: str, doc: str) -> Graph:
+        """Record `run(W, x, *states, **inputs)` as a graph.
+
+        Args:
+            run: the function, its hyperparameters bound.
+            label: the cell's name.
+            doc: its docstring.
+
+        Raises:
+            CellError: with the user's file and line, and the remedy.
+        """
+        builder = Builder(label)
+        x = Traced(builder, builder.add_input("x", "input_size"))
+        named = {
+            name: Traced(builder, builder.add_input(name, size))
+            for name, size in self.inputs.items()
+        }
+        olds = self._olds(builder)
+        returned = run(Weights(builder), x, *olds, **named)
+        results = returned if isinstance(returned, tuple | list) else (returned,)
+        self._check_count(len(results), builder)
+        for result in results:
+            if not isinstance(result, Recorded | int | float):
+                raise TraceError(
+                    f"[{self.line}, cell {label!r}] a cell returns values computed "
+                    f"from its arguments; received {type(result).__name__}"
+                )
+        builder.source = self.line
+        nodes = tuple(as_node(builder, result, None) for result in results)
+        return builder.finish(nodes, doc)
+
+    def _olds(self, builder: Builder) -> list[Any]:
+        """What the function sees of the step before."""
+        return [
+            Traced(builder, builder.add_state(name, size, init))
+            for name, (size, init) in self.states.items()
+        ]
+
+    def _check_count(self, returned: int, builder: Builder) -> None:
+        """The values returned are the states, and the output where that is none."""
+        states = list(self.states)
+        rule = (
+            f"[{self.line}, cell {builder.name!r}] a cell returns its new states in "
+            "the order of its arguments, or one value more, the output first; received "
+            f"{returned} value(s), expected {len(states)}: return {', '.join(states)}"
+        )
+        if returned < len(states):
+            missing = states[returned]
+            raise MissingStateError(
+                f"{rule}. State {missing!r} is never returned; if it is an input of "
+                f"every step, say inputs={{{missing!r}: 1}}"
+            )
+        if returned > len(states) + 1:
+            raise CellError(rule)
+
+
+def label_of(function: Callable[..., Any] | None, default: str) -> str:
+    """What a cell is called: as its function is, if that has a name. A lambda has none.
+
+    Its text says `def name(…)`, so a name that Python cannot read there is none.
+    """
+    name = getattr(function, "__name__", "")
+    return name if name.isidentifier() and not keyword.iskeyword(name) else default
+
+
+def _size(parameter: inspect.Parameter, default: str) -> Size:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return default
+    if isinstance(annotation, str):  # under `from __future__ import annotations`
+        try:
+            annotation = ast.literal_eval(annotation)
+        except (ValueError, SyntaxError):
+            return annotation
+    return plain(annotation)
