@@ -12,7 +12,7 @@ declare a dataclass takes no pydantic; only to check one does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,20 +51,16 @@ class Limits:
         return {**handler(source), **self._limits}
 
 
+@dataclass(frozen=True)
 class Rule:
-    """An annotation: a function that a value goes through once its type is right.
+    """An annotation: what a value of the right type goes through, or a ValueError."""
 
-    Args:
-        rule: gives the value back, or raises a ValueError.
-    """
-
-    def __init__(self, rule: Callable[[Any], Any]):
-        self._rule = rule
+    rule: Callable[[Any], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core.core_schema import no_info_after_validator_function
 
-        return no_info_after_validator_function(self._rule, handler(source))
+        return no_info_after_validator_function(self.rule, handler(source))
 
 
 def check(
@@ -98,11 +94,7 @@ def check(
 
 
 def parse_json(data: bytes, path: Path, error: type[CellwrightError]) -> Any:
-    """JSON as plain data; too deep, or no UTF-8, it is an error as well.
-
-    Raises:
-        error: it is no JSON.
-    """
+    """JSON as plain data; `error` where it is none, too deep, or no UTF-8."""
     from pydantic_core import from_json
 
     try:

@@ -19,7 +19,7 @@ from ..train.loop import train
 from ..train.optimisers import make_optimiser
 from ..train.plan import Plan, Progress
 from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
-from ..train.schedules import make_schedule
+from ..train.schedules import Constant, make_schedule
 from .corpus import TextStream
 from .model import LanguageModel, NextToken
 from .run import Run, RunError, Settings, StoredPlan
@@ -166,13 +166,14 @@ def _steps(
     # A scheduled forcing is measured where some steps read the model's own samples.
     schedule = parse_forcing(settings.forcing, 2)
     ratio = 1.0 if schedule == ConstantForcing(1.0) else 0.5
-    return steps_for(
-        settings.minutes * 60,
-        model,
-        stream,
-        NextToken(ConstantForcing(ratio), settings.ar, settings.tar),
-        lambda copied: _optimiser(settings, copied),
-        plan,
-        accelerator,
-        lambda m: _validate(m, run),
-    )
+    objective = NextToken(ConstantForcing(ratio), settings.ar, settings.tar)
+
+    def trial(copied: nn.Module, short: Plan) -> None:
+        optimiser = _optimiser(replace(settings, lr=0.0), copied)
+        parts = copied, stream, objective, optimiser, Constant(), short
+        train(*parts, accelerator=accelerator)
+
+    seconds = settings.minutes * 60
+    count = steps_for(seconds, model, stream, plan, trial, lambda m: _validate(m, run))
+    accelerator.free_memory()
+    return count

@@ -39,7 +39,6 @@ from ..files import (
     sync_directory,
     write_and_sync,
     write_atomically,
-    wrong_size,
 )
 from ..language.errors import CellwrightError
 from ..schema import STRICT, Limits, check, parse_json
@@ -181,8 +180,7 @@ class Store:
 
     def point(self, pointer: str, name: str) -> None:
         """Let `last` or `best` name a checkpoint."""
-        record = asdict(self._point_at(name))
-        write_atomically(self._pointer(pointer), _json(record))
+        write_atomically(self._pointer(pointer), _json(self._point_at(name)))
 
     def _follow(self, pointer: str, read: Callable[[Pointer], T]) -> T:
         """Read what a pointer names; again where training has moved on meanwhile."""
@@ -198,7 +196,7 @@ class Store:
         path = self._pointer(pointer)
         if pointer == "last" and self._names() and not os.path.lexists(path):
             return self._newest()
-        return check(Pointer, self._json_of(path), path, CheckpointError)
+        return _checked(Pointer, self._bytes_of(path), path)
 
     def _newest(self) -> Pointer:
         """What stands in for a last.json that is lost."""
@@ -212,7 +210,7 @@ class Store:
 
     def _point_at(self, name: str) -> Pointer:
         manifest = self._bytes_of(self.directory / name / "checkpoint.json")
-        return Pointer(FORMAT, VERSION, name, hashlib.sha256(manifest).hexdigest())
+        return Pointer(FORMAT, VERSION, name, _hash(manifest))
 
     def _read(self, record: Pointer) -> Checkpoint:
         import safetensors.torch
@@ -244,9 +242,7 @@ class Store:
         expected = self._manifest(record).files["model.safetensors"]
         path = self.directory / record.checkpoint / "model.safetensors"
         try:
-            size = check_file_at(path, self._root)
-            if size != expected.bytes:
-                raise wrong_size(path, size, expected.bytes)
+            check_file_at(path, self._root, expected.bytes)
             with safetensors.safe_open(path, "pt") as file:
                 return {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError) as error:
@@ -256,10 +252,7 @@ class Store:
         path = self.directory / record.checkpoint / "checkpoint.json"
         data = self._bytes_of(path)
         _compare(path, data, record.sha256)
-        return check(Manifest, _checked(data, path), path, CheckpointError)
-
-    def _json_of(self, path: Path) -> dict[str, Any]:
-        return _checked(self._bytes_of(path), path)
+        return _checked(Manifest, data, path)
 
     def _bytes_of(self, path: Path, size: int | None = None) -> bytes:
         try:
@@ -284,39 +277,27 @@ class Store:
     def _write(self, step: int, model: dict[str, Tensor], training: Any) -> Path:
         tensors: dict[str, Tensor] = {}
         skeleton = pack(training, tensors)
-        files = {
+        files: dict[File, bytes] = {
             "model.safetensors": _tensor_bytes(model),
             "training.safetensors": _tensor_bytes(tensors),
         }
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "step": step,
-            "files": {name: _fingerprint(data) for name, data in files.items()},
-            "training": skeleton,
-        }
-        files["checkpoint.json"] = _json(manifest)
+        prints = {n: Fingerprint(len(data), _hash(data)) for n, data in files.items()}
+        manifest = Manifest(FORMAT, VERSION, step, prints, skeleton)
 
-        final = self._free_name(step)
+        # A resumed run may pass a step again whose first checkpoint is still pointed
+        # at as the best one: it is never written over.
+        final, attempt = self.directory / f"step-{step:08d}", 0
+        while os.path.lexists(final):
+            attempt += 1
+            final = self.directory / f"step-{step:08d}.{attempt}"
         aside = self.directory / f".aside-{final.name}"
         aside.mkdir()
-        for name, data in files.items():
+        for name, data in {**files, "checkpoint.json": _json(manifest)}.items():
             write_and_sync(aside / name, data)
         sync_directory(aside)
         os.rename(aside, final)
         sync_directory(self.directory)
         return final
-
-    def _free_name(self, step: int) -> Path:
-        # A resumed run may pass a step again whose first checkpoint is still pointed
-        # at as the best one: it is never written over.
-        name = f"step-{step:08d}"
-        taken = {path.name for path in self.directory.iterdir()}
-        attempt = 0
-        while name in taken:
-            attempt += 1
-            name = f"step-{step:08d}.{attempt}"
-        return self.directory / name
 
     def _prune(self) -> None:
         """Delete what no pointer names, and what a killed run left aside."""
@@ -410,16 +391,16 @@ def _tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save(plain)
 
 
-def _fingerprint(data: bytes) -> dict[str, Any]:
-    return asdict(Fingerprint(len(data), hashlib.sha256(data).hexdigest()))
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
-def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+def _json(content: Pointer | Manifest) -> bytes:
+    return json.dumps(asdict(content), ensure_ascii=False).encode()
 
 
-def _checked(data: bytes, path: Path) -> dict[str, Any]:
-    """JSON of this format and version; its fields are looked at later."""
+def _checked(kind: type[T], data: bytes, path: Path) -> T:
+    """A `kind` from JSON of this format and version."""
     try:
         content = parse_json(data, path, CheckpointError)
     except CheckpointError:
@@ -434,11 +415,11 @@ def _checked(data: bytes, path: Path) -> dict[str, Any]:
             f"[{path}] has another version; received {content.get('version')!r}, "
             f"expected {VERSION}. Use the cellwright that wrote it"
         )
-    return content
+    return check(kind, content, path, CheckpointError)
 
 
 def _compare(path: Path, data: bytes, sha256: str) -> None:
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if _hash(data) != sha256:
         raise CheckpointError(
             f"[{path}] was altered: its SHA-256 is not the recorded one"
         )

@@ -39,10 +39,8 @@ class Watch:
         """Raise Diverged unless the loss and the gradients of `step` are finite.
 
         Args:
-            step: the step about to be taken, from 0.
-            loss: its loss.
+            step: the one about to be taken, from 0; `loss` and `rate` are its own.
             norms: the gradient norm of every parameter; `norm` of all together.
-            rate: its learning rate.
         """
         self._before, self._norms = self._norms, norms
         self._step, self._loss, self._rate = step, loss, rate
@@ -66,17 +64,14 @@ class Watch:
         ]
         width = max(map(len, self._norms), default=0)
         for name, norm in self._norms.items():
-            before = (
-                f"{self._before[name]:10.3g}" if name in self._before else f"{'–':>10}"
-            )
-            lines.append(f"  {name:<{width}}  {norm.item():10.3g}  {before}")
+            before = f"{self._before[name]:.3g}" if name in self._before else "–"
+            lines.append(f"  {name:<{width}}  {norm.item():10.3g}  {before:>10}")
         lines.append(
             f"Try a lower learning rate (it was {self._rate:.3g}), a longer warm-up, "
             "stronger clipping by norm, or look for a logarithm, division or "
             "exponential in the cell that can overflow."
         )
         if self._store is not None and self._store.has():
-            lines.append(
-                f"The last good checkpoint is kept in {self._store.directory}."
-            )
+            kept = f"The last good checkpoint is kept in {self._store.directory}."
+            lines.append(kept)
         return Diverged("\n".join(lines))

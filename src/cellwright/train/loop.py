@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,7 +86,7 @@ def _loop(
     model, optimiser, schedule = session.model, session.optimiser, session.schedule
     progress, carried = session.begin(resume)
     watch = Watch(model, session.accelerator, session.store)
-    clock = Clock(progress, session.stream.size * plan.accumulate)
+    began, logged = time.perf_counter() - progress.seconds, replace(progress)
     session.wrapped.train()
     reporter.start(progress.step, plan.steps)
     with Interrupt() as interrupt, ExitStack() as ending:
@@ -100,14 +101,19 @@ def _loop(
             norms = gradient_norms(model)
             norm = total_norm(norms)
             watch.gradients(progress.step, progress.loss, norms, norm, rate)
-            _clip(model, plan, norm)
+            if plan.clip_norm is not None:
+                clip_by_norm(model, plan.clip_norm, norm)
+            if plan.clip_value is not None:
+                clip_by_value(model, plan.clip_value)
 
             optimiser.step()
             optimiser.zero_grad()
             progress.step += 1
-            progress.seconds = clock.seconds()
+            progress.seconds = time.perf_counter() - began
             if _due(progress, plan.log_every, plan):
-                reporter.log(clock.row(progress, rate, norm))
+                size = session.stream.size * plan.accumulate
+                reporter.log(_row(progress, logged, size, rate, norm.item()))
+                logged = replace(progress)
 
             pointers = set()
             if validate is not None and _due(progress, plan.validate_every, plan):
@@ -150,13 +156,6 @@ def _backward(
     return losses, carried
 
 
-def _clip(model: nn.Module, plan: Plan, norm: Tensor) -> None:
-    if plan.clip_norm is not None:
-        clip_by_norm(model, plan.clip_norm, norm)
-    if plan.clip_value is not None:
-        clip_by_value(model, plan.clip_value)
-
-
 def _validate(validate: Callable[[nn.Module], float], session: Session) -> float:
     from accelerate.utils import broadcast_object_list
 
@@ -169,36 +168,20 @@ def _validate(validate: Callable[[nn.Module], float], session: Session) -> float
     return float(results[0])
 
 
-class Clock:
-    """Wall clock in the loop, over all resumes.
-
-    Args:
-        progress: where the loop begins.
-        size: elements of a step.
-    """
-
-    def __init__(self, progress: Progress, size: int):
-        self._size = size
-        self._began = time.perf_counter() - progress.seconds
-        self._logged = progress.step, progress.seconds  # the end of the last interval
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    def row(self, progress: Progress, rate: float, norm: Tensor) -> dict[str, Any]:
-        """What is logged of a step; the speed is since the last row."""
-        step, seconds = self._logged
-        self._logged = progress.step, progress.seconds
-        took = (progress.seconds - seconds) / (progress.step - step)
-        return {
-            "step": progress.step,
-            "loss": progress.loss,
-            "learning_rate": rate,
-            "gradient_norm": norm.item(),
-            "tokens_per_second": self._size / took,
-            "seconds_per_step": took,
-            "seconds": progress.seconds,
-        }
+def _row(
+    progress: Progress, logged: Progress, size: int, rate: float, norm: float
+) -> dict[str, Any]:
+    """What is logged of a step of `size` elements; the speed is since the last row."""
+    took = (progress.seconds - logged.seconds) / (progress.step - logged.step)
+    return {
+        "step": progress.step,
+        "loss": progress.loss,
+        "learning_rate": rate,
+        "gradient_norm": norm,
+        "tokens_per_second": size / took,
+        "seconds_per_step": took,
+        "seconds": progress.seconds,
+    }
 
 
 def _due(progress: Progress, every: int | None, plan: Plan) -> bool:

@@ -83,7 +83,6 @@ class Session:
         self.accelerator.wait_for_everyone()
 
     def _restore(self, store: Store) -> tuple[Progress, State]:
-        """Put everything back where the last checkpoint found it."""
         if store.has("best"):
             store.load("best")  # a damaged one would be found with the next best
         checkpoint = store.load()
@@ -110,8 +109,10 @@ class Session:
                 f"[{store.directory}] was written by {written} processes; "
                 f"received {received}. Resume with as many as before"
             )
-        where = store.directory / "training.progress"
-        progress = check(Progress, training["progress"], where, CheckpointError)
+        saved, where = training["progress"], store.directory / "training.progress"
+        progress = check(Progress, saved, where, CheckpointError)
+        for name in vars(progress).keys() - saved.keys():  # no default says how far
+            raise CheckpointError(f"[{where}, {name}] is missing")
         own = training["processes"][self.accelerator.process_index]
         scaler, optimiser = self.accelerator.scaler, training["optimiser"]
         self._check_optimiser(optimiser)
@@ -128,7 +129,7 @@ class Session:
         return progress, map_state(lambda t: t.to(device), own["carried"])
 
     def _check_optimiser(self, saved: dict[str, Any]) -> None:
-        """Hold what torch does not look at to the optimiser as it is made."""
+        """Raise ValueError for what torch does not look at."""
         own = self.optimiser.state_dict()["param_groups"]
         _check_like("param_groups", saved["param_groups"], own)
         groups = self.optimiser.param_groups
@@ -169,11 +170,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], store: Store) -> 
             no finite number, which training never stores.
     """
     own = model.state_dict()
-    check_shapes(
-        {name: tuple(tensor.shape) for name, tensor in weights.items()},
-        {name: tuple(tensor.shape) for name, tensor in own.items()},
-        store,
+    found, expected = (
+        {n: tuple(t.shape) for n, t in d.items()} for d in (weights, own)
     )
+    check_shapes(found, expected, store)
     for name, tensor in weights.items():
         wrong = None
         if tensor.dtype != own[name].dtype:
@@ -192,18 +192,13 @@ def check_shapes(
     expected: dict[str, tuple[int, ...]],
     store: Store,
 ) -> None:
-    """Hold the shapes of a checkpoint's weights to the model's.
-
-    Raises:
-        CheckpointError: names or shapes differ.
-    """
+    """Raise CheckpointError where names or shapes of weights are not the model's."""
     for name in [*expected, *found]:
-        received, wanted = found.get(name), expected.get(name)
+        received, wanted = (d.get(name, "no such weight") for d in (found, expected))
         if received != wanted:
             raise CheckpointError(
                 f"[{store.directory}, {name}] the checkpoint is of another model; "
-                f"received {received or 'no such weight'}, expected "
-                f"{wanted or 'no such weight'}"
+                f"received {received}, expected {wanted}"
             )
 
 
