@@ -49,18 +49,12 @@ from .corpus import (
     open_text,
     write_tokens,
 )
-from .model import (
-    LanguageModel,
-    ModelSizes,
-    check_memory,
-    model_shapes,
-)
+from .model import LanguageModel, ModelSizes, check_memory, model_shapes
 from .score import Figures
 from .tokenizer import TextTokenizer
 
 FORMAT = "cellwright-run"
 VERSION = 1
-
 
 T = TypeVar("T")
 
@@ -121,10 +115,11 @@ class Run:
         self.directory = Path(directory)
         config = self._read_config()
         self.sources, self.settings = config.sources, config.settings
-        self.sizes, self.created_by = config.model, config.cellwright
-        self.text = config.text
-        self.train_tokens = config.train.within(self.directory)
-        self.held_out = config.held_out.within(self.directory)
+        self.sizes, self.text = config.model, config.text
+        self.train_tokens, self.held_out = (
+            replace(tokens, path=self.directory / tokens.path)
+            for tokens in (config.train, config.held_out)
+        )
         self.cell = self._read_cell()
         self.store = Store(self.directory / "checkpoints", root=self.directory)
 
@@ -139,18 +134,6 @@ class Run:
             )
         return found
 
-    def held_out_tokens(self, most: int | None = None) -> NDArray[np.int64]:
-        """The beginning of the held-out text: at most so many tokens of it.
-
-        Raises:
-            RunError: nothing was held out.
-        """
-        if not self.held_out.count:
-            raise RunError(
-                f"[{self.directory}] this run holds no text out; give one of your own"
-            )
-        return self.held_out.open(self.sizes.vocabulary)[:most].astype(np.int64)
-
     def read(
         self, text: str | NDArray[np.int64] | None, most: int | None = None
     ) -> NDArray[np.int64]:
@@ -163,14 +146,22 @@ class Run:
         Raises:
             RunError: nothing was held out.
         """
+        if text is None and not self.held_out.count:
+            raise RunError(
+                f"[{self.directory}] this run holds no text out; give one of your own"
+            )
         if text is None:
-            return self.held_out_tokens(most)
+            return self.held_out.open(self.sizes.vocabulary)[:most].astype(np.int64)
         tokens = self.tokenizer.encode(text) if isinstance(text, str) else text
         return tokens[:most]
 
     def held_out_text(self, tokens: int) -> str:
-        """The same as text, where unknown words and characters are written U+FFFD."""
-        return self.tokenizer.decode(self.held_out_tokens(tokens).tolist())
+        """So many tokens that were held out, as text; U+FFFD stands for unknown ones.
+
+        Raises:
+            RunError: nothing was held out.
+        """
+        return self.tokenizer.decode(self.read(None, tokens).tolist())
 
     def new_model(self) -> LanguageModel:
         """The model as drawn from torch's generator: untrained.
@@ -294,7 +285,7 @@ def create_run(
     Args:
         directory: must not exist, or be empty.
         sources: as `open_text` takes them.
-        cell: the recurrent cell; its printed graph is kept.
+        cell: its printed graph is kept.
         settings: checked here.
         say: receives a line of news now and then.
 
@@ -374,18 +365,10 @@ def _prepare(
         )
     tokenizer.save(folder / "tokenizer.json")
     write_and_sync(folder / "cell.txt", cell.to_text().encode())
-    config = {
-        "format": FORMAT,
-        "version": VERSION,
-        "cellwright": __version__,
-        "sources": sources,
-        "settings": asdict(settings),
-        "model": asdict(sizes),
-        "text": {"files": len(text.files), "characters": text.characters},
-        "train": train.to_json(),
-        "held_out": held_out.to_json(),
-    }
-    write_and_sync(folder / "config.json", _json(config))
+    counts = TextCounts(len(text.files), text.characters)
+    made_by = FORMAT, VERSION, __version__
+    config = Config(*made_by, sources, settings, sizes, counts, train, held_out)
+    write_and_sync(folder / "config.json", _json(asdict(config)))
 
 
 def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settings:
@@ -404,13 +387,14 @@ def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
     embedding = settings.embedding or Settings.DEFAULT_EMBEDDING
     if settings.tie and settings.embedding is None:
         embedding = settings.hidden  # the one width that can be tied
-    sizes: dict[str, Any] = {
-        f.name: getattr(settings, f.name, None) for f in fields(ModelSizes)
-    }
+    known = {f.name for f in fields(ModelSizes)} & vars(settings).keys()
+    sizes: dict[str, Any] = {name: getattr(settings, name) for name in known}
     for name in ("update_dropout", "zoneout"):
         sizes[name] = parse_probabilities(name, sizes[name])
     return ModelSizes(**{**sizes, "vocabulary": vocabulary, "embedding": embedding})
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    """JSON of plain data and of paths, which stand there without their folder."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=lambda p: p.name)
+    return f"{text}\n".encode()

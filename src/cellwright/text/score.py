@@ -78,21 +78,10 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain data."""
-        return asdict(self.figures())
-
-    def figures(self) -> Figures:
-        """As JSON keeps them."""
-        counts = self.characters, self.tokens, self.unknown
-        if not self.finite:
-            return Figures(None, None, None, None, None, *counts)
-        return Figures(
-            self.nats_per_char,
-            self.nats_per_char / math.log(2),
-            self.nats_per_token,
-            self.nats_per_token / math.log(2),
-            self.perplexity,
-            *counts,
-        )
+        char, token, bit = self.nats_per_char, self.nats_per_token, math.log(2)
+        found = [char, char / bit, token, token / bit, self.perplexity]
+        shown = found if self.finite else [None] * len(found)
+        return asdict(Figures(*shown, self.characters, self.tokens, self.unknown))
 
 
 @torch.no_grad()
@@ -137,14 +126,8 @@ def score(
         advance(len(y))
     model.train(was_training)
     first = 1 if tokenizer.kind == "char" else len(tokenizer.decode([int(numbers[0])]))
-    return Score(
-        nats,
-        tokens.count - 1,
-        max(1, tokens.characters - first),
-        tokens.characters,
-        tokens.count,
-        tokens.unknown,
-    )
+    divisors = tokens.count - 1, max(1, tokens.characters - first)
+    return Score(nats, *divisors, tokens.characters, tokens.count, tokens.unknown)
 
 
 def _windows(numbers: np.ndarray) -> Iterable[tuple[Tensor, Tensor]]:

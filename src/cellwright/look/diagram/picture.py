@@ -30,8 +30,8 @@ class Picture:
         """The picture as a PNG file, `scale` pixels for one of the SVG.
 
         Raises:
-            DrawingError: a scale that is not more than 0, or gives more than 100 million
-                pixels.
+            DrawingError: a scale that is not more than 0, or gives more than 100
+                million pixels.
             MissingExtraError: the extra `draw` is not installed.
         """
         self._check_scale(scale)
