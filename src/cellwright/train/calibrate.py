@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .devices import from_main
 from .plan import Plan, Stream
 
 #: The part of the time that is planned for. The rest is for checkpoints and noise.
@@ -56,19 +57,10 @@ def steps_for(
             per_step += _seconds(lambda: validate(copied)) / plan.validate_every
     stream.load_state_dict(position)
     left = seconds * USED - (time.perf_counter() - began)
-    return max(1, int(_agreed(left / per_step)))
+    return max(1, int(from_main(left / per_step)))
 
 
 def _seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
-    return _agreed(time.perf_counter() - start)
-
-
-def _agreed(value: float) -> float:
-    """The first process's value: all of them must go on with the same."""
-    from accelerate.utils import broadcast_object_list
-
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
+    return from_main(time.perf_counter() - start)

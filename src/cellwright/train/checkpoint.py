@@ -194,17 +194,17 @@ class Store:
 
     def _record(self, pointer: str) -> Pointer:
         path = self._pointer(pointer)
-        if pointer == "last" and self._names() and not os.path.lexists(path):
-            return self._newest()
-        return _checked(Pointer, self._bytes_of(path), path)
-
-    def _newest(self) -> Pointer:
-        """What stands in for a last.json that is lost."""
-        for name, _ in self.whole():
+        names = self._names() if pointer == "last" else []
+        if not names or os.path.lexists(path):
+            return _checked(Pointer, self._bytes_of(path), path)
+        for (
+            name,
+            _,
+        ) in self.whole():  # the newest stands in for a last.json that is lost
             return self._point_at(name)
         raise CheckpointError(
             f"[{self.directory}] has no last.json, and of its checkpoints "
-            f"{', '.join(self._names())} none is whole; nothing was changed. Put a "
+            f"{', '.join(names)} none is whole; nothing was changed. Put a "
             "copy back, or start a new run"
         )
 
@@ -219,8 +219,7 @@ class Store:
         manifest = self._manifest(record)
         tensors = {}
         for name, expected in manifest.files.items():
-            data = self._bytes_of(path / name, expected.bytes)
-            _compare(path / name, data, expected.sha256)
+            data = self._bytes_of(path / name, expected.bytes, expected.sha256)
             try:
                 tensors[name] = safetensors.torch.load(data)
             except Exception as error:  # the library's, and KeyError for odd types
@@ -250,15 +249,20 @@ class Store:
 
     def _manifest(self, record: Pointer) -> Manifest:
         path = self.directory / record.checkpoint / "checkpoint.json"
-        data = self._bytes_of(path)
-        _compare(path, data, record.sha256)
-        return _checked(Manifest, data, path)
+        return _checked(Manifest, self._bytes_of(path, sha256=record.sha256), path)
 
-    def _bytes_of(self, path: Path, size: int | None = None) -> bytes:
+    def _bytes_of(
+        self, path: Path, size: int | None = None, sha256: str | None = None
+    ) -> bytes:
         try:
-            return read_file(path, self._root, size)
+            data = read_file(path, self._root, size)
         except OSError as error:
             raise _cannot_read(path, error) from error
+        if sha256 is not None and _hash(data) != sha256:
+            raise CheckpointError(
+                f"[{path}] was altered: its SHA-256 is not the recorded one"
+            )
+        return data
 
     def _names(self) -> list[str]:
         """The checkpoints, the newest first."""
@@ -313,9 +317,8 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
         kept = "There was no earlier checkpoint."
         if self.has():
-            name = self._record("last").checkpoint
-            kept = f"The last good checkpoint, {name}, is untouched; free some space "
-            kept += "and resume."
+            last = f"The last good checkpoint, {self._record('last').checkpoint},"
+            kept = f"{last} is untouched; free some space and resume."
         return CheckpointError(
             f"[{self.directory}] the checkpoint of step {step} could not be written: "
             f"{error.strerror or error}. {kept}"
@@ -416,13 +419,6 @@ def _checked(kind: type[T], data: bytes, path: Path) -> T:
             f"expected {VERSION}. Use the cellwright that wrote it"
         )
     return check(kind, content, path, CheckpointError)
-
-
-def _compare(path: Path, data: bytes, sha256: str) -> None:
-    if _hash(data) != sha256:
-        raise CheckpointError(
-            f"[{path}] was altered: its SHA-256 is not the recorded one"
-        )
 
 
 def _cannot_read(path: Path, error: Exception) -> CheckpointError:

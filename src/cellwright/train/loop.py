@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .bptt import State, detach, map_state
 from .checkpoint import Store
-from .devices import make_accelerator
+from .devices import from_main, make_accelerator
 from .divergence import Watch
 from .gradients import clip_by_norm, clip_by_value, gradient_norms, total_norm
 from .interrupt import Interrupt
@@ -157,15 +157,11 @@ def _backward(
 
 
 def _validate(validate: Callable[[nn.Module], float], session: Session) -> float:
-    from accelerate.utils import broadcast_object_list
-
+    session.model.eval()
     with torch.no_grad():
-        session.model.eval()
-        # All processes must decide alike, so all of them take the first one's loss.
-        results = [validate(session.model)]
-        broadcast_object_list(results)
-        session.wrapped.train()
-    return float(results[0])
+        loss = from_main(validate(session.model))
+    session.wrapped.train()
+    return float(loss)
 
 
 def _row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -31,12 +32,9 @@ class Stream(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Objective(Protocol):
-    """One forward pass: the mean loss of this process's batch, and the new state."""
-
-    def __call__(
-        self, model: nn.Module, batch: Any, state: State, step: int
-    ) -> tuple[Tensor, State]: ...
+#: One forward pass, `objective(model, batch, state, step)`: the mean loss of this
+#: process's batch, and the new state.
+Objective = Callable[[nn.Module, Any, State, int], tuple[Tensor, State]]
 
 
 @dataclass(frozen=True)

@@ -70,14 +70,9 @@ class Session:
         }
         processes = gather_object([own])
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            training = {
-                "progress": vars(progress),
-                "optimiser": self.optimiser.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "processes": processes,
-            }
+            shared = {name: part.state_dict() for name, part in self._shared().items()}
+            training = {"progress": vars(progress), "scaler": None, **shared}
+            training["processes"] = processes
             weights = self.model.state_dict()
             self.store.save(progress.step, weights, training, sorted(pointers))
         self.accelerator.wait_for_everyone()
@@ -114,33 +109,32 @@ class Session:
         for name in vars(progress).keys() - saved.keys():  # no default says how far
             raise CheckpointError(f"[{where}, {name}] is missing")
         own = training["processes"][self.accelerator.process_index]
-        scaler, optimiser = self.accelerator.scaler, training["optimiser"]
-        self._check_optimiser(optimiser)
-        _check_like("schedule", training["schedule"], self.schedule.state_dict())
-        _check_like("stream", own["stream"], self.stream.state_dict())
-        self.optimiser.load_state_dict(optimiser)
-        self.schedule.load_state_dict(training["schedule"])
-        if scaler is not None:
-            _check_like("scaler", training["scaler"], scaler.state_dict())
-            scaler.load_state_dict(training["scaler"])
-        self.stream.load_state_dict(own["stream"])
+        self._check_moments(training["optimiser"]["state"])
+        for name, part in {**self._shared(), "stream": self.stream}.items():
+            kept = (own if name == "stream" else training)[name]
+            _check_like(name, kept, part.state_dict())
+            part.load_state_dict(kept)
         set_random_state(own["random"])
         device = self.accelerator.device
         return progress, map_state(lambda t: t.to(device), own["carried"])
 
-    def _check_optimiser(self, saved: dict[str, Any]) -> None:
-        """Raise ValueError for what torch does not look at."""
-        own = self.optimiser.state_dict()["param_groups"]
-        _check_like("param_groups", saved["param_groups"], own)
+    def _shared(self) -> dict[str, Any]:
+        """What has a state that is the same on every process."""
+        parts = {"optimiser": self.optimiser, "schedule": self.schedule}
+        scaler = self.accelerator.scaler
+        return parts if scaler is None else {**parts, "scaler": scaler}
+
+    def _check_moments(self, saved: dict[int, dict[str, Any]]) -> None:
+        """Raise ValueError for a state of the optimiser that torch does not refuse."""
         groups = self.optimiser.param_groups
         shapes = [p.shape for group in groups for p in group["params"]]
         kinds = {
             frozenset((name, type(moment)) for name, moment in moments.items())
-            for moments in saved["state"].values()
+            for moments in saved.values()
         }
         if len(kinds) > 1:
             raise ValueError("not every parameter has the same moments")
-        for number, moments in saved["state"].items():
+        for number, moments in saved.items():
             for name, moment in moments.items():
                 shape, expected = getattr(moment, "shape", ()), shapes[number]
                 if shape not in ((), expected):
