@@ -15,15 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .language.errors import ArgumentError, CellwrightError, did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
-
-#: The `__pydantic_config__` of the dataclasses that are checked.
-STRICT: Any = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
 
 T = TypeVar("T")
 
@@ -35,6 +32,16 @@ _WORDS = {  # pydantic's, and this project's
     "Input is ": "expected what is not ",
 }
 _SHOWN = 60  # characters of what was received
+
+
+class Checked:
+    """The base of the dataclasses that are checked; pydantic reads the attribute."""
+
+    __pydantic_config__: ClassVar[Any] = {
+        "strict": True,
+        "extra": "forbid",
+        "allow_inf_nan": False,
+    }
 
 
 class Limits:

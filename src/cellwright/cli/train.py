@@ -69,7 +69,7 @@ def train(
     # Look for the directory before make_accelerator, where the processes wait for each
     # other: after that the main one may have made it already.
     directory = out or _free_directory(text or [])
-    exists = resume and _is_run(directory)
+    exists = resume and os.path.lexists(directory / "config.json")  # damaged or not
     precision = (Run(directory).settings if exists else asked).precision
     accelerator = make_accelerator(precision, directory if tensorboard else None)
     with _quiet_unless(accelerator.is_main_process), ExitStack() as held:
@@ -122,10 +122,6 @@ def _free_directory(text: list[str]) -> Path:
     name = stem or "text"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
-
-
-def _is_run(directory: Path) -> bool:
-    return os.path.lexists(directory / "config.json")  # a broken link is one, damaged
 
 
 def _create(directory: Path, text: list[str], settings: Settings) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..files import check_file_at
 from ..language.errors import ArgumentError, CellwrightError
-from ..schema import STRICT, Limits, Rule
+from ..schema import Checked, Limits, Rule
 from ..train.interrupt import interruptible
 from .tokenizer import TextTokenizer
 
@@ -192,7 +192,7 @@ def _bare(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Checked):
     """A memory-mapped array of token numbers, and how much text it stands for.
 
     Attributes:
@@ -202,8 +202,6 @@ class Tokens:
         characters: number of characters.
         unknown: how many of the tokens are the unknown one.
     """
-
-    __pydantic_config__ = STRICT
 
     path: Annotated[Path, Rule(_bare)]  # in JSON without its folder
     dtype: Literal["<u2", "<u4"]

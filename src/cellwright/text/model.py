@@ -17,17 +17,15 @@ from ..language.errors import ArgumentError
 from ..nn.penalties import activation_regularisation, temporal_activation_regularisation
 from ..nn.recurrent import Recurrent
 from ..nn.regularise import Regularisers
-from ..schema import STRICT
+from ..schema import Checked
 from ..train.bptt import State
 from ..train.forcing import run_forced
 from ..train.settings import Layers, Probability, Settings, Vocabulary, Width
 
 
 @dataclass(frozen=True)
-class ModelSizes:
+class ModelSizes(Checked):
     """The numbers that make a model of a cell; of a run, its settings resolved."""
-
-    __pydantic_config__ = STRICT
 
     vocabulary: Vocabulary
     embedding: Width

@@ -36,7 +36,7 @@ from ..files import read_file, sync_directory, write_and_sync, write_atomically
 from ..language import Cell
 from ..language.errors import CellwrightError
 from ..nn.regularise import parse_probabilities
-from ..schema import STRICT, Limits, check, parse_json
+from ..schema import Checked, Limits, check, parse_json
 from ..train.checkpoint import Store
 from ..train.lock import LOCK, holder_of
 from ..train.session import check_shapes, load_weights
@@ -64,20 +64,16 @@ class RunError(CellwrightError):
 
 
 @dataclass(frozen=True)
-class TextCounts:
+class TextCounts(Checked):
     """What a run's text was."""
-
-    __pydantic_config__ = STRICT
 
     files: Annotated[int, Limits(ge=0)]
     characters: Annotated[int, Limits(ge=0)]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """`config.json`."""
-
-    __pydantic_config__ = STRICT
 
     format: Literal["cellwright-run"]
     version: Literal[1]
@@ -91,10 +87,8 @@ class Config:
 
 
 @dataclass(frozen=True)
-class StoredPlan:
+class StoredPlan(Checked):
     """`plan.json`."""
-
-    __pydantic_config__ = STRICT
 
     version: Literal[1]
     steps: Annotated[int, Limits(ge=1)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema import STRICT, Limits
+from ..schema import Checked, Limits
 from .corpus import CorpusError, Tokens
 from .model import LanguageModel
 from .tokenizer import TextTokenizer
@@ -21,10 +21,8 @@ WINDOW = 1024  # tokens at a time: bounds the memory, changes no number
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(Checked):
     """How well a text is predicted, as JSON keeps it: None for no finite number."""
-
-    __pydantic_config__ = STRICT
 
     nats_per_char: float | None
     bits_per_char: float | None
@@ -79,8 +77,8 @@ class Score:
     def to_json(self) -> dict[str, Any]:
         """The figures as plain data."""
         char, token, bit = self.nats_per_char, self.nats_per_token, math.log(2)
-        found = [char, char / bit, token, token / bit, self.perplexity]
-        shown = found if self.finite else [None] * len(found)
+        found = char, char / bit, token, token / bit, self.perplexity
+        shown = found if self.finite else (None, None, None, None, None)
         return asdict(Figures(*shown, self.characters, self.tokens, self.unknown))
 
 

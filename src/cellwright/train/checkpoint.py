@@ -41,7 +41,7 @@ from ..files import (
     write_atomically,
 )
 from ..language.errors import CellwrightError
-from ..schema import STRICT, Limits, check, parse_json
+from ..schema import Checked, Limits, check, parse_json
 
 FORMAT = "cellwright-checkpoint"
 VERSION = 1
@@ -58,10 +58,8 @@ Sha256 = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
-class Pointer:
+class Pointer(Checked):
     """`last.json` and `best.json`: which checkpoint, and the hash of its manifest."""
-
-    __pydantic_config__ = STRICT
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
@@ -70,10 +68,8 @@ class Pointer:
 
 
 @dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(Checked):
     """The size of a file in bytes, and what it hashes to."""
-
-    __pydantic_config__ = STRICT
 
     bytes: Annotated[int, Limits(ge=0)]
     sha256: Sha256
@@ -83,10 +79,8 @@ File = Literal["model.safetensors", "training.safetensors"]
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Checked):
     """`checkpoint.json`; `training` is a tree that `pack` split."""
-
-    __pydantic_config__ = STRICT
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
@@ -285,7 +279,9 @@ class Store:
             "model.safetensors": _tensor_bytes(model),
             "training.safetensors": _tensor_bytes(tensors),
         }
-        prints = {n: Fingerprint(len(data), _hash(data)) for n, data in files.items()}
+        prints: dict[File, Fingerprint] = {
+            name: Fingerprint(len(data), _hash(data)) for name, data in files.items()
+        }
         manifest = Manifest(FORMAT, VERSION, step, prints, skeleton)
 
         # A resumed run may pass a step again whose first checkpoint is still pointed

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 
 from torch import Tensor, nn
 
-from ..schema import STRICT, Limits
+from ..schema import Checked, Limits
 from .bptt import State
 
 Count = Annotated[int, Limits(ge=0)]
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass
-class Progress:
+class Progress(Checked):
     """How far a run has come. `train` returns it; a checkpoint holds it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Progress:
     """
 
     # A validation may overflow and training go on: its loss need not be finite.
-    __pydantic_config__ = STRICT | {"allow_inf_nan": True}
+    __pydantic_config__ = Checked.__pydantic_config__ | {"allow_inf_nan": True}
 
     step: Count = 0
     loss: float | None = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from ..engine.choice import ENGINES
 from ..language.errors import ArgumentError
 from ..nn.regularise import Regularisers, parse_probabilities
-from ..schema import STRICT, Limits, Rule, check
+from ..schema import Checked, Limits, Rule, check
 from .forcing import parse_forcing
 from .optimisers import OPTIMISERS
 from .schedules import SCHEDULES
@@ -69,7 +69,7 @@ _run = partial(_setting, "The run")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """What a run was asked for. One of minutes, epochs and steps says how long.
 
     The defaults are tuned for a minute on two cores and a text of a million characters.
@@ -78,8 +78,6 @@ class Settings:
     Raises:
         ArgumentError: settings that contradict each other. `check` looks at each alone.
     """
-
-    __pydantic_config__ = STRICT
 
     cell: str = _model("lstm", "A cell of the zoo, or FILE.py:NAME.")
     hidden: Width = _model(256, "Units of a layer.")
