@@ -24,7 +24,6 @@ def read_file(
     """The bytes of a regular file in `root`; nothing is read if it has another size.
 
     Args:
-        path: the file.
         root: the folder that it must lie in, wherever links lead.
         size: what it must be, in bytes; None for at most `most`.
         most: no more bytes are read.

@@ -160,11 +160,10 @@ def _show_system() -> None:
 
     from .. import __version__
 
-    typer.echo(f"cellwright {__version__}, torch {torch.__version__}, ", nl=False)
-    typer.echo(f"Python {platform.python_version()}, {platform.machine()}")
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    typer.echo(f"cellwright {__version__}, {versions}, {platform.machine()}")
     typer.echo(f"threads: {torch.get_num_threads()}")
-    capability = torch.backends.cpu.get_cpu_capability()
-    typer.echo(f"vector instructions: {capability}")
+    typer.echo(f"vector instructions: {torch.backends.cpu.get_cpu_capability()}")
     from ..engine import native
 
     core = native.info()
@@ -174,5 +173,4 @@ def _show_system() -> None:
         if core["native"]
         else f"native engine: none ({core['reason']})"
     )
-    gpus = torch.cuda.device_count()
-    typer.echo(f"GPUs: {gpus}")
+    typer.echo(f"GPUs: {torch.cuda.device_count()}")

@@ -82,7 +82,7 @@ def train(
         _on_main_first(accelerator, begin)
         run = Run(directory)
         if resume:
-            _check_same(run, asked, text or [], _given(ctx))
+            _check_same(run, asked, text or [], ctx)
         _train(run, accelerator, resume, tensorboard)
     if accelerator.num_processes > 1:
         accelerator.end_training()
@@ -164,17 +164,14 @@ def _quiet_unless(main: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _given(ctx: typer.Context) -> set[str]:
-    """The options that were written on the command line."""
-    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
-    return {n for n, s in sources.items() if s is not None and s.name == "COMMANDLINE"}
-
-
-def _check_same(run: Run, settings: Settings, text: list[str], given: set[str]) -> None:
+def _check_same(
+    run: Run, settings: Settings, text: list[str], ctx: typer.Context
+) -> None:
     """A resumed run keeps its settings: refuse to pretend otherwise."""
-    for name in sorted(given & set(vars(settings))):
-        kept, received = getattr(run.settings, name), getattr(settings, name)
-        if kept != received:
+    for name, received in sorted(vars(settings).items()):
+        kept, source = getattr(run.settings, name), ctx.get_parameter_source(name)
+        written = source is not None and source.name == "COMMANDLINE"
+        if written and kept != received:
             raise CellwrightError(
                 f"[--resume] the run in {run.directory} was started with {name} = "
                 f"{kept}; received {received}. A resumed run keeps its settings: leave "

@@ -35,13 +35,7 @@ class CorpusError(CellwrightError, ValueError):
 
 @dataclass(frozen=True)
 class Text:
-    """A text spread over files, read in order.
-
-    Attributes:
-        files: what is read.
-        skipped: files of a folder that are not UTF-8 text, and so are left out.
-        characters: the length of the whole.
-    """
+    """A text spread over files, read in order; of folders, what is UTF-8 text."""
 
     files: tuple[Path, ...]
     skipped: tuple[Path, ...]
@@ -193,31 +187,20 @@ def _bare(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Tokens(Checked):
-    """A memory-mapped array of token numbers, and how much text it stands for.
-
-    Attributes:
-        path: little-endian integers, nothing else.
-        dtype: "<u2" or "<u4".
-        count: number of tokens.
-        characters: number of characters.
-        unknown: how many of the tokens are the unknown one.
-    """
+    """A file of token numbers, nothing else, and how much text it stands for."""
 
     path: Annotated[Path, Rule(_bare)]  # in JSON without its folder
     dtype: Literal["<u2", "<u4"]
     count: Annotated[int, Limits(ge=0)]
     characters: Annotated[int, Limits(ge=0)]
-    unknown: Annotated[int, Limits(ge=0)]
+    unknown: Annotated[int, Limits(ge=0)]  # tokens that are the unknown one
 
     def open(self, vocabulary: int | None = None) -> np.ndarray:
         """(count,), memory-mapped, read only.
 
-        Args:
-            vocabulary: every token number must be less.
-
         Raises:
             CorpusError: the file is missing, has another length, or holds a number that
-                is no token.
+                is not less than `vocabulary`.
         """
         expected = self.count * np.dtype(self.dtype).itemsize
         try:

@@ -6,6 +6,7 @@ resumed run is the same run.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,8 @@ def evaluate_held_out(run: Run, advance: Any = lambda count: None) -> Score | No
 
 def _validate(model: nn.Module, run: Run) -> float:
     assert isinstance(model, LanguageModel)
-    return score(model, run.held_out, run.tokenizer).nats_per_token
+    loss = score(model, run.held_out, run.tokenizer).nats_per_token
+    return math.inf if loss is None else loss
 
 
 def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
@@ -135,19 +137,18 @@ def _plan(
     )
     stored = run.plan()
     accelerator.wait_for_everyone()  # all have looked before one writes the plan
-    if stored is not None:
-        if settings.steps not in (None, stored.steps):
-            raise RunError(
-                f"[{run.directory}/plan.json, steps] received {stored.steps}, expected "
-                f"the settings' {settings.steps}"
-            )
-        return replace(plan, steps=stored.steps)
-    began = time.perf_counter()
-    steps = _steps(run, plan, model, stream, accelerator)
-    took = time.perf_counter() - began
-    if accelerator.is_main_process:
-        run.keep("plan.json", asdict(StoredPlan(1, steps, took)))
-    return replace(plan, steps=steps)
+    if stored is None:
+        began = time.perf_counter()
+        steps = _steps(run, plan, model, stream, accelerator)
+        stored = StoredPlan(1, steps, time.perf_counter() - began)
+        if accelerator.is_main_process:
+            run.keep("plan.json", asdict(stored))
+    elif settings.steps not in (None, stored.steps):
+        raise RunError(
+            f"[{run.directory}/plan.json, steps] received {stored.steps}, expected "
+            f"the settings' {settings.steps}"
+        )
+    return replace(plan, steps=stored.steps)
 
 
 def _steps(

@@ -44,7 +44,6 @@ class LanguageModel(nn.Module):
     """Predicts the next token from all tokens before it.
 
     Args:
-        cell: the recurrent cell.
         sizes: the widths; with `tie` the embedding is also the output matrix (Press &
             Wolf 2017), and must be as wide as the layer's output.
         engine: as `cw.Recurrent` takes it.

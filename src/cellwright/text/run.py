@@ -50,7 +50,7 @@ from .corpus import (
     write_tokens,
 )
 from .model import LanguageModel, ModelSizes, check_memory, model_shapes
-from .score import Figures
+from .score import Score
 from .tokenizer import TextTokenizer
 
 FORMAT = "cellwright-run"
@@ -206,9 +206,9 @@ class Run:
         """Write one of the run's JSON files, in one atomic step."""
         write_atomically(self.directory / name, _json(content))
 
-    def result(self) -> Figures | None:
+    def result(self) -> Score | None:
         """The figures of the held-out text, once training has ended."""
-        return self._kept("result.json", Figures)
+        return self._kept("result.json", Score)
 
     def _kept(self, name: str, kind: type[T]) -> T | None:
         path = self.directory / name

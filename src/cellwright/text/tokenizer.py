@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +58,6 @@ class TextTokenizer:
 
         Args:
             kind: one of `KINDS`.
-            pieces: the training text.
             vocabulary: at most so many tokens; None: every character, 10,000 words or
                 1,024 byte pairs.
 
@@ -176,20 +176,18 @@ def check_text(text: str) -> None:
         ) from None
 
 
-def _most_frequent(counts: Counter[str], size: int | None) -> dict[str, int]:
+def _most_frequent(parts: Iterable[Iterable[str]], size: int | None) -> dict[str, int]:
     """The unknown token, then the most frequent ones; ties in order of the token."""
+    counts = Counter(chain.from_iterable(parts))
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = sorted(token for token, _ in ranked[: None if size is None else size - 1])
     return {token: number for number, token in enumerate([UNKNOWN, *kept])}
 
 
 def _characters(pieces: Iterable[str], size: int | None) -> Tokenizer:
-    counts: Counter[str] = Counter()
-    for piece in pieces:
-        counts.update(piece)
     # Byte-pair encoding with no pair to merge leaves characters; it is ten times
     # faster than splitting at every character.
-    vocabulary = _most_frequent(counts, size)
+    vocabulary = _most_frequent(pieces, size)
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
     inner.decoder = decoders.Fuse()  # type: ignore[assignment]
     return inner
@@ -197,10 +195,8 @@ def _characters(pieces: Iterable[str], size: int | None) -> Tokenizer:
 
 def _words(pieces: Iterable[str], size: int | None) -> Tokenizer:
     splitter = pre_tokenizers.Split(_WORDS, "isolated")
-    counts: Counter[str] = Counter()
-    for piece in pieces:
-        counts.update(word for word, _ in splitter.pre_tokenize_str(piece))
-    vocabulary = _most_frequent(counts, size)
+    words = ((w for w, _ in splitter.pre_tokenize_str(piece)) for piece in pieces)
+    vocabulary = _most_frequent(words, size)
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.pre_tokenizer = splitter  # type: ignore[assignment]
     inner.decoder = decoders.Fuse()  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..language.errors import CellwrightError
 from .checkpoint import Store
+from .gradients import gradient_norms, total_norm
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,31 +29,26 @@ class Watch:
         self._norms: dict[str, Tensor] = {}
         self._before: dict[str, Tensor] = {}
 
-    def gradients(
-        self,
-        step: int,
-        loss: float,
-        norms: dict[str, Tensor],
-        norm: Tensor,
-        rate: float,
-    ) -> None:
-        """Raise Diverged unless the loss and the gradients of `step` are finite.
+    def gradients(self, step: int, loss: float, rate: float) -> Tensor:
+        """The norm of all gradients taken as one vector.
 
         Args:
-            step: the one about to be taken, from 0; `loss` and `rate` are its own.
-            norms: the gradient norm of every parameter; `norm` of all together.
+            step: the one about to be taken, from 0.
+            loss, rate: of the same step.
+
+        Raises:
+            Diverged: the loss or a gradient is not finite.
         """
-        self._before, self._norms = self._norms, norms
+        self._before, self._norms = self._norms, gradient_norms(self._model)
         self._step, self._loss, self._rate = step, loss, rate
+        norm = total_norm(self._norms)
         finite = self._gradients_may_overflow or bool(norm.isfinite())
         if not (math.isfinite(loss) and finite):
             raise self._diverged()
+        return norm
 
     def weights(self) -> None:
-        """Raise Diverged unless all weights are finite.
-
-        A checkpoint that replaces a good one must be good itself.
-        """
+        """Raise Diverged unless all are finite: only these may become a checkpoint."""
         if not all(bool(p.isfinite().all()) for p in self._model.parameters()):
             raise self._diverged()
 

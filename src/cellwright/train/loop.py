@@ -20,7 +20,7 @@ from .bptt import State, detach, map_state
 from .checkpoint import Store
 from .devices import from_main, make_accelerator
 from .divergence import Watch
-from .gradients import clip_by_norm, clip_by_value, gradient_norms, total_norm
+from .gradients import clip_by_norm, clip_by_value
 from .interrupt import Interrupt
 from .optimisers import set_rate
 from .plan import Objective, Plan, Progress, Stream
@@ -83,45 +83,39 @@ def _loop(
     reporter: Reporter,
     resume: bool,
 ) -> Progress:
-    model, optimiser, schedule = session.model, session.optimiser, session.schedule
+    model, optimiser = session.model, session.optimiser
     progress, carried = session.begin(resume)
     watch = Watch(model, session.accelerator, session.store)
     began, logged = time.perf_counter() - progress.seconds, replace(progress)
+    size = session.stream.size * plan.accumulate
     session.wrapped.train()
     reporter.start(progress.step, plan.steps)
     with Interrupt() as interrupt, ExitStack() as ending:
         ending.callback(reporter.finish)
         while progress.step < plan.steps and not progress.stopped:
-            rate = set_rate(optimiser, schedule.factor(progress.step))
+            rate = set_rate(optimiser, session.schedule.factor(progress.step))
             losses, carried = _backward(session, objective, plan, carried, progress)
 
             # Look before the step: weights that went wrong cannot be put right again.
             progress.loss, stop = _agree(losses, interrupt.asked, session.accelerator)
             session.accelerator.unscale_gradients(optimiser)
-            norms = gradient_norms(model)
-            norm = total_norm(norms)
-            watch.gradients(progress.step, progress.loss, norms, norm, rate)
-            if plan.clip_norm is not None:
-                clip_by_norm(model, plan.clip_norm, norm)
-            if plan.clip_value is not None:
-                clip_by_value(model, plan.clip_value)
+            norm = watch.gradients(progress.step, progress.loss, rate)
+            _clip(model, plan, norm)
 
             optimiser.step()
             optimiser.zero_grad()
             progress.step += 1
             progress.seconds = time.perf_counter() - began
             if _due(progress, plan.log_every, plan):
-                size = session.stream.size * plan.accumulate
                 reporter.log(_row(progress, logged, size, rate, norm.item()))
                 logged = replace(progress)
 
             pointers = set()
             if validate is not None and _due(progress, plan.validate_every, plan):
                 loss = _validate(validate, session)
+                reporter.log({"step": progress.step, "validation_loss": loss})
                 if progress.observe(loss, plan.patience):
                     pointers = {"last", "best"}
-                schedule.observe(loss)
-                reporter.log({"step": progress.step, "validation_loss": loss})
             if _due(progress, plan.checkpoint_every, plan) or progress.stopped or stop:
                 pointers.add("last")
             if session.store is not None and pointers:
@@ -156,12 +150,20 @@ def _backward(
     return losses, carried
 
 
+def _clip(model: nn.Module, plan: Plan, norm: Tensor) -> None:
+    if plan.clip_norm is not None:
+        clip_by_norm(model, plan.clip_norm, norm)
+    if plan.clip_value is not None:
+        clip_by_value(model, plan.clip_value)
+
+
 def _validate(validate: Callable[[nn.Module], float], session: Session) -> float:
     session.model.eval()
     with torch.no_grad():
-        loss = from_main(validate(session.model))
+        loss = float(from_main(validate(session.model)))
     session.wrapped.train()
-    return float(loss)
+    session.schedule.observe(loss)
+    return loss
 
 
 def _row(
