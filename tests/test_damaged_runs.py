@@ -178,6 +178,20 @@ def forged(*path):
     return mutate
 
 
+def without(name):
+    """A checkpoint whose progress lacks a field."""
+
+    def mutate(run):
+        path = newest(run) / "checkpoint.json"
+        content = json.loads(path.read_text())
+        progress = dict(content["training"]["dict"])["progress"]
+        progress["dict"] = [[k, v] for k, v in progress["dict"] if k != name]
+        path.write_text(json.dumps(content))
+        point(run)
+
+    return mutate
+
+
 def replaced(name, how):
     def mutate(run):
         path = run / name
@@ -251,6 +265,8 @@ TABLE = [
     (forged("files", "model.safetensors", "bytes", 10**15), "was cut short", WEIGHED),
     (forged("training", {"tuple": 3}), "training] is not what", READERS),
     (forged("training", {"tensor": "x"}), "training] is not what", READERS),
+    (without("step"), "training.progress, step] is missing", ["resume"]),
+    (without("best"), "training.progress, best] is missing", ["resume"]),
     (weights(lambda w: w["head.bias"].fill_(torch.nan)), "received NaN", READERS),
     (weights(lambda w: w["head.bias"].fill_(torch.inf)), "or infinity", READERS),
     (weights(lambda w: w.pop("head.bias")), "no such weight, expected (", WEIGHED),

@@ -157,9 +157,7 @@ def diagram_width(svg: str) -> float:
 
 def test_png_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(
-        DrawingError, match=r"expected pip install 'cellwright\[draw\]'"
-    ):
+    with pytest.raises(cw.CellwrightError, match=r"pip install 'cellwright\[draw\]'"):
         cw.cells.lstm.diagram().png()
 
 

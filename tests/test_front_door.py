@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import cellwright as cw
 from cellwright import CellwrightError, extras
+from cellwright.look import detectors
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,6 +67,21 @@ def test_a_missing_package_is_named_and_the_remedy_is_told(monkeypatch):
         extras.require("here", "train")
     with pytest.raises(ImportError):
         extras.require("here", "train")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "action"),
+    [
+        ("onnx", "onnx", lambda: cw.export_onnx(cw.LSTM(2, 3))),
+        ("resvg_py", "draw", lambda: cw.cells.lstm.diagram().png()),
+        ("re2", "web", lambda: detectors.matches("a")),
+    ],
+)
+def test_what_one_package_alone_writes_asks_for_it(monkeypatch, module, extra, action):
+    monkeypatch.setitem(sys.modules, module, None)
+    message = rf"without {module}, .* pip install 'cellwright\[{extra}\]'$"
+    with pytest.raises(extras.MissingExtraError, match=message):
+        action()
 
 
 def test_the_help_imports_nothing_that_only_a_run_needs():

@@ -1,11 +1,14 @@
 """Tokenizers: nothing is lost, unknown characters are no failure, streams are whole."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cellwright import ArgumentError, CellwrightError
 from cellwright.text.tokenizer import KINDS, TextTokenizer
+from cellwright.train.settings import Settings
 
 TEXT = "The quick brown fox\n\tjumps  over\r\nthe 'lazy' dog — naïve café. 🎻\n"
 LEARNED = {kind: TextTokenizer.learn(kind, [TEXT], 400) for kind in KINDS}
@@ -79,3 +82,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path):
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(CellwrightError, match="is not a tokenizer"):
         TextTokenizer.load("char", tmp_path / "t.json")
+
+
+def test_every_kind_is_a_setting():
+    assert get_args(get_type_hints(Settings)["tokenizer"]) == tuple(KINDS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cellwright.train.bptt import backpropagate, detach, map_state, windows
+from cellwright.train.bptt import backpropagate, detach, map_state
 
 Pair = namedtuple("Pair", "h c")
 
@@ -23,12 +23,6 @@ def test_states_of_any_nesting_keep_their_structure():
     assert not cut["pair"].h.requires_grad
     doubled = map_state(lambda t: t * 2, state)
     assert doubled["pair"].c.item() == 2
-
-
-def test_windows_cover_every_step_once():
-    assert list(windows(5, 2)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert list(windows(5, None)) == [slice(0, 5)]
-    assert list(windows(5, 9)) == [slice(0, 5)]
 
 
 @pytest.fixture

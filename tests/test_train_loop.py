@@ -334,19 +334,13 @@ def test_planning_changes_nothing_of_the_run():
     model, stream = new_model(), Series()
     stream.next()
     before, generator = new_model(), torch.get_rng_state()
-    from cellwright.train.devices import make_accelerator
+
+    def trial(copy, short):
+        optimiser = make_optimiser("adamw", copy, 0.1)
+        train(copy, stream, objective, optimiser, Constant(), short)
 
     def count(seconds, plan=Plan(0), validate=None):  # noqa: B008
-        return steps_for(
-            seconds,
-            model,
-            stream,
-            objective,
-            lambda copy: make_optimiser("adamw", copy, 0.1),
-            plan,
-            make_accelerator(),
-            validate,
-        )
+        return steps_for(seconds, model, stream, plan, trial, validate)
 
     torch.set_rng_state(generator)
     assert count(0.0) == 1

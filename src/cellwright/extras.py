@@ -16,6 +16,8 @@ MODULES = {
     "web": "starlette uvicorn",
     "widget": "anywidget",
     "lab": "matplotlib scipy",
+    "draw": "resvg_py",
+    "onnx": "onnx",
 }
 
 
@@ -23,17 +25,19 @@ class MissingExtraError(CellwrightError, ImportError):
     """Packages are not installed that only a part of cellwright needs."""
 
 
-def require(where: str, extra: str) -> None:
+def require(where: str, extra: str, modules: str = "") -> None:
     """Check that the packages of an extra are installed; none is imported.
 
     Args:
         where: what needs them, for the message.
         extra: its name in pyproject.toml.
+        modules: what only a part of the extra needs, in place of `MODULES`.
 
     Raises:
         MissingExtraError: one is missing.
     """
-    missing = [name for name in MODULES[extra].split() if find_spec(name) is None]
+    names = (modules or MODULES[extra]).split()
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
             f"[{where}] needs packages that are not installed; received an environment "

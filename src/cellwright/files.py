@@ -24,7 +24,6 @@ def read_file(
     """The bytes of a regular file in `root`; nothing is read if it has another size.
 
     Args:
-        path: the file.
         root: the folder that it must lie in, wherever links lead.
         size: what it must be, in bytes; None for at most `most`.
         most: no more bytes are read.
@@ -37,22 +36,19 @@ def read_file(
     # A pipe that took its place would block: never wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        _check_regular(path, found)
-        if size is not None and found.st_size != size:
-            raise wrong_size(path, found.st_size, size)
-        if size is None and found.st_size > most:
+        found = _check_regular(path, os.fstat(file.fileno()), size)
+        if size is None and found > most:
             raise _refused(
-                path, f"is too large; received {found.st_size} bytes, at most {most}"
+                path, f"is too large; received {found} bytes, at most {most}"
             )
         return file.read()
 
 
-def check_file_at(path: Path, root: Path) -> int:
-    """The size of a regular file in `root`, in bytes.
+def check_file_at(path: Path, root: Path, size: int | None = None) -> int:
+    """The size of a regular file in `root`, in bytes; `read_file` has the arguments.
 
     Raises:
-        OSError: it is missing, no regular file, or a link out of `root`.
+        OSError: as `read_file`, but nothing is read.
     """
     found = os.stat(path)
     _check_regular(path, found)
@@ -62,14 +58,7 @@ def check_file_at(path: Path, root: Path) -> int:
         raise _refused(path, "is a link that leads to itself") from None
     if not inside:
         raise _refused(path, f"is a link out of {root}; expected a file in it")
-    return found.st_size
-
-
-def wrong_size(path: Path, found: int, expected: int) -> OSError:
-    """The error of a file that is not as long as it was."""
-    return _refused(
-        path, f"was cut short, or altered; received {found} bytes, expected {expected}"
-    )
+    return _check_regular(path, found, size)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -103,10 +92,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check_regular(path: Path, found: os.stat_result) -> None:
+def _check_regular(path: Path, found: os.stat_result, size: int | None = None) -> int:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
         raise _refused(path, f"is {kind}, expected a file")
+    if size is not None and found.st_size != size:
+        received = f"received {found.st_size} bytes, expected {size}"
+        raise _refused(path, f"was cut short, or altered; {received}")
+    return found.st_size
 
 
 def _refused(path: Path, why: str) -> OSError:

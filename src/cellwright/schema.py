@@ -12,18 +12,15 @@ declare a dataclass takes no pydantic; only to check one does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .language.errors import ArgumentError, CellwrightError, did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
-
-#: The `__pydantic_config__` of the dataclasses that are checked.
-STRICT: Any = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
 
 T = TypeVar("T")
 
@@ -35,6 +32,16 @@ _WORDS = {  # pydantic's, and this project's
     "Input is ": "expected what is not ",
 }
 _SHOWN = 60  # characters of what was received
+
+
+class Checked:
+    """The base of the dataclasses that are checked; pydantic reads the attribute."""
+
+    __pydantic_config__: ClassVar[Any] = {
+        "strict": True,
+        "extra": "forbid",
+        "allow_inf_nan": False,
+    }
 
 
 class Limits:
@@ -51,20 +58,16 @@ class Limits:
         return {**handler(source), **self._limits}
 
 
+@dataclass(frozen=True)
 class Rule:
-    """An annotation: a function that a value goes through once its type is right.
+    """An annotation: what a value of the right type goes through, or a ValueError."""
 
-    Args:
-        rule: gives the value back, or raises a ValueError.
-    """
-
-    def __init__(self, rule: Callable[[Any], Any]):
-        self._rule = rule
+    rule: Callable[[Any], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core.core_schema import no_info_after_validator_function
 
-        return no_info_after_validator_function(self._rule, handler(source))
+        return no_info_after_validator_function(self.rule, handler(source))
 
 
 def check(
@@ -98,11 +101,7 @@ def check(
 
 
 def parse_json(data: bytes, path: Path, error: type[CellwrightError]) -> Any:
-    """JSON as plain data; too deep, or no UTF-8, it is an error as well.
-
-    Raises:
-        error: it is no JSON.
-    """
+    """JSON as plain data; `error` where it is none, too deep, or no UTF-8."""
     from pydantic_core import from_json
 
     try:

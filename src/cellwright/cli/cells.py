@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from .app import app
 
@@ -14,14 +15,13 @@ from .app import app
 @app.command()
 def cells(
     name: Annotated[
-        str | None,
-        typer.Argument(help="A cell of the zoo, or FILE.py:NAME. Default: all."),
+        str | None, Argument(help="A cell of the zoo, or FILE.py:NAME. Default: all.")
     ] = None,
     latex: Annotated[
-        bool, typer.Option("--latex", help="Print LaTeX instead of equations.")
+        bool, Option("--latex", help="Print LaTeX instead of equations.")
     ] = False,
     names: Annotated[
-        bool, typer.Option("--names", help="Print the names alone, one a line.")
+        bool, Option("--names", help="Print the names alone, one a line.")
     ] = False,
 ) -> None:
     """List the cells of the zoo with their equations and sources."""
@@ -43,14 +43,13 @@ def cells(
 
 # What `draw` asks of a run whose values it writes into the pictures.
 Text = Annotated[
-    Path | None,
-    typer.Option(help="With a run: what it reads. Default: its held-out text."),
+    Path | None, Option(help="With a run: what it reads. Default: its held-out text.")
 ]
-Prompt = Annotated[str | None, typer.Option(help="With a run: the same, written here.")]
-Layer = Annotated[int, typer.Option(min=0, help="With a run: which layer.")]
+Prompt = Annotated[str | None, Option(help="With a run: the same, written here.")]
+Layer = Annotated[int, Option(min=0, help="With a run: which layer.")]
 At = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=0,
         help="With a run: which token, from 0. Default: the last of the prompt, or "
         "the 100th of a text.",
@@ -58,7 +57,7 @@ At = Annotated[
 ]
 Steps = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--steps",
         help="A picture an equation, with what it decides: CELL-1.svg, …; of a run "
         "with the values of one step of its reading a text.",
@@ -69,12 +68,11 @@ Steps = Annotated[
 @app.command()
 def draw(
     cell: Annotated[
-        str,
-        typer.Argument(help="A cell of the zoo, FILE.py:NAME, or a run's directory."),
+        str, Argument(help="A cell of the zoo, FILE.py:NAME, or a run's directory.")
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--out",
             "-o",
             help="The file: .svg or .png, a picture; .tex or .mathml, the equations. "
@@ -88,13 +86,11 @@ def draw(
     at: At = None,
     unroll: Annotated[
         int,
-        typer.Option(
-            min=1, help="Draw it so often over time; a tree cell: a tree so high."
-        ),
+        Option(min=1, help="Draw it so often over time; a tree cell: a tree so high."),
     ] = 1,
-    legend: Annotated[bool, typer.Option(help="Explain the picture's signs.")] = True,
+    legend: Annotated[bool, Option(help="Explain the picture's signs.")] = True,
     scale: Annotated[
-        float, typer.Option(min=0.1, help="Pixels of a PNG for one of the SVG.")
+        float, Option(min=0.1, help="Pixels of a PNG for one of the SVG.")
     ] = 2.0,
 ) -> None:
     """Draw a cell, or write its equations, to a file."""
@@ -132,10 +128,10 @@ def _drawn(cell: str, steps: bool, reading: dict[str, Any]) -> tuple[Any, Any]:
 
 @app.command()
 def explain(
-    cell: Annotated[str, typer.Argument(help="A cell of the zoo, or FILE.py:NAME.")],
-    input_size: Annotated[int, typer.Option("--input", min=1, help="Units of x.")] = 64,
+    cell: Annotated[str, Argument(help="A cell of the zoo, or FILE.py:NAME.")],
+    input_size: Annotated[int, Option("--input", min=1, help="Units of x.")] = 64,
     hidden_size: Annotated[
-        int, typer.Option("--hidden", min=1, help="Units of a state.")
+        int, Option("--hidden", min=1, help="Units of a state.")
     ] = 128,
 ) -> None:
     """Show what the native engine runs for a cell: stages, programs, cost."""
@@ -147,15 +143,15 @@ def explain(
 
 @app.command()
 def check(
-    cell: Annotated[str, typer.Argument(help="FILE.py:NAME, or a cell of the zoo.")],
-    input_size: Annotated[int, typer.Option("--input", help="Units of x.")] = 8,
-    hidden_size: Annotated[int, typer.Option("--hidden", help="Units.")] = 16,
+    cell: Annotated[str, Argument(help="FILE.py:NAME, or a cell of the zoo.")],
+    input_size: Annotated[int, Option("--input", help="Units of x.")] = 8,
+    hidden_size: Annotated[int, Option("--hidden", help="Units.")] = 16,
     steps: Annotated[
-        int, typer.Option(help="Steps through time to follow the gradient.")
+        int, Option(help="Steps through time to follow the gradient.")
     ] = 100,
-    seed: Annotated[int, typer.Option(help="Of weights and inputs.")] = 0,
+    seed: Annotated[int, Option(help="Of weights and inputs.")] = 0,
     json_: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
+        bool, Option("--json", help="Print one JSON object, and nothing else.")
     ] = False,
 ) -> None:
     """Tell whether a cell is sound: its equations, weights, gradients, gradient flow.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..extras import require
 from ..language.errors import CellwrightError
@@ -19,20 +20,19 @@ if TYPE_CHECKING:
 def lab(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="An experiment. Default: list them."),
+        Argument(metavar="[NAME]", help="An experiment. Default: list them."),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Run every experiment.")] = False,
+    all_: Annotated[bool, Option("--all", help="Run every experiment.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The short form, under a minute each.")
+        bool, Option("--quick", help="The short form, under a minute each.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="The first seed.", min=0, max=2**31)] = 0,
+    seed: Annotated[int, Option(help="The first seed.", min=0, max=2**31)] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where results go. Default: runs/lab, or runs/lab-quick."),
+        Option(help="Where results go. Default: runs/lab, or runs/lab-quick."),
     ] = None,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Keep what a stopped run has finished."),
+        bool, Option("--resume", help="Keep what a stopped run has finished.")
     ] = False,
 ) -> None:
     """Answer the subject's questions by experiment.

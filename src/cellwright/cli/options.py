@@ -7,7 +7,7 @@ from dataclasses import fields
 from inspect import Parameter, Signature, signature
 from typing import get_type_hints
 
-import typer
+from typer import Option
 
 from ..train.settings import Settings
 
@@ -19,7 +19,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     types, options = get_type_hints(Settings), []
     for field in fields(Settings):
         help, panel, takes = map(field.metadata.get, ("help", "panel", "takes"))
-        option = typer.Option(field.default, help=help, rich_help_panel=panel)
+        option = Option(field.default, help=help, rich_help_panel=panel)
         option = Parameter(field.name, Parameter.KEYWORD_ONLY, default=option)
         options.append(option.replace(annotation=takes or types[field.name]))
     made = Signature([*before, *options, *own[len(before) :]])

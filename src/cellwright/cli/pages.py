@@ -7,29 +7,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..extras import require
 from .app import app
 from .show import with_bar
 
-Host = Annotated[
-    str, typer.Option(help="Address to listen on; others may reach 0.0.0.0.")
-]
-Port = Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)]
-Browser = Annotated[bool, typer.Option(help="Open the page.")]
+Host = Annotated[str, Option(help="Address to listen on; others may reach 0.0.0.0.")]
+Port = Annotated[int, Option(help="0 takes a free one.", min=0, max=65535)]
+Browser = Annotated[bool, Option(help="Open the page.")]
 
 
 @app.command()
 def exam(
     questions: Annotated[
         list[Path] | None,
-        typer.Option(help="Further questions: a TOML file, or a folder of them."),
+        Option(help="Further questions: a TOML file, or a folder of them."),
     ] = None,
-    answer: Annotated[float, typer.Option(help="Minutes of the answer.")] = 1.0,
-    feedback: Annotated[float, typer.Option(help="Minutes of the feedback.")] = 1.0,
-    discussion: Annotated[float, typer.Option(help="Minutes of the discussion.")] = 1.0,
+    answer: Annotated[float, Option(help="Minutes of the answer.")] = 1.0,
+    feedback: Annotated[float, Option(help="Minutes of the feedback.")] = 1.0,
+    discussion: Annotated[float, Option(help="Minutes of the discussion.")] = 1.0,
     out: Annotated[
-        Path, typer.Option(help="Keeps the exam, and what the laboratory runs for it.")
+        Path, Option(help="Keeps the exam, and what the laboratory runs for it.")
     ] = Path("runs/exam"),
     host: Host = "127.0.0.1",
     port: Port = 0,
@@ -51,19 +50,17 @@ def exam(
 
 @app.command()
 def inspect(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
+    directory: Annotated[Path, Argument(metavar="DIR", help="A run.")],
     text: Annotated[
-        Path | None,
-        typer.Option(help="What it reads. Default: the run's held-out text."),
+        Path | None, Option(help="What it reads. Default: the run's held-out text.")
     ] = None,
     beside: Annotated[
-        Path | None,
-        typer.Option(help="A second run, to compare saturation with."),
+        Path | None, Option(help="A second run, to compare saturation with.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Tokens to read, at most.", min=2)] = 2000,
+    steps: Annotated[int, Option(help="Tokens to read, at most.", min=2)] = 2000,
     report: Annotated[
         Path | None,
-        typer.Option(help="Write the page as one HTML file instead of serving it."),
+        Option(help="Write the page as one HTML file instead of serving it."),
     ] = None,
     host: Host = "127.0.0.1",
     port: Port = 0,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from .app import app
 from .show import check_finite, describe, sentence, with_bar
@@ -23,21 +24,20 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
+    directory: Annotated[Path, Argument(metavar="DIR", help="A run.")],
     text: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             help="Files, folders, '-' or 'stdlib'. Default: the run's held-out text."
         ),
     ] = None,
     json_: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, and nothing else.")
+        bool, Option("--json", help="Print one JSON object, and nothing else.")
     ] = False,
     free_running: Annotated[
-        bool,
-        typer.Option(help="Let the model read its own samples instead of the text."),
+        bool, Option(help="Let the model read its own samples instead of the text.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the samples of --free-running.")] = 0,
+    seed: Annotated[int, Option(help="Of the samples of --free-running.")] = 0,
 ) -> None:
     """Evaluate a run on a whole text, with the state carried from its start.
 
@@ -87,21 +87,20 @@ def _tokens(run: Run, text: list[str] | None) -> Iterator[Tokens]:
 
 @app.command()
 def generate(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run.")],
-    prompt: Annotated[str, typer.Option(help="What to continue.")] = "",
-    length: Annotated[int, typer.Option(help="Tokens to generate.")] = 500,
+    directory: Annotated[Path, Argument(metavar="DIR", help="A run.")],
+    prompt: Annotated[str, Option(help="What to continue.")] = "",
+    length: Annotated[int, Option(help="Tokens to generate.")] = 500,
     temperature: Annotated[
-        float, typer.Option(help="Below 1 safer, above 1 bolder; 0: the likeliest.")
+        float, Option(help="Below 1 safer, above 1 bolder; 0: the likeliest.")
     ] = 1.0,
     top_k: Annotated[
-        int | None, typer.Option(help="Sample among the K likeliest tokens only.")
+        int | None, Option(help="Sample among the K likeliest tokens only.")
     ] = None,
     top_p: Annotated[
-        float | None,
-        typer.Option(help="Sample among the likeliest tokens that sum to P."),
+        float | None, Option(help="Sample among the likeliest tokens that sum to P.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the samples. Default: others every time.")
+        int | None, Option(help="Of the samples. Default: others every time.")
     ] = None,
 ) -> None:
     """Continue a prompt, streaming to the terminal as it goes."""
@@ -129,8 +128,7 @@ def generate(
 @app.command()
 def info(
     directory: Annotated[
-        Path | None,
-        typer.Argument(metavar="[DIR]", help="A run. Default: this system."),
+        Path | None, Argument(metavar="[DIR]", help="A run. Default: this system.")
     ] = None,
 ) -> None:
     """Show what a run is and how far it has come, or what this system offers."""
@@ -162,11 +160,10 @@ def _show_system() -> None:
 
     from .. import __version__
 
-    typer.echo(f"cellwright {__version__}, torch {torch.__version__}, ", nl=False)
-    typer.echo(f"Python {platform.python_version()}, {platform.machine()}")
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    typer.echo(f"cellwright {__version__}, {versions}, {platform.machine()}")
     typer.echo(f"threads: {torch.get_num_threads()}")
-    capability = torch.backends.cpu.get_cpu_capability()
-    typer.echo(f"vector instructions: {capability}")
+    typer.echo(f"vector instructions: {torch.backends.cpu.get_cpu_capability()}")
     from ..engine import native
 
     core = native.info()
@@ -176,5 +173,4 @@ def _show_system() -> None:
         if core["native"]
         else f"native engine: none ({core['reason']})"
     )
-    gpus = torch.cuda.device_count()
-    typer.echo(f"GPUs: {gpus}")
+    typer.echo(f"GPUs: {torch.cuda.device_count()}")

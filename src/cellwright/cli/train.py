@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ..language.errors import CellwrightError
 from ..train.settings import Settings
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def _run(help: str) -> Any:
-    return typer.Option(help=help, rich_help_panel="The run")
+    return Option(help=help, rich_help_panel="The run")
 
 
 Text = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         help="Files, folders, '-' for standard input, or 'stdlib' for the source of "
         "Python's standard library. Not needed with --resume."
     ),
@@ -67,7 +69,7 @@ def train(
     # Look for the directory before make_accelerator, where the processes wait for each
     # other: after that the main one may have made it already.
     directory = out or _free_directory(text or [])
-    exists = resume and _is_run(directory)
+    exists = resume and os.path.lexists(directory / "config.json")  # damaged or not
     precision = (Run(directory).settings if exists else asked).precision
     accelerator = make_accelerator(precision, directory if tensorboard else None)
     with _quiet_unless(accelerator.is_main_process), ExitStack() as held:
@@ -80,7 +82,7 @@ def train(
         _on_main_first(accelerator, begin)
         run = Run(directory)
         if resume:
-            _check_same(run, asked, text or [], _given(ctx))
+            _check_same(run, asked, text or [], ctx)
         _train(run, accelerator, resume, tensorboard)
     if accelerator.num_processes > 1:
         accelerator.end_training()
@@ -117,16 +119,9 @@ def _train(run: Run, accelerator: Accelerator, resume: bool, tensorboard: bool) 
 def _free_directory(text: list[str]) -> Path:
     """runs/NAME, or runs/NAME-2 and so on: the first that is free."""
     stem = Path(text[0]).stem if text and text[0] != "-" else "text"
-    base = Path("runs") / (stem or "text")
-    candidate, number = base, 1
-    while candidate.exists():
-        number += 1
-        candidate = base.with_name(f"{base.name}-{number}")
-    return candidate
-
-
-def _is_run(directory: Path) -> bool:
-    return os.path.lexists(directory / "config.json")  # a broken link is one, damaged
+    name = stem or "text"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
 
 
 def _create(directory: Path, text: list[str], settings: Settings) -> None:
@@ -143,7 +138,7 @@ def _create(directory: Path, text: list[str], settings: Settings) -> None:
 
 def _on_main_first(accelerator: Accelerator, action: Callable[[], None]) -> None:
     """Run `action` on the main process; if it fails, all processes end."""
-    from accelerate.utils import broadcast_object_list
+    from ..train.devices import from_main
 
     failure: Exception | None = None
     if accelerator.is_main_process:
@@ -151,11 +146,10 @@ def _on_main_first(accelerator: Accelerator, action: Callable[[], None]) -> None
             action()
         except (CellwrightError, OSError) as error:
             failure = error
-    outcome = [failure is None]
-    broadcast_object_list(outcome)
+    failed = from_main(failure is not None)
     if failure is not None:
         raise failure
-    if not outcome[0]:
+    if failed:
         raise typer.Exit(1)  # the main process says why
 
 
@@ -170,18 +164,14 @@ def _quiet_unless(main: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _given(ctx: typer.Context) -> set[str]:
-    """The options that were written on the command line."""
-    names = ctx.params
-    sources = {name: ctx.get_parameter_source(name) for name in names}
-    return {n for n, s in sources.items() if s is not None and s.name == "COMMANDLINE"}
-
-
-def _check_same(run: Run, settings: Settings, text: list[str], given: set[str]) -> None:
+def _check_same(
+    run: Run, settings: Settings, text: list[str], ctx: typer.Context
+) -> None:
     """A resumed run keeps its settings: refuse to pretend otherwise."""
-    for name in sorted(given & set(vars(settings))):
-        kept, received = getattr(run.settings, name), getattr(settings, name)
-        if kept != received:
+    for name, received in sorted(vars(settings).items()):
+        kept, source = getattr(run.settings, name), ctx.get_parameter_source(name)
+        written = source is not None and source.name == "COMMANDLINE"
+        if written and kept != received:
             raise CellwrightError(
                 f"[--resume] the run in {run.directory} was started with {name} = "
                 f"{kept}; received {received}. A resumed run keeps its settings: leave "

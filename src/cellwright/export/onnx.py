@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import cells as zoo
+from ..extras import require
 from ..language import ArgumentError, Graph, Node
 from ..language.expand import expanded
 from ..language.graph import AFFINE
@@ -94,9 +95,9 @@ def export_onnx(
     Raises:
         ArgumentError: no layer, or a dtype other than float32 and float64; `static`
             names what is no named input.
-        ImportError: the package onnx is missing.
+        MissingExtraError: the extra `onnx` is not installed.
     """
-    onnx = _require_onnx()
+    onnx = _import_onnx()
     layer = plain_layer(layer)
     if isinstance(layer, nn.RNNBase):
         layer = from_torch(layer, engine="reference")
@@ -121,18 +122,13 @@ def export_onnx(
     return model
 
 
-def _require_onnx() -> Any:
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.helper
-        import onnx.numpy_helper
-    except ImportError as error:
-        raise ImportError(
-            "[export_onnx] writes through the package onnx; received an environment "
-            "without it, expected one with it. Install it: pip install "
-            "'cellwright[onnx]'"
-        ) from error
+def _import_onnx() -> Any:
+    require("export_onnx", "onnx")
+    import onnx
+    import onnx.checker
+    import onnx.helper
+    import onnx.numpy_helper
+
     return onnx
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..extras import require
 from ..language.errors import ArgumentError
 
 Classes = NDArray[np.int64]
@@ -63,7 +64,8 @@ def matches(pattern: str) -> Callable[[str], Classes]:
     Its \\w, \\d and \\b know ASCII alone; `[\\pL_]` is any letter.
 
     Raises:
-        ArgumentError: it is none, or the extra `web` is not installed.
+        ArgumentError: it is none.
+        MissingExtraError: re2, of the extra `web`, is not installed.
     """
     expression = _compiled(pattern)
 
@@ -77,13 +79,9 @@ def matches(pattern: str) -> Callable[[str], Classes]:
 
 
 def _compiled(pattern: str) -> Any:
-    try:
-        import re2  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ArgumentError(
-            "[detector] a pattern needs the package google-re2, which is not "
-            "installed; expected pip install 'cellwright[web]'"
-        ) from None
+    require("detector", "web", "re2")
+    import re2  # pyright: ignore[reportMissingImports]
+
     settings = re2.Options()
     settings.never_capture = True  # the matches' ends are all that is asked for
     settings.log_errors = False

@@ -46,8 +46,8 @@ def draw(
         The files.
 
     Raises:
-        DrawingError: another ending, PNG without the extra `draw`, or more pixels or
-            cells than a picture can have.
+        DrawingError: another ending, or more pixels or cells than a picture can have.
+        MissingExtraError: PNG without the extra `draw`.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:

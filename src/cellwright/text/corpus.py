@@ -7,10 +7,11 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,12 +19,10 @@ from torch import Tensor
 
 from ..files import check_file_at
 from ..language.errors import ArgumentError, CellwrightError
-from ..schema import STRICT, Limits, Rule
+from ..schema import Checked, Limits, Rule
 from ..train.interrupt import interruptible
 from .tokenizer import TextTokenizer
 
-STDIN = "-"
-STDLIB = "stdlib"
 PIECE = 1 << 20  # characters read at a time
 
 
@@ -36,13 +35,7 @@ class CorpusError(CellwrightError, ValueError):
 
 @dataclass(frozen=True)
 class Text:
-    """A text spread over files, read in order.
-
-    Attributes:
-        files: what is read.
-        skipped: files of a folder that are not UTF-8 text, and so are left out.
-        characters: the length of the whole.
-    """
+    """A text spread over files, read in order; of folders, what is UTF-8 text."""
 
     files: tuple[Path, ...]
     skipped: tuple[Path, ...]
@@ -55,18 +48,14 @@ class Text:
         """
         stop = self.characters if stop is None else stop
         position, held = 0, ""
-        for file in self.files:
-            for chunk in read_pieces(file):
-                first = max(0, start - position)
-                last = max(0, stop - position)
-                position += len(chunk)
-                held += chunk[first:last]
-                if len(held) >= PIECE:
-                    cut = _after_last_blank(held)
-                    yield held[:cut]
-                    held = held[cut:]
-                if position >= stop:
-                    break
+        for chunk in chain.from_iterable(map(read_pieces, self.files)):
+            held += chunk[max(0, start - position) : max(0, stop - position)]
+            position += len(chunk)
+            if len(held) >= PIECE:
+                # After the last line end, else the last blank, else all of it.
+                cut = held.rfind("\n") + 1 or held.rfind(" ") + 1 or len(held)
+                yield held[:cut]
+                held = held[cut:]
             if position >= stop:
                 break
         if held:
@@ -115,7 +104,7 @@ def read_pieces(file: Path) -> Iterator[str]:
         CorpusError: it cannot be read, or is not UTF-8; the message says at which byte.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = kept = 0
+    offset = kept = 0  # bytes; kept: those of a character that is not whole yet
     try:
         with open(file, "rb") as stream:
             while data := stream.read(PIECE):
@@ -159,17 +148,18 @@ def _check_mark(file: Path, data: bytes) -> None:
 
 def _files_of(source: str, spool: Path) -> tuple[list[Path], bool]:
     """The files of one source, and whether those that are not text may be left out."""
-    if source == STDIN:
-        return [_spool_stdin(spool, sys.stdin.buffer)], False
-    if source == STDLIB and not Path(source).exists():
-        return standard_library(), True
     path = Path(source)
+    if source == "-":
+        with open(spool, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        return [spool], False
+    if source == "stdlib" and not path.exists():
+        return standard_library(), True
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file())
-        hidden = [
-            any(n.startswith(".") for n in p.relative_to(path).parts) for p in found
-        ]
-        return [p for p, h in zip(found, hidden, strict=True) if not h], True
+        names = [p.relative_to(path).as_posix() for p in found]
+        shown = ["/." not in f"/{name}" for name in names]
+        return list(compress(found, shown)), True
     if not path.is_file():
         raise CorpusError(
             f"[text] no such file or folder; received {source!r}, expected files, "
@@ -182,27 +172,8 @@ def standard_library() -> list[Path]:
     """The source files of Python's standard library: no tests, nothing installed."""
     root = Path(sysconfig.get_paths()["stdlib"])
     left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
-    files = []
-    for path in root.rglob("*.py"):
-        folders = path.relative_to(root).parts[:-1]
-        if not left_out.intersection(folders):
-            files.append(path)
-    return sorted(files)
-
-
-def _spool_stdin(spool: Path, stream: BinaryIO) -> Path:
-    with open(spool, "wb") as file:
-        shutil.copyfileobj(stream, file)
-    return spool
-
-
-def _after_last_blank(text: str) -> int:
-    """Where to cut: after the last line end, else the last blank, else the end."""
-    for blank in ("\n", " "):
-        cut = text.rfind(blank) + 1
-        if cut:
-            return cut
-    return len(text)
+    files = root.rglob("*.py")
+    return sorted(f for f in files if left_out.isdisjoint(f.relative_to(root).parts))
 
 
 # ── token numbers on disk ─────────────────────────────────────────────────────────────
@@ -215,42 +186,28 @@ def _bare(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """A memory-mapped array of token numbers, and how much text it stands for.
-
-    Attributes:
-        path: little-endian integers, nothing else.
-        dtype: "<u2" or "<u4".
-        count: number of tokens.
-        characters: number of characters.
-        unknown: how many of the tokens are the unknown one.
-    """
-
-    __pydantic_config__ = STRICT
+class Tokens(Checked):
+    """A file of token numbers, nothing else, and how much text it stands for."""
 
     path: Annotated[Path, Rule(_bare)]  # in JSON without its folder
     dtype: Literal["<u2", "<u4"]
     count: Annotated[int, Limits(ge=0)]
     characters: Annotated[int, Limits(ge=0)]
-    unknown: Annotated[int, Limits(ge=0)]
+    unknown: Annotated[int, Limits(ge=0)]  # tokens that are the unknown one
 
     def open(self, vocabulary: int | None = None) -> np.ndarray:
         """(count,), memory-mapped, read only.
 
-        Args:
-            vocabulary: every token number must be less.
-
         Raises:
             CorpusError: the file is missing, has another length, or holds a number that
-                is no token.
+                is not less than `vocabulary`.
         """
         expected = self.count * np.dtype(self.dtype).itemsize
         try:
             found = check_file_at(self.path, self.path.parent)
         except OSError as error:
-            raise CorpusError(
-                f"[{self.path}] cannot be read: {error.strerror}"
-            ) from error
+            why = f"cannot be read: {error.strerror}"
+            raise CorpusError(f"[{self.path}] {why}") from error
         if found != expected:
             raise CorpusError(
                 f"[{self.path}] is not whole; received {found} bytes, "
@@ -265,15 +222,6 @@ class Tokens:
                 f"expected less than the vocabulary's {vocabulary}"
             )
         return numbers
-
-    def to_json(self) -> dict[str, Any]:
-        content = dict(vars(self))
-        content["path"] = self.path.name
-        return content
-
-    def within(self, folder: Path) -> Tokens:
-        """The same, in a folder."""
-        return replace(self, path=folder / self.path)
 
 
 def write_tokens(pieces: Iterator[str], tokenizer: TextTokenizer, path: Path) -> Tokens:

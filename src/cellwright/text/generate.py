@@ -45,13 +45,11 @@ def generate(
         raise ArgumentError(f"[length] received {length}, expected 0 or more")
     check_sampling(temperature, top_k, top_p)
     check_text(prompt)
-    if seed is not None:
-        check_seed(seed)
     generator = torch.Generator()
     if seed is None:
         generator.seed()
     else:
-        generator.manual_seed(seed)
+        generator.manual_seed(check_seed(seed))
 
     def choose(logits: Tensor) -> Tensor:  # (V,) -> (1,)
         if temperature == 0:
@@ -103,15 +101,13 @@ def check_sampling(
     temperature: float, top_k: int | None = None, top_p: float | None = None
 ) -> None:
     """Raise ArgumentError for settings out of their range."""
-    wrong = None
     if temperature != 0 and not COLDEST <= temperature <= HOTTEST:
-        wrong = (
+        raise ArgumentError(
             f"[temperature] received {temperature}, expected 0 or more: 0 for the "
             f"likeliest token, else from {COLDEST:g} to {HOTTEST:g}"
         )
-    elif top_k is not None and top_k < 1:
-        wrong = f"[top-k] received {top_k}, expected 1 or more"
-    elif top_p is not None and not 0 < top_p <= 1:
-        wrong = f"[top-p] received {top_p}, expected more than 0 and at most 1"
-    if wrong:
-        raise ArgumentError(wrong)
+    if top_k is not None and top_k < 1:
+        raise ArgumentError(f"[top-k] received {top_k}, expected 1 or more")
+    if top_p is not None and not 0 < top_p <= 1:
+        expected = "more than 0 and at most 1"
+        raise ArgumentError(f"[top-p] received {top_p}, expected {expected}")

@@ -6,6 +6,7 @@ resumed run is the same run.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from ..train.loop import train
 from ..train.optimisers import make_optimiser
 from ..train.plan import Plan, Progress
 from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
-from ..train.schedules import make_schedule
+from ..train.schedules import Constant, make_schedule
 from .corpus import TextStream
 from .model import LanguageModel, NextToken
 from .run import Run, RunError, Settings, StoredPlan
@@ -104,7 +105,8 @@ def evaluate_held_out(run: Run, advance: Any = lambda count: None) -> Score | No
 
 def _validate(model: nn.Module, run: Run) -> float:
     assert isinstance(model, LanguageModel)
-    return score(model, run.held_out, run.tokenizer).nats_per_token
+    loss = score(model, run.held_out, run.tokenizer).nats_per_token
+    return math.inf if loss is None else loss
 
 
 def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
@@ -135,19 +137,18 @@ def _plan(
     )
     stored = run.plan()
     accelerator.wait_for_everyone()  # all have looked before one writes the plan
-    if stored is not None:
-        if settings.steps not in (None, stored.steps):
-            raise RunError(
-                f"[{run.directory}/plan.json, steps] received {stored.steps}, expected "
-                f"the settings' {settings.steps}"
-            )
-        return replace(plan, steps=stored.steps)
-    began = time.perf_counter()
-    steps = _steps(run, plan, model, stream, accelerator)
-    took = time.perf_counter() - began
-    if accelerator.is_main_process:
-        run.keep("plan.json", asdict(StoredPlan(1, steps, took)))
-    return replace(plan, steps=steps)
+    if stored is None:
+        began = time.perf_counter()
+        steps = _steps(run, plan, model, stream, accelerator)
+        stored = StoredPlan(1, steps, time.perf_counter() - began)
+        if accelerator.is_main_process:
+            run.keep("plan.json", asdict(stored))
+    elif settings.steps not in (None, stored.steps):
+        raise RunError(
+            f"[{run.directory}/plan.json, steps] received {stored.steps}, expected "
+            f"the settings' {settings.steps}"
+        )
+    return replace(plan, steps=stored.steps)
 
 
 def _steps(
@@ -166,13 +167,14 @@ def _steps(
     # A scheduled forcing is measured where some steps read the model's own samples.
     schedule = parse_forcing(settings.forcing, 2)
     ratio = 1.0 if schedule == ConstantForcing(1.0) else 0.5
-    return steps_for(
-        settings.minutes * 60,
-        model,
-        stream,
-        NextToken(ConstantForcing(ratio), settings.ar, settings.tar),
-        lambda copied: _optimiser(settings, copied),
-        plan,
-        accelerator,
-        lambda m: _validate(m, run),
-    )
+    objective = NextToken(ConstantForcing(ratio), settings.ar, settings.tar)
+
+    def trial(copied: nn.Module, short: Plan) -> None:
+        optimiser = _optimiser(replace(settings, lr=0.0), copied)
+        parts = copied, stream, objective, optimiser, Constant(), short
+        train(*parts, accelerator=accelerator)
+
+    seconds = settings.minutes * 60
+    count = steps_for(seconds, model, stream, plan, trial, lambda m: _validate(m, run))
+    accelerator.free_memory()
+    return count

@@ -17,17 +17,15 @@ from ..language.errors import ArgumentError
 from ..nn.penalties import activation_regularisation, temporal_activation_regularisation
 from ..nn.recurrent import Recurrent
 from ..nn.regularise import Regularisers
-from ..schema import STRICT
+from ..schema import Checked
 from ..train.bptt import State
 from ..train.forcing import run_forced
 from ..train.settings import Layers, Probability, Settings, Vocabulary, Width
 
 
 @dataclass(frozen=True)
-class ModelSizes:
+class ModelSizes(Checked):
     """The numbers that make a model of a cell; of a run, its settings resolved."""
-
-    __pydantic_config__ = STRICT
 
     vocabulary: Vocabulary
     embedding: Width
@@ -46,7 +44,6 @@ class LanguageModel(nn.Module):
     """Predicts the next token from all tokens before it.
 
     Args:
-        cell: the recurrent cell.
         sizes: the widths; with `tie` the embedding is also the output matrix (Press &
             Wolf 2017), and must be as wide as the layer's output.
         engine: as `cw.Recurrent` takes it.

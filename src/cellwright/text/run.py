@@ -36,7 +36,7 @@ from ..files import read_file, sync_directory, write_and_sync, write_atomically
 from ..language import Cell
 from ..language.errors import CellwrightError
 from ..nn.regularise import parse_probabilities
-from ..schema import STRICT, Limits, check, parse_json
+from ..schema import Checked, Limits, check, parse_json
 from ..train.checkpoint import Store
 from ..train.lock import LOCK, holder_of
 from ..train.session import check_shapes, load_weights
@@ -49,18 +49,12 @@ from .corpus import (
     open_text,
     write_tokens,
 )
-from .model import (
-    LanguageModel,
-    ModelSizes,
-    check_memory,
-    model_shapes,
-)
-from .score import Figures
+from .model import LanguageModel, ModelSizes, check_memory, model_shapes
+from .score import Score
 from .tokenizer import TextTokenizer
 
 FORMAT = "cellwright-run"
 VERSION = 1
-
 
 T = TypeVar("T")
 
@@ -70,20 +64,16 @@ class RunError(CellwrightError):
 
 
 @dataclass(frozen=True)
-class TextCounts:
+class TextCounts(Checked):
     """What a run's text was."""
-
-    __pydantic_config__ = STRICT
 
     files: Annotated[int, Limits(ge=0)]
     characters: Annotated[int, Limits(ge=0)]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """`config.json`."""
-
-    __pydantic_config__ = STRICT
 
     format: Literal["cellwright-run"]
     version: Literal[1]
@@ -97,10 +87,8 @@ class Config:
 
 
 @dataclass(frozen=True)
-class StoredPlan:
+class StoredPlan(Checked):
     """`plan.json`."""
-
-    __pydantic_config__ = STRICT
 
     version: Literal[1]
     steps: Annotated[int, Limits(ge=1)]
@@ -121,10 +109,11 @@ class Run:
         self.directory = Path(directory)
         config = self._read_config()
         self.sources, self.settings = config.sources, config.settings
-        self.sizes, self.created_by = config.model, config.cellwright
-        self.text = config.text
-        self.train_tokens = config.train.within(self.directory)
-        self.held_out = config.held_out.within(self.directory)
+        self.sizes, self.text = config.model, config.text
+        self.train_tokens, self.held_out = (
+            replace(tokens, path=self.directory / tokens.path)
+            for tokens in (config.train, config.held_out)
+        )
         self.cell = self._read_cell()
         self.store = Store(self.directory / "checkpoints", root=self.directory)
 
@@ -139,18 +128,6 @@ class Run:
             )
         return found
 
-    def held_out_tokens(self, most: int | None = None) -> NDArray[np.int64]:
-        """The beginning of the held-out text: at most so many tokens of it.
-
-        Raises:
-            RunError: nothing was held out.
-        """
-        if not self.held_out.count:
-            raise RunError(
-                f"[{self.directory}] this run holds no text out; give one of your own"
-            )
-        return self.held_out.open(self.sizes.vocabulary)[:most].astype(np.int64)
-
     def read(
         self, text: str | NDArray[np.int64] | None, most: int | None = None
     ) -> NDArray[np.int64]:
@@ -163,14 +140,22 @@ class Run:
         Raises:
             RunError: nothing was held out.
         """
+        if text is None and not self.held_out.count:
+            raise RunError(
+                f"[{self.directory}] this run holds no text out; give one of your own"
+            )
         if text is None:
-            return self.held_out_tokens(most)
+            return self.held_out.open(self.sizes.vocabulary)[:most].astype(np.int64)
         tokens = self.tokenizer.encode(text) if isinstance(text, str) else text
         return tokens[:most]
 
     def held_out_text(self, tokens: int) -> str:
-        """The same as text, where unknown words and characters are written U+FFFD."""
-        return self.tokenizer.decode(self.held_out_tokens(tokens).tolist())
+        """So many tokens that were held out, as text; U+FFFD stands for unknown ones.
+
+        Raises:
+            RunError: nothing was held out.
+        """
+        return self.tokenizer.decode(self.read(None, tokens).tolist())
 
     def new_model(self) -> LanguageModel:
         """The model as drawn from torch's generator: untrained.
@@ -221,9 +206,9 @@ class Run:
         """Write one of the run's JSON files, in one atomic step."""
         write_atomically(self.directory / name, _json(content))
 
-    def result(self) -> Figures | None:
+    def result(self) -> Score | None:
         """The figures of the held-out text, once training has ended."""
-        return self._kept("result.json", Figures)
+        return self._kept("result.json", Score)
 
     def _kept(self, name: str, kind: type[T]) -> T | None:
         path = self.directory / name
@@ -294,7 +279,7 @@ def create_run(
     Args:
         directory: must not exist, or be empty.
         sources: as `open_text` takes them.
-        cell: the recurrent cell; its printed graph is kept.
+        cell: its printed graph is kept.
         settings: checked here.
         say: receives a line of news now and then.
 
@@ -374,18 +359,10 @@ def _prepare(
         )
     tokenizer.save(folder / "tokenizer.json")
     write_and_sync(folder / "cell.txt", cell.to_text().encode())
-    config = {
-        "format": FORMAT,
-        "version": VERSION,
-        "cellwright": __version__,
-        "sources": sources,
-        "settings": asdict(settings),
-        "model": asdict(sizes),
-        "text": {"files": len(text.files), "characters": text.characters},
-        "train": train.to_json(),
-        "held_out": held_out.to_json(),
-    }
-    write_and_sync(folder / "config.json", _json(config))
+    counts = TextCounts(len(text.files), text.characters)
+    made_by = FORMAT, VERSION, __version__
+    config = Config(*made_by, sources, settings, sizes, counts, train, held_out)
+    write_and_sync(folder / "config.json", _json(asdict(config)))
 
 
 def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settings:
@@ -404,13 +381,14 @@ def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
     embedding = settings.embedding or Settings.DEFAULT_EMBEDDING
     if settings.tie and settings.embedding is None:
         embedding = settings.hidden  # the one width that can be tied
-    sizes: dict[str, Any] = {
-        f.name: getattr(settings, f.name, None) for f in fields(ModelSizes)
-    }
+    known = {f.name for f in fields(ModelSizes)} & vars(settings).keys()
+    sizes: dict[str, Any] = {name: getattr(settings, name) for name in known}
     for name in ("update_dropout", "zoneout"):
         sizes[name] = parse_probabilities(name, sizes[name])
     return ModelSizes(**{**sizes, "vocabulary": vocabulary, "embedding": embedding})
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    """JSON of plain data and of paths, which stand there without their folder."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=lambda p: p.name)
+    return f"{text}\n".encode()

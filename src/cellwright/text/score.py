@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema import STRICT, Limits
+from ..schema import Checked, Limits
 from .corpus import CorpusError, Tokens
 from .model import LanguageModel
 from .tokenizer import TextTokenizer
@@ -21,10 +20,17 @@ WINDOW = 1024  # tokens at a time: bounds the memory, changes no number
 
 
 @dataclass(frozen=True)
-class Figures:
-    """How well a text is predicted, as JSON keeps it: None for no finite number."""
+class Score(Checked):
+    """The figures of one text; None for what is no finite number.
 
-    __pydantic_config__ = STRICT
+    The first token has nothing before it, so N tokens have N − 1 targets, and it is
+    these that every figure is divided by: tokens, or the characters they stand for.
+
+    Attributes:
+        perplexity: exp of the nats per token.
+        characters, tokens: of the whole text.
+        unknown: tokens that stand for something outside the vocabulary.
+    """
 
     nats_per_char: float | None
     bits_per_char: float | None
@@ -35,64 +41,14 @@ class Figures:
     tokens: Annotated[int, Limits(ge=0)]
     unknown: Annotated[int, Limits(ge=0)]
 
-
-@dataclass(frozen=True)
-class Score:
-    """The figures of one text.
-
-    The first token has nothing before it, so N tokens have N − 1 targets, and it is
-    these that every figure is divided by: tokens, or the characters they stand for.
-
-    Attributes:
-        nats: the sum of −ln p(target).
-        targets: N − 1.
-        target_characters: characters of the targets.
-        characters, tokens: of the whole text.
-        unknown: tokens that stand for something outside the vocabulary.
-    """
-
-    nats: float
-    targets: int
-    target_characters: int
-    characters: int
-    tokens: int
-    unknown: int = 0
-
-    @property
-    def nats_per_token(self) -> float:
-        return self.nats / self.targets
-
-    @property
-    def nats_per_char(self) -> float:
-        return self.nats / self.target_characters
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the nats per token."""
-        return math.exp(min(self.nats_per_token, 700.0))
-
     @property
     def finite(self) -> bool:
         """Whether the model's predictions were numbers at all."""
-        return math.isfinite(self.nats)
+        return self.nats_per_token is not None
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain data."""
-        return asdict(self.figures())
-
-    def figures(self) -> Figures:
-        """As JSON keeps them."""
-        counts = self.characters, self.tokens, self.unknown
-        if not self.finite:
-            return Figures(None, None, None, None, None, *counts)
-        return Figures(
-            self.nats_per_char,
-            self.nats_per_char / math.log(2),
-            self.nats_per_token,
-            self.nats_per_token / math.log(2),
-            self.perplexity,
-            *counts,
-        )
+        return asdict(self)
 
 
 @torch.no_grad()
@@ -108,7 +64,6 @@ def score(
 
     Args:
         model: the mode (training or not) is put back afterwards.
-        tokens: the text.
         tokenizer: knows how many characters the first token stands for.
         free_running: let the model read its own samples in place of the text, but for
             the first token: how far it goes astray when nothing corrects it.
@@ -127,8 +82,10 @@ def score(
     was_training = model.training
     model.eval()
     state, nats, read = None, 0.0, None
-    for x, y in _windows(numbers):
-        x, y = x.to(device), y.to(device)
+    for start in range(0, tokens.count - 1, WINDOW):
+        piece = numbers[start : start + WINDOW + 1].astype(np.int64)
+        both = torch.from_numpy(piece).to(device)  # (T + 1,)
+        x, y = both[:-1].clone(), both[1:]
         if free_running and read is not None:
             x[0] = read
         logits, state = model(x[:, None], state, 0.0 if free_running else 1.0)
@@ -137,19 +94,9 @@ def score(
         advance(len(y))
     model.train(was_training)
     first = 1 if tokenizer.kind == "char" else len(tokenizer.decode([int(numbers[0])]))
-    return Score(
-        nats,
-        tokens.count - 1,
-        max(1, tokens.characters - first),
-        tokens.characters,
-        tokens.count,
-        tokens.unknown,
-    )
-
-
-def _windows(numbers: np.ndarray) -> Iterable[tuple[Tensor, Tensor]]:
-    """(T,) inputs and targets, all N − 1 of them."""
-    for start in range(0, len(numbers) - 1, WINDOW):
-        stop = min(start + WINDOW, len(numbers) - 1)
-        piece = torch.from_numpy(numbers[start : stop + 1].astype(np.int64))
-        yield piece[:-1].clone(), piece[1:]
+    char, token = nats / max(1, tokens.characters - first), nats / (tokens.count - 1)
+    perplexity = math.exp(min(token, 700.0))
+    figures = char, char / math.log(2), token, token / math.log(2), perplexity
+    if not math.isfinite(nats):
+        figures = None, None, None, None, None
+    return Score(*figures, tokens.characters, tokens.count, tokens.unknown)

@@ -7,8 +7,10 @@ characters and words that are not in the vocabulary.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -17,18 +19,13 @@ from ..files import read_file, write_and_sync
 from ..language.errors import ArgumentError, CellwrightError
 from ..train.interrupt import interruptible
 
-KINDS = ("char", "word", "bpe")
 UNKNOWN = "<unk>"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how the unknown token is written
 
 #: A word with the blank before it, a run of punctuation, or a run of white space.
 _WORDS = Regex(r" ?\w+| ?[^\s\w]+|\s+(?!\S)|\s+")
 
-#: The library's model of each kind, and whether it knows every text.
-_MODELS = {"char": ("BPE", False), "word": ("WordLevel", False), "bpe": ("BPE", True)}
-_DEFAULT_VOCABULARY = {"word": 10_000, "bpe": 1_024}
 _RUN = 4096  # characters
-_BYTES = 256  # a byte-pair vocabulary starts from every byte
 
 
 class TextTokenizer:
@@ -61,7 +58,6 @@ class TextTokenizer:
 
         Args:
             kind: one of `KINDS`.
-            pieces: the training text.
             vocabulary: at most so many tokens; None: every character, 10,000 words or
                 1,024 byte pairs.
 
@@ -72,15 +68,14 @@ class TextTokenizer:
             raise ArgumentError(
                 f"[tokenizer] received {kind!r}, expected one of {', '.join(KINDS)}"
             )
-        size = vocabulary or _DEFAULT_VOCABULARY.get(kind)
-        smallest = _BYTES if kind == "bpe" else 2
-        if size is not None and size < smallest:
+        known = KINDS[kind]
+        size = vocabulary or known.usual
+        if size is not None and size < known.smallest:
             raise ArgumentError(
-                f"[tokenizer] a vocabulary of {kind} has at least {smallest} tokens; "
-                f"received {size}"
+                f"[tokenizer] a vocabulary of {kind} has at least {known.smallest} "
+                f"tokens; received {size}"
             )
-        build = {"char": _characters, "word": _words, "bpe": _byte_pairs}[kind]
-        return TextTokenizer(kind, build(pieces, size))
+        return TextTokenizer(kind, known.learn(pieces, size))
 
     def encode(self, text: str) -> np.ndarray:
         """Token numbers of a text: (N,), int64.
@@ -147,14 +142,17 @@ class TextTokenizer:
 
     def _check(self, path: Path) -> None:
         """Raise CellwrightError unless it is of its kind, and numbers without gaps."""
-        model, knows_all = _MODELS[self.kind]
-        received = type(self._inner.model).__name__
-        if received != model or (self.unknown is None) != knows_all:
-            unknown = "without" if self.unknown is None else "with"
+        known = KINDS[self.kind]
+        found = type(self._inner.model).__name__, self.unknown is None
+        wanted = known.model, known.knows_all
+        if found != wanted:
+            received, expected = (
+                f"{model} {'without' if all_ else 'with'}"
+                for model, all_ in (found, wanted)
+            )
             raise CellwrightError(
-                f"[{path}] is another tokenizer; received {received} {unknown} an "
-                f"unknown token, expected {self.kind}, that is {model} "
-                f"{'without' if knows_all else 'with'} one"
+                f"[{path}] is another tokenizer; received {received} an unknown token, "
+                f"expected {self.kind}, that is {expected} one"
             )
         numbers = set(self._inner.get_vocab().values())
         if numbers != set(range(self.vocabulary)):
@@ -178,20 +176,18 @@ def check_text(text: str) -> None:
         ) from None
 
 
-def _most_frequent(counts: Counter[str], size: int | None) -> dict[str, int]:
+def _most_frequent(parts: Iterable[Iterable[str]], size: int | None) -> dict[str, int]:
     """The unknown token, then the most frequent ones; ties in order of the token."""
+    counts = Counter(chain.from_iterable(parts))
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = sorted(token for token, _ in ranked[: None if size is None else size - 1])
     return {token: number for number, token in enumerate([UNKNOWN, *kept])}
 
 
 def _characters(pieces: Iterable[str], size: int | None) -> Tokenizer:
-    counts: Counter[str] = Counter()
-    for piece in pieces:
-        counts.update(piece)
     # Byte-pair encoding with no pair to merge leaves characters; it is ten times
     # faster than splitting at every character.
-    vocabulary = _most_frequent(counts, size)
+    vocabulary = _most_frequent(pieces, size)
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
     inner.decoder = decoders.Fuse()  # type: ignore[assignment]
     return inner
@@ -199,10 +195,8 @@ def _characters(pieces: Iterable[str], size: int | None) -> Tokenizer:
 
 def _words(pieces: Iterable[str], size: int | None) -> Tokenizer:
     splitter = pre_tokenizers.Split(_WORDS, "isolated")
-    counts: Counter[str] = Counter()
-    for piece in pieces:
-        counts.update(word for word, _ in splitter.pre_tokenize_str(piece))
-    vocabulary = _most_frequent(counts, size)
+    words = ((w for w, _ in splitter.pre_tokenize_str(piece)) for piece in pieces)
+    vocabulary = _most_frequent(words, size)
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.pre_tokenizer = splitter  # type: ignore[assignment]
     inner.decoder = decoders.Fuse()  # type: ignore[assignment]
@@ -223,3 +217,20 @@ def _byte_pairs(pieces: Iterable[str], size: int | None) -> Tokenizer:
     )
     interruptible(inner.train_from_iterator, pieces, trainer)
     return inner
+
+
+class Kind(NamedTuple):
+    """How a kind of tokenizer is learned, and how its file is told from others."""
+
+    learn: Callable[[Iterable[str], int | None], Tokenizer]
+    model: str  # of the library
+    knows_all: bool  # whether no text has an unknown token
+    smallest: int  # vocabulary
+    usual: int | None  # vocabulary
+
+
+KINDS = {
+    "char": Kind(_characters, "BPE", False, 2, None),
+    "word": Kind(_words, "WordLevel", False, 2, 10_000),
+    "bpe": Kind(_byte_pairs, "BPE", True, 256, 1_024),  # it starts from every byte
+}

@@ -7,21 +7,14 @@ gradient is not, so memory is bounded by the window and no gradient is longer th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from ..nn.state import State, detach, map_state
 
-__all__ = ["State", "backpropagate", "detach", "map_state", "windows"]
-
-
-def windows(length: int, window: int | None) -> Iterator[slice]:
-    """Slices of `window` steps over `length`; the last may be shorter. None: one."""
-    step = window or length
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
+__all__ = ["State", "backpropagate", "detach", "map_state"]
 
 
 def backpropagate(
@@ -46,12 +39,14 @@ def backpropagate(
     Returns:
         The loss summed over all steps, detached, and the detached final state.
     """
-    total = None
-    for piece in windows(len(inputs), window):
+    if len(inputs) == 0:
+        raise ValueError("[backpropagate] received a sequence of no steps")
+    total: Any = 0.0
+    length = window or len(inputs)
+    for start in range(0, len(inputs), length):
+        piece = slice(start, start + length)
         value, state = loss(inputs[piece], targets[piece], state)
         backward(value)
         state = detach(state)
-        total = value.detach() if total is None else total + value.detach()
-    if total is None:
-        raise ValueError("[backpropagate] received a sequence of no steps")
+        total = total + value.detach()
     return total, state

@@ -39,10 +39,9 @@ from ..files import (
     sync_directory,
     write_and_sync,
     write_atomically,
-    wrong_size,
 )
 from ..language.errors import CellwrightError
-from ..schema import STRICT, Limits, check, parse_json
+from ..schema import Checked, Limits, check, parse_json
 
 FORMAT = "cellwright-checkpoint"
 VERSION = 1
@@ -59,10 +58,8 @@ Sha256 = Annotated[str, Limits(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
-class Pointer:
+class Pointer(Checked):
     """`last.json` and `best.json`: which checkpoint, and the hash of its manifest."""
-
-    __pydantic_config__ = STRICT
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
@@ -71,10 +68,8 @@ class Pointer:
 
 
 @dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(Checked):
     """The size of a file in bytes, and what it hashes to."""
-
-    __pydantic_config__ = STRICT
 
     bytes: Annotated[int, Limits(ge=0)]
     sha256: Sha256
@@ -84,10 +79,8 @@ File = Literal["model.safetensors", "training.safetensors"]
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Checked):
     """`checkpoint.json`; `training` is a tree that `pack` split."""
-
-    __pydantic_config__ = STRICT
 
     format: Literal["cellwright-checkpoint"]
     version: Literal[1]
@@ -181,8 +174,7 @@ class Store:
 
     def point(self, pointer: str, name: str) -> None:
         """Let `last` or `best` name a checkpoint."""
-        record = asdict(self._point_at(name))
-        write_atomically(self._pointer(pointer), _json(record))
+        write_atomically(self._pointer(pointer), _json(self._point_at(name)))
 
     def _follow(self, pointer: str, read: Callable[[Pointer], T]) -> T:
         """Read what a pointer names; again where training has moved on meanwhile."""
@@ -196,23 +188,23 @@ class Store:
 
     def _record(self, pointer: str) -> Pointer:
         path = self._pointer(pointer)
-        if pointer == "last" and self._names() and not os.path.lexists(path):
-            return self._newest()
-        return check(Pointer, self._json_of(path), path, CheckpointError)
-
-    def _newest(self) -> Pointer:
-        """What stands in for a last.json that is lost."""
-        for name, _ in self.whole():
+        names = self._names() if pointer == "last" else []
+        if not names or os.path.lexists(path):
+            return _checked(Pointer, self._bytes_of(path), path)
+        for (
+            name,
+            _,
+        ) in self.whole():  # the newest stands in for a last.json that is lost
             return self._point_at(name)
         raise CheckpointError(
             f"[{self.directory}] has no last.json, and of its checkpoints "
-            f"{', '.join(self._names())} none is whole; nothing was changed. Put a "
+            f"{', '.join(names)} none is whole; nothing was changed. Put a "
             "copy back, or start a new run"
         )
 
     def _point_at(self, name: str) -> Pointer:
         manifest = self._bytes_of(self.directory / name / "checkpoint.json")
-        return Pointer(FORMAT, VERSION, name, hashlib.sha256(manifest).hexdigest())
+        return Pointer(FORMAT, VERSION, name, _hash(manifest))
 
     def _read(self, record: Pointer) -> Checkpoint:
         import safetensors.torch
@@ -221,8 +213,7 @@ class Store:
         manifest = self._manifest(record)
         tensors = {}
         for name, expected in manifest.files.items():
-            data = self._bytes_of(path / name, expected.bytes)
-            _compare(path / name, data, expected.sha256)
+            data = self._bytes_of(path / name, expected.bytes, expected.sha256)
             try:
                 tensors[name] = safetensors.torch.load(data)
             except Exception as error:  # the library's, and KeyError for odd types
@@ -244,9 +235,7 @@ class Store:
         expected = self._manifest(record).files["model.safetensors"]
         path = self.directory / record.checkpoint / "model.safetensors"
         try:
-            size = check_file_at(path, self._root)
-            if size != expected.bytes:
-                raise wrong_size(path, size, expected.bytes)
+            check_file_at(path, self._root, expected.bytes)
             with safetensors.safe_open(path, "pt") as file:
                 return {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError) as error:
@@ -254,18 +243,20 @@ class Store:
 
     def _manifest(self, record: Pointer) -> Manifest:
         path = self.directory / record.checkpoint / "checkpoint.json"
-        data = self._bytes_of(path)
-        _compare(path, data, record.sha256)
-        return check(Manifest, _checked(data, path), path, CheckpointError)
+        return _checked(Manifest, self._bytes_of(path, sha256=record.sha256), path)
 
-    def _json_of(self, path: Path) -> dict[str, Any]:
-        return _checked(self._bytes_of(path), path)
-
-    def _bytes_of(self, path: Path, size: int | None = None) -> bytes:
+    def _bytes_of(
+        self, path: Path, size: int | None = None, sha256: str | None = None
+    ) -> bytes:
         try:
-            return read_file(path, self._root, size)
+            data = read_file(path, self._root, size)
         except OSError as error:
             raise _cannot_read(path, error) from error
+        if sha256 is not None and _hash(data) != sha256:
+            raise CheckpointError(
+                f"[{path}] was altered: its SHA-256 is not the recorded one"
+            )
+        return data
 
     def _names(self) -> list[str]:
         """The checkpoints, the newest first."""
@@ -284,39 +275,29 @@ class Store:
     def _write(self, step: int, model: dict[str, Tensor], training: Any) -> Path:
         tensors: dict[str, Tensor] = {}
         skeleton = pack(training, tensors)
-        files = {
+        files: dict[File, bytes] = {
             "model.safetensors": _tensor_bytes(model),
             "training.safetensors": _tensor_bytes(tensors),
         }
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "step": step,
-            "files": {name: _fingerprint(data) for name, data in files.items()},
-            "training": skeleton,
+        prints: dict[File, Fingerprint] = {
+            name: Fingerprint(len(data), _hash(data)) for name, data in files.items()
         }
-        files["checkpoint.json"] = _json(manifest)
+        manifest = Manifest(FORMAT, VERSION, step, prints, skeleton)
 
-        final = self._free_name(step)
+        # A resumed run may pass a step again whose first checkpoint is still pointed
+        # at as the best one: it is never written over.
+        final, attempt = self.directory / f"step-{step:08d}", 0
+        while os.path.lexists(final):
+            attempt += 1
+            final = self.directory / f"step-{step:08d}.{attempt}"
         aside = self.directory / f".aside-{final.name}"
         aside.mkdir()
-        for name, data in files.items():
+        for name, data in {**files, "checkpoint.json": _json(manifest)}.items():
             write_and_sync(aside / name, data)
         sync_directory(aside)
         os.rename(aside, final)
         sync_directory(self.directory)
         return final
-
-    def _free_name(self, step: int) -> Path:
-        # A resumed run may pass a step again whose first checkpoint is still pointed
-        # at as the best one: it is never written over.
-        name = f"step-{step:08d}"
-        taken = {path.name for path in self.directory.iterdir()}
-        attempt = 0
-        while name in taken:
-            attempt += 1
-            name = f"step-{step:08d}.{attempt}"
-        return self.directory / name
 
     def _prune(self) -> None:
         """Delete what no pointer names, and what a killed run left aside."""
@@ -332,9 +313,8 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
         kept = "There was no earlier checkpoint."
         if self.has():
-            name = self._record("last").checkpoint
-            kept = f"The last good checkpoint, {name}, is untouched; free some space "
-            kept += "and resume."
+            last = f"The last good checkpoint, {self._record('last').checkpoint},"
+            kept = f"{last} is untouched; free some space and resume."
         return CheckpointError(
             f"[{self.directory}] the checkpoint of step {step} could not be written: "
             f"{error.strerror or error}. {kept}"
@@ -410,16 +390,16 @@ def _tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save(plain)
 
 
-def _fingerprint(data: bytes) -> dict[str, Any]:
-    return asdict(Fingerprint(len(data), hashlib.sha256(data).hexdigest()))
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
-def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+def _json(content: Pointer | Manifest) -> bytes:
+    return json.dumps(asdict(content), ensure_ascii=False).encode()
 
 
-def _checked(data: bytes, path: Path) -> dict[str, Any]:
-    """JSON of this format and version; its fields are looked at later."""
+def _checked(kind: type[T], data: bytes, path: Path) -> T:
+    """A `kind` from JSON of this format and version."""
     try:
         content = parse_json(data, path, CheckpointError)
     except CheckpointError:
@@ -434,14 +414,7 @@ def _checked(data: bytes, path: Path) -> dict[str, Any]:
             f"[{path}] has another version; received {content.get('version')!r}, "
             f"expected {VERSION}. Use the cellwright that wrote it"
         )
-    return content
-
-
-def _compare(path: Path, data: bytes, sha256: str) -> None:
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(
-            f"[{path}] was altered: its SHA-256 is not the recorded one"
-        )
+    return check(kind, content, path, CheckpointError)
 
 
 def _cannot_read(path: Path, error: Exception) -> CheckpointError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,3 +33,12 @@ def make_accelerator(
         log_with="tensorboard" if tensorboard_directory else None,
         project_dir=tensorboard_directory,
     )
+
+
+def from_main(value: Any) -> Any:
+    """The main process's value, on every process: all of them must go on alike."""
+    from accelerate.utils import broadcast_object_list
+
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]

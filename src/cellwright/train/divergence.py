@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..language.errors import CellwrightError
 from .checkpoint import Store
+from .gradients import gradient_norms, total_norm
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,33 +29,26 @@ class Watch:
         self._norms: dict[str, Tensor] = {}
         self._before: dict[str, Tensor] = {}
 
-    def gradients(
-        self,
-        step: int,
-        loss: float,
-        norms: dict[str, Tensor],
-        norm: Tensor,
-        rate: float,
-    ) -> None:
-        """Raise Diverged unless the loss and the gradients of `step` are finite.
+    def gradients(self, step: int, loss: float, rate: float) -> Tensor:
+        """The norm of all gradients taken as one vector.
 
         Args:
-            step: the step about to be taken, from 0.
-            loss: its loss.
-            norms: the gradient norm of every parameter; `norm` of all together.
-            rate: its learning rate.
+            step: the one about to be taken, from 0.
+            loss, rate: of the same step.
+
+        Raises:
+            Diverged: the loss or a gradient is not finite.
         """
-        self._before, self._norms = self._norms, norms
+        self._before, self._norms = self._norms, gradient_norms(self._model)
         self._step, self._loss, self._rate = step, loss, rate
+        norm = total_norm(self._norms)
         finite = self._gradients_may_overflow or bool(norm.isfinite())
         if not (math.isfinite(loss) and finite):
             raise self._diverged()
+        return norm
 
     def weights(self) -> None:
-        """Raise Diverged unless all weights are finite.
-
-        A checkpoint that replaces a good one must be good itself.
-        """
+        """Raise Diverged unless all are finite: only these may become a checkpoint."""
         if not all(bool(p.isfinite().all()) for p in self._model.parameters()):
             raise self._diverged()
 
@@ -66,17 +60,14 @@ class Watch:
         ]
         width = max(map(len, self._norms), default=0)
         for name, norm in self._norms.items():
-            before = (
-                f"{self._before[name]:10.3g}" if name in self._before else f"{'–':>10}"
-            )
-            lines.append(f"  {name:<{width}}  {norm.item():10.3g}  {before}")
+            before = f"{self._before[name]:.3g}" if name in self._before else "–"
+            lines.append(f"  {name:<{width}}  {norm.item():10.3g}  {before:>10}")
         lines.append(
             f"Try a lower learning rate (it was {self._rate:.3g}), a longer warm-up, "
             "stronger clipping by norm, or look for a logarithm, division or "
             "exponential in the cell that can overflow."
         )
         if self._store is not None and self._store.has():
-            lines.append(
-                f"The last good checkpoint is kept in {self._store.directory}."
-            )
+            kept = f"The last good checkpoint is kept in {self._store.directory}."
+            lines.append(kept)
         return Diverged("\n".join(lines))

@@ -12,7 +12,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,11 +19,8 @@ from torch import Tensor
 from ..language.errors import ArgumentError
 from .bptt import State
 
-
-class Forcing(Protocol):
-    """The probability ε_i of reading the truth at training step i."""
-
-    def __call__(self, step: int) -> float: ...
+#: The probability ε_i of reading the truth, from the training step i.
+Forcing = Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -85,17 +81,14 @@ def parse_forcing(text: str, steps: int) -> Forcing:
     """
     name, _, number = text.partition(":")
     try:
-        value = float(number) if number else None
         if name == "linear":
-            end = _within(0.5 if value is None else value, 0, 1)
+            end = _within(float(number or 0.5), 0, 1)
             return LinearForcing(1.0, (1.0 - end) / max(1, steps), end)
         if name == "exponential":
-            half = 0.5 ** (2 / max(2, steps))
-            k = half if value is None else value
+            k = float(number or 0.5 ** (2 / max(2, steps)))
             return ExponentialForcing(_within(k, _ABOVE_0, 1))
         if name == "sigmoid":
-            middle = _inverse_sigmoid_with_middle(steps / 2)
-            k = middle if value is None else value
+            k = float(number or _inverse_sigmoid_with_middle(steps / 2))
             return InverseSigmoidForcing(_within(k, 1, sys.float_info.max))
         return ConstantForcing(_within(float(text), 0, 1))
     except ValueError:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -48,19 +47,14 @@ class Interrupt:
             Interrupt.entered = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             Interrupt.entered = False
         if self.asked and kind is None:
             raise KeyboardInterrupt
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, *signal: object) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

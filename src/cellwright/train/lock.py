@@ -44,7 +44,13 @@ def locked(directory: Path) -> Iterator[None]:
             "changed. Wait for it, or stop it and use --resume"
         ) from None
     try:
-        _write(holder)
+        content = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        holder.unlink(missing_ok=True)  # never write through a link
+        holder.write_text(json.dumps(content) + "\n", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -62,24 +68,9 @@ def holder_of(directory: Path) -> str | None:
         return _describe(directory / HOLDER)
 
 
-def _write(holder: Path) -> None:
-    content = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
-    holder.unlink(missing_ok=True)  # never write through a link
-    holder.write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-
 def _describe(holder: Path) -> str:
     try:
         found = json.loads(read_file(holder, holder.parent))
         return f"process {found['pid']} on {found['host']}, since {found['since']},"
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # not written yet
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet
         return "another process"

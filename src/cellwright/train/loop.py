@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 
 from .bptt import State, detach, map_state
 from .checkpoint import Store
-from .devices import make_accelerator
+from .devices import from_main, make_accelerator
 from .divergence import Watch
-from .gradients import clip_by_norm, clip_by_value, gradient_norms, total_norm
+from .gradients import clip_by_norm, clip_by_value
 from .interrupt import Interrupt
 from .optimisers import set_rate
 from .plan import Objective, Plan, Progress, Stream
@@ -82,40 +83,39 @@ def _loop(
     reporter: Reporter,
     resume: bool,
 ) -> Progress:
-    model, optimiser, schedule = session.model, session.optimiser, session.schedule
+    model, optimiser = session.model, session.optimiser
     progress, carried = session.begin(resume)
     watch = Watch(model, session.accelerator, session.store)
-    clock = Clock(progress, session.stream.size * plan.accumulate)
+    began, logged = time.perf_counter() - progress.seconds, replace(progress)
+    size = session.stream.size * plan.accumulate
     session.wrapped.train()
     reporter.start(progress.step, plan.steps)
     with Interrupt() as interrupt, ExitStack() as ending:
         ending.callback(reporter.finish)
         while progress.step < plan.steps and not progress.stopped:
-            rate = set_rate(optimiser, schedule.factor(progress.step))
+            rate = set_rate(optimiser, session.schedule.factor(progress.step))
             losses, carried = _backward(session, objective, plan, carried, progress)
 
             # Look before the step: weights that went wrong cannot be put right again.
             progress.loss, stop = _agree(losses, interrupt.asked, session.accelerator)
             session.accelerator.unscale_gradients(optimiser)
-            norms = gradient_norms(model)
-            norm = total_norm(norms)
-            watch.gradients(progress.step, progress.loss, norms, norm, rate)
+            norm = watch.gradients(progress.step, progress.loss, rate)
             _clip(model, plan, norm)
 
             optimiser.step()
             optimiser.zero_grad()
             progress.step += 1
-            progress.seconds = clock.seconds()
+            progress.seconds = time.perf_counter() - began
             if _due(progress, plan.log_every, plan):
-                reporter.log(clock.row(progress, rate, norm))
+                reporter.log(_row(progress, logged, size, rate, norm.item()))
+                logged = replace(progress)
 
             pointers = set()
             if validate is not None and _due(progress, plan.validate_every, plan):
                 loss = _validate(validate, session)
+                reporter.log({"step": progress.step, "validation_loss": loss})
                 if progress.observe(loss, plan.patience):
                     pointers = {"last", "best"}
-                schedule.observe(loss)
-                reporter.log({"step": progress.step, "validation_loss": loss})
             if _due(progress, plan.checkpoint_every, plan) or progress.stopped or stop:
                 pointers.add("last")
             if session.store is not None and pointers:
@@ -158,47 +158,28 @@ def _clip(model: nn.Module, plan: Plan, norm: Tensor) -> None:
 
 
 def _validate(validate: Callable[[nn.Module], float], session: Session) -> float:
-    from accelerate.utils import broadcast_object_list
-
+    session.model.eval()
     with torch.no_grad():
-        session.model.eval()
-        # All processes must decide alike, so all of them take the first one's loss.
-        results = [validate(session.model)]
-        broadcast_object_list(results)
-        session.wrapped.train()
-    return float(results[0])
+        loss = float(from_main(validate(session.model)))
+    session.wrapped.train()
+    session.schedule.observe(loss)
+    return loss
 
 
-class Clock:
-    """Wall clock in the loop, over all resumes.
-
-    Args:
-        progress: where the loop begins.
-        size: elements of a step.
-    """
-
-    def __init__(self, progress: Progress, size: int):
-        self._size = size
-        self._began = time.perf_counter() - progress.seconds
-        self._logged = progress.step, progress.seconds  # the end of the last interval
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    def row(self, progress: Progress, rate: float, norm: Tensor) -> dict[str, Any]:
-        """What is logged of a step; the speed is since the last row."""
-        step, seconds = self._logged
-        self._logged = progress.step, progress.seconds
-        took = (progress.seconds - seconds) / (progress.step - step)
-        return {
-            "step": progress.step,
-            "loss": progress.loss,
-            "learning_rate": rate,
-            "gradient_norm": norm.item(),
-            "tokens_per_second": self._size / took,
-            "seconds_per_step": took,
-            "seconds": progress.seconds,
-        }
+def _row(
+    progress: Progress, logged: Progress, size: int, rate: float, norm: float
+) -> dict[str, Any]:
+    """What is logged of a step of `size` elements; the speed is since the last row."""
+    took = (progress.seconds - logged.seconds) / (progress.step - logged.step)
+    return {
+        "step": progress.step,
+        "loss": progress.loss,
+        "learning_rate": rate,
+        "gradient_norm": norm,
+        "tokens_per_second": size / took,
+        "seconds_per_step": took,
+        "seconds": progress.seconds,
+    }
 
 
 def _due(progress: Progress, every: int | None, plan: Plan) -> bool:

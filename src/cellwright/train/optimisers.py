@@ -9,7 +9,11 @@ from torch import nn
 
 from ..language.errors import ArgumentError
 
-NAMES = ("adamw", "adam", "sgd")
+OPTIMISERS = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -18,14 +22,11 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     A bias, a diagonal peephole or a scalar has no product to keep small; pulling it
     towards zero only moves a gate from where it was put.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    matrices, vectors = [], []
+    for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+    groups = (matrices, weight_decay), (vectors, 0.0)
+    return [{"params": ps, "weight_decay": decay} for ps, decay in groups if ps]
 
 
 def make_optimiser(
@@ -40,7 +41,7 @@ def make_optimiser(
     """AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015) or SGD by name.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `OPTIMISERS`.
         model: its parameters are grouped by `decay_groups`.
         lr: the peak learning rate; a schedule scales it.
         weight_decay: decoupled for AdamW, added to the gradient for Adam and SGD.
@@ -48,19 +49,17 @@ def make_optimiser(
         momentum: of SGD, in Nesterov's form unless 0.
 
     Raises:
-        ArgumentError: the name is none of `NAMES`.
+        ArgumentError: another name.
     """
-    groups = decay_groups(model, weight_decay)
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=betas)
-    if name == "adam":
-        return torch.optim.Adam(groups, lr=lr, betas=betas)
+    if name not in OPTIMISERS:
+        raise ArgumentError(
+            f"[optimiser] no such optimiser; received {name!r}, "
+            f"expected one of {', '.join(OPTIMISERS)}"
+        )
+    own: dict[str, Any] = {"betas": betas}
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
-    raise ArgumentError(
-        f"[optimiser] no such optimiser; received {name!r}, "
-        f"expected one of {', '.join(NAMES)}"
-    )
+        own = {"momentum": momentum, "nesterov": momentum > 0}
+    return OPTIMISERS[name](decay_groups(model, weight_decay), lr=lr, **own)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:

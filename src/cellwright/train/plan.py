@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from torch import Tensor, nn
 
-from ..schema import STRICT, Limits
+from ..schema import Checked, Limits
 from .bptt import State
 
 Count = Annotated[int, Limits(ge=0)]
@@ -31,12 +32,9 @@ class Stream(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Objective(Protocol):
-    """One forward pass: the mean loss of this process's batch, and the new state."""
-
-    def __call__(
-        self, model: nn.Module, batch: Any, state: State, step: int
-    ) -> tuple[Tensor, State]: ...
+#: One forward pass, `objective(model, batch, state, step)`: the mean loss of this
+#: process's batch, and the new state.
+Objective = Callable[[nn.Module, Any, State, int], tuple[Tensor, State]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Plan:
 
 
 @dataclass
-class Progress:
+class Progress(Checked):
     """How far a run has come. `train` returns it; a checkpoint holds it.
 
     Attributes:
@@ -79,7 +77,7 @@ class Progress:
     """
 
     # A validation may overflow and training go on: its loss need not be finite.
-    __pydantic_config__ = STRICT | {"allow_inf_nan": True}
+    __pydantic_config__ = Checked.__pydantic_config__ | {"allow_inf_nan": True}
 
     step: Count = 0
     loss: float | None = None

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ..language.errors import ArgumentError
 
 
-class Schedule(Protocol):
-    """What the loop asks of a schedule."""
-
-    def factor(self, step: int) -> float:
-        """The learning rate of `step` (from 0), as a fraction of the peak rate."""
-        ...
-
-    def observe(self, validation_loss: float) -> None:
-        """Take note of a validation; only a plateau schedule does."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
 @dataclass
-class _WarmUp:
+class Schedule:
     """A linear rise over `warm_up` steps, then whatever `after` says."""
 
     warm_up: int = 0
 
     def factor(self, step: int) -> float:
+        """The learning rate of `step` (from 0), as a fraction of the peak rate."""
         # (step + 1): the very first step must move the weights, too.
         rise = (step + 1) / self.warm_up if step < self.warm_up else 1.0
         return rise * self.after(step)
@@ -40,7 +26,7 @@ class _WarmUp:
         return 1.0
 
     def observe(self, validation_loss: float) -> None:
-        pass
+        """Take note of a validation; only a plateau schedule does."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -50,12 +36,12 @@ class _WarmUp:
 
 
 @dataclass
-class Constant(_WarmUp):
+class Constant(Schedule):
     """Warm-up, then the peak rate to the end."""
 
 
 @dataclass
-class _Falling(_WarmUp):
+class _Falling(Schedule):
     """Warm-up, then down to `floor` at step `steps`."""
 
     steps: int = 1
@@ -88,52 +74,51 @@ class Linear(_Falling):
 
 
 @dataclass
-class Plateau(_WarmUp):
+class Plateau(Schedule):
     """Warm-up, then `cut` times the rate after `patience` validations without gain."""
 
     cut: float = 0.5
     patience: int = 2
-    _scale: float = field(default=1.0, init=False)
-    _best: float | None = field(default=None, init=False)
-    _waited: int = field(default=0, init=False)
+    scale: float = field(default=1.0, init=False)
+    best: float | None = field(default=None, init=False)
+    waited: int = field(default=0, init=False)
 
     def after(self, step: int) -> float:
-        return self._scale
+        return self.scale
 
     def observe(self, validation_loss: float) -> None:
-        if self._best is None or validation_loss < self._best:
-            self._best, self._waited = validation_loss, 0
+        if self.best is None or validation_loss < self.best:
+            self.best, self.waited = validation_loss, 0
             return
-        self._waited += 1
-        if self._waited >= self.patience:
-            self._scale, self._waited = self._scale * self.cut, 0
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.scale, self.waited = self.scale * self.cut, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scale": self._scale, "best": self._best, "waited": self._waited}
+        return {name: getattr(self, name) for name in ("scale", "best", "waited")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._scale, self._best = state["scale"], state["best"]
-        self._waited = state["waited"]
+        self.scale, self.best = state["scale"], state["best"]
+        self.waited = state["waited"]
 
 
-NAMES = ("cosine", "linear", "constant", "plateau")
+SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {
+    "cosine": Cosine,
+    "linear": Linear,
+    "constant": lambda warm_up, steps: Constant(warm_up),
+    "plateau": lambda warm_up, steps: Plateau(warm_up),
+}
 
 
 def make_schedule(name: str, steps: int, warm_up: int = 0) -> Schedule:
     """A schedule by its name.
 
     Raises:
-        ArgumentError: the name is none of `NAMES`.
+        ArgumentError: another name.
     """
-    if name == "cosine":
-        return Cosine(warm_up, steps)
-    if name == "linear":
-        return Linear(warm_up, steps)
-    if name == "constant":
-        return Constant(warm_up)
-    if name == "plateau":
-        return Plateau(warm_up)
-    raise ArgumentError(
-        f"[schedule] no such schedule; received {name!r}, "
-        f"expected one of {', '.join(NAMES)}"
-    )
+    if name not in SCHEDULES:
+        raise ArgumentError(
+            f"[schedule] no such schedule; received {name!r}, "
+            f"expected one of {', '.join(SCHEDULES)}"
+        )
+    return SCHEDULES[name](warm_up, steps)

@@ -70,20 +70,14 @@ class Session:
         }
         processes = gather_object([own])
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            training = {
-                "progress": vars(progress),
-                "optimiser": self.optimiser.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "processes": processes,
-            }
+            shared = {name: part.state_dict() for name, part in self._shared().items()}
+            training = {"progress": vars(progress), "scaler": None, **shared}
+            training["processes"] = processes
             weights = self.model.state_dict()
             self.store.save(progress.step, weights, training, sorted(pointers))
         self.accelerator.wait_for_everyone()
 
     def _restore(self, store: Store) -> tuple[Progress, State]:
-        """Put everything back where the last checkpoint found it."""
         if store.has("best"):
             store.load("best")  # a damaged one would be found with the next best
         checkpoint = store.load()
@@ -110,36 +104,37 @@ class Session:
                 f"[{store.directory}] was written by {written} processes; "
                 f"received {received}. Resume with as many as before"
             )
-        where = store.directory / "training.progress"
-        progress = check(Progress, training["progress"], where, CheckpointError)
+        saved, where = training["progress"], store.directory / "training.progress"
+        progress = check(Progress, saved, where, CheckpointError)
+        for name in vars(progress).keys() - saved.keys():  # no default says how far
+            raise CheckpointError(f"[{where}, {name}] is missing")
         own = training["processes"][self.accelerator.process_index]
-        scaler, optimiser = self.accelerator.scaler, training["optimiser"]
-        self._check_optimiser(optimiser)
-        _check_like("schedule", training["schedule"], self.schedule.state_dict())
-        _check_like("stream", own["stream"], self.stream.state_dict())
-        self.optimiser.load_state_dict(optimiser)
-        self.schedule.load_state_dict(training["schedule"])
-        if scaler is not None:
-            _check_like("scaler", training["scaler"], scaler.state_dict())
-            scaler.load_state_dict(training["scaler"])
-        self.stream.load_state_dict(own["stream"])
+        self._check_moments(training["optimiser"]["state"])
+        for name, part in {**self._shared(), "stream": self.stream}.items():
+            kept = (own if name == "stream" else training)[name]
+            _check_like(name, kept, part.state_dict())
+            part.load_state_dict(kept)
         set_random_state(own["random"])
         device = self.accelerator.device
         return progress, map_state(lambda t: t.to(device), own["carried"])
 
-    def _check_optimiser(self, saved: dict[str, Any]) -> None:
-        """Hold what torch does not look at to the optimiser as it is made."""
-        own = self.optimiser.state_dict()["param_groups"]
-        _check_like("param_groups", saved["param_groups"], own)
+    def _shared(self) -> dict[str, Any]:
+        """What has a state that is the same on every process."""
+        parts = {"optimiser": self.optimiser, "schedule": self.schedule}
+        scaler = self.accelerator.scaler
+        return parts if scaler is None else {**parts, "scaler": scaler}
+
+    def _check_moments(self, saved: dict[int, dict[str, Any]]) -> None:
+        """Raise ValueError for a state of the optimiser that torch does not refuse."""
         groups = self.optimiser.param_groups
         shapes = [p.shape for group in groups for p in group["params"]]
         kinds = {
             frozenset((name, type(moment)) for name, moment in moments.items())
-            for moments in saved["state"].values()
+            for moments in saved.values()
         }
         if len(kinds) > 1:
             raise ValueError("not every parameter has the same moments")
-        for number, moments in saved["state"].items():
+        for number, moments in saved.items():
             for name, moment in moments.items():
                 shape, expected = getattr(moment, "shape", ()), shapes[number]
                 if shape not in ((), expected):
@@ -169,11 +164,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], store: Store) -> 
             no finite number, which training never stores.
     """
     own = model.state_dict()
-    check_shapes(
-        {name: tuple(tensor.shape) for name, tensor in weights.items()},
-        {name: tuple(tensor.shape) for name, tensor in own.items()},
-        store,
+    found, expected = (
+        {n: tuple(t.shape) for n, t in d.items()} for d in (weights, own)
     )
+    check_shapes(found, expected, store)
     for name, tensor in weights.items():
         wrong = None
         if tensor.dtype != own[name].dtype:
@@ -192,18 +186,13 @@ def check_shapes(
     expected: dict[str, tuple[int, ...]],
     store: Store,
 ) -> None:
-    """Hold the shapes of a checkpoint's weights to the model's.
-
-    Raises:
-        CheckpointError: names or shapes differ.
-    """
+    """Raise CheckpointError where names or shapes of weights are not the model's."""
     for name in [*expected, *found]:
-        received, wanted = found.get(name), expected.get(name)
+        received, wanted = (d.get(name, "no such weight") for d in (found, expected))
         if received != wanted:
             raise CheckpointError(
                 f"[{store.directory}, {name}] the checkpoint is of another model; "
-                f"received {received or 'no such weight'}, expected "
-                f"{wanted or 'no such weight'}"
+                f"received {received}, expected {wanted}"
             )
 
 

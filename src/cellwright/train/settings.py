@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ..engine.choice import ENGINES
 from ..language.errors import ArgumentError
 from ..nn.regularise import Regularisers, parse_probabilities
-from ..schema import STRICT, Limits, Rule, check
+from ..schema import Checked, Limits, Rule, check
 from .forcing import parse_forcing
+from .optimisers import OPTIMISERS
+from .schedules import SCHEDULES
 from .seeds import HIGHEST, LOWEST
 
 
@@ -30,6 +33,12 @@ def _probabilities(name: str, text: str) -> str:
     return text
 
 
+if TYPE_CHECKING:
+    Engine = Optimiser = ScheduleName = str
+else:  # the tables have the names
+    Engine = Literal[("auto", *ENGINES)]
+    Optimiser = Literal[tuple(OPTIMISERS)]
+    ScheduleName = Literal[tuple(SCHEDULES)]
 Vocabulary = Annotated[int, Limits(ge=1, le=1 << 24)]
 Width = Annotated[int, Limits(ge=1, le=1 << 16)]
 Layers = Annotated[int, Limits(ge=1, le=1000)]
@@ -60,7 +69,7 @@ _run = partial(_setting, "The run")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """What a run was asked for. One of minutes, epochs and steps says how long.
 
     The defaults are tuned for a minute on two cores and a text of a million characters.
@@ -69,8 +78,6 @@ class Settings:
     Raises:
         ArgumentError: settings that contradict each other. `check` looks at each alone.
     """
-
-    __pydantic_config__ = STRICT
 
     cell: str = _model("lstm", "A cell of the zoo, or FILE.py:NAME.")
     hidden: Width = _model(256, "Units of a layer.")
@@ -95,8 +102,8 @@ class Settings:
     ar: AtLeast0 = _model(0.0, "Penalty on the squares of outputs (Merity: 2).")
     tar: AtLeast0 = _model(0.0, "Penalty on their differences (Merity: 1).")
     tie: bool = _model(False, "Use the embedding as the output matrix, too.")
-    engine: Literal["auto", "torch", "reference", "native"] = _model(
-        "auto", "What runs the cell: auto, torch, reference, native.", takes=str
+    engine: Engine = _model(
+        "auto", f"What runs the cell: auto, {', '.join(ENGINES)}.", takes=str
     )
     tokenizer: Literal["char", "word", "bpe"] = _text("char", "What a token is.")
     vocab: Vocabulary | None = _text(
@@ -117,9 +124,9 @@ class Settings:
     epochs: Amount | None = _time(None, "Passes over the text. Default: 10.")
     steps: Count | None = _time(None, "Optimiser steps.")
     patience: Count | None = _time(None, "Stop after so many validations without gain.")
-    optimiser: Literal["adamw", "adam", "sgd"] = _optim("adamw", "The optimiser.")
+    optimiser: Optimiser = _optim("adamw", "The optimiser.")
     lr: Positive = _optim(8e-3, "Peak learning rate.")
-    schedule: Literal["cosine", "linear", "constant", "plateau"] = _optim(
+    schedule: ScheduleName = _optim(
         "cosine", "How the rate falls. plateau needs --validate-every."
     )
     warm_up: Annotated[int, Limits(ge=0, le=10**12)] = _optim(

@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+from ...extras import require
 from ...language.errors import CellwrightError
 
 PIXELS, SIDE = 100_000_000, 65_000  # of a PNG, and of its longer side
@@ -29,17 +30,14 @@ class Picture:
         """The picture as a PNG file, `scale` pixels for one of the SVG.
 
         Raises:
-            DrawingError: the extra `draw` is not installed, or a scale that is not more
-                than 0, or gives more than 100 million pixels.
+            DrawingError: a scale that is not more than 0, or gives more than 100
+                million pixels.
+            MissingExtraError: the extra `draw` is not installed.
         """
         self._check_scale(scale)
-        try:
-            import resvg_py
-        except ImportError:
-            raise DrawingError(
-                "[diagram] PNG needs the package resvg_py, which is not installed; "
-                "expected pip install 'cellwright[draw]'. SVG needs nothing"
-            ) from None
+        require("diagram, PNG", "draw")
+        import resvg_py
+
         return bytes(resvg_py.svg_to_bytes(svg_string=self.svg, zoom=scale))
 
     def _check_scale(self, scale: float) -> None:
@@ -66,7 +64,8 @@ class Picture:
             scale: of a PNG: its pixels for one of the SVG.
 
         Raises:
-            DrawingError: another ending, or PNG without the extra `draw`.
+            DrawingError: another ending.
+            MissingExtraError: PNG without the extra `draw`.
         """
         path = Path(path)
         if path.suffix == ".svg":
