@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -95,6 +96,16 @@ class Layer:
         cells = {id(bound.programs): bound for bound in self._bound_cells()}
         found = (engine.obstacle(bound, device, dtype) for bound in cells.values())
         return next(filter(None, found), None)
+
+    @contextmanager
+    def running_on(self, engine: Engine) -> Iterator[None]:
+        """Run on this engine, whatever was chosen, for what traces the layer."""
+        chosen = self._choices
+        self._choices = {self.placement(): (engine, "traced")}
+        try:
+            yield
+        finally:
+            self._choices = chosen
 
     def _engine_of_call(self) -> Engine:
         """The engine that runs a call now, and a warning where hooks have chosen it."""

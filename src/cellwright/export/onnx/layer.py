@@ -12,7 +12,7 @@ from ...language import ArgumentError
 from ...nn.layer import SequenceLayer
 from .call import NamedCall
 from .direction import write_direction
-from .writer import IR_VERSION, OPSET, Writer, fold_weights
+from .writer import Writer, fold_weights
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class Wanted:
     resets: bool
     initial_states: bool
     static: Collection[str]
-    operators: bool
 
 
 @torch.no_grad()
-def layer_model(layer: SequenceLayer, wanted: Wanted) -> Any:
+def layer_model(
+    layer: SequenceLayer, wanted: Wanted, operators: bool, opset: int
+) -> Any:
     """The model of one layer, an `onnx.ModelProto`."""
-    return _Model(layer, wanted).build()
+    return _Model(layer, wanted, operators).build(opset)
 
 
 def _check_static(static: Collection[str], known: Sequence[str]) -> Collection[str]:
@@ -46,8 +47,8 @@ def _check_static(static: Collection[str], known: Sequence[str]) -> Collection[s
 class _Model:
     """One layer's model: through its layers and directions."""
 
-    def __init__(self, layer: Any, wanted: Wanted) -> None:
-        self.layer, self.wanted = layer, wanted
+    def __init__(self, layer: Any, wanted: Wanted, operators: bool) -> None:
+        self.layer, self.wanted, self.operators = layer, wanted, operators
         self.main = Writer(layer.placement()[1])
         count = layer.num_layers * layer.directions
         self.directions = [layer.direction(k) for k in range(count)]
@@ -56,17 +57,18 @@ class _Model:
         self.static = _check_static(wanted.static, list(self.inputs)[1:])
         self.own_states = layer.own_states()
 
-    def build(self) -> Any:
+    def build(self, opset: int) -> Any:
         main, helper, cell = self.main, self.main.onnx.helper, self.layer.cell
         inputs = self.declared_inputs()
         y, finals = self.scan()
         outputs = self.outputs(y, finals)
         tensors = list(main.tensors.values())
         graph = helper.make_graph(main.nodes, cell.name, inputs, outputs, tensors)
+        opsets = [helper.make_opsetid("", opset)]
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=opsets,
+            ir_version=helper.find_min_ir_version_for(opsets),
             producer_name="cellwright",
         )
         helper.set_model_props(model, {"cellwright.cell": cell.to_text()})
@@ -166,9 +168,7 @@ class _Model:
         labels = bound.programs.binding.parameters
         parameters = [
             self.main.tensor(f"cells.{k}.{label}", tensor)
-            for (label, _), tensor in zip(
-                labels, weights.in_order(labels), strict=True
-            )
+            for (label, _), tensor in zip(labels, weights.in_order(labels), strict=True)
         ]
         return write_direction(
             self.main,
@@ -176,7 +176,7 @@ class _Model:
             bound.programs,
             parameters,
             call,
-            operators=self.wanted.operators,
+            operators=self.operators,
         )
 
     def own(self, k: int) -> list[str]:

@@ -39,9 +39,7 @@ _OPERATORS = (
         ),
         {},
     ),
-    Operator(
-        "LSTM", same_gates(zoo.coupled, "-f", "o", "f", "g"), {"input_forget": 1}
-    ),
+    Operator("LSTM", same_gates(zoo.coupled, "-f", "o", "f", "g"), {"input_forget": 1}),
     Operator(
         "LSTM",
         same_gates(zoo.cifg, "i", "o", "-i", "z", vectors=("p_i", "p_o", "-p_i")),
@@ -96,7 +94,7 @@ def write_operator(
 
 
 def _stacked(writer: Writer, packing: Packing, weights: Weights) -> list[str]:
-    """W (1, gates · size, input size), R and B: weights by gate in the operator's order.
+    """W (1, gates · size, input size), R and B, by gates in the operator's order.
 
     A gate on both x and h has its bias in B's first half.
     """

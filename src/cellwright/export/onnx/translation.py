@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...engine.native.op import walk_op
+from ...engine.native import op
 from ...engine.programs import find_programs
 from ...language import ArgumentError
 from .call import NamedCall
@@ -33,7 +33,8 @@ def onnx_translations(*, operators: bool = True) -> dict[Callable, Callable]:
         tensors = inputs, states, fresh, parameters
         return _translate(prefix, operators, tensors, key, *sequences)
 
-    return {walk_op: translate}
+    assert op  # which defines the operation
+    return {torch.ops.cellwright.walk.default: translate}
 
 
 def _translate(

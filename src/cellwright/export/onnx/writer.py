@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...language import ArgumentError
 
-OPSET, IR_VERSION = 18, 8  # old enough for any runtime of the last years
+OPSET = 18  # old enough for any runtime of the last years
 _TYPES = {torch.float32: "FLOAT", torch.float64: "DOUBLE"}
 _MADE = {"Slice", "Concat", "Neg", "Add", "Unsqueeze"}  # what gates are stacked with
 
@@ -157,7 +157,7 @@ class Writer:
 
 
 def fold_weights(model: Any, prefix: str = "") -> None:
-    """Replace what is made of weights alone by its value: gates, stacked for an operator.
+    """Replace what is made of weights alone by its value: gates that are stacked.
 
     Args:
         model: changed in place.
