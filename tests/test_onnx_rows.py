@@ -8,7 +8,7 @@ import cellwright as cw
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from onnx_cases import as_state, assert_close, make, run, states_of  # noqa: E402
+from onnx_cases import as_state, assert_close, make, run, states_of
 
 T, B, X, H = 7, 4, 5, 4
 ROWS = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...engine.choice import ENGINES
@@ -47,6 +48,7 @@ def whole_model(
         for layer in layers:
             stack.enter_context(layer.running_on(ENGINES["native"]))
             _check_gates(layer)
+            stack.callback(layer.register_forward_pre_hook(_refuse_packed).remove)
         program = _traced(model, arguments)
         written = torch.onnx.export(
             program,
@@ -114,6 +116,15 @@ def _check_gates(layer: Any) -> None:
             f"[export_onnx] received a {type(layer).__name__} with hooks on a gate (or "
             "another module in its place), which a file cannot call; expected plain "
             "gates. Remove the hooks"
+        )
+
+
+def _refuse_packed(layer: nn.Module, arguments: Any) -> None:
+    if any(isinstance(value, PackedSequence) for value in arguments):
+        raise ArgumentError(
+            f"[export_onnx] a {type(layer).__name__} received a PackedSequence, whose "
+            "sizes are numbers; expected a padded x, and its lengths as "
+            "layer(x, lengths=lengths)"
         )
 
 
