@@ -83,12 +83,12 @@ def language_model(cell, **options):
         ("peephole", torch.float32),
         pytest.param("lstm", torch.float32, marks=pytest.mark.full),
         pytest.param("lstm", torch.float64, marks=pytest.mark.full),
-        pytest.param("slstm", torch.float64, marks=pytest.mark.full),
+        pytest.param("peephole", torch.float64, marks=pytest.mark.full),
     ],
 )
 def test_a_language_model_with_its_state(cell, dtype):
     """Whole, and then token by token: from an example of one token in one row."""
-    model = language_model(cell, zoneout=0.1).to(dtype)
+    model = language_model(cell, zoneout={"h": 0.1}).to(dtype)
     model.rnn = model.rnn.to(dtype)
     state = as_state(states_of(model.rnn, 1))
     file = cw.export_onnx(

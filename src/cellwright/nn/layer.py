@@ -15,6 +15,7 @@ from ..engine.choice import ENGINES, choose
 from ..engine.engine import Engine
 from ..engine.schedule import SequenceBatch
 from .direction import BoundCell, Direction
+from .quantization import Qconfig
 from .recording import Watcher, Watchers, run_watched
 from .sequences import Layout
 from .stepper import Stepper, make_stepper
@@ -136,6 +137,7 @@ class SequenceLayer(Layer):
     num_layers: int
     bidirectional: bool
     training: bool
+    qconfig = Qconfig()
 
     @property
     def directions(self) -> int:
