@@ -1,10 +1,12 @@
 """Models in ONNX Runtime, for the tests of exports."""
 
-import onnxruntime
+import pytest
 import torch
 
 from oracles import flat, normal, randomise
 
+pytest.importorskip("onnx", reason="the package onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is missing")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 

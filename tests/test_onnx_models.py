@@ -10,12 +10,12 @@ from torch import nn
 
 import cellwright as cw
 from cellwright.text.model import LanguageModel, ModelSizes
+from onnx_cases import as_state, assert_close, make, onnxruntime, run, states_of
+from test_cli import call, small_text
+from test_cli import words as words_of
+from test_docs import code
 
-pytest.importorskip("onnx", reason="the package onnx is not installed")
 pytest.importorskip("onnxscript", reason="the package onnxscript is not installed")
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-
-from onnx_cases import as_state, assert_close, make, run, states_of
 
 X, H, CLASSES, WORDS = 5, 6, 7, 13
 TRACER = "ignore::torch.jit.TracerWarning"
@@ -321,7 +321,7 @@ def test_the_older_exporter_names_this_way(engine):
 def test_a_trace_of_lengths_as_numbers_names_this_way():
     model = Tagger(cw.LSTM(X, H, engine="torch")).eval()
     arguments = words(3, 2), torch.tensor([3, 2])
-    with pytest.raises(cw.ArgumentError, match=r"torch\.export.*export_onnx writes them"):
+    with pytest.raises(cw.ArgumentError, match=r"torch\.export.*export_onnx writes"):
         torch.jit.trace(model, arguments)
 
 
@@ -363,3 +363,30 @@ def test_a_packed_sequence_is_refused():
             return self.rnn(packed)[1]
 
     refused(r"PackedSequence.*lengths=lengths", Packed(), example=torch.randn(3, 2, X))
+
+
+# -- the page
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_pages_code_runs(run_directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole, *others = code("docs/onnx.md")
+    assert len(whole.splitlines()) < 20
+    known = {}
+    exec(whole.replace("runs/mine", str(run_directory)), known)
+    assert len(capsys.readouterr().out.strip("\n")) > 100
+    for block in others:
+        exec(block, known)
+    for name in ("mine", "tagger", "layer"):
+        onnxruntime.InferenceSession(tmp_path / f"{name}.onnx")
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    text, run = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text(small_text())
+    sizes = words_of("--hidden 8 --embedding 8 --batch 4 --window 8 --steps 2")
+    call("train", text, "--out", run, *sizes)
+    return run

@@ -4,10 +4,6 @@ import pytest
 import torch
 
 import cellwright as cw
-
-pytest.importorskip("onnx", reason="the package onnx is not installed")
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-
 from onnx_cases import as_state, assert_close, make, run, states_of
 
 T, B, X, H = 7, 4, 5, 4
