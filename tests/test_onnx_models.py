@@ -262,6 +262,23 @@ def test_named_inputs():
 
 
 @pytest.mark.full
+def test_a_named_input_by_name_and_an_argument_that_is_no_tensor():
+    class Flagged(Tagger):
+        def forward(self, words, twice=False, *, mass):
+            logits, state = super().forward(words, mass=mass)
+            return logits * (2 if twice else 1), state
+
+    model = Flagged(cw.Recurrent("mc_lstm", X, H)).eval()
+    example = {"words": words(1, 1), "twice": True, "mass": torch.rand(1, 1, 1)}
+    file = cw.export_onnx(model, example=example)
+    assert [v.name for v in file.graph.input] == ["words", "mass"]
+    feeds = {"words": words(6, 3), "mass": torch.rand(6, 3, 1)}
+    with torch.no_grad():
+        expected = model(twice=True, **feeds)
+    assert_close(run(file, feeds), expected)
+
+
+@pytest.mark.full
 def test_a_named_input_that_is_given_once():
     class Conditioned(nn.Module):
         def __init__(self):
@@ -343,6 +360,8 @@ def test_what_a_file_cannot_hold_is_refused():
     refused("a tensor, a tuple, or a dict", model, example=())
     refused(r"forward takes no 'starts'.*layer\(x, starts=starts\)", model, starts=True)
     refused(r"example=\(x, state\)", model, initial_states=True)
+    further = {"words": words(3, 2), "mass": torch.ones(3, 2, 1)}
+    refused(r"takes mass as \*\*inputs", model, example=further)
     refused(r"without a layer of cellwright's", nn.Sequential(nn.Linear(2, 2)))
     trees = nn.Sequential(cw.TreeRecurrent("child_sum_lstm", X, H))
     refused("TreeRecurrent.*the forest of a call is no tensor", trees)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
@@ -40,7 +41,7 @@ def whole_model(
     """
     _require_onnxscript()
     layers = _layers(model)
-    arguments = _arguments(model, example, marks, layers[0].batch_first)
+    call = _arguments(model, example, marks, layers[0].batch_first)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluated(model))
@@ -49,7 +50,7 @@ def whole_model(
             stack.enter_context(layer.running_on(ENGINES["native"]))
             _check_gates(layer)
             stack.callback(layer.register_forward_pre_hook(_refuse_packed).remove)
-        program = _traced(model, arguments)
+        program = _traced(model, call)
         written = torch.onnx.export(
             program,
             dynamo=True,
@@ -57,27 +58,29 @@ def whole_model(
             verbose=False,
             **options,
         )
-    proto = written.model_proto
+    proto = written.model_proto  # type: ignore[union-attr]
     fold_weights(proto, PREFIX)
     _name_sizes(proto.graph, layers[0].batch_first)
     return proto
 
 
 def _traced(
-    model: nn.Module, arguments: Mapping[str, Any]
+    model: nn.Module, call: inspect.BoundArguments
 ) -> torch.export.ExportedProgram:
     """The model as torch.export sees it: every size is free that it does not fix."""
-    free = pytree.tree_map_only(
-        Tensor,
-        lambda value: dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO),
-        arguments,
-    )
+    free = pytree.tree_map(_free_sizes, dict(call.arguments))
     # A size of 1 is a size as any other. (Older versions of torch fix it.)
-    config, oblivious = torch.fx.experimental._config, "backed_size_oblivious"
-    with config.patch(oblivious, True) if hasattr(config, oblivious) else nullcontext():  # type: ignore[attr-defined]
+    name = "backed_size_oblivious"
+    with _config.patch(name, True) if hasattr(_config, name) else nullcontext():  # type: ignore[attr-defined]
         return torch.export.export(
-            model, (), dict(arguments), dynamic_shapes=free, strict=False
+            model, call.args, call.kwargs, dynamic_shapes=free, strict=False
         )
+
+
+def _free_sizes(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return None
+    return dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO)
 
 
 def _require_onnxscript() -> None:
@@ -133,21 +136,27 @@ def _refuse_packed(layer: nn.Module, arguments: Any) -> None:
 
 def _arguments(
     model: nn.Module, example: Any, marks: Sequence[str], batch_first: bool
-) -> dict[str, Any]:
-    """What the model's forward is called with, by name."""
+) -> inspect.BoundArguments:
+    """What the model's forward is called with."""
     signature = inspect.signature(model.forward)
     if isinstance(example, Mapping):
-        bound = signature.bind_partial(**example)
+        call = signature.bind_partial(**example)
     else:
-        positional = example if isinstance(example, tuple) else (example,)
-        bound = signature.bind_partial(*positional)
-    given = bound.arguments
-    tensors = [t for t in pytree.tree_leaves(dict(given)) if isinstance(t, Tensor)]
+        given = example if isinstance(example, tuple) else (example,)
+        call = signature.bind_partial(*given)
+    tensors = [t for t in pytree.tree_leaves(call.arguments) if isinstance(t, Tensor)]
     if not tensors:
         raise ArgumentError(
             f"[export_onnx] received example={example!r}, expected what the model's "
             "forward takes: a tensor, a tuple, or a dict by name"
         )
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and call.arguments.get(name):
+            raise ArgumentError(  # a limit of torch.export's
+                f"[export_onnx] {type(model).__name__}.forward takes "
+                f"{', '.join(call.arguments[name])} as **{name}, whose sizes cannot be "
+                "free; expected an argument of its own for each"
+            )
     for name in marks:
         if name not in signature.parameters:
             raise ArgumentError(
@@ -155,11 +164,11 @@ def _arguments(
                 f"received {name}=True, expected a forward with that argument, which "
                 f"it hands to its layers: layer(x, {name}={name})"
             )
-        if given.get(name) is None:
-            given[name] = _example_of(name, tensors[0], batch_first)
+        if call.arguments.get(name) is None:
+            call.arguments[name] = _example_of(name, tensors[0], batch_first)
     # Copies: torch.export takes one tensor that is given twice for one input.
-    copied = pytree.tree_map_only(Tensor, torch.clone, dict(given))
-    return {n: copied[n] for n in signature.parameters if n in copied}
+    copied = pytree.tree_map_only(Tensor, torch.clone, (call.args, call.kwargs))
+    return signature.bind(*copied[0], **copied[1])
 
 
 def _example_of(name: str, x: Tensor, batch_first: bool) -> Tensor:

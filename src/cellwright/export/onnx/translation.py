@@ -106,7 +106,7 @@ def _record(writer: Writer, given: dict[str, Any], results: list[str]) -> list[A
         results: names of the results.
     """
     import onnx_ir as ir
-    import onnxscript
+    from onnxscript import evaluator, values
 
     make = writer.onnx.helper
     constants = [
@@ -114,16 +114,16 @@ def _record(writer: Writer, given: dict[str, Any], results: list[str]) -> list[A
         for name, tensor in writer.tensors.items()
     ]
     declared = [make.make_empty_tensor_value_info(name) for name in given]
-    outputs = [make.make_empty_tensor_value_info(name) for name in results]
+    ends = [make.make_empty_tensor_value_info(name) for name in results]
     graph = ir.from_proto(
-        make.make_graph([*constants, *writer.nodes], writer.prefix, declared, outputs)
+        make.make_graph([*constants, *writer.nodes], writer.prefix, declared, ends)
     )
     for own, value in zip(list(graph.inputs), given.values(), strict=True):
         ir.convenience.replace_all_uses_with(own, value)
-    values, nodes = list(graph.outputs), list(graph)
+    outputs, nodes = list(graph.outputs), list(graph)
     graph.outputs.clear()
     graph.remove(nodes)
-    recorder = onnxscript.evaluator.default()
-    recorder.nodes.extend(nodes)
-    opset = onnxscript.values.Opset("", OPSET)
-    return [opset.Identity(value) for value in values]
+    recorder = evaluator.default()
+    recorder.nodes.extend(nodes)  # type: ignore[attr-defined]
+    opset = values.Opset("", OPSET)
+    return [opset.Identity(value) for value in outputs]
