@@ -17,7 +17,7 @@ MODULES = {
     "widget": "anywidget",
     "lab": "matplotlib scipy",
     "draw": "resvg_py",
-    "onnx": "onnx",
+    "onnx": "onnx onnxscript",
 }
 
 

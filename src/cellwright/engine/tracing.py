@@ -155,13 +155,13 @@ def refuse_jit(what: str) -> None:
     if torch.onnx.is_in_onnx_export():
         raise ArgumentError(
             f"[torch.onnx.export] its older form traces; received {what}, which a "
-            "trace cannot hold for other inputs. Write the layer with "
-            "cellwright.export_onnx(layer, path)"
+            "trace cannot hold for other inputs. Write the layer or the whole model "
+            "with cellwright.export_onnx(model, path, example=x)"
         )
     raise ArgumentError(
         f"[torch.jit.trace] received {what}, which a trace cannot hold for other "
         "inputs; expected a layer of sequences on the native engine, with padded x. "
-        "torch.export traces the others too"
+        "torch.export traces the others too, and cellwright.export_onnx writes them"
     )
 
 

@@ -1,5 +1,5 @@
 """What a layer can be written as: a new target is one file here."""
 
-from .onnx import export_onnx
+from .onnx import export_onnx, onnx_translations
 
-__all__ = ["export_onnx"]
+__all__ = ["export_onnx", "onnx_translations"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..engine.choice import ENGINES, choose
 from ..engine.engine import Engine
 from ..engine.schedule import SequenceBatch
 from .direction import BoundCell, Direction
+from .quantization import Qconfig
 from .recording import Watcher, Watchers, run_watched
 from .sequences import Layout
 from .stepper import Stepper, make_stepper
@@ -97,6 +99,16 @@ class Layer:
         found = (engine.obstacle(bound, device, dtype) for bound in cells.values())
         return next(filter(None, found), None)
 
+    @contextmanager
+    def running_on(self, engine: Engine) -> Iterator[None]:
+        """Run on this engine, whatever was chosen, for what traces the layer."""
+        chosen = self._choices
+        self._choices = {self.placement(): (engine, "traced")}
+        try:
+            yield
+        finally:
+            self._choices = chosen
+
     def _engine_of_call(self) -> Engine:
         """The engine that runs a call now, and a warning where hooks have chosen it."""
         engine, reason = self._choice()
@@ -126,6 +138,7 @@ class SequenceLayer(Layer):
     num_layers: int
     bidirectional: bool
     training: bool
+    qconfig = Qconfig()
 
     @property
     def directions(self) -> int:

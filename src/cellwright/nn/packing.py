@@ -50,8 +50,15 @@ class Packing:
     vectors: tuple[str, ...] = ()
 
     def fitted(self, graph: Graph) -> Packing | None:
-        """The same packing in the weight names of `graph`, if it has the equations."""
-        names = same_equations(self.cell.graph, graph)
+        """The same packing in the weight names of `graph`, if it has the equations.
+
+        Its sizes may be concrete.
+        """
+        template = self.cell.graph
+        if not graph.size_names:
+            sizes = graph.inputs[0].size, graph.states[0].size
+            template = template.bind(input_size=sizes[0], hidden_size=sizes[1])
+        names = same_equations(template, graph)
         return None if names is None else self._renamed(names)
 
     def fitted_to_any_activation(self, graph: Graph) -> Packing | None:

@@ -1,0 +1,32 @@
+"""One call of a layer·direction, as values of an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NamedCall:
+    """As `engine.Call`, its tensors by their names in the graph; "" is none.
+
+    Attributes:
+        x: (time, batch, input size).
+        inputs: the named inputs, laid out as x.
+        static: those that are the same at every step, (batch, size).
+        states: the initial states, (batch, size) each.
+        reset_states: what a reset starts from, (size,) each; empty without resets.
+        lengths, starts: (batch,) of int64.
+        resets: (time, batch), of any type of integers.
+        reverse: from the last step to the first.
+    """
+
+    x: str
+    inputs: Mapping[str, str]
+    static: Mapping[str, str]
+    states: Sequence[str]
+    reset_states: Sequence[str] = ()
+    lengths: str = ""
+    starts: str = ""
+    resets: str = ""
+    reverse: bool = False

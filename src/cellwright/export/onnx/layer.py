@@ -1,0 +1,198 @@
+"""One layer as an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...language import ArgumentError
+from ...nn.layer import SequenceLayer
+from .call import NamedCall
+from .direction import write_direction
+from .writer import Writer, fold_weights
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a layer's model takes beside its input, as `export_onnx` has it."""
+
+    lengths: bool
+    starts: bool
+    resets: bool
+    initial_states: bool
+    static: Collection[str]
+
+
+@torch.no_grad()
+def layer_model(
+    layer: SequenceLayer, wanted: Wanted, operators: bool, opset: int
+) -> Any:
+    """The model of one layer, an `onnx.ModelProto`."""
+    return _Model(layer, wanted, operators).build(opset)
+
+
+def _check_static(static: Collection[str], known: Sequence[str]) -> Collection[str]:
+    for name in [static] if isinstance(static, str) else static:
+        if name not in known:
+            raise ArgumentError(
+                f"[export_onnx] the layer has no named input {name!r}; received "
+                f"static={static!r}, expected some of [{', '.join(known)}]"
+            )
+    return (static,) if isinstance(static, str) else static
+
+
+class _Model:
+    """One layer's model: through its layers and directions."""
+
+    def __init__(self, layer: Any, wanted: Wanted, operators: bool) -> None:
+        self.layer, self.wanted, self.operators = layer, wanted, operators
+        self.main = Writer(layer.placement()[1])
+        count = layer.num_layers * layer.directions
+        self.directions = [layer.direction(k) for k in range(count)]
+        self.graph = self.directions[0].bound.graph
+        self.inputs = {i.name: i.size for i in self.graph.inputs}
+        self.static = _check_static(wanted.static, list(self.inputs)[1:])
+        self.own_states = layer.own_states()
+
+    def build(self, opset: int) -> Any:
+        main, helper, cell = self.main, self.main.onnx.helper, self.layer.cell
+        inputs = self.declared_inputs()
+        y, finals = self.scan()
+        outputs = self.outputs(y, finals)
+        tensors = list(main.tensors.values())
+        graph = helper.make_graph(main.nodes, cell.name, inputs, outputs, tensors)
+        opsets = [helper.make_opsetid("", opset)]
+        model = helper.make_model(
+            graph,
+            opset_imports=opsets,
+            ir_version=helper.find_min_ir_version_for(opsets),
+            producer_name="cellwright",
+        )
+        helper.set_model_props(model, {"cellwright.cell": cell.to_text()})
+        fold_weights(model)
+        return model
+
+    # -- inputs and outputs
+
+    @property
+    def lead(self) -> tuple[str, str]:
+        return ("batch", "time") if self.layer.batch_first else ("time", "batch")
+
+    def free(self, name: str) -> str:
+        """A name of the model's own: the user's inputs keep theirs.
+
+        What is written inside of it has a dot in its name, as no input has.
+        """
+        while name in self.inputs:
+            name += "_"
+        return name
+
+    def declared_inputs(self) -> list[Any]:
+        main, lead, wanted = self.main, self.lead, self.wanted
+        inputs = [
+            main.declare(name, *(("batch",) if name in self.static else lead), size)
+            for name, size in self.inputs.items()
+        ]
+        if wanted.initial_states:
+            inputs += [
+                main.declare(
+                    self.free(f"{s.name}_0"), len(self.directions), "batch", s.size
+                )
+                for s in self.graph.states
+            ]
+        for name in ("lengths", "starts"):
+            if getattr(wanted, name):
+                inputs.append(main.declare_as("INT64", name, "batch"))
+        if wanted.resets:
+            inputs.append(main.declare_as("BOOL", "resets", *lead))
+        return inputs
+
+    def outputs(self, y: str, finals: Sequence[Sequence[str]]) -> list[Any]:
+        main, count, name = self.main, len(finals), self.free("y")
+        main.append("Identity", [self.time_first(y, 3)], [name])
+        outputs = [main.declare(name, *self.lead, self.layer.output_size)]
+        states = zip(self.graph.states, zip(*finals, strict=True), strict=True)
+        for state, parts in states:
+            name = self.free(f"{state.name}_n")
+            stacked = [main.unsqueeze(part, 0) for part in parts]
+            main.append("Concat", stacked, [name], axis=0)
+            outputs.append(main.declare(name, count, "batch", state.size))
+        return outputs
+
+    def time_first(self, sequence: str, dimensions: int) -> str:
+        """Between the layer's order of time and batch and ours, either way."""
+        if not self.layer.batch_first:
+            return sequence
+        order = [1, 0, 2][:dimensions]
+        return self.main.add("Transpose", sequence, perm=order)
+
+    # -- layers and directions
+
+    def scan(self) -> tuple[str, list[list[str]]]:
+        """The output, and the final states of each layer·direction."""
+        main, wanted, finals = self.main, self.wanted, []
+        sequences = {
+            name: self.time_first(name, 3)
+            for name in self.inputs
+            if name not in self.static
+        }
+        x = sequences.pop("x")
+        resets = self.time_first("resets", 2) if wanted.resets else ""
+        batch = main.batch(x, axis=1)
+        for first in range(0, len(self.directions), self.layer.directions):
+            outputs = []
+            for k in range(first, first + self.layer.directions):
+                own = self.own(k)
+                call = NamedCall(
+                    x,
+                    sequences,
+                    {name: name for name in self.static},
+                    self.initial(k, own, batch),
+                    own if resets else (),
+                    "lengths" if wanted.lengths else "",
+                    "starts" if wanted.starts else "",
+                    resets,
+                    bool(k % self.layer.directions),
+                )
+                y, news = self.direction(k, call)
+                outputs.append(y)
+                finals.append(news)
+            x = main.concatenate(outputs, axis=2)
+        return x, finals
+
+    def direction(self, k: int, call: NamedCall) -> tuple[str, list[str]]:
+        bound, weights = self.directions[k]
+        labels = bound.programs.binding.parameters
+        parameters = [
+            self.main.tensor(f"cells.{k}.{label}", tensor)
+            for (label, _), tensor in zip(labels, weights.in_order(labels), strict=True)
+        ]
+        return write_direction(
+            self.main,
+            f"cell{k}",
+            bound.programs,
+            parameters,
+            call,
+            operators=self.operators,
+        )
+
+    def own(self, k: int) -> list[str]:
+        """The states that layer·direction k starts from by itself, (size,) each."""
+        return [
+            self.main.tensor(f"initial.{k}.{s.name}", value[k])
+            for s, value in zip(self.graph.states, self.own_states, strict=True)
+        ]
+
+    def initial(self, k: int, own: Sequence[str], batch: str) -> list[str]:
+        """The initial states of layer·direction k, (batch, size) each."""
+        main, states = self.main, self.graph.states
+        if self.wanted.initial_states:
+            names = [self.free(f"{s.name}_0") for s in states]
+            return [main.add("Gather", n, main.integer(k), axis=0) for n in names]
+        return [
+            main.rows(value, batch, int(s.size))
+            for s, value in zip(states, own, strict=True)
+        ]

@@ -1,0 +1,129 @@
+"""The native engine's op as nodes of torch's ONNX exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+
+from ...engine.native import op
+from ...engine.programs import find_programs
+from ...language import ArgumentError
+from .call import NamedCall
+from .direction import write_direction
+from .writer import OPSET, Writer
+
+PREFIX = "cellwright."  # of the names of all that is written here
+
+
+def onnx_translations(*, operators: bool = True) -> dict[Callable, Callable]:
+    """How `torch.onnx.export` writes layers on the native engine.
+
+    `torch.onnx.export(model, …, custom_translation_table=cw.onnx_translations())`
+
+    Args:
+        operators: as `export_onnx` has it.
+    """
+    numbers = count()
+
+    def translate(inputs, states, fresh, parameters, key, *sequences):
+        prefix = f"{PREFIX}{next(numbers)}."
+        tensors = inputs, states, fresh, parameters
+        return _translate(prefix, operators, tensors, key, *sequences)
+
+    assert op  # which defines the operation
+    return {torch.ops.cellwright.walk.default: translate}
+
+
+def _translate(
+    prefix: str,
+    operators: bool,
+    tensors: Sequence[Sequence[Any]],
+    key: str,
+    batch_sizes: Sequence[int],
+    lengths: Any,
+    resets: Any,
+    reverse: bool,
+    learned: bool,
+    training: bool,
+    starts: Any = None,
+) -> list[Any]:
+    """One call of the op: the exporter's values in and out."""
+    if batch_sizes:
+        raise ArgumentError(
+            "[torch.onnx.export] received a PackedSequence, whose sizes are numbers; "
+            "expected a padded x, and its lengths as layer(x, lengths=lengths)"
+        )
+    inputs, states, fresh, parameters = tensors
+    programs = find_programs(key)
+    writer = Writer(_dtype(inputs[0]), prefix)
+    given: dict[str, Any] = {}
+
+    def named(label: str, value: Any) -> str:
+        if value is None:
+            return ""
+        name = f"{prefix}given.{label}"
+        given[name] = value
+        return name
+
+    def listed(label: str, values: Sequence[Any]) -> list[str]:
+        return [named(f"{label}{k}", value) for k, value in enumerate(values)]
+
+    x, *others = listed("input", inputs)
+    further = dict(zip(programs.inputs[1:], others, strict=True))
+    once = {*programs.static, *programs.constant}
+    call = NamedCall(
+        x,
+        {n: v for n, v in further.items() if n not in once},
+        {n: v for n, v in further.items() if n in once},
+        [writer.squeeze(state, 0) for state in listed("state", states)],
+        listed("reset", fresh),
+        named("lengths", lengths),
+        named("starts", starts),
+        named("resets", resets),
+        reverse,
+    )
+    weights = listed("weight", parameters)
+    y, finals = write_direction(
+        writer, "cell", programs, weights, call, operators=operators
+    )
+    results = [y, *(writer.unsqueeze(final, 0) for final in finals)]
+    # What the op saves for the backward pass is no result of a model.
+    return _record(writer, given, [*results, writer.zeros(0)])
+
+
+def _dtype(value: Any) -> torch.dtype:
+    return {1: torch.float32, 11: torch.float64}[int(value.dtype)]
+
+
+def _record(writer: Writer, given: dict[str, Any], results: list[str]) -> list[Any]:
+    """Hand the nodes to the exporter.
+
+    Args:
+        given: the exporter's values by their names in the writer's graph.
+        results: names of the results.
+    """
+    import onnx_ir as ir
+    from onnxscript import evaluator, values
+
+    make = writer.onnx.helper
+    constants = [
+        make.make_node("Constant", [], [name], name, value=tensor)
+        for name, tensor in writer.tensors.items()
+    ]
+    declared = [make.make_empty_tensor_value_info(name) for name in given]
+    ends = [make.make_empty_tensor_value_info(name) for name in results]
+    graph = ir.from_proto(
+        make.make_graph([*constants, *writer.nodes], writer.prefix, declared, ends)
+    )
+    for own, value in zip(list(graph.inputs), given.values(), strict=True):
+        ir.convenience.replace_all_uses_with(own, value)
+    outputs, nodes = list(graph.outputs), list(graph)
+    graph.outputs.clear()
+    graph.remove(nodes)
+    recorder = evaluator.default()
+    recorder.nodes.extend(nodes)  # type: ignore[attr-defined]
+    opset = values.Opset("", OPSET)
+    return [opset.Identity(value) for value in outputs]
