@@ -33,7 +33,7 @@ def identifier(name: str) -> str:
 
 def _letter(letter: str) -> str:
     if letter.isascii():
-        return letter
+        return letter if letter.isalnum() else "_"
     return unicodedata.name(letter, f"u{ord(letter):x}").split()[-1].lower()
 
 
