@@ -4,6 +4,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from typer.testing import CliRunner
 
 import cellwright as cw
+from cellwright.cli import app
 from cellwright.export.c.operations import KNOWN, functions
 from cellwright.export.c.values import literal
 from cellwright.language import FUNCTIONS
 from cellwright.language.expand import PRIMITIVES
+from cellwright.text.tokenizer import TextTokenizer
 from native_cases import EXTRA_SIZES
 from oracles import normal, randomise
 from strategies import HIDDEN, INPUT, make_cell, sources
@@ -450,6 +454,186 @@ def test_layers_in_a_row(tmp_path):
 def test_one_layer_of_one_unit(tmp_path):
     layer = make("lstm", 1, 1)
     check(layer, exported(layer, tmp_path, 1))
+
+
+# -- language models, and the pages --------------------------------------------
+
+SMALL = ["--hidden", "12", "--embedding", "8", "--batch", "4", "--window", "16"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    text = "".join(f'the \u00fcber king {k} of rose\nsaid "why?"\n' for k in range(200))
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    how = [*SMALL, "--layers", "2", "--steps", "40"]
+    command("train", folder / "text.txt", "--out", folder / "small", *how)
+    return folder / "small"
+
+
+def command(*arguments, ok=True):
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert (done.exit_code == 0) == ok, done.output
+    return done.stdout if ok else done.stderr
+
+
+def test_a_run_in_c_predicts_and_generates(run, tmp_path):
+    told = command("export", run, "-o", tmp_path, "--to", "c", "--self-test")
+    names = ["small.h", "small.c", "small_test.c", "small_main.c"]
+    assert told.split() == [str(tmp_path / name) for name in names]
+    files = [tmp_path / name for name in names]
+    shell(GCC, *STRICT, "-O1", files[1], files[2], "-o", tmp_path / "test")
+    shell(tmp_path / "test")
+    shell(
+        GCC, "-O1", "-Wall", "-Werror", files[1], files[3], "-lm", "-o", tmp_path / "a"
+    )
+    likeliest = command(
+        "generate", run, "--prompt", "the über", "--length", "60", "--temperature", "0"
+    )
+    assert shell(tmp_path / "a", "the über", "60", "0") == likeliest
+    drawn = shell(tmp_path / "a", "", "60", "1.0", "7")
+    assert len(drawn.strip("\n")) >= 50
+    assert drawn != shell(tmp_path / "a", "", "60", "1.0", "8")
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "bpe"])
+def test_the_bytes_of_tokens_are_the_text(kind):
+    text = "the über king\tsaid: why?\n\n" * 30
+    tokenizer = TextTokenizer.learn(kind, [text], 300)
+    pieces = tokenizer.pieces()
+    assert b"".join(pieces[n] for n in tokenizer.encode(text)).decode() == text
+
+
+def test_a_run_in_onnx(run, tmp_path):
+    pytest.importorskip("onnx")
+    told = command("export", run, "-o", tmp_path, "--to", "onnx", "--name", "rnn")
+    assert told.split() == [str(tmp_path / "rnn.onnx")]
+    assert (tmp_path / "rnn.onnx").stat().st_size > 1000
+    words = ["export", run, "-o", tmp_path, "--to", "onnx", "--self-test"]
+    assert "--to c" in command(*words, ok=False)
+
+
+def test_the_help_shows_both_targets():
+    told = command("export", "--help")
+    for words in ("--to c", "--to onnx", "--self-test", "Arduino"):
+        assert words in told
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "deploy.md"
+
+
+def blocks(language):
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    assert all(len(block.splitlines()) < 20 for block in found)
+    return found
+
+
+def test_the_page_deploys_a_run_in_c(run, tmp_path):
+    (export, folder, *rest), _ = (block.splitlines() for block in blocks("sh"))
+    words = export.split()
+    assert words[:3] == ["cellwright", "export", "runs/demo"]
+    command("export", run, "-o", tmp_path / "deploy", *words[5:])
+    assert folder == "cd deploy"
+    script = "\n".join(["set -e", *rest])
+    told = shell("bash", "-c", script, cwd=tmp_path / "deploy")
+    assert "largest error" in told
+    assert len(told) > 400
+    (tmp_path / "deploy" / "own.c").write_text(blocks("c")[0])
+    shell(GCC, *STRICT, "-c", "own.c", cwd=tmp_path / "deploy")
+
+
+def test_the_page_deploys_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    amp, onnx = blocks("python")
+    exec(amp, {})
+    sketch = blocks("cpp")[0]
+    shims = "static const int A0 = 0; int analogRead(int); struct { void begin(int); "
+    shims += "void println(float); } Serial;\n"
+    (tmp_path / "deploy" / "sketch.cpp").write_text(shims + sketch)
+    if GXX is not None:
+        shell(GXX, "-std=c++17", "-fsyntax-only", "deploy/sketch.cpp")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    known = {}
+    exec(onnx, known)
+    with torch.no_grad():
+        expected = known["layer"](torch.from_numpy(known["x"]))[0]
+    np.testing.assert_allclose(known["y"], expected, atol=1e-6)
+
+
+# -- other processors ----------------------------------------------------------
+
+ARM, QEMU = map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm"))
+CORTEX_M4 = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
+START = """
+extern int main(void);
+extern unsigned _estack;
+void begin(void);
+__attribute__((section(".vectors"), used)) void *vectors[2] = {(void *)&_estack, begin};
+static void leave(int code) {
+    int block[2] = {0x20026, code}; /* ADP_Stopped_ApplicationExit */
+    register int how __asm__("r0") = 0x20;
+    register int *what __asm__("r1") = block;
+    __asm__ volatile("bkpt 0xab" : : "r"(how), "r"(what) : "memory");
+}
+void begin(void) {
+    *(volatile unsigned *)0xE000ED88 |= 0xFu << 20; /* the floating-point unit */
+    leave(main());
+}
+"""
+PLACES = """
+MEMORY { flash : ORIGIN = 0, LENGTH = 4M  ram : ORIGIN = 0x20000000, LENGTH = 4M }
+SECTIONS {
+  .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) } > flash
+  .bss : { *(.bss*) *(COMMON) *(.data*) } > ram
+  _estack = 0x20000000 + 0x100000;
+}
+"""
+
+
+@pytest.mark.skipif(ARM is None, reason="arm-none-eabi-gcc is not installed")
+@pytest.mark.parametrize("name", FEW)
+def test_a_cortex_m4(zoo, name, tmp_path):
+    path = tmp_path / "model.o"
+    how = [*STRICT, "-Os", "-ffreestanding", *CORTEX_M4]
+    shell(ARM, *how, "-c", zoo[0] / f"one_{name}.c", "-o", path)
+    assert shell(ARM.replace("gcc", "nm"), "-u", path) == ""
+    sections = shell(ARM.replace("gcc", "size"), "-A", path)
+    code = sum(int(n) for n in re.findall(r"^\.text\S*\s+(\d+)", sections, re.M))
+    assert code <= 8192
+    if QEMU is None:
+        pytest.skip("qemu-system-arm is not installed")
+    test = (zoo[0] / f"one_{name}_test.c").read_text()
+    test = re.sub(r"#include <stdio.h>|    printf.*\n", "", test)
+    for file, text in {"test.c": test, "start.c": START, "places.ld": PLACES}.items():
+        (tmp_path / file).write_text(text)
+    sources = [path, tmp_path / "test.c", tmp_path / "start.c"]
+    how = ["-Os", *CORTEX_M4, f"-I{zoo[0]}", "-nostartfiles", "-T"]
+    shell(ARM, *how, tmp_path / "places.ld", *sources, "-o", tmp_path / "test.elf")
+    machine = ["-M", "mps2-an386", "-nographic", "-semihosting", "-kernel"]
+    shell(QEMU, *machine, tmp_path / "test.elf", timeout=60)
+
+
+WASM = CLANG and shutil.which("wasm-ld") and shutil.which("node")
+
+
+@pytest.mark.skipif(not WASM, reason="clang, wasm-ld or node is not installed")
+def test_webassembly(zoo, tmp_path):
+    test = (zoo[0] / "one_lstm_test.c").read_text()
+    test = re.sub(r"#include <stdio.h>|    printf.*\n", "", test).replace(
+        "main", "check"
+    )
+    (tmp_path / "test.c").write_text(test)
+    files = [zoo[0] / "one_lstm.c", tmp_path / "test.c"]
+    how = ["--target=wasm32", "-O2", "-nostdlib", f"-I{zoo[0]}", "-Wl,--no-entry"]
+    how += ["-Wl,--export=check", "-fno-builtin"]
+    shell(CLANG, *how, *files, "-o", tmp_path / "test.wasm")
+    program = (
+        "WebAssembly.instantiate(require('fs').readFileSync(process.argv[1]))"
+        ".then(({instance}) => process.exit(instance.exports.check()))"
+    )
+    shell("node", "-e", program, tmp_path / "test.wasm")
 
 
 # -- what is written -----------------------------------------------------------
