@@ -6,6 +6,7 @@ In all C text `@` stands for the model's name, `@@` for the same in capitals.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 #: Element by element: C over the arguments. Comparisons are only read by `where`.
 ELEMENTWISE = {
@@ -272,17 +273,29 @@ static void @_block_mean(float *@@_RESTRICT y, const float *@@_RESTRICT x, int s
 
 def functions(code: str) -> str:
     """The functions that C code calls, and those that they call."""
+    own, with_library = _called(code, _FUNCTIONS), _called(code, _WITH_LIBRARY)
+    texts = []
+    for name in own:
+        text = _FUNCTIONS[name]
+        if name in _LIBRARY:
+            text = f"\n#ifdef @@_MATH_H{_WITH_LIBRARY[name]}#else{text}#endif\n"
+        elif name not in with_library:
+            text = f"\n#ifndef @@_MATH_H{text}#endif\n"
+        texts.append(text)
+    return "".join(texts).replace("#endif\n\n#ifndef @@_MATH_H\n", "\n")
+
+
+def _called(code: str, known: Mapping[str, str]) -> list[str]:
+    """The functions that code reaches, in the order in which C wants them."""
     found: list[str] = []
-    for name, text in reversed(_FUNCTIONS.items()):
+    for name, text in reversed(known.items()):
         if re.search(rf"@_{name}\b", code):
-            found.append(_with_library(name, text))
+            found.insert(0, name)
             code += text
-    return "".join(reversed(found))
+    return found
 
 
-def _with_library(name: str, text: str) -> str:
-    """A function, or C's own where that is wanted."""
-    if name not in _LIBRARY:
-        return text
-    own = f"\nstatic inline float @_{name}(float x) {{ return {_LIBRARY[name]}; }}\n"
-    return f"\n#ifdef @@_MATH_H{own}#else{text}#endif\n"
+_WITH_LIBRARY = _FUNCTIONS | {
+    name: f"\nstatic inline float @_{name}(float x) {{ return {text}; }}\n"
+    for name, text in _LIBRARY.items()
+}
