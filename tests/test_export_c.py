@@ -609,8 +609,16 @@ def test_a_cortex_m4(zoo, name, tmp_path):
     for file, text in {"test.c": test, "start.c": START, "places.ld": PLACES}.items():
         (tmp_path / file).write_text(text)
     sources = [path, tmp_path / "test.c", tmp_path / "start.c"]
-    how = ["-Os", *CORTEX_M4, f"-I{zoo[0]}", "-nostartfiles", "-T"]
-    shell(ARM, *how, tmp_path / "places.ld", *sources, "-o", tmp_path / "test.elf")
+    how = ["-Os", *CORTEX_M4, f"-I{zoo[0]}", "-nostdlib", "-T"]
+    shell(
+        ARM,
+        *how,
+        tmp_path / "places.ld",
+        *sources,
+        "-lgcc",
+        "-o",
+        tmp_path / "test.elf",
+    )
     machine = ["-M", "mps2-an386", "-nographic", "-semihosting", "-kernel"]
     shell(QEMU, *machine, tmp_path / "test.elf", timeout=60)
 

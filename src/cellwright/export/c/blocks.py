@@ -176,7 +176,7 @@ def _layer(module: Any) -> SequenceLayer:
             "it has no step; received bidirectional=True, expected a layer that scans "
             "forward only"
         )
-    cells: Any = module.cells
+    cells: Any = getattr(module, "cells", None)
     if isinstance(cells, nn.ModuleList) and gates_must_be_called(cells):
         raise ArgumentError(
             "[export_c] a gate is called at every step, which C cannot; received a "

@@ -6,7 +6,6 @@ In all C text `@` stands for the model's name, `@@` for the same in capitals.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 #: Element by element: C over the arguments. Comparisons are only read by `where`.
 ELEMENTWISE = {
@@ -285,13 +284,13 @@ def functions(code: str) -> str:
     return "".join(texts).replace("#endif\n\n#ifndef @@_MATH_H\n", "\n")
 
 
-def _called(code: str, known: Mapping[str, str]) -> list[str]:
+def _called(code: str, known: dict[str, str]) -> list[str]:
     """The functions that code reaches, in the order in which C wants them."""
     found: list[str] = []
-    for name, text in reversed(known.items()):
+    for name in reversed(known):
         if re.search(rf"@_{name}\b", code):
             found.insert(0, name)
-            code += text
+            code += known[name]
     return found
 
 
