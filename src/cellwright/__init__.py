@@ -14,7 +14,7 @@ y, (h, c) = layer(x)  # x (T, B, 64) -> y (T, B, 128)
 """
 
 from . import cells
-from .export import export_onnx, onnx_translations
+from .export import export_c, export_onnx, onnx_translations
 from .language import (
     ArgumentError,
     Cell,
@@ -58,8 +58,8 @@ __version__ = "0.1.0"
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
     "Forest", "Graph", "Record", "Recurrent", "SizeError", "TraceError", "TreeCell",
-    "TreeRecurrent", "UnknownValueError", "abs", "activation_regularisation",
-    "cell", "cells", "detach", "export_onnx", "from_keras_weights", "from_torch",
+    "TreeRecurrent", "UnknownValueError", "abs", "activation_regularisation", "cell",
+    "cells", "detach", "export_c", "export_onnx", "from_keras_weights", "from_torch",
     "init", "load_cell", "name", "onnx_translations", "record", "reset_rows", "sum",
     "temporal_activation_regularisation", "to_keras_weights", "to_torch", "total",
     "tree_cell",

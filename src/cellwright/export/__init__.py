@@ -1,5 +1,6 @@
 """What a layer can be written as: a new target is one file here."""
 
+from .c import export_c
 from .onnx import export_onnx, onnx_translations
 
-__all__ = ["export_onnx", "onnx_translations"]
+__all__ = ["export_c", "export_onnx", "onnx_translations"]

@@ -118,6 +118,14 @@ class TextTokenizer:
         if pending:
             yield self._inner.decode(pending)
 
+    def pieces(self) -> list[bytes]:
+        """The bytes of every token; of a byte pair they may be part of a character."""
+        words = [self._inner.id_to_token(n) or "" for n in range(self.vocabulary)]
+        if self.kind != "bpe":
+            return [word.encode() for word in words]
+        numbers = _numbers_of_bytes()
+        return [bytes(numbers[letter] for letter in word) for word in words]
+
     def save(self, path: Path) -> None:
         """Write the `tokenizers` library's own JSON, which names the kind as well."""
         write_and_sync(path, self._inner.to_str().encode())
@@ -234,3 +242,11 @@ KINDS = {
     "word": Kind(_words, "WordLevel", False, 2, 10_000),
     "bpe": Kind(_byte_pairs, "BPE", True, 256, 1_024),  # it starts from every byte
 }
+
+
+def _numbers_of_bytes() -> dict[str, int]:
+    """What byte a letter of `ByteLevel` stands for: itself, where it can be seen."""
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(_BYTES) if b not in seen]
+    letters = {chr(_BYTES + k): b for k, b in enumerate(hidden)}
+    return {**{chr(b): b for b in seen}, **letters}

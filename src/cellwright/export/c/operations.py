@@ -1,0 +1,300 @@
+"""Every primitive operation in C, one line each, and the functions behind them.
+
+In all C text `@` stands for the model's name, `@@` for the same in capitals.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Element by element: C over the arguments. Comparisons are only read by `where`.
+ELEMENTWISE = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "neg": "-{0}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "equal": "{0} == {1}",
+    "not_equal": "{0} != {1}",
+    "where": "@_select({0}, {1}, {2})",
+    "maximum": "@_select(({0} > {1}) | ({0} != {0}), {0}, {1})",
+    "minimum": "@_select(({0} < {1}) | ({0} != {0}), {0}, {1})",
+    "sigmoid": "@_sigmoid({0})",
+    "tanh": "@_tanh({0})",
+    "exp": "@_exp({0})",
+    "log": "@_log({0})",
+    "abs": "@_abs({0})",
+    "sqrt": "@_sqrt({0})",
+    "sin": "@_sin({0})",
+    "cos": "@_cos({0})",
+}
+
+#: Over all units: a call that writes what is at {0} from what is at {1}.
+REDUCTIONS = {
+    "sum": "@_total({0}, {1}, {size});",
+    "softmax": "@_softmax({0}, {1}, {size});",
+    "block_mean": "@_block_mean({0}, {1}, {size}, {heads});",
+}
+
+KNOWN = frozenset({*ELEMENTWISE, *REDUCTIONS})
+
+# What C's own library has, where @@_MATH_H is defined.
+_LIBRARY = {
+    "exp": "expf(x)",
+    "sigmoid": "1.0f / (1.0f + expf(-x))",
+    "tanh": "tanhf(x)",
+    "log": "logf(x)",
+    "sqrt": "sqrtf(x)",
+    "sin": "sinf(x)",
+    "cos": "cosf(x)",
+}
+
+# No branches, so that compilers vectorise the loops that call these functions; GCC
+# turns `c ? u : v` of floats into a branch, hence @_select.
+_FUNCTIONS = {
+    "bits": """
+static inline uint32_t @_bits(float x) {
+#ifdef __cplusplus
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+#else
+    union { float value; uint32_t bits; } both;
+    both.value = x;
+    return both.bits;
+#endif
+}
+""",
+    "float": """
+static inline float @_float(uint32_t bits) {
+#ifdef __cplusplus
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+#else
+    union { float value; uint32_t bits; } both;
+    both.bits = bits;
+    return both.value;
+#endif
+}
+""",
+    "select": """
+/* u where the condition is 1, v where it is 0. */
+static inline float @_select(int condition, float u, float v) {
+    const uint32_t mask = 0u - (uint32_t)condition;
+    return @_float((@_bits(u) & mask) | (@_bits(v) & ~mask));
+}
+""",
+    "abs": """
+static inline float @_abs(float x) { return @_float(@_bits(x) & 0x7fffffffu); }
+""",
+    "clamp": """
+/* NaN becomes `low`. */
+static inline float @_clamp(float x, float low, float high) {
+    const float y = @_select(x >= low, x, low);
+    return @_select(y <= high, y, high);
+}
+""",
+    "nearest": """
+/* The whole number next to x / ln 2. */
+static inline int32_t @_nearest(float x) {
+    const float half = @_float((@_bits(x) & 0x80000000u) | 0x3f000000u);
+    return (int32_t)(x * 1.44269504f + half);
+}
+""",
+    "power": """
+static inline float @_power(int32_t n) { return @_float((uint32_t)(n + 127) << 23); }
+""",
+    "expm1": """
+/* exp(x - n ln 2) - 1, where that is within ln 2 / 2 of 0. */
+static inline float @_expm1(float x, int32_t n) {
+    const float whole = (float)n;
+    const float r = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
+    float p = 1.0f / 5040.0f;
+    p = p * r + 1.0f / 720.0f;
+    p = p * r + 1.0f / 120.0f;
+    p = p * r + 1.0f / 24.0f;
+    p = p * r + 1.0f / 6.0f;
+    p = p * r + 0.5f;
+    return r + r * r * p;
+}
+""",
+    "exp": """
+static inline float @_exp(float x) {
+    const float v = @_clamp(x, -104.0f, 89.0f);
+    const int32_t n = @_nearest(v), half = n / 2; /* 2^n itself may overflow */
+    const float y = (1.0f + @_expm1(v, n)) * @_power(half) * @_power(n - half);
+    return @_select(x == x, y, x);
+}
+""",
+    "sigmoid": """
+/* e / (1 + e), or 1 / (1 + e), with e = exp(-|x|) that cannot overflow. */
+static inline float @_sigmoid(float x) {
+    const float v = @_clamp(-@_abs(x), -104.0f, 0.0f);
+    const int32_t n = @_nearest(v), half = n / 2;
+    const float e = (1.0f + @_expm1(v, n)) * @_power(half) * @_power(n - half);
+    return @_select(x == x, @_select(x < 0.0f, e, 1.0f) / (1.0f + e), x);
+}
+""",
+    "tanh": """
+/* m / (m + 2) with m = exp(2 |x|) - 1, which keeps its digits near 0. */
+static inline float @_tanh(float x) {
+    const uint32_t sign = @_bits(x) & 0x80000000u;
+    const float v = 2.0f * @_clamp(@_float(@_bits(x) ^ sign), 0.0f, 10.0f);
+    const int32_t n = @_nearest(v);
+    const float p = @_expm1(v, n), s = @_power(n), m = s * p + (s - 1.0f);
+    const float y = @_float(@_bits(m / (m + 2.0f)) | sign);
+    return @_select(x == x, y, x);
+}
+""",
+    "log": """
+/* log(2^k (1 + f)), 1 + f from the root of 1/2 to that of 2. */
+static inline float @_log(float x) {
+    const int tiny = x < 1.17549435e-38f;
+    const float v = @_select(tiny, x * 8388608.0f, x);
+    const uint32_t shift = @_bits(v) - 0x3f3504f3u;
+    const int32_t k = (int32_t)((shift + 0x40000000u) >> 23) - 128;
+    const float m = @_float((shift & 0x007fffffu) + 0x3f3504f3u);
+    const float f = m - 1.0f, s = f / (f + 2.0f), z = s * s, half = 0.5f * f * f;
+    const float whole = @_select(tiny, (float)k - 23.0f, (float)k);
+    float p = 2.0f / 11.0f, y;
+    p = p * z + 2.0f / 9.0f;
+    p = p * z + 2.0f / 7.0f;
+    p = p * z + 2.0f / 5.0f;
+    p = p * z + 2.0f / 3.0f;
+    p = s * (half + z * p);
+    y = whole * 0.693359375f - ((half - (p + whole * -2.12194440e-4f)) - f);
+    y = @_select(x <= 3.40282347e38f, y, x);            /* infinity, NaN */
+    y = @_select(x == 0.0f, @_float(0xff800000u), y);
+    return @_select(x < 0.0f, @_float(0x7fc00000u), y);
+}
+""",
+    "sqrt": """
+/* A guess from the exponent, then Heron's steps. */
+static inline float @_sqrt(float x) {
+    const int tiny = x < 1.0e-30f;
+    const float v = @_select(tiny, x * 1.8446744e19f, x); /* 2^64 */
+    float y = @_float((@_bits(v) >> 1) + 0x1fbd1df5u);
+    y = 0.5f * (y + v / y);
+    y = 0.5f * (y + v / y);
+    y = 0.5f * (y + v / y);
+    y = @_select(tiny, y * 2.3283064e-10f, y); /* 2^-32 */
+    y = @_select((x > 0.0f) & (x <= 3.40282347e38f), y, x);
+    return @_select(x < 0.0f, @_float(0x7fc00000u), y);
+}
+""",
+    "sine": """
+/* sin(x + quarter pi / 2); of |x| above 10^6 it is NaN. */
+static inline float @_sine(float x, int32_t quarter) {
+    const int good = (x >= -1.0e6f) & (x <= 1.0e6f);
+    const float v = @_select(good, x, 0.0f);
+    const float half = @_float((@_bits(v) & 0x80000000u) | 0x3f000000u);
+    const int32_t n = (int32_t)(v * 0.636619772f + half);
+    const double whole = (double)n;
+    const float r = (float)(((double)v - whole * 1.57079632673412561417e+00)
+                            - whole * 6.07710050650619224932e-11);
+    const float z = r * r;
+    const float s = r + r * z * (-1.0f / 6.0f + z * (1.0f / 120.0f
+                    + z * (-1.0f / 5040.0f + z * (1.0f / 362880.0f))));
+    const float c = 1.0f - (0.5f * z - z * z * (1.0f / 24.0f + z * (-1.0f / 720.0f
+                    + z * (1.0f / 40320.0f + z * (-1.0f / 3628800.0f)))));
+    const uint32_t quadrant = (uint32_t)(n + quarter);
+    const float y = @_select((int)(quadrant & 1u), c, s);
+    const float signed_y = @_float(@_bits(y) ^ ((quadrant & 2u) << 30));
+    return @_select(good, signed_y, @_float(0x7fc00000u));
+}
+""",
+    "sin": """
+static inline float @_sin(float x) { return @_sine(x, 0); }
+""",
+    "cos": """
+static inline float @_cos(float x) { return @_sine(x, 1); }
+""",
+    "one": """
+/* Times this number: a copy that compilers do not make a call of memcpy. */
+static const volatile float @_one = 1.0f;
+""",
+    "add": """
+/* y += W x. W lies column by column. */
+static void @_add(float *@@_RESTRICT y, const float *@@_RESTRICT w,
+                  const float *@@_RESTRICT x, int rows, int columns) {
+    int k = 0, j;
+    for (; k + 4 <= columns; k += 4, w += 4 * rows) {
+        const float a = x[k], b = x[k + 1], c = x[k + 2], d = x[k + 3];
+        const float *w_b = w + rows, *w_c = w_b + rows, *w_d = w_c + rows;
+        for (j = 0; j < rows; ++j)
+            y[j] += (w[j] * a + w_b[j] * b) + (w_c[j] * c + w_d[j] * d);
+    }
+    for (; k < columns; ++k, w += rows) {
+        const float a = x[k];
+        for (j = 0; j < rows; ++j) y[j] += w[j] * a;
+    }
+}
+""",
+    "total": """
+static void @_total(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size) {
+    float sum = 0.0f;
+    int j;
+    for (j = 0; j < size; ++j) sum += x[j];
+    y[0] = sum;
+}
+""",
+    "softmax": """
+static void @_softmax(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size) {
+    float most = x[0], sum = 0.0f;
+    int j;
+    for (j = 1; j < size; ++j) most = @_select(x[j] > most, x[j], most);
+    for (j = 0; j < size; ++j) y[j] = @_exp(x[j] - most);
+    for (j = 0; j < size; ++j) sum += y[j];
+    for (j = 0; j < size; ++j) y[j] /= sum;
+}
+""",
+    "block_mean": """
+/* Every unit replaced by the mean of its block. */
+static void @_block_mean(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size,
+                         int heads) {
+    const int width = size / heads;
+    int i, j;
+    for (i = 0; i < heads; ++i, x += width, y += width) {
+        float mean = 0.0f;
+        for (j = 0; j < width; ++j) mean += x[j];
+        mean /= (float)width;
+        for (j = 0; j < width; ++j) y[j] = mean;
+    }
+}
+""",
+}
+
+
+def functions(code: str) -> str:
+    """The functions that C code calls, and those that they call."""
+    own, with_library = _called(code, _FUNCTIONS), _called(code, _WITH_LIBRARY)
+    texts = []
+    for name in own:
+        text = _FUNCTIONS[name]
+        if name in _LIBRARY:
+            text = f"\n#ifdef @@_MATH_H{_WITH_LIBRARY[name]}#else{text}#endif\n"
+        elif name not in with_library:
+            text = f"\n#ifndef @@_MATH_H{text}#endif\n"
+        texts.append(text)
+    return "".join(texts).replace("#endif\n\n#ifndef @@_MATH_H\n", "\n")
+
+
+def _called(code: str, known: dict[str, str]) -> list[str]:
+    """The functions that code reaches, in the order in which C wants them."""
+    found: list[str] = []
+    for name in reversed(known):
+        if re.search(rf"@_{name}\b", code):
+            found.insert(0, name)
+            code += known[name]
+    return found
+
+
+_WITH_LIBRARY = _FUNCTIONS | {
+    name: f"\nstatic inline float @_{name}(float x) {{ return {text}; }}\n"
+    for name, text in _LIBRARY.items()
+}
