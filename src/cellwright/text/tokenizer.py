@@ -26,6 +26,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how the unknown token is written
 _WORDS = Regex(r" ?\w+| ?[^\s\w]+|\s+(?!\S)|\s+")
 
 _RUN = 4096  # characters
+_BYTES = 256
 
 
 class TextTokenizer:
@@ -240,7 +241,7 @@ class Kind(NamedTuple):
 KINDS = {
     "char": Kind(_characters, "BPE", False, 2, None),
     "word": Kind(_words, "WordLevel", False, 2, 10_000),
-    "bpe": Kind(_byte_pairs, "BPE", True, 256, 1_024),  # it starts from every byte
+    "bpe": Kind(_byte_pairs, "BPE", True, _BYTES, 1_024),  # it starts from every byte
 }
 
 
