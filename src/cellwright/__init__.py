@@ -52,8 +52,7 @@ from .nn import (
     to_torch,
 )
 from .nn import initialise as init
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",

@@ -158,7 +158,7 @@ def _show_system() -> None:
 
     import torch
 
-    from .. import __version__
+    from ..version import __version__
 
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     typer.echo(f"cellwright {__version__}, {versions}, {platform.machine()}")

@@ -332,7 +332,7 @@ def _prepare(
     settings: Settings,
     say: Callable[[str], Any],
 ) -> None:
-    from .. import __version__
+    from ..version import __version__
 
     spool = folder / "stdin.txt"
     text = open_text(sources, spool)

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from ...language import ArgumentError
+from ...version import __version__
 from .blocks import Block, blocks_of, modules_of
 from .operations import functions
 from .program import main_program, self_test
@@ -132,8 +133,6 @@ class Model:
         return ["@_state *state", *inputs, "float *y"]
 
     def _comment(self) -> str:
-        from ... import __version__
-
         lines = [f"{self.name}: {'; '.join(b.title for b in self.blocks)}", ""]
         for block in self.blocks:
             lines += [f"{block.title}:", *(f"    {e}" for e in block.equations), ""]

@@ -104,7 +104,7 @@ def _layers(model: nn.Module) -> list[Any]:
 
 
 def _check_gates(layer: Any) -> None:
-    if layer.engine != "native":
+    if layer.current_engine.calls_gates:
         raise ArgumentError(
             f"[export_onnx] received a {type(layer).__name__} with hooks on a gate (or "
             "another module in its place), which a file cannot call; expected plain "
