@@ -16,17 +16,17 @@ from ..language import Graph, Node
 from ..language.graph import AFFINE, COTANGENT
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
 from .program import AXES, EVERY, Array, View
-from .step import PANEL, PUT, Step, obtainable, summands
+from .step import PANEL, PUT, Lowered, obtainable, summands
 from .verify import verify_step
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The arrays of a scan, and where a step's values stand in them.
+    """The arrays of a scan, and where a step's values are in them.
 
     Attributes:
         arrays: in the order in which calls pass them.
-        leaves: node of an input or an old state → where it stands.
+        leaves: node of an input or an old state → where it is.
         results: (node, where it is stored), in the order of the arrays.
     """
 
@@ -36,7 +36,7 @@ class Memory:
 
     @property
     def places(self) -> dict[int, View]:
-        """Where values stand once the step is done; the first of a result's places."""
+        """Where values are once the step is done; the first of a result's places."""
         return {**dict(reversed(self.results)), **self.leaves}
 
 
@@ -76,7 +76,7 @@ def forward_memory(
     return Memory(tuple(draft.arrays), leaves, tuple(results))
 
 
-def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> Step:
+def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> Lowered:
     """One level forward: the results are stored, and after them the recorded values."""
     draft = _Draft(graph, graph.nodes, memory.arrays)
     records = [(n, draft.value_array(n, "{}.record")) for n in recorded]
@@ -93,7 +93,7 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     """
     graph = vjp.forward
     count = len(graph.nodes)
-    step = Step(graph.name, vjp.nodes, memory.arrays, memory.places)
+    step = Lowered(graph.name, vjp.nodes, memory.arrays, memory.places)
     read = {a for values in step.values[count:] for a in values if a < count}
     for affine, _ in vjp.affines:
         read.update(graph.nodes[affine].args)
@@ -110,7 +110,7 @@ def recompute_step(
     arrays: Sequence[Array],
     places: Mapping[int, View],
     numbers: Sequence[int],
-) -> Step:
+) -> Lowered:
     """Values that were not saved, computed again for a chunk of levels at once: all old
     states are known."""
     draft = _Draft(graph, graph.nodes, arrays)
@@ -127,7 +127,7 @@ class Cotangents:
     Attributes:
         arrays: in the order in which calls pass them.
         output: of the output.
-        carried: of each state: what the scan hands on from level to level.
+        carried: of each state: what a level passes to the level before it.
         inputs: the gradients of inputs.
         sums: the gradients of static inputs, a row a row of the batch.
         recorded: of each recorded value, by its cotangent's name: the caller's, and the
@@ -219,17 +219,17 @@ class _Draft:
         size = self.arrays[view.array].columns
         return self.add(PUT, (value, *after), size, view=view)
 
-    def step(self, roots: Iterable[int], **more: Any) -> Step:
+    def step(self, roots: Iterable[int], **more: Any) -> Lowered:
         nodes, arrays = tuple(self.nodes), tuple(self.arrays)
         name, many = self.graph.name, self.graph.many
-        step = Step(name, nodes, arrays, roots=tuple(roots), many=many, **more)
+        step = Lowered(name, nodes, arrays, roots=tuple(roots), many=many, **more)
         return verify_step(step, after="lower")
 
 
 def backward_step(
     vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
-) -> Step:
-    """One level backward; `places` are where forward values stand."""
+) -> Lowered:
+    """One level backward; `places` says where forward values are."""
     return _Backward(vjp, memory, places).lowered()
 
 
@@ -248,7 +248,7 @@ class _Backward(_Draft):
         self.cotangents: dict[int, tuple[View, ...]] = {}
         self.sums: list[tuple[int, str]] = []
 
-    def lowered(self) -> Step:
+    def lowered(self) -> Lowered:
         self._load_cotangents()
         roots = [self._panel(c, self.graph.nodes[a].args) for a, c in self.vjp.affines]
         roots += self._weights()
@@ -257,7 +257,7 @@ class _Backward(_Draft):
         for number in self.vjp.recorded:
             _, whole = self.memory.recorded[recorded_name(number)]
             roots.append(self.put(self.vjp.cotangent_of[number], whole))
-        roots += self._handed_on()
+        roots += self._old_states()
         roots += self._static()
         late = [
             self.put(self._or_zero(self.of_inputs.get(name), view), view)
@@ -274,7 +274,7 @@ class _Backward(_Draft):
         )
 
     def _load_cotangents(self) -> None:
-        """Where the results' cotangents stand; the output's beside a state's."""
+        """Where the results' cotangents are; the output's adds to a state's."""
         graph, memory = self.graph, self.memory
         first = graph.states[0].name if graph.output_is_state else OUTPUT
         given: dict[str, tuple[View, ...]]
@@ -294,7 +294,7 @@ class _Backward(_Draft):
         return self.add("constant", (), size, value=0.0)
 
     def _panel(self, cotangent: int, operands: tuple[int, ...] = ()) -> int:
-        """The node that puts a cotangent into a panel: one for each cotangent."""
+        """The node that packs a cotangent in a panel: one for each cotangent."""
         known = self.panels.get(cotangent)
         if known is None:
             size = int(self.nodes[cotangent].size)
@@ -327,7 +327,7 @@ class _Backward(_Draft):
                 yield self._panel(part)
 
     def _operands(self) -> dict[int, View]:
-        """Arrays of the operands that stand nowhere: a gradient needs their rows."""
+        """Arrays of the operands that are in none: a weight's gradient reads them."""
         found: dict[int, View] = {}
         for affine, _ in self.vjp.affines:
             for operand in self.graph.nodes[affine].args:
@@ -338,8 +338,8 @@ class _Backward(_Draft):
                     found[operand] = view
         return found
 
-    def _handed_on(self) -> Iterator[int]:
-        """Stores of the old states' cotangents: a level's to the level before."""
+    def _old_states(self) -> Iterator[int]:
+        """Stores of the old states' cotangents, for the level before."""
         of_states = self.vjp.cotangents("state")
         for node in self.graph.nodes:
             if node.op != "state":

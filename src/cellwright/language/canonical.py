@@ -1,6 +1,6 @@
 """The canonical order of a graph: statements, each with its expression inlined.
 
-A graph is kept in the order in which its printed form would record it, so that
+Nodes are in the order in which the printed form would record them, so that
 print → parse gives an equal graph.
 """
 

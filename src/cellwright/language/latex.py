@@ -31,7 +31,7 @@ class EquationWriter:
 
     Args:
         graph: the cell's.
-        known: its constants that are a hyperparameter, which stands for its number.
+        known: its constants that are hyperparameters: these are written by name.
     """
 
     def __init__(self, graph: Graph, known: Mapping[int, Known] | None = None) -> None:
@@ -233,7 +233,7 @@ def symbol(name: str) -> str:
 
 
 def split(name: str) -> tuple[str, list[str]]:
-    """A name's letter and what stands below it: p_f is p with f, a1 is a with 1."""
+    """A name's letter and its subscripts: p_f is p with f, a1 is a with 1."""
     head, *below = re.split("[._]", name)
     numbered = re.fullmatch("([A-Za-z])([0-9]+)", head)
     if numbered:

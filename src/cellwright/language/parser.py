@@ -246,17 +246,14 @@ def checked(graph: Graph) -> Graph:
         CellError: the text is no cell, or another one.
     """
     try:
-        again = parse_graph(print_graph(graph))
+        problem = "" if parse_graph(print_graph(graph)) == graph else "is another cell"
     except CellError as error:
-        _unprintable(graph, f"is refused: {error}")
-    if again != graph:
-        _unprintable(graph, "is another cell")
+        problem = f"is refused: {error}"
+    if problem:
+        raise CellError(
+            f"[{graph.nodes[graph.output].source}, cell {graph.name!r}] the printed "
+            f"form, which a saved model stores, {problem}. Received a name or a number "
+            "that cannot be written; expected the names of Python and numbers of "
+            "float64"
+        )
     return graph
-
-
-def _unprintable(graph: Graph, what: str) -> NoReturn:
-    raise CellError(
-        f"[{graph.nodes[graph.output].source}, cell {graph.name!r}] the printed form, "
-        f"which a saved model stores, {what}. Received a name or a number that cannot "
-        "be written; expected the names of Python and numbers of float64"
-    )

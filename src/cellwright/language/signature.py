@@ -115,14 +115,14 @@ class Signature:
         olds = self._olds(builder)
         returned = run(Weights(builder), x, *olds, **named)
         results = returned if isinstance(returned, tuple | list) else (returned,)
+        builder.source = self.line
         self._check_count(len(results), builder)
         for result in results:
             if not isinstance(result, Recorded | int | float):
                 raise TraceError(
-                    f"[{self.line}, cell {label!r}] a cell returns values computed "
-                    f"from its arguments; received {type(result).__name__}"
+                    f"[{builder.where()}] a cell returns values computed from its "
+                    f"arguments; received {type(result).__name__}"
                 )
-        builder.source = self.line
         nodes = tuple(as_node(builder, result, None) for result in results)
         return builder.finish(nodes, doc)
 
@@ -137,8 +137,8 @@ class Signature:
         """The values returned are the states, and the output where that is none."""
         states = list(self.states)
         rule = (
-            f"[{self.line}, cell {builder.name!r}] a cell returns its new states in "
-            "the order of its arguments, or one value more, the output first; received "
+            f"[{builder.where()}] a cell returns its new states in the order of its "
+            "arguments, or one value more, the output first; received "
             f"{returned} value(s), expected {len(states)}: return {', '.join(states)}"
         )
         if returned < len(states):
