@@ -58,7 +58,8 @@ def _rectangle(values: Sequence[Any]) -> Tensor | None:
         return torch.stack(tensors) if whole else None
     for kind, dtype in ((bool, torch.bool), (int, torch.int64)):
         if all(type(row) is kind for row in rows):
-            return torch.tensor(rows, dtype=dtype) if _fit(rows) else None
+            fit = all(-(1 << 63) <= row < 1 << 63 for row in rows)
+            return torch.tensor(rows, dtype=dtype) if fit else None
     return None
 
 
@@ -67,10 +68,6 @@ def _listed(value: Any) -> Any:
     if isinstance(value, np.ndarray | Tensor | np.generic):
         return value.tolist()
     return list(value) if isinstance(value, tuple | range) else value
-
-
-def _fit(rows: Sequence[int]) -> bool:
-    return all(-(1 << 63) <= row < 1 << 63 for row in rows)
 
 
 def describe(value: Any) -> str:

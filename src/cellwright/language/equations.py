@@ -63,11 +63,13 @@ def same_structure(template: Graph, graph: Graph) -> Match | None:
         ArgumentError: none of these decides, and it would matter.
     """
     matches = [*_matches(template, graph, any_activation=True)]
+    if not matches:
+        return None
     likeness = partial(_likeness, template)
-    best = max(matches, key=likeness, default=None)
+    best = max(matches, key=likeness)
     for other in matches:
-        equal = best and likeness(other) == likeness(best)
-        if best and equal and other.activations != best.activations:
+        equal = likeness(other) == likeness(best)
+        if equal and other.activations != best.activations:
             swapped = [n for k, n in best.names.items() if other.names[k] != n]
             names = [weight.name for weight in template.weights]
             raise ArgumentError(

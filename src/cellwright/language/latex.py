@@ -19,7 +19,7 @@ _NAMES = (
     "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
     "tau phi chi psi omega"
 )
-GREEK = dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
+GREEK: dict[str, str] = dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
 _SUM, _PRODUCT, _ATOM = 1, 2, 3
 _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
@@ -171,10 +171,10 @@ class EquationWriter:
 
     def affine(self, node: Node) -> tuple[str, int]:
         weight = self.graph.weight(node["weight"])
-        if len(node.args) > 1:
-            operand = self.concatenation([self.operand(a) for a in node.args])
-        else:
+        if len(node.args) == 1:
             operand = self.operand(node.args[0], _ATOM)
+        else:
+            operand = self.concatenation([self.operand(a) for a in node.args])
         matrix = self.matrix(weight.name, weight.columns)
         if weight.bias:
             return self.product(matrix, operand, weight.name), _SUM

@@ -22,10 +22,8 @@ class MissingStateError(CellError):
 class Signature:
     """A cell function's arguments, sorted into states, inputs, hyperparameters.
 
-    Args:
-        function: the cell's.
-        inputs: sizes of arguments that are declared to be inputs.
-        given: values of hyperparameters.
+    `inputs` are the sizes of those that are declared to be inputs, `given` the values
+    of hyperparameters.
     """
 
     children: tuple[str, ...] = ()
@@ -96,12 +94,7 @@ class Signature:
     # -- tracing
 
     def trace(self, run: Callable[..., Any], label: str, doc: str) -> Graph:
-        """Record `run(W, x, *states, **inputs)` as a graph.
-
-        Args:
-            run: the function, its hyperparameters bound.
-            label: the cell's name.
-            doc: its docstring.
+        """Record `run(W, x, *states, **inputs)`, the bound function, as a graph.
 
         Raises:
             CellError: with the user's file and line, and the remedy.
