@@ -105,7 +105,7 @@ class Signature:
             name: Traced(builder, builder.add_input(name, size))
             for name, size in self.inputs.items()
         }
-        olds = self._olds(builder)
+        olds = self._old_states(builder)
         returned = run(Weights(builder), x, *olds, **named)
         results = returned if isinstance(returned, tuple | list) else (returned,)
         builder.source = self.line
@@ -119,7 +119,7 @@ class Signature:
         nodes = tuple(as_node(builder, result, None) for result in results)
         return builder.finish(nodes, doc)
 
-    def _olds(self, builder: Builder) -> list[Any]:
+    def _old_states(self, builder: Builder) -> list[Any]:
         """What the function sees of the step before."""
         return [
             Traced(builder, builder.add_state(name, size, init))

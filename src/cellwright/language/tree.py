@@ -116,7 +116,7 @@ class _TreeSignature(Signature):
         super().__init__(function, inputs, given)
         self.positional = ()  # each is a child
 
-    def _olds(self, builder: Builder) -> list[Any]:
+    def _old_states(self, builder: Builder) -> list[Any]:
         builder.add_children(self.children, self.arity is None, self._sizes(builder))
         return [Child(builder, name) for name in self.children]
 
