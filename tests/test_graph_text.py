@@ -519,6 +519,21 @@ def test_named_inputs_print_and_parse():
     ]
 
 
+def test_an_input_called_input_prints_and_parses():
+    """Its size has the name that the size of x has."""
+
+    @cell
+    def unit(W, x, h, *, input):
+        return tanh(W.h(h, x, input))
+
+    again = cw.Graph.from_text(unit.to_text())
+    assert again == unit.graph
+    assert [(i.name, i.size) for i in again.inputs] == [
+        ("x", "input_size"),
+        ("input", "input_size"),
+    ]
+
+
 def test_a_parsed_cell_with_named_inputs_runs_and_checks_their_size():
     @cell
     def timed(W, x, h, *, dt):

@@ -1,5 +1,6 @@
 """The compiler's passes: what each hands on is checked, and frozen."""
 
+import re
 from dataclasses import FrozenInstanceError, replace
 from importlib import import_module
 
@@ -216,3 +217,11 @@ def test_emitted_code_is_checked():
         refused(
             verify_stages, broken, stored, after="emit", match="before it is written"
         )
+
+
+def test_a_listing_names_only_registers_as_operands():
+    graph = bound("mc_lstm")
+    listing = Plan(graph, own_parameters(graph)).inference.disassemble()
+    operands = re.findall(r"= (?:sum|softmax) (.*)", listing)
+    assert len(operands) == 2
+    assert all(re.fullmatch(r"[rv]\d+", operand) for operand in operands)

@@ -59,7 +59,7 @@ class VectorJacobian:
     def cotangents(self, kind: str) -> dict[str, int]:
         """The cotangents of all leaves of a kind ("input", "state", "weight") by name.
 
-        One name may stand for a state and for a weight: so there is one kind a call.
+        A state and a weight may have one name: so there is one kind a call.
         """
         leaves = [(self.nodes[n], c) for n, c in self.cotangent_of.items()]
         return {
@@ -70,7 +70,7 @@ class VectorJacobian:
 
 
 def recorded_name(number: int) -> str:
-    """What stands for a recorded node in the name of its cotangent: no state's name."""
+    """A recorded node in the name of its cotangent; no state has such a name."""
     return f"(recorded {number})"
 
 
@@ -136,7 +136,7 @@ def _results(graph: Graph, recorded: Sequence[int]) -> list[tuple[str, int]]:
 
 
 def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
-    """Hand a node's cotangent on to its arguments."""
+    """Add what a node's cotangent gives to those of its arguments."""
     node = builder.nodes[number]
     builder.source = line = node.source
     if node.op == AFFINE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 from ..language import OPS, Node
@@ -96,13 +97,11 @@ class _StageWriter:
     def _products(self) -> None:
         """Every affine's products, stacked where they read the same rows."""
         step, nodes = self.step, self.step.nodes
-        affines = [m for m in self.group.members if nodes[m].op == AFFINE]
-        for number in affines:
-            self._accumulate(number, self._bias(nodes[number]["weight"]))
         products: list[_Product] = []
         operands: dict[int, int] = {}  # view → node
-        for number in affines:
-            name, column = nodes[number]["weight"], self.registers[number].number
+        for number in (m for m in self.group.members if nodes[m].op == AFFINE):
+            name = nodes[number]["weight"]
+            column = self._accumulate(number, self._bias(name))
             for operand, arg in enumerate(nodes[number].args):
                 view = self._view(step.where[arg])
                 operands.setdefault(view, arg)
@@ -140,7 +139,7 @@ class _StageWriter:
     def _transposed(self, leaves: Sequence[int]) -> None:
         """Products with gates' gradients, summed in the first one's accumulator."""
         nodes, (first, *others) = self.step.nodes, leaves
-        self._accumulate(first, self._constant(0.0))
+        into = (self._accumulate(first, self._constant(0.0)),)
         self.registers.update(dict.fromkeys(others, _NONE))
         products: list[_Product] = []
         for leaf in leaves:
@@ -149,23 +148,19 @@ class _StageWriter:
             width, heads = self.step.size(cotangent), self.binding.heads[name]
             piece = self.binding.matrices[name, nodes[leaf]["operand"]]
             products.append(((self._view(View(array)), width, heads), column, piece))
-        into = (self.registers[first].number,)
         for source, columns, pieces in _runs(products):
             self.terms.append(Term(*source, into, pieces, True, columns[0]))
 
     def _bias(self, weight: str) -> _Register:
-        pieces = self.binding.biases.get(weight, ())
-        if not pieces:
-            return self._constant(0.0)
-        first, *others = map(self._vector, pieces)
-        for vector in others:
-            first = self._row("add", first, vector)
-        return first
+        vectors = [self._vector(p) for p in self.binding.biases.get(weight, ())]
+        add = partial(self._row, "add")
+        return reduce(add, vectors) if vectors else self._constant(0.0)
 
-    def _accumulate(self, number: int, start: _Register) -> None:
-        """Accumulators are the first tiles, in this order."""
+    def _accumulate(self, number: int, start: _Register) -> int:
+        """A value's accumulator, by number: they are the first tiles."""
         self.registers[number] = tile = _Register(len(self.accumulators))
         self.accumulators[tile] = start
+        return tile.number
 
     # -- values
 
@@ -175,12 +170,12 @@ class _StageWriter:
         while stack:
             top = stack[-1]
             missing = [a for a in self._read(top) if a not in self.registers]
-            if top in self.registers or not missing:
+            if top in self.registers:
                 stack.pop()
-                if top not in self.registers:
-                    self.registers[top] = self._compute(top)
-            else:
+            elif missing:
                 stack.extend(reversed(missing))
+            else:
+                self.registers[top] = self._compute(top)
         return self.registers[number]
 
     def _is_loaded(self, number: int) -> bool:
@@ -203,11 +198,8 @@ class _StageWriter:
         if self._is_loaded(number):
             return self._load("load", step.where[number])
         if number in step.cotangents:
-            first, *others = step.cotangents[number]
-            total = self._load("load", first)
-            for view in others:
-                total = self._emit("add", total, self._load("load", view))
-            return total
+            loads = [self._load("load", view) for view in step.cotangents[number]]
+            return reduce(partial(self._emit, "add"), loads)
         if node.op == TOTAL:
             return self._load("total", step.where[node.args[0]])
         args = [self.registers[a] for a in step.values[number]]
@@ -218,10 +210,8 @@ class _StageWriter:
     def _operate(self, node: Node, args: list[_Register]) -> _Register:
         """An operation's instruction, or those of its definition."""
         op = OPS[node.op]
-        if op.copies:
-            return args[0]
-        if node.op == "add" and _NONE in args:
-            args.remove(_NONE)
+        args = [arg for arg in args if arg is not _NONE] or args[:1]
+        if op.copies or len(args) < op.arity:  # of a sum that an accumulator has made
             return args[0]
         if not (op.primitive or op.kernel):
             return self._define(node, args)

@@ -9,7 +9,7 @@ from .split import split_affines
 
 
 def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
-    """A cell's equations, its programs, what training keeps, and what a step costs.
+    """A cell's equations, its programs, what training saves, and what a step costs.
 
     Args:
         cell: of the zoo or a user's own.

@@ -16,17 +16,17 @@ from ..language import Graph, Node
 from ..language.graph import AFFINE, COTANGENT
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
 from .program import AXES, EVERY, Array, View
-from .step import PANEL, PUT, Step, obtainable, summands
+from .step import PANEL, PUT, Lowered, obtainable, summands
 from .verify import verify_step
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The arrays of a scan, and where a step's values stand in them.
+    """The arrays of a scan, and where a step's values are in them.
 
     Attributes:
         arrays: in the order in which calls pass them.
-        leaves: node of an input or an old state → where it stands.
+        leaves: node of an input or an old state → where it is.
         results: (node, where it is stored), in the order of the arrays.
     """
 
@@ -36,7 +36,7 @@ class Memory:
 
     @property
     def places(self) -> dict[int, View]:
-        """Where values stand once the step is done; the first of a result's places."""
+        """Where values are once the step is done; the first of a result's places."""
         return {**dict(reversed(self.results)), **self.leaves}
 
 
@@ -76,7 +76,7 @@ def forward_memory(
     return Memory(tuple(draft.arrays), leaves, tuple(results))
 
 
-def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> Step:
+def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> Lowered:
     """One level forward: the results are stored, and after them the recorded values."""
     draft = _Draft(graph, graph.nodes, memory.arrays)
     records = [(n, draft.value_array(n, "{}.record")) for n in recorded]
@@ -93,7 +93,7 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     """
     graph = vjp.forward
     count = len(graph.nodes)
-    step = Step(graph.name, vjp.nodes, memory.arrays, memory.places)
+    step = Lowered(graph.name, vjp.nodes, memory.arrays, memory.places)
     read = {a for values in step.values[count:] for a in values if a < count}
     for affine, _ in vjp.affines:
         read.update(graph.nodes[affine].args)
@@ -110,7 +110,7 @@ def recompute_step(
     arrays: Sequence[Array],
     places: Mapping[int, View],
     numbers: Sequence[int],
-) -> Step:
+) -> Lowered:
     """Values that were not saved, computed again for a chunk of levels at once: all old
     states are known."""
     draft = _Draft(graph, graph.nodes, arrays)
@@ -126,20 +126,19 @@ class Cotangents:
 
     Attributes:
         arrays: in the order in which calls pass them.
-        output: of the output.
-        carried: of each state: what the scan hands on from level to level.
+        given: of each result, by name: the views whose sum its cotangent is.
+        carried: of each state: what a level passes to the level before it.
         inputs: the gradients of inputs.
         sums: the gradients of static inputs, a row a row of the batch.
-        recorded: of each recorded value, by its cotangent's name: the caller's, and the
-            whole one, through everything that it feeds.
+        totals: of each recorded node: its cotangent through everything that it feeds.
     """
 
     arrays: tuple[Array, ...]
-    output: View
+    given: Mapping[str, tuple[View, ...]]
     carried: Mapping[str, View]
     inputs: Mapping[str, View]
     sums: Mapping[str, View]
-    recorded: Mapping[str, tuple[View, View]]
+    totals: Mapping[int, View]
 
 
 def cotangent_memory(
@@ -157,10 +156,14 @@ def cotangent_memory(
     draft = _Draft(graph, arrays=forward)
     output = draft.array("d.y", "sequence", graph.output_size)
     rows = "sequence" if graph.children else "rolling"
+    given: dict[str, tuple[View, ...]] = {}
     carried = {}
     for state in graph.states:
         view = draft.state_array(f"d.{state.name}", state.size, rows)
+        given[state.name] = (view,)
         carried[state.name] = replace(view, previous=not graph.children)
+    first = graph.states[0].name if graph.output_is_state else OUTPUT
+    given[first] = (*given.get(first, ()), output)
     inputs, sums = {}, {}
     for source in graph.inputs:
         if source.name in wanted:
@@ -168,13 +171,11 @@ def cotangent_memory(
             rows = "rolling" if once else draft.input_rows
             view = draft.array(f"d.{source.name}", rows, source.size)
             (sums if once else inputs)[source.name] = view
-    given, whole = (
-        [draft.value_array(number, label) for number in vjp.recorded]
-        for label in ("d.{}.record", "d.{}.record.total")
-    )
-    names = map(recorded_name, vjp.recorded)
-    recorded = dict(zip(names, zip(given, whole, strict=True), strict=True))
-    return Cotangents(tuple(draft.arrays), output, carried, inputs, sums, recorded)
+    for number in vjp.recorded:
+        given[recorded_name(number)] = (draft.value_array(number, "d.{}.record"),)
+    label = "d.{}.record.total"
+    totals = {number: draft.value_array(number, label) for number in vjp.recorded}
+    return Cotangents(tuple(draft.arrays), given, carried, inputs, sums, totals)
 
 
 class _Draft:
@@ -219,17 +220,17 @@ class _Draft:
         size = self.arrays[view.array].columns
         return self.add(PUT, (value, *after), size, view=view)
 
-    def step(self, roots: Iterable[int], **more: Any) -> Step:
+    def step(self, roots: Iterable[int], **more: Any) -> Lowered:
         nodes, arrays = tuple(self.nodes), tuple(self.arrays)
         name, many = self.graph.name, self.graph.many
-        step = Step(name, nodes, arrays, roots=tuple(roots), many=many, **more)
+        step = Lowered(name, nodes, arrays, roots=tuple(roots), many=many, **more)
         return verify_step(step, after="lower")
 
 
 def backward_step(
     vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
-) -> Step:
-    """One level backward; `places` are where forward values stand."""
+) -> Lowered:
+    """One level backward; `places` says where forward values are."""
     return _Backward(vjp, memory, places).lowered()
 
 
@@ -243,48 +244,35 @@ class _Backward(_Draft):
         self.vjp, self.memory, self.places = vjp, memory, places
         self.first = len(vjp.forward.nodes)
         self.of_inputs = vjp.cotangents("input")
-        self.seeds: dict[str, int] = {}  # a result's name → the node of its cotangent
-        self.panels: dict[int, int] = {}  # cotangent → the node that puts it there
-        self.cotangents: dict[int, tuple[View, ...]] = {}
-        self.sums: list[tuple[int, str]] = []
+        self.seeds = {  # a result's name → the node of its cotangent
+            node["name"].removeprefix("d."): number
+            for number, node in enumerate(vjp.nodes)
+            if node.op == COTANGENT
+        }
+        self.cotangents = {n: memory.given[name] for name, n in self.seeds.items()}
 
-    def lowered(self) -> Step:
-        self._load_cotangents()
-        roots = [self._panel(c, self.graph.nodes[a].args) for a, c in self.vjp.affines]
-        roots += self._weights()
+    def lowered(self) -> Lowered:
+        sums = self._sums()
+        roots = self._panels(part for part, _ in sums)
         operands = self._operands()
         roots += [self.put(number, view) for number, view in operands.items()]
-        for number in self.vjp.recorded:
-            _, whole = self.memory.recorded[recorded_name(number)]
-            roots.append(self.put(self.vjp.cotangent_of[number], whole))
-        roots += self._handed_on()
+        for number, view in self.memory.totals.items():
+            roots.append(self.put(self.vjp.cotangent_of[number], view))
+        roots += self._old_states()
         roots += self._static()
         late = [
             self.put(self._or_zero(self.of_inputs.get(name), view), view)
             for name, view in self.memory.inputs.items()
         ]
         return self.step(
-            dict.fromkeys(roots),
+            roots,
             places=self.places,
             stored=operands,
             cotangents=self.cotangents,
             late=tuple(late),
-            sums=tuple(self.sums),
+            sums=tuple(sums),
             first=self.first,
         )
-
-    def _load_cotangents(self) -> None:
-        """Where the results' cotangents stand; the output's beside a state's."""
-        graph, memory = self.graph, self.memory
-        first = graph.states[0].name if graph.output_is_state else OUTPUT
-        given: dict[str, tuple[View, ...]]
-        given = {name: (view,) for name, (view, _) in memory.recorded.items()}
-        given |= {name: (View(v.array),) for name, v in memory.carried.items()}
-        given[first] = (*given.get(first, ()), memory.output)
-        for number, node in enumerate(self.vjp.nodes):
-            if node.op == COTANGENT:
-                name = node["name"].removeprefix("d.")
-                self.seeds[name], self.cotangents[number] = number, given[name]
 
     def _or_zero(self, cotangent: int | None, view: View) -> int:
         """A cotangent; where nothing reaches, 0."""
@@ -293,27 +281,15 @@ class _Backward(_Draft):
         size = self.arrays[view.array].columns
         return self.add("constant", (), size, value=0.0)
 
-    def _panel(self, cotangent: int, operands: tuple[int, ...] = ()) -> int:
-        """The node that puts a cotangent into a panel: one for each cotangent."""
-        known = self.panels.get(cotangent)
-        if known is None:
-            size = int(self.nodes[cotangent].size)
-            known = self.add(PANEL, (cotangent,), size, operands=operands)
-            self.panels[cotangent] = known
-        elif operands:
-            node = self.nodes[known]
-            attrs = (("operands", (*node["operands"], *operands)),)
-            self.nodes[known] = replace(node, attrs=attrs)
-        return known
-
-    def _weights(self) -> Iterator[int]:
-        """Panels of what vectors' and numbers' gradients sum over the rows.
+    def _sums(self) -> list[tuple[int, str]]:
+        """What vectors' and numbers' gradients sum over the rows, and their names.
 
         A number's gradient is a sum over units: taken with that over the rows. A sum
         that something else reads too stays one: so no sum is taken apart twice.
         """
         nodes, of_weights = self.nodes, self.vjp.cotangents("weight")
-        uses = Counter(a for node in self.vjp.nodes for a in node.args)
+        uses = Counter(a for node in nodes for a in node.args)
+        found: list[tuple[int, str]] = []
         for name in (w.name for w in self.graph.weights if w.name in of_weights):
             whole = of_weights[name]
 
@@ -323,23 +299,32 @@ class _Backward(_Draft):
 
             for part in summands(nodes, whole, splits):
                 part = nodes[part].args[0] if nodes[part].op == "sum" else part
-                self.sums.append((part, name))
-                yield self._panel(part)
-
-    def _operands(self) -> dict[int, View]:
-        """Arrays of the operands that stand nowhere: a gradient needs their rows."""
-        found: dict[int, View] = {}
-        for affine, _ in self.vjp.affines:
-            for operand in self.graph.nodes[affine].args:
-                if operand not in self.places and operand not in found:
-                    name, size = f"operand.{operand}", self.graph.nodes[operand].size
-                    axis = AXES[self.per_child[operand]]
-                    view = self.array(name, "chunk", size, scratch=True, axis=axis)
-                    found[operand] = view
+                found.append((part, name))
         return found
 
-    def _handed_on(self) -> Iterator[int]:
-        """Stores of the old states' cotangents: a level's to the level before."""
+    def _panels(self, parts: Iterable[int]) -> list[int]:
+        """Nodes that pack cotangents in panels: of affines, and what is summed."""
+        operands: dict[int, tuple[int, ...]] = {}
+        for affine, cotangent in self.vjp.affines:
+            known = operands.get(cotangent, ())
+            operands[cotangent] = (*known, *self.nodes[affine].args)
+        for part in parts:
+            operands.setdefault(part, ())
+        sizes = {cotangent: int(self.nodes[cotangent].size) for cotangent in operands}
+        return [
+            self.add(PANEL, (c,), sizes[c], operands=o) for c, o in operands.items()
+        ]
+
+    def _operands(self) -> dict[int, View]:
+        """Arrays of the operands that are in none: a weight's gradient reads them."""
+        affines = [self.nodes[affine] for affine, _ in self.vjp.affines]
+        read = dict.fromkeys(a for node in affines for a in node.args)
+        more: dict[str, Any] = {"rows": "chunk", "scratch": True}
+        missing = [operand for operand in read if operand not in self.places]
+        return {o: self.value_array(o, f"operand.{o}", **more) for o in missing}
+
+    def _old_states(self) -> Iterator[int]:
+        """Stores of the old states' cotangents, for the level before."""
         of_states = self.vjp.cotangents("state")
         for node in self.graph.nodes:
             if node.op != "state":

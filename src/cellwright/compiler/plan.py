@@ -1,12 +1,11 @@
-"""The plan of a cell: its programs forward and backward, and what one saves for the
-other.
+"""The plan of a cell: its programs, and what the forward one saves for the backward.
 
 The passes, each in the file of its name, frozen data in and out: `split` the affines
 over children, `differentiate` the step, `lower` it to memory, `schedule` its stages,
 `store` what crosses them, `emit` their code.
 
 The derivative says which values of the forward step it reads. A state's sequence is
-kept anyway; what follows from kept values by pointwise work is computed again; the
+saved anyway; what follows from saved values by pointwise work is computed again; the
 rest is saved, or computed again from the states for a whole chunk of steps at a time.
 """
 
@@ -23,7 +22,7 @@ from .emit import emit, emit_gradients, emit_reductions
 from .program import Program, Stage
 from .schedule import schedule
 from .split import split_affines
-from .step import Step, Stored
+from .step import Lowered, Stored
 from .store import store
 
 MOST_NODES = 1_000  # a stage of so many reads and keeps no more than the core takes
@@ -112,7 +111,9 @@ class Plan:
             tree=bool(self.graph.children),
         )
 
-    def _arrange(self, step: Step, scratch: str = "chunk", before: int = 0) -> Stored:
+    def _arrange(
+        self, step: Lowered, scratch: str = "chunk", before: int = 0
+    ) -> Stored:
         return store(step, schedule(step), scratch, before)
 
     # -- what forward and backward share

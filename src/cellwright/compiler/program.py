@@ -149,19 +149,12 @@ class Program:
     @property
     def multiply_adds(self) -> int:
         """Of matrix products, for one row."""
-        stages = sum(
-            len(t.pieces) * t.width * s.units // t.heads
-            for s in self.stages
-            for t in s.terms
-        )
-        gradients = sum(
-            len(g.pieces) * g.width * self._panel_units(g.panel) // g.heads
-            for g in self.gradients
-        )
-        return stages + gradients
-
-    def _panel_units(self, panel: int) -> int:
-        return self.stages[self.arrays[panel].stage].units
+        products: list[tuple[Term | Gradient, Stage]]
+        products = [(term, stage) for stage in self.stages for term in stage.terms]
+        for gradient in self.gradients:
+            stage = self.stages[self.arrays[gradient.panel].stage]
+            products.append((gradient, stage))
+        return sum(len(p.pieces) * p.width * s.units // p.heads for p, s in products)
 
     def compile(self) -> Any:
         """The core's form of it, every index and size checked.
@@ -172,15 +165,10 @@ class Program:
         """
         from .. import _core
 
-        return _core.Program(
-            backward=self.backward,
-            tree=self.tree,
-            arrays=_native(_core, self.arrays),
-            parameters=[count for _, count in self.parameters],
-            stages=_native(_core, self.stages),
-            gradients=_native(_core, self.gradients),
-            reductions=_native(_core, self.reductions),
-        )
+        names = "backward", "tree", "arrays", "stages", "gradients", "reductions"
+        fields = {name: _native(_core, getattr(self, name)) for name in names}
+        counts = [count for _, count in self.parameters]
+        return _core.Program(parameters=counts, **fields)
 
     def disassemble(self) -> str:
         """The program as text, a stage at a time."""
@@ -226,28 +214,25 @@ class _Listing:
         return lines
 
     def _heading(self, number: int, stage: Stage) -> str:
+        text = f"  stage {number}: {stage.units} units, {stage.tiles} registers"
+        text += ", all units in a tile" if stage.whole else ""
+        text += ", for each child" if stage.axis == "child" else ""
         when = {"before_chunk": ", before a chunk", "after_chunk": ", after a chunk"}
-        whole = ", all units in a tile" if stage.whole else ""
-        whole += ", for each child" if stage.axis == "child" else ""
-        return (
-            f"  stage {number}: {stage.units} units, {stage.tiles} registers"
-            f"{whole}{when.get(stage.when, '')}"
-        )
+        return text + when.get(stage.when, "")
 
     def _stage(self, s: Stage) -> list[str]:
         lines = [self._line(s, i) for i in s.prologue]
-        for a in s.accumulators:
-            lines.append(f"r{a.tile} = {self._register(s, a.start)}")
+        lines += [f"r{a.tile} = {self._register(s, a.start)}" for a in s.accumulators]
         for t in s.terms:
-            weights = ", ".join(self._parameter(p) for p in t.pieces)
-            view = s.views[t.view]
             registers = ", ".join(f"r{c}" for c in t.columns)
+            weights = ", ".join(self._parameter(p) for p in t.pieces)
+            sign, source = "", self._array(s.views[t.view])
             if t.transposed:
-                source = self._columns(view.array, t.first, len(t.pieces))
-                lines.append(f"{registers} += [{weights}]ᵀ · {source}")
-            else:
-                lines.append(f"{registers} += [{weights}] · {self._array(view)}")
-        return [f"    {line}" for line in [*lines, *(self._line(s, i) for i in s.code)]]
+                panel = s.views[t.view].array
+                sign, source = "ᵀ", self._columns(panel, t.first, len(t.pieces))
+            lines.append(f"{registers} += [{weights}]{sign} · {source}")
+        lines += [self._line(s, i) for i in s.code]
+        return [f"    {line}" for line in lines]
 
     def _line(self, s: Stage, i: Instruction) -> str:
         target = self._register(s, i.dst)

@@ -1,7 +1,7 @@
-"""A step over memory: what is computed at one level, where it is read and stored.
+"""A step lowered to memory: what one level computes, where it reads and stores.
 
-Frozen data between the passes: `lower` makes a step of a graph, `schedule` its groups,
-`store` both of them complete, and `emit` writes their code.
+Frozen data between the passes: `lower` makes it of a graph, `schedule` its groups,
+`store` completes both, and `emit` writes their code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED, per_chi
 from .program import EVERY, Array, View
 
 PUT = "put"  # stores its first argument, once the others are computed; attr `view`
-PANEL = "panel"  # stores a gate's gradient in its stage's panel; attr `operands`
+PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
 _SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT)  # of their stage's units, if of one too
@@ -25,15 +25,15 @@ _COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copie
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is computed at one level, and where in memory it is read and stored.
+class Lowered:
+    """What one level computes, and where in memory it reads and stores.
 
     Attributes:
         name: what messages call it.
         nodes: arguments first; `PUT` and `PANEL` nodes are the results.
         arrays: those of the caller first, then scratch.
-        places: node → where its value stands before the step.
-        stored: node → where its value stands once the step has stored it.
+        places: node → where its value is before the step.
+        stored: node → where its value is once the step has stored it.
         cotangents: node of a cotangent → the views whose sum it is.
         roots: the results.
         late: results that nothing waits for: one pass after each chunk of levels.
@@ -62,12 +62,12 @@ class Step:
 
     @cached_property
     def where(self) -> dict[int, View]:
-        """Where values stand, before the step or once they are stored."""
+        """The view of each value that is in memory before the step, or stored by it."""
         return {**self.stored, **self.places}
 
     @cached_property
     def panels(self) -> dict[int, int]:
-        """cotangent → the node that puts it into a panel"""
+        """For each cotangent that is packed in a panel, the node that does so."""
         return {n.args[0]: k for k, n in enumerate(self.nodes) if n.op == PANEL}
 
     @cached_property
@@ -105,7 +105,7 @@ class Step:
 
     @cached_property
     def read_once(self) -> set[int]:
-        """The nodes that just one place of the step's own nodes reads."""
+        """The nodes that the step reads once, its forward nodes apart."""
         uses = Counter(a for node in self.nodes[self.first :] for a in node.args)
         return {number for number, count in uses.items() if count == 1}
 
@@ -123,7 +123,7 @@ class Step:
         return found
 
     def before(self, number: int) -> list[int]:
-        """What has to be done before a node: a transposed product reads a panel."""
+        """What has to be computed before a node: a transposed product reads a panel."""
         node = self.nodes[number]
         if node.op == TRANSPOSED:
             return [self.panels[node.args[0]]]
@@ -142,7 +142,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Stored:
-    """A step whose values all stand where they are read.
+    """A step whose values are all in memory where they are read.
 
     Attributes:
         step: with scratch arrays, and nodes that store into them.
@@ -150,7 +150,7 @@ class Stored:
         panels: cotangent → (array, column).
     """
 
-    step: Step
+    step: Lowered
     groups: tuple[Group, ...]
     panels: Mapping[int, tuple[int, int]]
 
@@ -169,7 +169,7 @@ def summands(
     return found
 
 
-def obtainable(step: Step, number: int, known: Container[int]) -> bool:
+def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
     """Whether a stage that knows some values can have another without its being stored.
 
     It may load what it knows, and compute a little again: pointwise work alone.
@@ -191,7 +191,7 @@ def obtainable(step: Step, number: int, known: Container[int]) -> bool:
 
 
 def lacking(
-    step: Step, number: int, memory: Container[int], known: Container[int]
+    step: Lowered, number: int, memory: Container[int], known: Container[int]
 ) -> list[int]:
     """The values that a node reads, and that its stage can neither load nor obtain."""
     op, values = step.nodes[number].op, step.values[number]

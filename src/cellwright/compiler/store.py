@@ -1,7 +1,8 @@
 """Storing: what one stage leaves to another in memory.
 
 What a later stage needs, and cannot compute again by a little pointwise work, is stored
-for it. What weights' gradients are made of stands side by side in panels.
+for it. The gates' gradients of a stage are packed side by side, in a panel, for the
+products that weights' gradients are.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from itertools import permutations
 
 from ..language import Node
 from .program import Array, View
-from .step import PANEL, PUT, Group, Step, Stored, lacking
+from .step import PANEL, PUT, Group, Lowered, Stored, lacking
 from .verify import verify_stored
 
 MOST_PERMUTED = 6  # columns whose every order is tried: 720
 
 
 def store(
-    step: Step, groups: Sequence[Group], scratch: str = "chunk", before: int = 0
+    step: Lowered, groups: Sequence[Group], scratch: str = "chunk", before: int = 0
 ) -> Stored:
-    """Give places, of rows of the kind `scratch`, to what crosses from stage to stage.
+    """Put into memory, in rows of the kind `scratch`, what crosses between stages.
 
-    So many stages of the program come `before` these.
+    The program has `before` stages before these.
     """
     arrays, panels = list(step.arrays), {}
     for stage, group in enumerate(groups, before):
@@ -49,7 +50,7 @@ def store(
     return verify_stored(Stored(arranged, stages, panels), after="store")
 
 
-def _crossing(step: Step, groups: Sequence[Group]) -> list[int]:
+def _crossing(step: Lowered, groups: Sequence[Group]) -> list[int]:
     """The values that a later stage needs and cannot obtain."""
     memory = set(step.where)
     found = []
@@ -63,10 +64,10 @@ def _crossing(step: Step, groups: Sequence[Group]) -> list[int]:
     return found
 
 
-def _panel_columns(step: Step, group: Group) -> list[int]:
-    """The cotangents that a stage puts into its panel, in the order of its columns.
+def _panel_columns(step: Lowered, group: Group) -> list[int]:
+    """The gates' gradients of a stage, in the order of its panel's columns.
 
-    Where it can be, what one product reads together stands together.
+    What one product reads is in neighbouring columns, where that can be.
     """
     nodes = step.nodes
     columns = [nodes[m].args[0] for m in group.members if nodes[m].op == PANEL]

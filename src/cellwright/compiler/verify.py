@@ -5,43 +5,41 @@ A failure is a mistake of the compiler, never of the cell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NoReturn
 
 from ..language.errors import CellError
 from ..language.graph import AFFINE, TRANSPOSED
 from .program import Stage, View
-from .step import PANEL, PUT, Group, Step, Stored, lacking
+from .step import PANEL, PUT, Group, Lowered, Stored, lacking
 
 
-def verify_step(step: Step, *, after: str) -> Step:
+def verify_step(step: Lowered, *, after: str) -> Lowered:
     """Every view is of an array, as wide as the value; every root is a result."""
 
-    def check(number: int, views: Iterable[View]) -> None:
-        for view in views:
-            if not 0 <= view.array < len(step.arrays):
-                _fail(step, after, number, f"array {view.array} is not there")
-            size, columns = step.size(number), step.arrays[view.array].columns
-            if size != columns:
-                problem = f"{size} units in array {view.array}, of {columns} columns"
-                _fail(step, after, number, problem)
+    def check(number: int, view: View) -> None:
+        if not 0 <= view.array < len(step.arrays):
+            _fail(step, after, number, f"array {view.array} is not there")
+        size, columns = step.size(number), step.arrays[view.array].columns
+        if size != columns:
+            problem = f"{size} units in array {view.array}, of {columns} columns"
+            _fail(step, after, number, problem)
 
-    for places in (step.places, step.stored):
-        for number, view in places.items():
-            check(number, (view,))
+    for number, view in (*step.places.items(), *step.stored.items()):
+        check(number, view)
     for number, views in step.cotangents.items():
-        check(number, views)
+        for view in views:
+            check(number, view)
     for root in (*step.roots, *step.late):
         node = step.nodes[root]
         if node.op not in (PUT, PANEL) or max(node.args) >= root:
             _fail(step, after, root, "is not a result of nodes before it")
         if node.op == PUT:
-            check(node.args[0], (node["view"],))
+            check(node.args[0], node["view"])
     return step
 
 
 def verify_groups(
-    step: Step, groups: tuple[Group, ...], *, after: str
+    step: Lowered, groups: tuple[Group, ...], *, after: str
 ) -> tuple[Group, ...]:
     """Every result has one stage, after what it reads, of its units and rows."""
     stage_of: dict[int, int] = {}
@@ -95,28 +93,21 @@ def verify_stages(
 ) -> tuple[Stage, ...]:
     """Every register is written before it is read."""
     for group, stage in zip(stored.groups, stages, strict=True):
-        unwritten = _read_unwritten(stage)
-        if unwritten is not None:
-            problem = f"register {unwritten} of its stage is read before it is written"
-            _fail(stored.step, after, group.members[0], problem)
+        lines = [(i.registers, i.dst) for i in stage.prologue]
+        lines += [((a.start,), a.tile) for a in stage.accumulators]
+        lines += [(term.columns, term.columns[0]) for term in stage.terms]
+        lines += [(i.registers, i.dst) for i in stage.code]
+        written: set[int] = set()
+        for registers, target in lines:
+            for register in registers:
+                if register not in written:
+                    problem = f"register {register} of its stage is read before it is"
+                    _fail(stored.step, after, group.members[0], f"{problem} written")
+            written.add(target)
     return stages
 
 
-def _read_unwritten(stage: Stage) -> int | None:
-    """A register that a stage reads too early, in the order in which it runs."""
-    lines = [(i.registers, i.dst) for i in stage.prologue]
-    lines += [((a.start,), a.tile) for a in stage.accumulators]
-    lines += [(term.columns, term.columns[0]) for term in stage.terms]
-    lines += [(i.registers, i.dst) for i in stage.code]
-    written: set[int] = set()
-    for registers, target in lines:
-        if not written.issuperset(registers):
-            return next(r for r in registers if r not in written)
-        written.add(target)
-    return None
-
-
-def _fail(step: Step, after: str, number: int, problem: str) -> NoReturn:
+def _fail(step: Lowered, after: str, number: int, problem: str) -> NoReturn:
     node = step.nodes[number]
     made_of = node if node.source or not node.args else step.nodes[node.args[0]]
     raise CellError(

@@ -18,7 +18,7 @@ from .trace import name, total
 from .tree import TreeCell, child_states, tree_cell
 from .verify import verify
 
-# A graph is data alone; these stand above it, and are its methods for users.
+# A graph is data alone. Functions of other modules are its methods for users.
 Graph.bind = bind
 Graph.to_text = print_graph
 Graph.from_text = staticmethod(parse_graph)

@@ -52,16 +52,14 @@ def _rectangle(values: Sequence[Any]) -> Tensor | None:
     rows = [_listed(v) for v in values]
     if any(isinstance(row, list) for row in rows):
         parts = [whole_numbers(row) for row in rows]
-        first = parts[0]
-        for part in parts:
-            if part is None or first is None:
-                return None
-            if part.shape != first.shape or part.dtype != first.dtype:
-                return None
-        return torch.stack(parts)  # type: ignore[arg-type]
+        tensors = [part for part in parts if part is not None]
+        kinds = {(part.shape, part.dtype) for part in tensors}
+        whole = len(tensors) == len(parts) and len(kinds) == 1
+        return torch.stack(tensors) if whole else None
     for kind, dtype in ((bool, torch.bool), (int, torch.int64)):
         if all(type(row) is kind for row in rows):
-            return torch.tensor(rows, dtype=dtype) if _fit(rows) else None
+            fit = all(-(1 << 63) <= row < 1 << 63 for row in rows)
+            return torch.tensor(rows, dtype=dtype) if fit else None
     return None
 
 
@@ -70,10 +68,6 @@ def _listed(value: Any) -> Any:
     if isinstance(value, np.ndarray | Tensor | np.generic):
         return value.tolist()
     return list(value) if isinstance(value, tuple | range) else value
-
-
-def _fit(rows: Sequence[int]) -> bool:
-    return all(-(1 << 63) <= row < 1 << 63 for row in rows)
 
 
 def describe(value: Any) -> str:

@@ -1,6 +1,6 @@
 """The canonical order of a graph: statements, each with its expression inlined.
 
-A graph is kept in the order in which its printed form would record it, so that
+Nodes are in the order in which the printed form would record them, so that
 print → parse gives an equal graph.
 """
 
@@ -76,13 +76,11 @@ def _written(graph: Graph) -> Graph:
 
 def _leaves(graph: Graph) -> list[int]:
     """The inputs, then the states, child by child, in the order declared."""
-    rank = {i.name: (0, 0, at) for at, i in enumerate(graph.inputs)}
-    for place, child in enumerate(graph.children or ("",)):
-        for at, state in enumerate(graph.states):
-            label = f"{child}.{state.name}" if child else state.name
-            rank[label] = (1, place, at)
+    labels = [i.name for i in graph.inputs]
+    for child in graph.children or ("",):
+        labels += [f"{child}.{s.name}" if child else s.name for s in graph.states]
     leaves = [i for i, n in enumerate(graph.nodes) if n.op in ("input", "state")]
-    return sorted(leaves, key=lambda i: rank[graph.nodes[i].label])
+    return sorted(leaves, key=lambda i: labels.index(graph.nodes[i].label))
 
 
 def _without_dead(graph: Graph) -> Graph:

@@ -239,14 +239,11 @@ class Cell:
         Raises:
             CellError: the function has no such argument.
         """
-        if self.function is None:
-            return self._resize_inputs(inputs)
         if not inputs or dict(inputs) == self._inputs:
             return self
-        return self._again(inputs={**self._inputs, **inputs})
-
-    def _resize_inputs(self, inputs: Mapping[str, Size]) -> Cell:
-        """A printed cell already knows its inputs; their sizes are bound later."""
+        if self.function is not None:
+            return self._again(inputs={**self._inputs, **inputs})
+        # A printed cell already knows its inputs; their sizes are bound later.
         known = {i.name: i.size for i in self.graph.inputs[1:]}
         for label, size in inputs.items():
             if isinstance(known.get(label), int) and known[label] != size:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,14 +16,14 @@ import torch
 from .errors import ArgumentError
 from .evaluate import evaluate_nodes
 from .graph import Graph, Node, Weight, reachable, select
-from .ops import OPS
+from .ops import ACTIVATIONS, OPS
 
 Activation = tuple[Node, ...]  # an input v, then what is computed from it
 
 
 @dataclass(frozen=True)
 class Match:
-    """How the weights and activations of one graph stand for a template's.
+    """Which weights and activations of one graph are which of a template's.
 
     Attributes:
         names: the template's weight names → the graph's.
@@ -51,26 +52,23 @@ def same_equations(template: Graph, graph: Graph) -> dict[str, str] | None:
 
 
 def same_structure(template: Graph, graph: Graph) -> Match | None:
-    """The same where only what stands in an activation's place may differ.
+    """The same where activations may be others.
 
     An activation is any function of one value, written in operations and numbers.
-    Where two gates could change places (i and g of an LSTM, whose product it reads),
+    Where two gates could be swapped (i and g of an LSTM, which reads their product),
     the template's own activations decide, then one activation for each of its kinds,
     then the names.
 
     Raises:
         ArgumentError: none of these decides, and it would matter.
     """
-    matches = sorted(
-        _matches(template, graph, any_activation=True),
-        key=lambda match: _likeness(template, match),
-        reverse=True,
-    )
+    matches = [*_matches(template, graph, any_activation=True)]
     if not matches:
         return None
-    best = matches[0]
-    for other in matches[1:]:
-        equal = _likeness(template, other) == _likeness(template, best)
+    likeness = partial(_likeness, template)
+    best = max(matches, key=likeness)
+    for other in matches:
+        equal = likeness(other) == likeness(best)
         if equal and other.activations != best.activations:
             swapped = [n for k, n in best.names.items() if other.names[k] != n]
             names = [weight.name for weight in template.weights]
@@ -99,15 +97,13 @@ def _matches(template: Graph, graph: Graph, *, any_activation: bool) -> Iterator
         return
     pairs = list(zip(template.updates, graph.updates, strict=True))
     for match in _unify(template, graph, pairs, Match(), any_activation):
-        weights = [
-            (template.weight(a), graph.weight(b)) for a, b in match.names.items()
-        ]
-        if all(_holds(a, b) for a, b in weights):
+        names = match.names.items()
+        if all(_holds(template.weight(a), graph.weight(b)) for a, b in names):
             yield match
 
 
 def _holds(packed: Weight, own: Weight) -> bool:
-    """Whether a library's place holds this weight: no heads, no bias it has not."""
+    """Whether a library's weight can hold this one: no heads, no bias that it lacks."""
     biased = packed.bias is not False or own.bias is False
     plain = own.heads == 1 and own.columns is None
     return plain and own.size == packed.size and biased
@@ -127,7 +123,7 @@ def _unify(
     (left, right), *rest = pairs
     node, other = a.nodes[left], b.nodes[right]
     known: Match | None = match
-    if any_activation and node.op in OPS and OPS[node.op].kind == "activation":
+    if any_activation and node.op in ACTIVATIONS:
         for argument in _arguments(b, right):
             known = match.with_activation(left, _written(b, right, argument))
             if known:
@@ -145,19 +141,14 @@ def _unify(
             return
     elif node.attrs != other.attrs:
         return
-    for arrangement in _arrangements(node.op, other.args):
-        more = [*zip(node.args, arrangement, strict=True), *rest]
+    swaps = node.op in ("add", "mul", "affine") and len(other.args) == 2
+    for args in (other.args, other.args[::-1]) if swaps else (other.args,):
+        more = [*zip(node.args, args, strict=True), *rest]
         yield from _unify(a, b, more, known, any_activation)
 
 
 def _state(graph: Graph, node: Node) -> int:
     return [s.name for s in graph.states].index(node["name"])
-
-
-def _arrangements(op: str, args: tuple[int, ...]) -> list[tuple[int, ...]]:
-    if op in ("add", "mul", "affine") and len(args) == 2:
-        return [args, args[::-1]]
-    return [args]
 
 
 # -- activations -----------------------------------------------------------------

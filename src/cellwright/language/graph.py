@@ -145,17 +145,12 @@ class Weight(Written):
 
     def shapes(self) -> dict[str, tuple[Any, ...]]:
         """Shapes of its parameters: `{"weight": …, "bias": …}` or `{"": …}`."""
-        if self.kind == "scalar":
-            return {"": ()}
-        if self.kind == "vector":
-            return {"": (self.size,)}
-        columns = _total(self.operands)
-        shape: tuple[Any, ...] = (self.size, columns)
+        if self.kind != "matrix":
+            return {"": (self.size,) if self.kind == "vector" else ()}
+        shape: tuple[Any, ...] = (self.size, _total(self.operands))
         if self.heads > 1:
-            block = [_quotient(s, self.heads) for s in (self.size, columns)]
-            shape = (self.heads, *block)
-        bias = {} if not self.bias else {"bias": (self.size,)}
-        return {"weight": shape, **bias}
+            shape = (self.heads, *(_quotient(s, self.heads) for s in shape))
+        return {"weight": shape, **({"bias": (self.size,)} if self.bias else {})}
 
 
 def _total(sizes: tuple[Size, ...]) -> Size:
@@ -206,7 +201,7 @@ class Graph:
         names: (name, node) of every value that has a name, states included.
         explicit: the names that were given by `cellwright.name`.
         children: the children that a tree cell sees, by name; none in a sequence.
-        many: the one child stands for any number of them, for `total` to sum over.
+        many: there may be any number of the one child, for `total` to sum over.
         name: the cell's.
         doc: the cell's docstring.
     """

@@ -1,7 +1,7 @@
 """Which numbers of a cell's graph are hyperparameters: α n_t says more than 0.1 n_t.
 
 A graph knows numbers only. So the cell is traced with each hyperparameter moved a
-little, and the numbers that moved with it bear its name.
+little, and the numbers that moved with it get its name.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Known(NamedTuple):
 def with_hyperparameters(cell: Parametrised) -> tuple[Graph, dict[int, Known]]:
     """The cell's graph, and its constants that are a hyperparameter, by node.
 
-    In the graph constants stand apart where two values that the cell has happen to be
-    equal: it is that of the moved cell, its constants moved back.
+    The graph is that of the moved cell, its constants moved back: two constants that
+    happen to be equal stay two nodes.
     """
     moved = {
         name: value * (1 + 2.0 ** (-20 - place))

@@ -19,7 +19,7 @@ _NAMES = (
     "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
     "tau phi chi psi omega"
 )
-GREEK = dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
+GREEK: dict[str, str] = dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
 _SUM, _PRODUCT, _ATOM = 1, 2, 3
 _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
@@ -31,7 +31,7 @@ class EquationWriter:
 
     Args:
         graph: the cell's.
-        known: its constants that are a hyperparameter, which stands for its number.
+        known: its constants that are hyperparameters: these are written by name.
     """
 
     def __init__(self, graph: Graph, known: Mapping[int, Known] | None = None) -> None:
@@ -171,10 +171,10 @@ class EquationWriter:
 
     def affine(self, node: Node) -> tuple[str, int]:
         weight = self.graph.weight(node["weight"])
-        if len(node.args) > 1:
-            operand = self.concatenation([self.operand(a) for a in node.args])
-        else:
+        if len(node.args) == 1:
             operand = self.operand(node.args[0], _ATOM)
+        else:
+            operand = self.concatenation([self.operand(a) for a in node.args])
         matrix = self.matrix(weight.name, weight.columns)
         if weight.bias:
             return self.product(matrix, operand, weight.name), _SUM
@@ -233,7 +233,7 @@ def symbol(name: str) -> str:
 
 
 def split(name: str) -> tuple[str, list[str]]:
-    """A name's letter and what stands below it: p_f is p with f, a1 is a with 1."""
+    """A name's letter and its subscripts: p_f is p with f, a1 is a with 1."""
     head, *below = re.split("[._]", name)
     numbered = re.fullmatch("([A-Za-z])([0-9]+)", head)
     if numbered:

@@ -1,4 +1,4 @@
-"""Which value of a graph bears which name.
+"""The names of a graph's values.
 
 The rule: an activation takes the name of the first affine written in its argument,
 reached through + and −, negation, scaling and layer_norm only, where that affine feeds
@@ -9,10 +9,11 @@ and a state's name is its new value.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain, count
 
 from .errors import CellError
 from .graph import AFFINE, Graph
-from .ops import OPS
+from .ops import ACTIVATIONS
 
 _SCALES = ("constant", "weight")
 
@@ -36,7 +37,7 @@ def name_values(graph: Graph) -> Graph:
 
 
 def check_names(graph: Graph) -> None:
-    """Refuse a value that bears the name of a state without being its new value.
+    """Refuse a value that has a state's name without being its new value.
 
     Raises:
         CellError: two values claim one name.
@@ -54,12 +55,8 @@ def check_names(graph: Graph) -> None:
 
 
 def _unused(name: str, taken: dict[str, int]) -> str:
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}.{number}" in taken:
-        number += 1
-    return f"{name}.{number}"
+    candidates = chain([name], (f"{name}.{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _automatic(graph: Graph) -> list[tuple[int, str]]:
@@ -67,18 +64,18 @@ def _automatic(graph: Graph) -> list[tuple[int, str]]:
     firsts = _first_affines(graph)
     named: dict[int, int] = {}  # affine -> the node it names
     for number, node in enumerate(graph.nodes):
-        if node.op in OPS and OPS[node.op].kind == "activation":
+        if node.op in ACTIVATIONS:
             affine, own = firsts[node.args[0]]
             if affine is not None and own:
                 named[affine] = number
-    affines = [i for i, node in enumerate(graph.nodes) if node.op == AFFINE]
-    return [(named.get(i, i), graph.nodes[i]["weight"]) for i in affines]
+    affines = [(i, n["weight"]) for i, n in enumerate(graph.nodes) if n.op == AFFINE]
+    return [(named.get(i, i), weight) for i, weight in affines]
 
 
 def _first_affines(graph: Graph) -> list[tuple[int | None, bool]]:
     """For each node: the first affine written in it, and whether that feeds it alone.
 
-    Arguments come before their readers, so one pass tells all.
+    Arguments come before their readers, so one pass is enough.
     """
     uses = graph.uses()
     found: list[tuple[int | None, bool]] = []
@@ -96,8 +93,8 @@ def _seen_through(graph: Graph, number: int) -> tuple[int, ...]:
     if node.op in ("add", "sub", "neg", "layer_norm"):
         return node.args
     if node.op == "mul":
-        scales = [a for a in node.args if graph.nodes[a].op in _SCALES]
-        return tuple(a for a in node.args if a not in scales) if scales else ()
+        scaled = tuple(a for a in node.args if graph.nodes[a].op not in _SCALES)
+        return scaled if len(scaled) < 2 else ()
     if node.op == "div" and graph.nodes[node.args[1]].op in _SCALES:
         return node.args[:1]
     return ()
@@ -105,11 +102,9 @@ def _seen_through(graph: Graph, number: int) -> tuple[int, ...]:
 
 def activation_arguments(graph: Graph) -> dict[str, int]:
     """`"f.pre"`: what the activation of each named value was applied to."""
+    named = {name: graph.nodes[number] for name, number in graph.names}
     return {
-        f"{name}.pre": graph.nodes[number].args[0]
-        for name, number in graph.names
-        if graph.nodes[number].op in OPS
-        and OPS[graph.nodes[number].op].kind == "activation"
+        f"{name}.pre": n.args[0] for name, n in named.items() if n.op in ACTIVATIONS
     }
 
 

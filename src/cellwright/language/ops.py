@@ -183,19 +183,18 @@ neg = _op(
 # -- comparisons: only inside `where`, no gradient -----------------------------
 
 
-def _comparison(name: str, evaluate: Any, symbol: str, latex: str, glyph: str) -> Op:
-    return _op(
-        name, 2, evaluate, lambda g, y, a, b: (None, None), f"{{0}} {latex} {{1}}",
-        kind="comparison", symbol=symbol, glyph=glyph,
+for _name, _evaluate, _symbol, _latex, _glyph in (
+    ("greater", operator.gt, ">", ">", ">"),
+    ("greater_equal", operator.ge, ">=", r"\ge", "≥"),
+    ("less", operator.lt, "<", "<", "<"),
+    ("less_equal", operator.le, "<=", r"\le", "≤"),
+    ("equal", operator.eq, "==", "=", "="),
+    ("not_equal", operator.ne, "!=", r"\ne", "≠"),
+):
+    _op(
+        _name, 2, _evaluate, lambda g, y, a, b: (None, None), f"{{0}} {_latex} {{1}}",
+        kind="comparison", symbol=_symbol, glyph=_glyph,
     )
-
-
-greater = _comparison("greater", operator.gt, ">", ">", ">")
-greater_equal = _comparison("greater_equal", operator.ge, ">=", r"\ge", "≥")
-less = _comparison("less", operator.lt, "<", "<", "<")
-less_equal = _comparison("less_equal", operator.le, "<=", r"\le", "≤")
-equal = _comparison("equal", operator.eq, "==", "=", "=")
-not_equal = _comparison("not_equal", operator.ne, "!=", r"\ne", "≠")
 
 # -- activations: unary, element by element; they name gates -------------------
 
@@ -327,12 +326,8 @@ minimum = _op(
 )
 
 
-def _where(condition: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    return torch.where(condition.bool(), u, v)
-
-
 where = _op(
-    "where", 3, _where,
+    "where", 3, lambda condition, u, v: torch.where(condition.bool(), u, v),
     lambda g, y, c, u, v: (None, where(c, g, 0), where(c, 0, g)),
     r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}",
     kind="arithmetic",
@@ -404,6 +399,7 @@ spread = _op(
 
 # fmt: on
 
+ACTIVATIONS = frozenset(n for n, op in OPS.items() if op.kind == "activation")
 CONDITIONS = frozenset(n for n, op in OPS.items() if op.kind == "comparison")
 INFIX = {op.symbol: op for op in OPS.values() if op.arity == 2 and op.symbol}
 FUNCTIONS = {n: op for n, op in OPS.items() if op.doc and op.kind != "internal"}

@@ -114,8 +114,9 @@ class _Parser:
         if missing < 0:
             _unreadable(self.function)
         inits = [0.0] * missing + [self.literal(d) for d in args.defaults]
-        defaults = {f"{arg.arg}_size": arg for arg in args.kwonlyargs}
-        for default, arg in {"input_size": args.args[1], **defaults}.items():
+        inputs = [(args.args[1], "input_size")]
+        inputs += [(arg, f"{arg.arg}_size") for arg in args.kwonlyargs]
+        for arg, default in inputs:
             node = self.builder.add_input(arg.arg, self.size(arg.annotation, default))
             self.variables[arg.arg] = Traced(self.builder, node)
         for arg, init in zip(states, inits, strict=True):
@@ -134,10 +135,11 @@ class _Parser:
                 _unreadable(self.function)
         args = self.function.args
         children = tuple(a.arg for a in args.args[2:])
-        arity = self.literal(options["arity"]) if "arity" in options else None
         bare = not args.defaults and not any(a.annotation for a in args.args[2:])
-        known = {"states"} <= options.keys() <= {"states", "arity"}
-        if not known or not bare or len(children) != (1 if arity is None else arity):
+        if not bare or not {"states"} <= options.keys() <= {"states", "arity"}:
+            _unreadable(self.function)
+        arity = self.literal(options["arity"]) if "arity" in options else None
+        if len(children) != (1 if arity is None else arity):
             _unreadable(self.function)
         states = self.states(options["states"])
         self.builder.add_children(children, arity is None, states)
@@ -246,17 +248,14 @@ def checked(graph: Graph) -> Graph:
         CellError: the text is no cell, or another one.
     """
     try:
-        again = parse_graph(print_graph(graph))
+        problem = "" if parse_graph(print_graph(graph)) == graph else "is another cell"
     except CellError as error:
-        _unprintable(graph, f"is refused: {error}")
-    if again != graph:
-        _unprintable(graph, "is another cell")
+        problem = f"is refused: {error}"
+    if problem:
+        raise CellError(
+            f"[{graph.nodes[graph.output].source}, cell {graph.name!r}] the printed "
+            f"form, which a saved model stores, {problem}. Received a name or a number "
+            "that cannot be written; expected the names of Python and numbers of "
+            "float64"
+        )
     return graph
-
-
-def _unprintable(graph: Graph, what: str) -> NoReturn:
-    raise CellError(
-        f"[{graph.nodes[graph.output].source}, cell {graph.name!r}] the printed form, "
-        f"which a saved model stores, {what}. Received a name or a number that cannot "
-        "be written; expected the names of Python and numbers of float64"
-    )

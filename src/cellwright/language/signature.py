@@ -22,10 +22,8 @@ class MissingStateError(CellError):
 class Signature:
     """A cell function's arguments, sorted into states, inputs, hyperparameters.
 
-    Args:
-        function: the cell's.
-        inputs: sizes of arguments that are declared to be inputs.
-        given: values of hyperparameters.
+    `inputs` are the sizes of those that are declared to be inputs, `given` the values
+    of hyperparameters.
     """
 
     children: tuple[str, ...] = ()
@@ -96,12 +94,7 @@ class Signature:
     # -- tracing
 
     def trace(self, run: Callable[..., Any], label: str, doc: str) -> Graph:
-        """Record `run(W, x, *states, **inputs)` as a graph.
-
-        Args:
-            run: the function, its hyperparameters bound.
-            label: the cell's name.
-            doc: its docstring.
+        """Record `run(W, x, *states, **inputs)`, the bound function, as a graph.
 
         Raises:
             CellError: with the user's file and line, and the remedy.
@@ -112,21 +105,21 @@ class Signature:
             name: Traced(builder, builder.add_input(name, size))
             for name, size in self.inputs.items()
         }
-        olds = self._olds(builder)
+        olds = self._old_states(builder)
         returned = run(Weights(builder), x, *olds, **named)
         results = returned if isinstance(returned, tuple | list) else (returned,)
+        builder.source = self.line
         self._check_count(len(results), builder)
         for result in results:
             if not isinstance(result, Recorded | int | float):
                 raise TraceError(
-                    f"[{self.line}, cell {label!r}] a cell returns values computed "
-                    f"from its arguments; received {type(result).__name__}"
+                    f"[{builder.where()}] a cell returns values computed from its "
+                    f"arguments; received {type(result).__name__}"
                 )
-        builder.source = self.line
         nodes = tuple(as_node(builder, result, None) for result in results)
         return builder.finish(nodes, doc)
 
-    def _olds(self, builder: Builder) -> list[Any]:
+    def _old_states(self, builder: Builder) -> list[Any]:
         """What the function sees of the step before."""
         return [
             Traced(builder, builder.add_state(name, size, init))
@@ -137,8 +130,8 @@ class Signature:
         """The values returned are the states, and the output where that is none."""
         states = list(self.states)
         rule = (
-            f"[{self.line}, cell {builder.name!r}] a cell returns its new states in "
-            "the order of its arguments, or one value more, the output first; received "
+            f"[{builder.where()}] a cell returns its new states in the order of its "
+            "arguments, or one value more, the output first; received "
             f"{returned} value(s), expected {len(states)}: return {', '.join(states)}"
         )
         if returned < len(states):

@@ -29,18 +29,15 @@ _NUMPY_NAMES = {"sub": "subtract", "mul": "multiply", "div": "divide"}
 _UFUNCS = {_NUMPY_NAMES.get(op.name, op.name): op for op in INFIX.values()}
 
 
-def _refuse(what: str, remedy: str) -> NoReturn:
-    raise TraceError(
-        f"[{user_location()}] {what} on a traced value; received a recurrent cell's "
-        f"equation, expected cellwright's operations. Remedy: {_REMEDIES[remedy]}"
-    )
-
-
 def _refused(what: str, remedy: str) -> Callable[..., NoReturn]:
     """A method that refuses."""
 
     def method(self: Recorded, *unused: Any) -> NoReturn:
-        _refuse(what, remedy)
+        raise TraceError(
+            f"[{user_location()}] {what} on a traced value; received a recurrent "
+            "cell's equation, expected cellwright's operations. Remedy: "
+            f"{_REMEDIES[remedy]}"
+        )
 
     return method
 
@@ -55,17 +52,14 @@ def _infix(symbol: str, swapped: bool = False) -> Callable[[Any, Any], Traced]:
     return method
 
 
-def _refuse_function(library: str, function: Any) -> NoReturn:
+def _refuse_function(library: str, expected: str, function: Any) -> NoReturn:
     name = getattr(function, "__name__", str(function))
     here = f"cellwright.{name}" if name in FUNCTIONS else "cellwright's operations"
     raise TraceError(
         f"[{user_location()}] {library}.{name} cannot be recorded; received a traced "
-        f"value, expected {_LIBRARIES[library]}. Remedy: use {here}; the set is "
+        f"value, expected {expected}. Remedy: use {here}; the set is "
         f"{', '.join(sorted(FUNCTIONS))}"
     )
-
-
-_LIBRARIES = {"torch": "a tensor", "numpy": "an array"}
 
 
 class Recorded(Value):
@@ -129,7 +123,7 @@ class Recorded(Value):
     def __torch_function__(
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> NoReturn:
-        _refuse_function("torch", func)
+        _refuse_function("torch", "a tensor", func)
 
     def __array_ufunc__(
         self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any
@@ -137,13 +131,13 @@ class Recorded(Value):
         """NumPy's numbers use our operators (`np.float64(2) * v`); the rest fails."""
         op = _UFUNCS.get(ufunc.__name__)
         if op is None or method != "__call__" or kwargs:
-            _refuse_function("numpy", ufunc)
+            _refuse_function("numpy", "an array", ufunc)
         return self._apply(op, inputs, {})
 
     def __array_function__(
         self, func: Any, types: Any, args: Any, kwargs: Any
     ) -> NoReturn:
-        _refuse_function("numpy", func)
+        _refuse_function("numpy", "an array", func)
 
 
 class Traced(Recorded):

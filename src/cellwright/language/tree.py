@@ -1,4 +1,4 @@
-"""`@tree_cell`: a function of one node of a tree, which sees the node's children.
+"""`@tree_cell`: a function of one node of a tree, which reads its children's states.
 
 The node has an input `x`, and children whose states are `left.h`, `left.c`. A cell with
 an arity sees that many children by name; one without sees one symbolic child, and
@@ -116,14 +116,63 @@ class _TreeSignature(Signature):
         super().__init__(function, inputs, given)
         self.positional = ()  # each is a child
 
-    def _olds(self, builder: Builder) -> list[Any]:
-        where = f"{self.line}, cell {builder.name!r}"
-        states = None if self.returned is None else _sizes(self.returned, where)
-        builder.add_children(self.children, self.arity is None, states)
+    def _old_states(self, builder: Builder) -> list[Any]:
+        builder.add_children(self.children, self.arity is None, self._sizes(builder))
         return [Child(builder, name) for name in self.children]
 
+    def _sizes(self, builder: Builder) -> dict[str, Size] | None:
+        """The declared states and their sizes."""
+        states = self.returned
+        if states is None:
+            return None
+        named = isinstance(states, Mapping)
+        sizes = dict(states if named else dict.fromkeys(states, "hidden_size"))
+        if (
+            isinstance(states, str)
+            or not sizes
+            or not all(map(str.isidentifier, sizes))
+        ):
+            raise CellError(
+                f"[{self.line}, cell {builder.name!r}] states= names what a node hands "
+                f"to its parent; received {states!r}, expected such as "
+                "states=('h', 'c'), or sizes by name"
+            )
+        return sizes
+
     def _check_count(self, returned: int, builder: Builder) -> None:
-        _settle_states(builder, returned, f"{self.line}, cell {builder.name!r}")
+        """The states are those that are read, if what is returned agrees: h first."""
+        if builder.states_open:
+            builder.states.sort(key=lambda s: s.name != "h")
+        names, problem = [s.name for s in builder.states], ""
+        shown, count = ", ".join(names), f"received {returned} value(s)"
+        clear = len(names) == 1 or (len(names) == 2 and names[0] == "h")
+        if not builder.states_open:
+            if returned not in (len(names), len(names) + 1):
+                problem = (
+                    "a tree cell returns its states in the order declared, or one "
+                    f"value more, the output first; {count}, expected {len(names)}: "
+                    f"return {shown}"
+                )
+        elif not names:
+            problem = (
+                "the node reads no state of its children, so nothing passes up the "
+                f"tree; received no use of {builder.children[0]}.h, expected one"
+            )
+        elif returned < len(names):
+            problem = (
+                "states of the children are read that the node does not return; "
+                f"{count}, expected {len(names)}: return {shown}"
+            )
+        elif returned > len(names) or not clear:
+            declare = "states=(" + ", ".join(f"{n!r}" for n in names) + ",)"
+            problem = (
+                f"which returned value is which state? The states read are {shown}; "
+                f"{count}. Say their order (an output that is no state comes before "
+                f"them), as in @tree_cell({declare})"
+            )
+        if problem:
+            raise CellError(f"[{builder.where()}] {problem}")
+        builder.close_states()
 
     def _check(self, parameters: list[inspect.Parameter]) -> None:
         arity = self.arity
@@ -162,55 +211,6 @@ class _TreeSignature(Signature):
                 f"{self.where} a child has no default: the states of a missing child "
                 f"are 0; received {parameter}, expected {parameter.name}"
             )
-
-
-def _sizes(states: States, where: str) -> dict[str, Size]:
-    """The declared states and their sizes."""
-    named = isinstance(states, Mapping)
-    sizes = dict(states if named else dict.fromkeys(states, "hidden_size"))
-    if isinstance(states, str) or not sizes or not all(map(str.isidentifier, sizes)):
-        raise CellError(
-            f"[{where}] states= names what a node hands to its parent; received "
-            f"{states!r}, expected such as states=('h', 'c'), or sizes by name"
-        )
-    return sizes
-
-
-def _settle_states(builder: Builder, returned: int, where: str) -> None:
-    """The states are those that are read, if what is returned agrees: h first."""
-    if not builder.states_open:
-        names = [s.name for s in builder.states]
-        if returned not in (len(names), len(names) + 1):
-            raise CellError(
-                f"[{where}] a tree cell returns its states in the order declared, or "
-                f"one value more, the output first; received {returned} value(s), "
-                f"expected {len(names)}: return {', '.join(names)}"
-            )
-        builder.close_states()
-        return
-    builder.states.sort(key=lambda s: s.name != "h")
-    names = [s.name for s in builder.states]
-    shown = ", ".join(names)
-    if not names:
-        raise CellError(
-            f"[{where}] the node reads no state of its children, so nothing passes up "
-            f"the tree; received no use of {builder.children[0]}.h, expected one"
-        )
-    clear = len(names) == 1 or (len(names) == 2 and names[0] == "h")
-    if returned == len(names) and clear:
-        builder.close_states()
-        return
-    declare = "states=(" + ", ".join(f"{n!r}" for n in names) + ",)"
-    if returned < len(names):
-        raise CellError(
-            f"[{where}] states of the children are read that the node does not return; "
-            f"received {returned} value(s), expected {len(names)}: return {shown}"
-        )
-    raise CellError(
-        f"[{where}] which returned value is which state? The states read are {shown}; "
-        f"received {returned} value(s). Say their order (an output that is no state "
-        f"comes before them), as in @tree_cell({declare})"
-    )
 
 
 @overload

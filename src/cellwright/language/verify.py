@@ -30,20 +30,19 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
         CellError: names the pass, the node and the user's source line.
     """
     known = verify_nodes(graph, graph.nodes, after=after, internal=internal)
-    if any(known.of_child[i] for i in graph.returned):
-        raise CellError(
-            f"[cell {graph.name!r}, after {after}] a result has one value for each "
-            "child; expected one for the node"
-        )
-    count = len(graph.nodes)
+    count, problem = len(graph.nodes), None
     references = [graph.output, *graph.updates, *(i for _, i in graph.names)]
     if any(not 0 <= i < count for i in references):
-        raise CellError(
-            f"[cell {graph.name!r}, after {after}] a result or name points outside "
-            f"the graph; received {max(references)}, expected below {count}"
+        problem = (
+            "a result or name points outside the graph; received "
+            f"{max(references)}, expected below {count}"
         )
-    if len({name for name, _ in graph.names}) != len(graph.names):
-        raise CellError(f"[cell {graph.name!r}, after {after}] a name occurs twice")
+    elif any(known.of_child[i] for i in graph.returned):
+        problem = "a result has one value for each child; expected one for the node"
+    elif len({name for name, _ in graph.names}) != len(graph.names):
+        problem = "a name occurs twice"
+    if problem:
+        raise CellError(f"[cell {graph.name!r}, after {after}] {problem}")
     return graph
 
 
