@@ -201,3 +201,9 @@ def test_activation_checkpointing_gives_the_same_gradients(make):
     y = checkpoint(run, x, use_reentrant=False)
     found = torch.autograd.grad(y.square().sum(), leaves)
     assert all(map(torch.equal, found, expected))
+
+
+def test_parameters_of_another_type_are_cast_not_read_as_they_lie():
+    layer, x = cw.LSTM(3, 4, engine="native"), torch.randn(5, 2, 3)
+    layer.weight_hh_l0 = nn.Parameter(layer.weight_hh_l0.detach().double())
+    assert torch.equal(layer(x)[0], layer.float()(x)[0])
