@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
 import cellwright as cw
+from cellwright.language import graph
 
 LAYERS = {
     "LSTM": lambda: cw.LSTM(3, 4, engine="native"),
@@ -201,3 +202,22 @@ def test_activation_checkpointing_gives_the_same_gradients(make):
     y = checkpoint(run, x, use_reentrant=False)
     found = torch.autograd.grad(y.square().sum(), leaves)
     assert all(map(torch.equal, found, expected))
+
+
+def test_parameters_of_another_type_are_cast_not_read_as_they_lie():
+    layer, x = cw.LSTM(3, 4, engine="native"), torch.randn(5, 2, 3)
+    layer.weight_hh_l0 = nn.Parameter(layer.weight_hh_l0.detach().double())
+    assert torch.equal(layer(x)[0], layer.float()(x)[0])
+
+
+@pytest.mark.parametrize("make", [_over_sequences, _over_trees])
+def test_a_second_call_asks_no_more_of_the_graph(make, monkeypatch):
+    """What follows from the equations is worked out once, not in every call."""
+    _, x, run = make()
+    run(x).sum().backward()
+
+    def again(*_):
+        raise AssertionError("the graph is read again")
+
+    monkeypatch.setattr(graph, "per_child", again)
+    run(x).sum().backward()

@@ -140,6 +140,13 @@ class Programs:
         """Columns of what training saves beside the output: states, then values."""
         return (*self.hidden, *self.plan.saved_sizes())
 
+    @cached_property
+    def saved_of_trees(self) -> list[tuple[int, bool]]:
+        """Columns of what training saves of trees, and whether it is one a child."""
+        plan, of_child = self.plan, self.graph.per_child
+        sizes = zip(plan.saved, plan.saved_sizes(), strict=True)
+        return [(size, of_child[number]) for number, size in sizes]
+
     def compiled(self, kind: str, wanted: tuple[str, ...] = ()) -> Any:
         """The core's program: "inference", "training" or "backward"."""
         try:

@@ -32,11 +32,11 @@ class TorchKernels(Engine):
         return f"torch._VF.{bound.layout.kernel}"
 
     def run(self, bound: Bound, call: Call) -> tuple[Tensor, list[Tensor]]:
-        layout = bound.bound.layout
+        layout, batch = bound.bound.layout, call.batch
         assert layout is not None
+        assert isinstance(batch, SequenceBatch)
         flat = bound.weights.packed(bound.bound)
-        assert isinstance(call.batch, SequenceBatch)
-        states = bound.bound.programs.filled(call.states, flat[0], call.batch.batch)
+        states = bound.bound.programs.filled(call.states, flat[0], batch.batch)
         return _scan(layout.kernel, flat, call, states)
 
 

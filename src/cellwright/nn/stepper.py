@@ -6,38 +6,20 @@ nothing but its result, and not even that with `out=`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..engine.choice import ENGINES
-from ..engine.engine import Engine
 from ..engine.tracing import kind, readable, traced
 from ..language import ArgumentError
 from ..language.arguments import describe, plain, whole_numbers
-from .direction import BoundCell, Direction
 
 State = Tensor | tuple[Tensor, ...]
-
-
-class _Steppable(Protocol):
-    """What a stepper asks of a layer: `SequenceLayer` has it."""
-
-    bidirectional: bool
-    num_layers: int
-
-    @property
-    def current_engine(self) -> Engine: ...
-    def parameters(self) -> Any: ...
-    def buffers(self) -> Any: ...
-    def placement(self) -> tuple[torch.device, torch.dtype]: ...
-    def bound_cells(self) -> Sequence[BoundCell]: ...
-    def direction(self, k: int) -> Direction: ...
-    def first_states(self, batch: int) -> list[Tensor]: ...
 
 
 def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
@@ -76,12 +58,12 @@ class Stepper:
     were packed; the latter two when they are first used.
 
     Attributes:
-        layer: whose weights it has.
+        layer: whose weights it has, a `SequenceLayer`.
         batch_size: rows of x.
         engine: "native", the same bits as the layer's; or else "reference".
     """
 
-    def __init__(self, layer: _Steppable, batch_size: int) -> None:
+    def __init__(self, layer: Any, batch_size: int) -> None:
         self.layer, self.batch_size = layer, batch_size
         engine = layer.current_engine
         self._engine = engine if engine.packs else ENGINES["reference"]

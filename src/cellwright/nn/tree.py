@@ -15,11 +15,9 @@ from ..language import ArgumentError, Cell, TreeCell
 from ..language.arguments import plain
 from ..language.tree import as_tree
 from .direction import BoundCell, Direction, bind_cells
-from .layer import Layer
+from .layer import Layer, State
 from .recurrent import configure
 from .weights import CellWeights, first_tensor, gates_must_be_called, made
-
-State = Tensor | tuple[Tensor, ...]
 
 
 class TreeRecurrent(Layer, nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ def _cast(tensors: Sequence[Any], dtype: torch.dtype) -> list[Any]:
 
 def _scan(
     scan: SequenceScan | TreeScan,
-    way: Literal["memory", "reference"] | str,
+    way: str,
     tensors: Sequence[Any],
 ) -> tuple[Tensor, list[Tensor]]:
     """Outside of what traces the call: on the core, or by torch's operations."""
@@ -299,22 +299,7 @@ def _walk_backward_op(
 
 
 @_walk_backward_op.register_fake
-def _(
-    inputs,
-    states,
-    fresh,
-    parameters,
-    y,
-    saved,
-    grads,
-    key,
-    sizes,
-    lengths,
-    resets,
-    reverse,
-    learned,
-    starts=None,
-):
+def _(inputs, states, fresh, parameters, *_, **__):
     parts = inputs, states, fresh, parameters
     return [t.new_empty(t.shape) for part in parts for t in part]
 

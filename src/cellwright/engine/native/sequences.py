@@ -138,11 +138,8 @@ class SequenceScan(NamedTuple):
         at = 0
         for number, final in enumerate(finals):
             size, where = final.shape[-1], last
-            if number == 0 and self.programs.output_is_state:
-                values, where = (
-                    y.view(-1, size),
-                    self.schedule.last,
-                )  # y has every level
+            if number == 0 and self.programs.output_is_state:  # y has every level
+                values, where = y.view(-1, size), self.schedule.last
             else:
                 values = saved[at : at + rows * size].view(rows, size)
                 at += rows * size

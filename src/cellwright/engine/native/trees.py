@@ -57,11 +57,10 @@ class TreeScan(NamedTuple):
 
     def _saved(self, like: Tensor) -> list[Tensor]:
         """New arrays for the values that training saves: of nodes, or of edges."""
-        plan, schedule = self.programs.plan, self.schedule
-        of_child = [plan.graph.per_child[number] for number in plan.saved]
+        nodes, edges = len(self.schedule.nodes), len(self.schedule.edges)
         return [
-            like.new_empty(len(schedule.edges if each else schedule.nodes), size)
-            for each, size in zip(of_child, plan.saved_sizes(), strict=True)
+            like.new_empty(edges if of_child else nodes, size)
+            for size, of_child in self.programs.saved_of_trees
         ]
 
     def backward(
