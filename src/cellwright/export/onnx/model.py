@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...engine.choice import ENGINES
+from ...engine.engine import Engine
 from ...extras import require
 from ...language import ArgumentError
 from ...nn.layer import Layer, SequenceLayer
@@ -49,7 +50,7 @@ def whole_model(
         stack.enter_context(_without_torchs_notes())
         for layer in layers:
             stack.enter_context(layer.running_on(ENGINES["native"]))
-            _check_gates(layer)
+            _check_gates(layer, ENGINES["native"])
             stack.callback(layer.register_forward_pre_hook(_refuse_packed).remove)
         program = _traced(model, call)
         written = torch.onnx.export(
@@ -103,8 +104,8 @@ def _layers(model: nn.Module) -> list[Any]:
     return layers
 
 
-def _check_gates(layer: Any) -> None:
-    if layer.current_engine.calls_gates:
+def _check_gates(layer: Any, engine: Engine) -> None:
+    if layer.current_engine is not engine:
         raise ArgumentError(
             f"[export_onnx] received a {type(layer).__name__} with hooks on a gate (or "
             "another module in its place), which a file cannot call; expected plain "

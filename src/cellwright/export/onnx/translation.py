@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,37 +28,39 @@ def onnx_translations(*, operators: bool = True) -> dict[Callable, Callable]:
     """
     numbers = count()
 
-    def translate(inputs, states, fresh, parameters, key, *sequences):
-        prefix = f"{PREFIX}{next(numbers)}."
-        tensors = inputs, states, fresh, parameters
-        return _translate(prefix, operators, tensors, key, *sequences)
+    def translate(*arguments: Any) -> list[Any]:
+        return _translate(f"{PREFIX}{next(numbers)}.", operators, _Call(*arguments))
 
     assert op  # which defines the operation
     return {torch.ops.cellwright.walk.default: translate}
 
 
-def _translate(
-    prefix: str,
-    operators: bool,
-    tensors: Sequence[Sequence[Any]],
-    key: str,
-    batch_sizes: Sequence[int],
-    lengths: Any,
-    resets: Any,
-    reverse: bool,
-    learned: bool,
-    training: bool,
-    starts: Any = None,
-) -> list[Any]:
-    """One call of the op: the exporter's values in and out."""
-    if batch_sizes:
+class _Call(NamedTuple):
+    """The operation's arguments, tensors as the exporter's values."""
+
+    inputs: Sequence[Any]
+    states: Sequence[Any]
+    reset_states: Sequence[Any]
+    parameters: Sequence[Any]
+    key: str
+    batch_sizes: Sequence[int]
+    lengths: Any
+    resets: Any
+    reverse: bool
+    learned: bool
+    training: bool
+    starts: Any = None
+
+
+def _translate(prefix: str, operators: bool, call: _Call) -> list[Any]:
+    """Write one call of the operation, and give its results."""
+    if call.batch_sizes:
         raise ArgumentError(
             "[torch.onnx.export] received a PackedSequence, whose sizes are numbers; "
             "expected a padded x, and its lengths as layer(x, lengths=lengths)"
         )
-    inputs, states, fresh, parameters = tensors
-    programs = find_programs(key)
-    writer = Writer(_dtype(inputs[0]), prefix)
+    programs = find_programs(call.key)
+    writer = Writer(_dtype(call.inputs[0]), prefix)
     given: dict[str, Any] = {}
 
     def named(label: str, value: Any) -> str:
@@ -71,26 +73,27 @@ def _translate(
     def listed(label: str, values: Sequence[Any]) -> list[str]:
         return [named(f"{label}{k}", value) for k, value in enumerate(values)]
 
-    x, *others = listed("input", inputs)
+    x, *others = listed("input", call.inputs)
     further = dict(zip(programs.inputs[1:], others, strict=True))
     once = {*programs.static, *programs.constant}
-    call = NamedCall(
-        x,
-        {n: v for n, v in further.items() if n not in once},
-        {n: v for n, v in further.items() if n in once},
-        [writer.squeeze(state, 0) for state in listed("state", states)],
-        listed("reset", fresh),
-        named("lengths", lengths),
-        named("starts", starts),
-        named("resets", resets),
-        reverse,
-    )
-    weights = listed("weight", parameters)
     y, finals = write_direction(
-        writer, "cell", programs, weights, call, operators=operators
+        writer,
+        "cell",
+        programs,
+        listed("weight", call.parameters),
+        NamedCall(
+            x,
+            {n: v for n, v in further.items() if n not in once},
+            {n: v for n, v in further.items() if n in once},
+            [writer.squeeze(state, 0) for state in listed("state", call.states)],
+            listed("reset", call.reset_states),
+            *(named(n, getattr(call, n)) for n in ("lengths", "starts", "resets")),
+            reverse=call.reverse,
+        ),
+        operators=operators,
     )
     results = [y, *(writer.unsqueeze(final, 0) for final in finals)]
-    # What the op saves for the backward pass is no result of a model.
+    # What the operation saves for the backward pass is no result of a model.
     return _record(writer, given, [*results, writer.zeros(0)])
 
 
