@@ -16,6 +16,8 @@ from .step import StepWriter
 from .templates import HEADER, SOURCE
 from .values import Tables, identifier, literal
 
+_MACROS = {"": "TOKENS", "x": "INPUT"}  # of the sizes; a named input has its own
+
 
 class Model:
     """A model's texts, in which `@` still stands for its name.
@@ -55,13 +57,14 @@ class Model:
 
     def header(self) -> str:
         """NAME.h."""
-        sizes = {**self.inputs, "output": self.output_size}
+        sizes = self.inputs
         if self.embedding is not None:
-            sizes = {"tokens": len(self.embedding), "output": self.output_size}
+            sizes = {"": len(self.embedding)}
         defines = "".join(
-            f"#define @@_{'INPUT' if n == 'x' else identifier(n).upper()}_SIZE {s}\n"
+            f"#define @@_{_MACROS.get(n, f'INPUT_{identifier(n).upper()}')}_SIZE {s}\n"
             for n, s in sizes.items()
         )
+        defines += f"#define @@_OUTPUT_SIZE {self.output_size}\n"
         fields = "".join(f"    float {n}[{s}];\n" for n, (s, _) in self.fields.items())
         return HEADER.format(
             comment=self._comment(),
@@ -123,12 +126,13 @@ class Model:
         y = arguments[-1].rpartition("*")[2]
         if self.embedding is not None:
             x = f"{self._embedding_table} + token * {self.embedding.shape[1]}"
-        for k, writer in enumerate(self.writers):
-            block, last = self.blocks[k], k == len(self.blocks) - 1
+        for k, block in enumerate(self.blocks):
+            last = k == len(self.blocks) - 1
             target = y if last else f"y_{k}"
             if not last:
                 lines.append(f"float {target}[{block.graph.output_size}];")
-            given = [x, *writer.arguments()[1:], target]
+            named = [identifier(i.name) for i in block.graph.inputs[1:]]
+            given = [x, *named, target]
             if block.graph.states:
                 given.insert(0, "state")
             lines.append(f"@_block{k}({', '.join(given)});")
