@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ...language import ArgumentError
-from .blocks import Block, blocks_of
+from .blocks import Block, blocks_of, in_float32
 from .operations import functions
 from .step import StepWriter
 from .templates import HEADER, SOURCE
@@ -148,7 +148,7 @@ def _split_embedding(
     if not modules or not isinstance(modules[0], nn.Embedding):
         return None, modules
     first, *rest = modules
-    return first.weight.detach().cpu().float().numpy(), rest  # type: ignore[union-attr]
+    return in_float32("the embedding", [first.weight])[0].numpy(), rest  # type: ignore
 
 
 def _inputs(blocks: Sequence[Block]) -> dict[str, int]:
