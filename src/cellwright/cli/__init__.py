@@ -9,12 +9,6 @@ from .app import app, main
 
 __all__ = ["app", "main"]
 
-for family in (
-    "train",
-    "pages",
-    "runs",
-    "export",
-    "cells",
-    "lab",
-):  # in the order of the help
+# In the order of the help.
+for family in ("train", "pages", "runs", "export", "cells", "lab"):
     import_module(f".{family}", __name__)

@@ -168,7 +168,8 @@ def _layer(module: Any) -> SequenceLayer:
         raise ArgumentError(
             f"[export_c] received {type(module).__name__}, expected a layer over "
             "sequences, a stepper of one, a language model, or an nn.Sequential of "
-            "layers, nn.Linear, nn.Embedding (first), nn.Tanh, nn.Sigmoid, nn.ReLU"
+            "layers and nn.Linear, with nn.Embedding first and nn.Tanh, nn.Sigmoid or "
+            "nn.ReLU after a layer"
         )
     if module.bidirectional:
         raise ArgumentError(
@@ -199,8 +200,8 @@ def _recurrent(layer: SequenceLayer) -> Iterator[Block]:
             used.equations,
             expanded(programs.graph, KNOWN),
             programs.binding,
-            _floats(used.name, own),
-            [state.numpy() for state in _floats(used.name, initial, finite=False)],
+            in_float32(used.name, own),
+            [state.numpy() for state in in_float32(used.name, initial, finite=False)],
         )
 
 
@@ -212,12 +213,14 @@ def _block(used: Cell, title: str, own: Sequence[Tensor], **sizes: int) -> Block
         used.equations,
         expanded(graph, KNOWN),
         own_parameters(graph),
-        _floats(title, own),
+        in_float32(title, own),
         (),
     )
 
 
-def _floats(what: str, tensors: Sequence[Tensor], finite: bool = True) -> list[Tensor]:
+def in_float32(
+    what: str, tensors: Sequence[Tensor], finite: bool = True
+) -> list[Tensor]:
     """Tensors in float32, contiguous.
 
     Raises:

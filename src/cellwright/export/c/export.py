@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import nn
-
-from ...language import ArgumentError
-from ...version import __version__
-from .blocks import Block, blocks_of, modules_of
-from .operations import functions
-from .program import main_program, self_test
-from .step import StepWriter
-from .templates import HEADER, SOURCE
-from .values import Tables, check_name, identifier, literal
+from .blocks import modules_of
+from .model import Model
+from .program import main_program
+from .program import self_test as test_program
+from .values import check_name
 
 
 def export_c(
@@ -63,180 +55,11 @@ def export_c(
     written = Model(name, modules_of(model))
     texts = {f"{name}.h": written.header(), f"{name}.c": written.source()}
     if self_test:
-        texts[f"{name}_test.c"] = written.test()
+        texts[f"{name}_test.c"] = test_program(written)
     if tokenizer is not None:
-        texts[f"{name}_main.c"] = written.main(tokenizer)
+        texts[f"{name}_main.c"] = main_program(written, tokenizer)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (place / file).write_text(written.named(text), encoding="utf-8", newline="\n")
     return [place / file for file in texts]
-
-
-class Model:
-    """A model's texts, in which `@` still stands for its name.
-
-    Attributes:
-        embedding: (tokens, size), where the model begins with one.
-        inputs: sizes of the arguments of the step, by name.
-        fields: fields of the state: (size, initial values).
-    """
-
-    def __init__(self, name: str, modules: Sequence[nn.Module]) -> None:
-        self.name, self.tables = name, Tables()
-        self.embedding, modules = _split_embedding(modules)
-        width = None if self.embedding is None else self.embedding.shape[1]
-        self.blocks = blocks_of(modules, width)
-        self.output_size = int(self.blocks[-1].graph.output_size)
-        self.inputs = _inputs(self.blocks)
-        self.fields: dict[str, tuple[int, np.ndarray]] = {}
-        self.writers = [self._writer(k, b) for k, b in enumerate(self.blocks)]
-        self._source = self._write_source()  # fills the tables
-
-    def named(self, text: str) -> str:
-        """A text with the model's name in it."""
-        text = re.sub("@@", self.name.upper(), text)
-        return text.replace("@", self.name).replace("\x00", "@")
-
-    def _writer(self, index: int, block: Block) -> StepWriter:
-        several = sum(bool(b.graph.states) for b in self.blocks) > 1
-        names = []
-        for state, values in zip(block.graph.states, block.initial, strict=True):
-            label = identifier(state.name) + (f"_{index}" if several else "")
-            self.fields[label] = (int(state.size), values)
-            names.append(label)
-        return StepWriter(block, index, names, self.tables)
-
-    # -- the texts
-
-    def header(self) -> str:
-        """NAME.h."""
-        sizes = {**self.inputs, "output": self.output_size}
-        if self.embedding is not None:
-            sizes = {"tokens": len(self.embedding), "output": self.output_size}
-        defines = "".join(
-            f"#define @@_{'INPUT' if n == 'x' else identifier(n).upper()}_SIZE {s}\n"
-            for n, s in sizes.items()
-        )
-        fields = "".join(f"    float {n}[{s}];\n" for n, (s, _) in self.fields.items())
-        return HEADER.format(
-            comment=self._comment(),
-            defines=defines,
-            fields=fields,
-            arguments=", ".join(self._arguments()),
-        )
-
-    def _arguments(self) -> list[str]:
-        if self.embedding is not None:
-            return ["@_state *state", "int token", "float *logits"]
-        inputs = [f"const float *{identifier(name)}" for name in self.inputs]
-        return ["@_state *state", *inputs, "float *y"]
-
-    def _comment(self) -> str:
-        lines = [f"{self.name}: {'; '.join(b.title for b in self.blocks)}", ""]
-        for block in self.blocks:
-            lines += [f"{block.title}:", *(f"    {e}" for e in block.equations), ""]
-        state = 4 * sum(size for size, _ in self.fields.values())
-        lines += [
-            f"State: {state} bytes. Weights: {self.tables.bytes} bytes. "
-            f"A step: {self.tables.products} multiply-adds.",
-            f"Written by cellwright {__version__}.",
-        ]
-        return "\n".join(f" * {_comment_line(line)}".rstrip() for line in lines)
-
-    def source(self) -> str:
-        """NAME.c."""
-        return self._source
-
-    def _write_source(self) -> str:
-        if self.embedding is not None:
-            table = self.tables.add("embedding", self.embedding)
-            self._embedding_table = table
-        steps = "\n".join(writer.function() for writer in self.writers)
-        init = self._init()
-        code = f"{steps}{init}{self._step()}"
-        return SOURCE.format(functions=functions(code), tables=self.tables, code=code)
-
-    def _init(self) -> str:
-        """The body of NAME_reset."""
-        lines = ["const float one = @_one;", "int j;"]
-        for label, (size, values) in self.fields.items():
-            if (values == values[0]).all():
-                value = literal(float(values[0]))
-            else:
-                value = f"{self.tables.add(f'initial_{label}', values)}[j]"
-            lines.append(f"for (j = 0; j < {size}; ++j) s->{label}[j] = {value} * one;")
-        body = "\n".join(f"    {line}" for line in lines)
-        return (
-            f"\nvoid @_reset(@_state *s) {{\n{body}\n}}\n"
-            "\nvoid @_init(@_state *s) { @_reset(s); }\n"
-        )
-
-    def _step(self) -> str:
-        """NAME_step: the blocks, one after another."""
-        arguments = self._arguments()
-        lines, x = [], "x"
-        y = arguments[-1].rpartition("*")[2]
-        if self.embedding is not None:
-            x = f"{self._embedding_table} + token * {self.embedding.shape[1]}"
-        for k, writer in enumerate(self.writers):
-            block, last = self.blocks[k], k == len(self.blocks) - 1
-            target = y if last else f"y_{k}"
-            if not last:
-                lines.append(f"float {target}[{block.graph.output_size}];")
-            given = [x, *writer.arguments()[1:], target]
-            if block.graph.states:
-                given.insert(0, "state")
-            lines.append(f"@_block{k}({', '.join(given)});")
-            x = target
-        body = "\n".join(f"    {line}" for line in lines)
-        return f"\nvoid @_step({', '.join(arguments)}) {{\n{body}\n}}\n"
-
-    # -- programs
-
-    def test(self) -> str:
-        """NAME_test.c."""
-        return self_test(self)
-
-    def main(self, tokenizer: Any) -> str:
-        """NAME_main.c."""
-        if self.embedding is None:
-            raise ArgumentError(
-                "[export_c] tokenizer= is a language model's; received a model that "
-                "reads numbers, expected one that begins with an nn.Embedding"
-            )
-        return main_program(tokenizer)
-
-
-def _split_embedding(
-    modules: Sequence[nn.Module],
-) -> tuple[np.ndarray | None, Sequence[nn.Module]]:
-    """The embedding that a model begins with, and what comes after it."""
-    if not modules or not isinstance(modules[0], nn.Embedding):
-        return None, modules
-    first, *rest = modules
-    return first.weight.detach().cpu().float().numpy(), rest  # type: ignore[union-attr]
-
-
-def _inputs(blocks: Sequence[Block]) -> dict[str, int]:
-    """The arguments of the step: x, and every named input of a layer.
-
-    Raises:
-        ArgumentError: two layers have one of a name and of different sizes.
-    """
-    found = {"x": int(blocks[0].graph.inputs[0].size)}
-    for block in blocks:
-        for own in block.graph.inputs[1:]:
-            if found.setdefault(own.name, int(own.size)) != own.size:
-                raise ArgumentError(
-                    f"[export_c] every layer reads the input {own.name!r}; received "
-                    f"sizes {found[own.name]} and {own.size}, expected one size"
-                )
-    return found
-
-
-def _comment_line(text: str) -> str:
-    """Text that may stand in a comment of C."""
-    for sign, apart in (("*/", "* /"), ("/*", "/ *"), ("??", "? ?"), ("@", "\x00")):
-        text = text.replace(sign, apart)
-    return text

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...language import ArgumentError
 from ...language.evaluate import evaluate, rows_of
+from .model import Model
 from .templates import MAIN, TEST
 from .values import array, identifier
-
-if TYPE_CHECKING:
-    from .export import Model
 
 STEPS = 16
 
@@ -71,8 +70,17 @@ def exact_outputs(model: Model, inputs: dict[str, Tensor]) -> Tensor:
     return x
 
 
-def main_program(tokenizer: Any) -> str:
-    """NAME_main.c."""
+def main_program(model: Model, tokenizer: Any) -> str:
+    """NAME_main.c.
+
+    Raises:
+        ArgumentError: the model reads no tokens.
+    """
+    if model.embedding is None:
+        raise ArgumentError(
+            "[export_c] tokenizer= is a language model's; received a model that reads "
+            "numbers, expected one that begins with an nn.Embedding"
+        )
     pieces = tokenizer.pieces()
     unknown = tokenizer.unknown
     return MAIN.format(

@@ -64,8 +64,9 @@ class StepWriter:
         )
 
     def arguments(self) -> list[str]:
-        """The names of its arguments, after the state's and before the output's."""
-        return [identifier(i.name) for i in self.graph.inputs]
+        """The names of its inputs; no value made here is called that."""
+        named = [f"{identifier(i.name)}_in" for i in self.graph.inputs[1:]]
+        return ["x", *named]
 
     def _parameters(self) -> str:
         state = ["@_state *@@_RESTRICT s"] if self.graph.states else []
@@ -89,7 +90,8 @@ class StepWriter:
                 name = f"{identifier(node['weight'])}_{self.index}"
                 self.places[number] = self.tables.add(name, values)
         elif node.op == "input":
-            self.places[number] = identifier(node["name"])
+            names = [i.name for i in self.graph.inputs]
+            self.places[number] = self.arguments()[names.index(node["name"])]
         else:
             self.places[number] = f"s->{self.states[node['name']]}"
         if self._size(number) == 1 and number in self.places:

@@ -28,7 +28,8 @@ _OURS = "j", "one", "s", "y", "token", "state", "logits"  # what our C text decl
 def identifier(name: str) -> str:
     """A name of a cell as a C identifier of its own."""
     plain = "".join(map(_letter, name))
-    return f"{plain}_" if plain in _KEYWORDS or plain in _OURS else plain
+    taken = plain in _KEYWORDS or plain in _OURS or re.fullmatch(r"y_\d+", plain)
+    return f"{plain}_" if taken else plain
 
 
 def _letter(letter: str) -> str:

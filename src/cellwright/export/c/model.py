@@ -1,0 +1,175 @@
+"""A model's header and source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import metadata
+
+import numpy as np
+from torch import nn
+
+from ...language import ArgumentError
+from .blocks import Block, blocks_of, in_float32
+from .operations import functions
+from .step import StepWriter
+from .templates import HEADER, SOURCE
+from .values import Tables, identifier, literal
+
+_MACROS = {"": "TOKENS", "x": "INPUT"}  # of the sizes; a named input has its own
+
+
+class Model:
+    """A model's texts, in which `@` still stands for its name.
+
+    Attributes:
+        embedding: (tokens, size), where the model begins with one.
+        inputs: sizes of the arguments of the step, by name.
+        fields: fields of the state: (size, initial values).
+    """
+
+    def __init__(self, name: str, modules: Sequence[nn.Module]) -> None:
+        self.name, self.tables = name, Tables()
+        self.embedding, modules = _split_embedding(modules)
+        width = None if self.embedding is None else self.embedding.shape[1]
+        self.blocks = blocks_of(modules, width)
+        self.output_size = int(self.blocks[-1].graph.output_size)
+        self.inputs = _inputs(self.blocks)
+        self.fields: dict[str, tuple[int, np.ndarray]] = {}
+        self.writers = [self._writer(k, b) for k, b in enumerate(self.blocks)]
+        self._source = self._write_source()  # fills the tables
+
+    def named(self, text: str) -> str:
+        """A text with the model's name in it."""
+        text = re.sub("@@", self.name.upper(), text)
+        return text.replace("@", self.name).replace("\x00", "@")
+
+    def _writer(self, index: int, block: Block) -> StepWriter:
+        several = sum(bool(b.graph.states) for b in self.blocks) > 1
+        names = []
+        for state, values in zip(block.graph.states, block.initial, strict=True):
+            label = identifier(state.name) + (f"_{index}" if several else "")
+            self.fields[label] = (int(state.size), values)
+            names.append(label)
+        return StepWriter(block, index, names, self.tables)
+
+    # -- the texts
+
+    def header(self) -> str:
+        """NAME.h."""
+        sizes = self.inputs
+        if self.embedding is not None:
+            sizes = {"": len(self.embedding)}
+        defines = "".join(
+            f"#define @@_{_MACROS.get(n, f'INPUT_{identifier(n).upper()}')}_SIZE {s}\n"
+            for n, s in sizes.items()
+        )
+        defines += f"#define @@_OUTPUT_SIZE {self.output_size}\n"
+        fields = "".join(f"    float {n}[{s}];\n" for n, (s, _) in self.fields.items())
+        return HEADER.format(
+            comment=self._comment(),
+            defines=defines,
+            fields=fields,
+            arguments=", ".join(self._arguments()),
+        )
+
+    def _arguments(self) -> list[str]:
+        if self.embedding is not None:
+            return ["@_state *state", "int token", "float *logits"]
+        inputs = [f"const float *{identifier(name)}" for name in self.inputs]
+        return ["@_state *state", *inputs, "float *y"]
+
+    def _comment(self) -> str:
+        lines = [f"{self.name}: {'; '.join(b.title for b in self.blocks)}", ""]
+        for block in self.blocks:
+            lines += [f"{block.title}:", *(f"    {e}" for e in block.equations), ""]
+        state = 4 * sum(size for size, _ in self.fields.values())
+        lines += [
+            f"State: {state} bytes. Weights: {self.tables.bytes} bytes. "
+            f"A step: {self.tables.products} multiply-adds.",
+            f"Written by cellwright {metadata.version('cellwright')}.",
+        ]
+        return "\n".join(f" * {_comment_line(line)}".rstrip() for line in lines)
+
+    def source(self) -> str:
+        """NAME.c."""
+        return self._source
+
+    def _write_source(self) -> str:
+        if self.embedding is not None:
+            table = self.tables.add("embedding", self.embedding)
+            self._embedding_table = table
+        steps = "\n".join(writer.function() for writer in self.writers)
+        init = self._init()
+        code = f"{steps}{init}{self._step()}"
+        return SOURCE.format(functions=functions(code), tables=self.tables, code=code)
+
+    def _init(self) -> str:
+        """The body of NAME_reset."""
+        lines = ["const float one = @_one;", "int j;"]
+        for label, (size, values) in self.fields.items():
+            if (values == values[0]).all():
+                value = literal(float(values[0]))
+            else:
+                value = f"{self.tables.add(f'initial_{label}', values)}[j]"
+            lines.append(f"for (j = 0; j < {size}; ++j) s->{label}[j] = {value} * one;")
+        body = "\n".join(f"    {line}" for line in lines)
+        return (
+            f"\nvoid @_reset(@_state *s) {{\n{body}\n}}\n"
+            "\nvoid @_init(@_state *s) { @_reset(s); }\n"
+        )
+
+    def _step(self) -> str:
+        """NAME_step: the blocks, one after another."""
+        arguments = self._arguments()
+        lines, x = [], "x"
+        y = arguments[-1].rpartition("*")[2]
+        if self.embedding is not None:
+            x = f"{self._embedding_table} + token * {self.embedding.shape[1]}"
+        for k, block in enumerate(self.blocks):
+            last = k == len(self.blocks) - 1
+            target = y if last else f"y_{k}"
+            if not last:
+                lines.append(f"float {target}[{block.graph.output_size}];")
+            named = [identifier(i.name) for i in block.graph.inputs[1:]]
+            given = [x, *named, target]
+            if block.graph.states:
+                given.insert(0, "state")
+            lines.append(f"@_block{k}({', '.join(given)});")
+            x = target
+        body = "\n".join(f"    {line}" for line in lines)
+        return f"\nvoid @_step({', '.join(arguments)}) {{\n{body}\n}}\n"
+
+
+def _split_embedding(
+    modules: Sequence[nn.Module],
+) -> tuple[np.ndarray | None, Sequence[nn.Module]]:
+    """The embedding that a model begins with, and what comes after it."""
+    if not modules or not isinstance(modules[0], nn.Embedding):
+        return None, modules
+    first, *rest = modules
+    return in_float32("the embedding", [first.weight])[0].numpy(), rest  # type: ignore
+
+
+def _inputs(blocks: Sequence[Block]) -> dict[str, int]:
+    """The arguments of the step: x, and every named input of a layer.
+
+    Raises:
+        ArgumentError: two layers have one of a name and of different sizes.
+    """
+    found = {"x": int(blocks[0].graph.inputs[0].size)}
+    for block in blocks:
+        for own in block.graph.inputs[1:]:
+            if found.setdefault(own.name, int(own.size)) != own.size:
+                raise ArgumentError(
+                    f"[export_c] every layer reads the input {own.name!r}; received "
+                    f"sizes {found[own.name]} and {own.size}, expected one size"
+                )
+    return found
+
+
+def _comment_line(text: str) -> str:
+    """Text that may stand in a comment of C."""
+    for sign, apart in (("*/", "* /"), ("/*", "/ *"), ("??", "? ?"), ("@", "\x00")):
+        text = text.replace(sign, apart)
+    return text
