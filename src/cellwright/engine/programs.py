@@ -143,7 +143,8 @@ class Programs:
     @cached_property
     def saved_of_trees(self) -> list[tuple[int, bool]]:
         """Columns of what training saves of trees, and whether it is one a child."""
-        plan, of_child = self.plan, self.graph.per_child
+        plan = self.plan
+        of_child = plan.graph.per_child  # of its graph: the passes renumber nodes
         sizes = zip(plan.saved, plan.saved_sizes(), strict=True)
         return [(size, of_child[number]) for number, size in sizes]
 
