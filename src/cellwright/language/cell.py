@@ -87,7 +87,7 @@ class Cell:
     def _run_function(self, W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
         """Call the function; a named input may stand among its positional arguments."""
         assert self.function is not None
-        if not inputs.keys().isdisjoint(self._positional):
+        if any(label in inputs for label in self._positional):
             remaining = iter(states)
             states = tuple(
                 inputs.pop(label) if label in inputs else next(remaining)
