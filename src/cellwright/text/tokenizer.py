@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -228,7 +228,8 @@ def _byte_pairs(pieces: Iterable[str], size: int | None) -> Tokenizer:
     return inner
 
 
-class Kind(NamedTuple):
+@dataclass(frozen=True)
+class Kind:
     """How a kind of tokenizer is learned, and how its file is told from others."""
 
     learn: Callable[[Iterable[str], int | None], Tokenizer]
