@@ -155,7 +155,7 @@ def main() -> None:
         "machine": facts(),
         "compiler": version.stdout.splitlines()[0],
         "flags": FLAGS,
-        "not_measured": {"RTNeural": "its headers are not to be had here"},
+        "not_measured": {"RTNeural": "not tried"},
         "steps": {},
     }
     for kind in KINDS:

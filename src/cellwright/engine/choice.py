@@ -11,9 +11,10 @@ from .native import Native
 from .reference import Reference
 from .torch_kernels import TorchKernels
 
-#: In the order in which "auto" tries them; the last can run everything.
+REFERENCE = Reference()  # it can run everything, and steps for those that pack nothing
+#: In the order in which "auto" tries them.
 ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (Native(), TorchKernels(), Reference())
+    engine.name: engine for engine in (Native(), TorchKernels(), REFERENCE)
 }
 MEMORY = ("save", "recompute")
 

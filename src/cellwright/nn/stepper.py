@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.choice import ENGINES
+from ..engine.choice import REFERENCE
 from ..engine.tracing import kind, readable, traced
 from ..language import ArgumentError
 from ..language.arguments import describe, plain, whole_numbers
@@ -66,7 +66,7 @@ class Stepper:
     def __init__(self, layer: Any, batch_size: int) -> None:
         self.layer, self.batch_size = layer, batch_size
         engine = layer.current_engine
-        self._engine = engine if engine.packs else ENGINES["reference"]
+        self._engine = engine if engine.packs else REFERENCE
         self._states: list[Tensor] = []
         self.refresh()
 
