@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...files import write_output
 from .blocks import modules_of
 from .model import Model
 from .program import main_program
@@ -61,5 +62,5 @@ def export_c(
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
-        (place / file).write_text(written.named(text), encoding="utf-8", newline="\n")
+        write_output(place / file, written.named(text).encode())
     return [place / file for file in texts]
