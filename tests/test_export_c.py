@@ -22,6 +22,7 @@ from cellwright.export.c.operations import KNOWN, functions
 from cellwright.export.c.values import literal
 from cellwright.language import FUNCTIONS
 from cellwright.language.expand import PRIMITIVES
+from cellwright.text.model import LanguageModel, ModelSizes
 from cellwright.text.tokenizer import TextTokenizer
 from native_cases import EXTRA_SIZES
 from oracles import normal, randomise
@@ -499,6 +500,35 @@ def test_a_run_in_c_predicts_and_generates(run, tmp_path):
     drawn = shell(tmp_path / "a", "", "60", "1.0", "7")
     assert len(drawn.strip("\n")) >= 50
     assert drawn != shell(tmp_path / "a", "", "60", "1.0", "8")
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_tied_matrix_is_written_once(tmp_path, tie):
+    torch.manual_seed(3)
+    model = LanguageModel(
+        cw.cells.lstm, ModelSizes(vocabulary=31, embedding=12, hidden=12, tie=tie)
+    ).eval()
+    step = exported(model, tmp_path, 31, self_test=True)
+    tokens = torch.randint(31, (20, 1))
+    with torch.no_grad():
+        expected = model(tokens)[0][:, 0].numpy()
+    np.testing.assert_allclose(
+        [step(token) for token in tokens.flatten().tolist()], expected, atol=2e-6
+    )
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    assert f"Weights: {4 * numbers} bytes" in (tmp_path / "model.h").read_text()
+    files = [tmp_path / name for name in ("model.c", "model_test.c")]
+    shell(GCC, *STRICT, "-O1", *files, "-o", tmp_path / "test")
+    shell(tmp_path / "test")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    tokenizer = TextTokenizer.learn("char", ["abc"])
+    model = nn.Sequential(nn.Embedding(7, X), cw.GRU(X, H))
+    with pytest.raises(cw.ArgumentError, match="received 4 tokens, expected the 7"):
+        cw.export_c(model, tmp_path, tokenizer=tokenizer)
+    with pytest.raises(cw.ArgumentError, match="a model that reads numbers"):
+        cw.export_c(cw.GRU(X, H), tmp_path, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("kind", ["char", "word", "bpe"])
