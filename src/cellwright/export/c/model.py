@@ -14,7 +14,7 @@ from ...language import ArgumentError
 from .blocks import Block, blocks_of, in_float32
 from .operations import functions
 from .step import StepWriter
-from .templates import HEADER, SOURCE, TEXT
+from .templates import HEADER, SOURCE, TEXT, WIDE
 from .tokens import tokens_of
 from .values import Tables, identifier, literal
 
@@ -107,8 +107,13 @@ class Model:
         steps = "\n".join(writer.function() for writer in self.writers)
         code = f"{steps}{self._init()}{self._step()}"
         text = "" if self.tokens is None else self.tokens.definition()
+        sizes = [size for size, _ in self.fields.values()]
         return SOURCE.format(
-            functions=functions(code), tables=self.tables, code=code, text=text
+            wide=WIDE if all(n >= 16 and n % 8 == 0 for n in sizes) else "",
+            functions=functions(code),
+            tables=self.tables,
+            code=code,
+            text=text,
         )
 
     def _init(self) -> str:

@@ -36,6 +36,9 @@ class StepWriter:
         self.places: dict[int, str] = {}  # where a value's units lie
         self.scalars: dict[int, str] = {}  # of values of one unit
         self.names = {n: f"{identifier(k)}_{n}" for k, n in self.graph.names}
+        self._old_states = {
+            n for n, node in enumerate(self.graph.nodes) if node.op == "state"
+        }
         self.lines: list[str] = []
 
     # -- the function
@@ -180,7 +183,11 @@ class StepWriter:
             begin = f"{self.tables.add(f'b_{label}', np.concatenate(whole))}[j]"
         self._loop(rows, [f"{target}[j] = {begin} * one;"])
         heads = self.block.heads(weights[0])
-        for k, operand in enumerate(nodes[0].args):
+        # What is no state is known before the last step ends: it goes first.
+        operands = sorted(
+            enumerate(nodes[0].args), key=lambda pair: pair[1] in self._old_states
+        )
+        for k, operand in operands:
             parts = [self.block.matrix(weight, k) for weight in weights]
             matrix = np.concatenate(parts, 1)  # (heads, rows, columns)
             table = self.tables.add(f"W{k}_{label}", matrix.transpose(0, 2, 1), True)

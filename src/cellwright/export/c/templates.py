@@ -55,9 +55,16 @@ using std::memcpy;
 #define @@_RESTRICT restrict
 #endif
 #endif
-{functions}
+{wide}{functions}
 {tables}
 {code}{text}"""
+
+# Where the units fill registers of 16 floats, or of 16 and 8.
+WIDE = """
+#if defined(__AVX512F__) && !defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 8
+#pragma GCC target("prefer-vector-width=512") /* GCC's own choice is half of that */
+#endif
+"""
 
 TEXT = """
 /* The text of a token: *length bytes. */
