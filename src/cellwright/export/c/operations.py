@@ -117,7 +117,7 @@ static inline int32_t @_nearest(float x) {
 static inline float @_power(int32_t n) { return @_float((uint32_t)(n + 127) << 23); }
 """,
     "expm1": """
-/* exp(x - n ln 2) - 1, where x - n ln 2 is within ln 2 / 2 of 0. In pairs of terms, which
+/* exp(x - n ln 2) - 1, where that is within ln 2 / 2 of 0. The terms go in pairs, which
  * wait for fewer others than by Horner's rule. */
 static inline float @_expm1(float x, int32_t n) {
     const float whole = (float)n;
