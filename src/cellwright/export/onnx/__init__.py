@@ -29,7 +29,7 @@ MOST = 2**31 - 2**20  # bytes of weights: protobuf's bound, less what is around 
 
 
 def export_onnx(
-    model: nn.Module,
+    model: Any,
     path: str | os.PathLike[str] | None = None,
     *,
     example: Any = None,
