@@ -221,6 +221,11 @@ def test_a_run_is_written_whole(trained, tmp_path, step):
     assert_close([torch.cat(logits), *news], expected)
 
 
+def test_a_run_brings_its_own_example(trained):
+    with pytest.raises(cw.ArgumentError, match=r"its own example.*trained_model"):
+        cw.export_onnx(Run(trained), example=torch.zeros(1, 1, dtype=torch.long))
+
+
 # -- the file
 
 

@@ -101,6 +101,12 @@ def export_onnx(
     onnx = import_onnx()
     metadata: dict[str, str] = {}
     if hasattr(model, "trained_model"):
+        if example is not None or input_names or output_names:
+            raise ArgumentError(
+                "[export_onnx] a run brings its own example and names; received "
+                "example=, input_names= or output_names=, expected none. Its model by "
+                "itself takes them: run.trained_model()"
+            )
         model, call, metadata = trained(model)
         example, input_names, output_names = call
     model = plain_layer(model)
