@@ -127,9 +127,13 @@ class TextTokenizer:
         numbers = _numbers_of_bytes()
         return [bytes(numbers[letter] for letter in word) for word in words]
 
+    def to_json(self) -> str:
+        """The `tokenizers` library's own JSON, which names the kind as well."""
+        return self._inner.to_str()
+
     def save(self, path: Path) -> None:
-        """Write the `tokenizers` library's own JSON, which names the kind as well."""
-        write_and_sync(path, self._inner.to_str().encode())
+        """Write that JSON."""
+        write_and_sync(path, self.to_json().encode())
 
     @staticmethod
     def load(kind: str, path: Path) -> TextTokenizer:
