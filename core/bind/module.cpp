@@ -55,7 +55,10 @@ void bind_program(nb::module_& m) {
         .value("panel", Rows::panel)
         .value("batch", Rows::batch)
         .value("input", Rows::input);
-    nb::enum_<Axis>(m, "Axis").value("node", Axis::node).value("child", Axis::child);
+    nb::enum_<Axis>(m, "Axis")
+        .value("node", Axis::node)
+        .value("child", Axis::child)
+        .value("item", Axis::item);
     nb::enum_<When>(m, "When")
         .value("level", When::level)
         .value("before_chunk", When::before_chunk)
@@ -273,7 +276,8 @@ void fold(std::vector<Buffer>& buffers, const std::vector<Array>& arrays) {
 
 void run_program(const Program& program, const OwnedSchedule& schedule, int element_size,
                  nb::handle arrays, nb::handle parameters, nb::handle gradients, int threads,
-                 const std::string& isa, nb::handle finals) {
+                 const std::string& isa, nb::handle finals,
+                 const std::optional<Indices>& first_item) {
     Trees trees{};
     Call call{element_size,
               read_buffers(arrays, element_size),
@@ -283,6 +287,10 @@ void run_program(const Program& program, const OwnedSchedule& schedule, int elem
               threads_or(threads),
               &choose_isa(isa),
               read_finals(finals, program)};
+    if (first_item) {
+        call.schedule.first_item = first_item->data();
+        call.schedule.first_item_count = int64_t(first_item->shape(0));
+    }
     fold(call.arrays, program.arrays);
     const nb::gil_scoped_release released;
     run(program, call);
@@ -339,7 +347,7 @@ NB_MODULE(_core, m) {
                     "inputs"_a, "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
           "parameters"_a, "gradients"_a, "threads"_a, "isa"_a,
-          "finals"_a = nb::tuple());
+          "finals"_a = nb::tuple(), "first_item"_a.none() = nb::none());
     nb::class_<Stepper>(m, "Stepper")
         .def("__init__", &init_stepper, "layers"_a, "element_size"_a, "rows"_a, "isa"_a)
         .def("step", &step, "x"_a, "y"_a)  // addresses of contiguous rows

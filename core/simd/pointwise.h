@@ -112,6 +112,56 @@ static void store_tile(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
     }
 }
 
+// Items in their order, one after another into their row, which was 0: one chain of
+// additions, whatever the tile.
+template <class T>
+static void store_total(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        T* d = v.rows[r] + v.offset;
+        const T* s = a.data + r * a.stride;
+        if (v.units >= t.width) {
+            for (int64_t i = 0; i < t.width; i += kLanes<T>)
+                store<T>(d + i, load(d + i) + load(s + i));
+        } else {
+            for (int64_t i = 0; i < v.units; ++i) d[i] += s[i];
+        }
+    }
+}
+
+// exp(score - top) of n items, from row to row; returns their sum.
+template <class T>
+static T exponentials(T* const* scores, T* const* out, int64_t n, int64_t unit, T top) {
+    constexpr int W = kLanes<T>;
+    T few[W], sum = 0;
+    for (int64_t i = 0; i < n; i += W) {
+        const int64_t count = n - i < W ? n - i : W;
+        for (int64_t j = 0; j < W; ++j) few[j] = scores[i + (j < count ? j : 0)][unit] - top;
+        store<T>(few, exponential<T>(load(few)));
+        for (int64_t j = 0; j < count; ++j) sum += out[i + j][unit] = few[j];
+    }
+    return sum;
+}
+
+// Softmax over the items of each row, unit by unit; no items: nothing.
+template <class T>
+static void attention_tile(const Tile<T>& t, const TileView<T>& from, const TileView<T>& to) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const int64_t first = from.segments[r] - from.segments[0];
+        const int64_t n = from.segments[r + 1] - from.segments[r];
+        T* const* scores = from.rows + first;
+        T* const* out = to.rows + first;
+        for (int64_t u = from.offset; n > 0 && u < from.offset + t.units; ++u) {
+            T top = scores[0][u];
+            for (int64_t i = 1; i < n; ++i) {
+                const T v = scores[i][u];
+                top = v > top || v != v ? v : top;
+            }
+            const T scale = (T)1 / exponentials(scores, out, n, u, top);
+            for (int64_t i = 0; i < n; ++i) out[i][u] *= scale;
+        }
+    }
+}
+
 // Padding becomes 0: a product reads it, against weights that are 0.
 template <class T>
 static void store_panel(const Tile<T>& t, Operand<T> a, const TileView<T>& v,
@@ -231,6 +281,10 @@ template <class T> static void pointwise(const Tile<T>& t) {
             case Opcode::load_: load_tile(t, d.data, t.views[in.a]); break;
             case Opcode::total_: total_tile(t, d.data, t.views[in.a]); break;
             case Opcode::store_: store_tile(t, operand(t, in.a), t.views[in.b]); break;
+            case Opcode::store_total_:
+                store_total(t, operand(t, in.a), t.views[in.b]);
+                break;
+            case Opcode::attention_: attention_tile(t, t.views[in.a], t.views[in.b]); break;
             case Opcode::store_panel_:
                 store_panel(t, operand(t, in.a), t.views[in.b], in.c);
                 break;
