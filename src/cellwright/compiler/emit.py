@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..language import OPS, Node
 from ..language.expand import definition
-from ..language.graph import AFFINE, EACH, TOTAL, TRANSPOSED
+from ..language.graph import AFFINE, ATTENTION, EACH, TOTAL, TRANSPOSED
 from .bindings import Binding
 from .differentiate import VectorJacobian
 from .program import (
@@ -80,6 +80,9 @@ class _StageWriter:
 
     def stage(self) -> Stage:
         self._products()
+        for number in self.group.members:
+            if number in self.step.kept:
+                self._keep(number)
         nodes = [self.step.nodes[member] for member in self.group.members]
         results = [n for n in nodes if n.op in (PUT, PANEL)]
         # What the scan carries from level to level is overwritten last.
@@ -91,6 +94,16 @@ class _StageWriter:
         for node, value in zip(carried, values, strict=True):
             self._store(node, value)
         return self._packed()
+
+    def _keep(self, number: int) -> None:
+        """Attention, or a total over items, into the memory where it is read."""
+        (arg,) = self.step.nodes[number].args
+        view = self._view(self.step.where[number])
+        if self.step.nodes[number].op == ATTENTION:
+            indices = self._view(self.step.where[arg]), view
+            self.code.append(_Line("attention", _NONE, (), indices))
+        else:
+            self.code.append(_Line("store_total", _NONE, (self._obtain(arg),), (view,)))
 
     # -- products
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..language import OPS, Graph
+from ..language.graph import CHILDREN
 from . import lower
 from .bindings import Binding
 from .differentiate import VectorJacobian, differentiate
+from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
 from .program import Program, Stage
 from .schedule import schedule
@@ -58,6 +60,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         graph, binding = split_affines(self.graph, self.binding)
+        graph, binding = dot_products(graph, binding)
         object.__setattr__(self, "graph", graph)
         object.__setattr__(self, "binding", binding)
         obstacle = _obstacle(graph)
@@ -184,4 +187,7 @@ def _obstacle(graph: Graph) -> str | None:
                 f"the new value of state {state.name!r} is one number, the state has "
                 f"{state.size}"
             )
+    sets = {name for name in graph.sets if name not in (None, CHILDREN)}
+    if len(sets) > 1:
+        return f"it reads one set of items, the cell has {len(sets)}"
     return None if graph.states else "the cell has no state"

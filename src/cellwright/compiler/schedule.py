@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..language.graph import AFFINE, TRANSPOSED
 from .step import Group, Lowered
 from .verify import verify_groups
 
@@ -51,7 +50,7 @@ def _next(step: Lowered, pending: list[int], done: set[int], when: str) -> Group
     members = []
     for number in pending:
         # A product reads memory: what an earlier stage has stored.
-        there = done if step.nodes[number].op in (AFFINE, TRANSPOSED) else known
+        there = done if step.reads_memory(number) else known
         fits = step.units[number] in (None, units) and step.axis(number) == axis
         if fits and there.issuperset(step.before(number)):
             members.append(number)

@@ -12,14 +12,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..language import OPS, Node
-from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED, per_child
+from ..language.graph import (
+    AFFINE,
+    ATTENTION,
+    CHILDREN,
+    COTANGENT,
+    EACH,
+    TOTAL,
+    TRANSPOSED,
+    sets,
+)
 from .program import EVERY, Array, View
 
 PUT = "put"  # stores its first argument, once the others are computed; attr `view`
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
-_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT)  # of their stage's units, if of one too
+RECOMPUTED_OF_ITEMS = 100  # the same of each item: there are many of them
+_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION)  # of their stage's units, if of one too
 _REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
 _COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copies)))
 
@@ -71,19 +81,38 @@ class Lowered:
         return {n.args[0]: k for k, n in enumerate(self.nodes) if n.op == PANEL}
 
     @cached_property
-    def _per_child(self) -> list[bool]:
-        return per_child(self.nodes, self.many)
+    def axes(self) -> list[str]:
+        """The rows that each value has: one, or one for each child or item."""
+        return [axis_of(name) for name in sets(self.nodes, self.many)]
+
+    @cached_property
+    def kept(self) -> frozenset[int]:
+        """The values that are in memory alone: totals over items, and attention.
+
+        A total is summed by the stage of its items, attention made by one of rows.
+        """
+        return frozenset(
+            number
+            for number, node in enumerate(self.nodes)
+            if node.op in (TOTAL, ATTENTION) and self.axes[node.args[0]] == "item"
+        )
 
     def axis(self, number: int) -> str:
-        """The rows of a value: one for the node, or one for each of its children."""
-        if not self.many:
-            return "node"
+        """The rows of the stage that computes a value."""
         node = self.nodes[number]
+        if number in self.kept:
+            return "item" if node.op == TOTAL else "node"
         if node.op == PUT:
             view = node["view"]
             own = "child" if view.slot == EVERY else "node"
             return own if view.previous else self.arrays[view.array].axis
-        return "child" if self._per_child[number] else "node"
+        return self.axes[number]
+
+    def reads_memory(self, number: int) -> bool:
+        """Whether it reads what earlier stages have stored, nothing of its own one."""
+        node = self.nodes[number]
+        products = node.op in (AFFINE, TRANSPOSED, ATTENTION)
+        return products or not self.kept.isdisjoint(node.args)
 
     @cached_property
     def units(self) -> list[int | None]:
@@ -117,7 +146,7 @@ class Lowered:
         in_memory = at_hand - (rows - self.where.keys())
         found = []
         for node, values in zip(self.nodes, self.values, strict=True):
-            there = in_memory if node.op == AFFINE else at_hand
+            there = in_memory if node.op in (AFFINE, ATTENTION) else at_hand
             args = node.args if node.op == PUT else values
             found.append([a for a in args if a not in there])
         return found
@@ -155,6 +184,11 @@ class Stored:
     panels: Mapping[int, tuple[int, int]]
 
 
+def axis_of(name: str | None) -> str:
+    """The rows of a value that varies over a set: of the core's enumeration."""
+    return {None: "node", CHILDREN: "child"}.get(name, "item")
+
+
 def summands(
     nodes: Sequence[Node], top: int, splits: Callable[[int], bool]
 ) -> list[int]:
@@ -169,6 +203,11 @@ def summands(
     return found
 
 
+def is_pointwise(op: str) -> bool:
+    """Whether it computes a value unit by unit, from values of the same row."""
+    return op == EACH or (op in OPS and op not in _REDUCING)
+
+
 def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
     """Whether a stage that knows some values can have another without its being stored.
 
@@ -176,7 +215,7 @@ def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
     """
     if number in known:
         return True
-    left = RECOMPUTED
+    left = RECOMPUTED_OF_ITEMS if step.axes[number] == "item" else RECOMPUTED
 
     def reach(n: int) -> bool:
         nonlocal left
@@ -184,8 +223,7 @@ def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
         if n in known or op in ROW_LEAVES:
             return True
         left -= 1
-        pointwise = op == EACH or (op in OPS and op not in _REDUCING)
-        return pointwise and left >= 0 and all(map(reach, step.values[n]))
+        return is_pointwise(op) and left >= 0 and all(map(reach, step.values[n]))
 
     return reach(number)
 
@@ -197,6 +235,7 @@ def lacking(
     op, values = step.nodes[number].op, step.values[number]
     if op == TRANSPOSED:  # it reads a panel
         return []
-    if op in (AFFINE, TOTAL):  # they read memory alone
+    of_children = op == TOTAL and number not in step.kept
+    if of_children or op in (AFFINE, ATTENTION):  # they read memory alone
         return [a for a in values if a not in memory]
     return [a for a in values if not obtainable(step, a, known)]

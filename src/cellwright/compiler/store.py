@@ -39,11 +39,14 @@ def store(
     stage_of = {n: k for k, group in enumerate(groups) for n in group.members}
     for number in _crossing(step, groups):
         name, size = f"temporary.{len(arrays)}", step.size(number)
-        view, axis = View(len(arrays)), step.axis(number)
-        arrays.append(Array(name, scratch, size, scratch=True, axis=axis))
-        members[stage_of[number]].append(len(nodes))
-        nodes.append(Node(PUT, (number,), (("view", view),), size))
+        view, axis = View(len(arrays)), step.axes[number]
+        # What there is of each item is read by the same level.
+        rows = "rolling" if axis == "item" and step.when == "level" else scratch
+        arrays.append(Array(name, rows, size, scratch=True, axis=axis))
         stored[number] = view
+        if number not in step.kept:  # those are stored by what computes them
+            members[stage_of[number]].append(len(nodes))
+            nodes.append(Node(PUT, (number,), (("view", view),), size))
     arranged = replace(step, nodes=tuple(nodes), arrays=tuple(arrays), stored=stored)
     pairs = zip(groups, members, strict=True)
     stages = tuple(replace(g, members=tuple(m)) for g, m in pairs)
