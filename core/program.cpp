@@ -188,8 +188,11 @@ struct Checker {
             }
             case Opcode::total_: return access(in.a, node && axis_of(in.a) == Axis::child, true);
             case Opcode::store_: return access(in.b, axis_of(in.b) == s.axis, false);
-            case Opcode::store_total_:
-                return access(in.b, s.axis == Axis::item && axis_of(in.b) == Axis::node, false);
+            case Opcode::accumulate_: {
+                const Axis axis = axis_of(in.b);
+                const bool total = s.axis == Axis::item && axis == Axis::node;
+                return access(in.b, axis == s.axis || total, false);
+            }
             case Opcode::attention_:
                 access(in.a, node && axis_of(in.a) == Axis::item, true);
                 return access(in.b, node && axis_of(in.b) == Axis::item, false);

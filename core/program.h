@@ -52,7 +52,7 @@ constexpr int kMaxViews = 2048;  // of a stage
 
 // Whether an instruction writes a view, its b, and no register.
 inline bool stores(const Instruction& in) {
-    return in.op == Opcode::store_ || in.op == Opcode::store_total_ ||
+    return in.op == Opcode::store_ || in.op == Opcode::accumulate_ ||
            in.op == Opcode::attention_ || in.op == Opcode::store_panel_;
 }
 

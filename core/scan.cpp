@@ -20,7 +20,8 @@ public:
         for (const Stage& s : program.stages) {
             Stage& totals = totals_.emplace_back();
             for (const Instruction& in : s.code)
-                if (in.op == Opcode::store_total_) totals.views.push_back(s.views[in.b]);
+                if (in.op == Opcode::accumulate_ && s.axis != program.axis(s.views[in.b]))
+                    totals.views.push_back(s.views[in.b]);
         }
     }
 

@@ -136,6 +136,7 @@ struct OwnedSchedule {
     std::vector<Reset> resets;
     int64_t rows, initial_rows, width, gradient_rows;
     std::optional<OwnedTrees> trees = {};
+    std::vector<int64_t> first_item = {};
 
     // `of` is where its trees are described, if it has any.
     Schedule view(Trees& of) const {
@@ -152,7 +153,9 @@ struct OwnedSchedule {
                 .resets = resets.data(),
                 .reset_count = int64_t(resets.size()),
                 .gradient_rows = gradient_rows,
-                .trees = trees ? &of : nullptr};
+                .trees = trees ? &of : nullptr,
+                .first_item = first_item.empty() ? nullptr : first_item.data(),
+                .first_item_count = int64_t(first_item.size())};
     }
 };
 
@@ -211,6 +214,13 @@ OwnedSchedule make_trees(const Indices& counts, const Indices& place, const Indi
                          .parent = copied(parent),
                          .inputs = inputs,
                          .slots = int64_t(slots)};
+    return s;
+}
+
+// The same schedule over the items of a call.
+OwnedSchedule with_items(const OwnedSchedule& schedule, const Indices& first_item) {
+    OwnedSchedule s = schedule;
+    s.first_item = copied(first_item);
     return s;
 }
 
@@ -276,8 +286,7 @@ void fold(std::vector<Buffer>& buffers, const std::vector<Array>& arrays) {
 
 void run_program(const Program& program, const OwnedSchedule& schedule, int element_size,
                  nb::handle arrays, nb::handle parameters, nb::handle gradients, int threads,
-                 const std::string& isa, nb::handle finals,
-                 const std::optional<Indices>& first_item) {
+                 const std::string& isa, nb::handle finals) {
     Trees trees{};
     Call call{element_size,
               read_buffers(arrays, element_size),
@@ -287,10 +296,6 @@ void run_program(const Program& program, const OwnedSchedule& schedule, int elem
               threads_or(threads),
               &choose_isa(isa),
               read_finals(finals, program)};
-    if (first_item) {
-        call.schedule.first_item = first_item->data();
-        call.schedule.first_item_count = int64_t(first_item->shape(0));
-    }
     fold(call.arrays, program.arrays);
     const nb::gil_scoped_release released;
     run(program, call);
@@ -343,11 +348,12 @@ NB_MODULE(_core, m) {
              "initial_rows"_a, "batch_rows"_a = std::vector<int64_t>(),
              "places"_a = std::vector<int64_t>(), "width"_a = 0, "rows"_a = 0,
              "resets"_a.none() = nb::none(), "gradient_rows"_a = 0)
+        .def("with_items", &with_items, "first_item"_a)
         .def_static("trees", &make_trees, nb::kw_only(), "counts"_a, "place"_a, "input"_a,
                     "inputs"_a, "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,
           "parameters"_a, "gradients"_a, "threads"_a, "isa"_a,
-          "finals"_a = nb::tuple(), "first_item"_a.none() = nb::none());
+          "finals"_a = nb::tuple());
     nb::class_<Stepper>(m, "Stepper")
         .def("__init__", &init_stepper, "layers"_a, "element_size"_a, "rows"_a, "isa"_a)
         .def("step", &step, "x"_a, "y"_a)  // addresses of contiguous rows

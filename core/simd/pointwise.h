@@ -112,10 +112,10 @@ static void store_tile(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
     }
 }
 
-// Items in their order, one after another into their row, which was 0: one chain of
-// additions, whatever the tile.
+// Several items may add to one row, in their order: one chain of additions, whatever the
+// tile.
 template <class T>
-static void store_total(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
+static void accumulate(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
     for (int64_t r = 0; r < t.rows; ++r) {
         T* d = v.rows[r] + v.offset;
         const T* s = a.data + r * a.stride;
@@ -281,8 +281,8 @@ template <class T> static void pointwise(const Tile<T>& t) {
             case Opcode::load_: load_tile(t, d.data, t.views[in.a]); break;
             case Opcode::total_: total_tile(t, d.data, t.views[in.a]); break;
             case Opcode::store_: store_tile(t, operand(t, in.a), t.views[in.b]); break;
-            case Opcode::store_total_:
-                store_total(t, operand(t, in.a), t.views[in.b]);
+            case Opcode::accumulate_:
+                accumulate(t, operand(t, in.a), t.views[in.b]);
                 break;
             case Opcode::attention_: attention_tile(t, t.views[in.a], t.views[in.b]); break;
             case Opcode::store_panel_:

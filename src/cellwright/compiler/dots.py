@@ -1,8 +1,8 @@
 """Affines of one unit over items, as sums: `W.e(v, size=1)` is Σ w · v + b.
 
-A score is one number for each item. As an affine, the product would read v from memory,
-which so had to be kept, for every item at every step; as a sum over units it is computed
-where v is, and again in the backward step.
+A score is one number for each item. As an affine, the product would read v from memory:
+it would have to be kept, for every item at every step. As a sum over units it is
+computed where v is, and again in the backward step.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ from .bindings import Binding
 from .program import Piece
 
 
-def dot_products(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
+def dot_products(
+    graph: Graph, binding: Binding
+) -> tuple[Graph, Binding, Sequence[int]]:
     """The same step; the weights of such an affine are vectors in the same parameters.
 
-    They are named after their operands: `e[0]`, `e[1]`; the number is `e[bias]`.
+    They are named after their operands: `e[0]`, `e[1]`; a bias is `e[bias 0]`.
+
+    Returns:
+        The step, its binding, and for each old node the new one of the same value.
     """
     chosen = {
         number
-        for number, (node, items) in enumerate(zip(graph.nodes, graph.sets, strict=True))
+        for number, (node, items) in enumerate(
+            zip(graph.nodes, graph.sets, strict=True)
+        )
         if node.op == AFFINE and node.size == 1 and items not in (None, CHILDREN)
     }
     if not chosen:
-        return graph, binding
+        return graph, binding, range(len(graph.nodes))
     nodes: list[Node] = []
     new: dict[int, int] = {}
     pieces = {graph.nodes[n]["weight"]: _vectors(graph, binding, n) for n in chosen}
@@ -44,12 +51,11 @@ def dot_products(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
     kept = tuple(w for w in (*graph.weights, *found) if w.name in used)
     vectors = {w.name: piece for w, piece in found.items()}
     cut = verify(graph.with_nodes(nodes, new, weights=kept), after="dots")
-    return cut, replace(binding, vectors={**binding.vectors, **vectors})
+    bound = replace(binding, vectors={**binding.vectors, **vectors})
+    return cut, bound, list(new.values())
 
 
-def _vectors(
-    graph: Graph, binding: Binding, number: int
-) -> list[tuple[Weight, Piece]]:
+def _vectors(graph: Graph, binding: Binding, number: int) -> list[tuple[Weight, Piece]]:
     """The vectors of an affine, one for each operand, and its bias's numbers."""
     node = graph.nodes[number]
     whole = graph.weight(node["weight"])

@@ -103,7 +103,7 @@ class _StageWriter:
             indices = self._view(self.step.where[arg]), view
             self.code.append(_Line("attention", _NONE, (), indices))
         else:
-            self.code.append(_Line("store_total", _NONE, (self._obtain(arg),), (view,)))
+            self.code.append(_Line("accumulate", _NONE, (self._obtain(arg),), (view,)))
 
     # -- products
 
@@ -273,7 +273,8 @@ class _StageWriter:
 
     def _store(self, node: Node, value: _Register) -> None:
         if node.op == PUT:
-            op, indices = "store", (self._view(node["view"]),)
+            op = "accumulate" if node["adds"] else "store"
+            indices = (self._view(node["view"]),)
         else:
             array, column = self.panels[node.args[0]]
             op, indices = "store_panel", (self._view(View(array)), column)

@@ -250,10 +250,13 @@ class _Draft:
         self.nodes.append(Node(op, args, tuple(sorted(attrs.items())), size))
         return len(self.nodes) - 1
 
-    def put(self, value: int, view: View, after: tuple[int, ...] = ()) -> int:
-        """Store a value; `after` are nodes that must be computed before."""
+    def put(
+        self, value: int, view: View, after: tuple[int, ...] = (), adds: bool = False
+    ) -> int:
+        """Store a value, or add it to what is there; `after` are nodes that must be
+        computed before."""
         size = self.arrays[view.array].columns
-        return self.add(PUT, (value, *after), size, view=view)
+        return self.add(PUT, (value, *after), size, view=view, adds=adds)
 
     def result(self, value: int, view: View, stored: Mapping[int, View]) -> int:
         """The same of a forward value, which may be stored by what computes it."""
@@ -285,7 +288,6 @@ class _Backward(_Draft):
         self.vjp, self.memory, self.places = vjp, memory, places
         self.first = len(vjp.forward.nodes)
         self.of_inputs = {**vjp.cotangents("input"), **vjp.cotangents("item")}
-        self.set_of = {item.name: item.set for item in self.graph.items}
         self.seeds = {  # a result's name → the node of its cotangent
             node["name"].removeprefix("d."): number
             for number, node in enumerate(vjp.nodes)
@@ -381,19 +383,14 @@ class _Backward(_Draft):
             yield self.put(value, view, after)
 
     def _static(self) -> Iterator[int]:
-        """Stores of the sums over the levels so far: of static inputs, and of items.
+        """What adds up over the levels: cotangents of static inputs, and of items.
 
         Level after level adds to the same rows, so that the order of the sum is the
         scan's, whichever threads take the rows.
         """
         for name, view in self.memory.sums.items():
             if name in self.of_inputs:
-                size = self.arrays[view.array].columns
-                items = {"set": self.set_of[name]} if name in self.set_of else {}
-                before = self.add(COTANGENT, (), size, name=f"d.{name}.sum", **items)
-                self.cotangents[before] = (view,)
-                total = self.add("add", (before, self.of_inputs[name]), size)
-                yield self.put(total, view, after=(before,))
+                yield self.put(self.of_inputs[name], view, adds=True)
 
 
 def value_name(graph: Graph, number: int) -> str:

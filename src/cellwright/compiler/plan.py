@@ -39,7 +39,7 @@ class Plan:
     """The programs of a bound cell.
 
     Attributes:
-        graph: the cell, with concrete sizes; its affines over children are split.
+        graph: the cell, with concrete sizes; its affines over sets are cut in parts.
         binding: where its weights are.
         recompute: training saves nothing beside the states.
         constant: inputs that have one row for each row of the widest level, and no
@@ -59,10 +59,13 @@ class Plan:
     tapped: bool = False
 
     def __post_init__(self) -> None:
-        graph, binding = split_affines(self.graph, self.binding)
-        graph, binding = dot_products(graph, binding)
+        graph, binding, recorded = self.graph, self.binding, self.recorded
+        for cut in (split_affines, dot_products):
+            graph, binding, new = cut(graph, binding)
+            recorded = tuple(new[number] for number in recorded)
         object.__setattr__(self, "graph", graph)
         object.__setattr__(self, "binding", binding)
+        object.__setattr__(self, "recorded", recorded)
         obstacle = _obstacle(graph)
         if obstacle:
             raise PlanError(obstacle)
@@ -147,13 +150,10 @@ class Plan:
     def saved_sizes(self) -> list[int]:
         return [int(self.graph.nodes[n].size) for n in self.saved]
 
-    def recorded_sizes(self) -> list[int]:
-        return [int(self.graph.nodes[n].size) for n in self.recorded]
-
     @cached_property
     def reached(self) -> tuple[frozenset[str], frozenset[int]]:
-        """Where the step's gradient arrives: at these inputs, and at these parameters
-        by number. Elsewhere it is zero whatever the values: behind `step`, in a value
+        """Where the step's gradient arrives: at these inputs and items, and at these
+        parameters by number. Elsewhere it is zero whatever the values: behind `step`, in a value
         that nothing reads."""
         binding = self.binding
         pieces = [binding.vectors[name] for name in self.vjp.cotangents("weight")]
@@ -162,8 +162,9 @@ class Plan:
             name = node["weight"]
             pieces += [binding.matrices[name, k] for k in range(len(node.args))]
             pieces += binding.biases.get(name, ())
-        inputs = frozenset(self.vjp.cotangents("input"))
-        return inputs, frozenset(piece.parameter for piece in pieces)
+        cotangents = self.vjp.cotangents
+        sources = frozenset((*cotangents("input"), *cotangents("item")))
+        return sources, frozenset(piece.parameter for piece in pieces)
 
 
 def unsupported(graph: Graph) -> str | None:

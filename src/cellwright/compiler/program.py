@@ -19,7 +19,7 @@ ENUMERATIONS = {"rows": "Rows", "axis": "Axis", "when": "When", "op": "Opcode"}
 # How many arguments are registers; of other instructions, all.
 REGISTERS = {
     **dict.fromkeys(("constant", "vector", "load", "total", "attention"), 0),
-    **dict.fromkeys(("store", "store_total", "store_panel"), 1),
+    **dict.fromkeys(("store", "accumulate", "store_panel"), 1),
     **{name: 1 for name, op in OPS.items() if op.reduces},
 }
 PLAIN = {int, float, bool, str}  # fields that the core takes as they are
@@ -241,7 +241,7 @@ class _Listing:
                 return f"{target} = {i.op} {self._array(s.views[i.args[0]])}"
             case "store":
                 return f"store {self._array(s.views[i.args[1]])} = {read}"
-            case "store_total":
+            case "accumulate":
                 return f"store {self._array(s.views[i.args[1]])} += {read}"
             case "attention":
                 scores, weights = (self._array(s.views[a]) for a in i.args)

@@ -24,12 +24,15 @@ from ..language.graph import (
 )
 from .program import EVERY, Array, View
 
-PUT = "put"  # stores its first argument, once the others are computed; attr `view`
+# Stores its first argument, once the others are computed; attrs `view`, and `adds`: to
+# what is there.
+PUT = "put"
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
 RECOMPUTED_OF_ITEMS = 100  # the same of each item: there are many of them
-_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION)  # of their stage's units, if of one too
+# Of their stage's units, if of one too.
+_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION)
 _REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
 _COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copies)))
 
@@ -108,11 +111,12 @@ class Lowered:
             return own if view.previous else self.arrays[view.array].axis
         return self.axes[number]
 
-    def reads_memory(self, number: int) -> bool:
-        """Whether it reads what earlier stages have stored, nothing of its own one."""
-        node = self.nodes[number]
-        products = node.op in (AFFINE, TRANSPOSED, ATTENTION)
-        return products or not self.kept.isdisjoint(node.args)
+    def stored_before(self, number: int) -> list[int]:
+        """What a node reads that an earlier stage has to store, not its own one."""
+        before = self.before(number)
+        if self.nodes[number].op in (AFFINE, TRANSPOSED, ATTENTION):
+            return before
+        return [a for a in before if a in self.kept]
 
     @cached_property
     def units(self) -> list[int | None]:

@@ -46,7 +46,7 @@ def store(
         stored[number] = view
         if number not in step.kept:  # those are stored by what computes them
             members[stage_of[number]].append(len(nodes))
-            nodes.append(Node(PUT, (number,), (("view", view),), size))
+            nodes.append(Node(PUT, (number,), (("adds", False), ("view", view)), size))
     arranged = replace(step, nodes=tuple(nodes), arrays=tuple(arrays), stored=stored)
     pairs = zip(groups, members, strict=True)
     stages = tuple(replace(g, members=tuple(m)) for g, m in pairs)

@@ -50,9 +50,9 @@ def verify_groups(
                 _fail(step, after, number, f"is in a stage of {group.units} units")
             if step.axis(number) != group.axis:
                 _fail(step, after, number, f"is in a stage of every {group.axis}")
-            latest = stage - step.reads_memory(number)
+            stored = step.stored_before(number)
             for arg in step.before(number):
-                if stage_of.get(arg, len(groups)) > latest:
+                if stage_of.get(arg, len(groups)) > stage - (arg in stored):
                     _fail(step, after, number, f"reads node {arg} before it is there")
             if number in stage_of:
                 _fail(step, after, number, "is computed twice")
