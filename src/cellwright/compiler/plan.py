@@ -153,8 +153,8 @@ class Plan:
     @cached_property
     def reached(self) -> tuple[frozenset[str], frozenset[int]]:
         """Where the step's gradient arrives: at these inputs and items, and at these
-        parameters by number. Elsewhere it is zero whatever the values: behind `step`, in a value
-        that nothing reads."""
+        parameters by number. Elsewhere it is zero whatever the values: behind `step`,
+        in a value that nothing reads."""
         binding = self.binding
         pieces = [binding.vectors[name] for name in self.vjp.cotangents("weight")]
         for affine, _ in self.vjp.affines:

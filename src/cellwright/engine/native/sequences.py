@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from ..bound_weights import BoundWeights
+from ..items import ItemBatch
 from ..programs import Programs
 from ..reference import scan_graph
+from ..reference_items import Members
 from ..schedule import Schedule
 from ..tracing import readable
 from .core import Memory, cut, memory, run_core
+from .items import ItemColumns
 
 
 class SequenceScan(NamedTuple):
@@ -30,10 +33,11 @@ class SequenceScan(NamedTuple):
 
     programs: Programs
     schedule: Schedule
-    first_item: Tensor | None = None  # (B + 1,) where each row's items begin
+    items: ItemBatch | None = None  # how many each row of the batch has
 
     def parts(self, tensors: Sequence[Any]) -> list[list[Any]]:
-        """Inputs, initial states, reset states, parameters and taps."""
+        """Sources (inputs, then items), initial states, reset states, parameters and
+        taps."""
         programs, rest = self.programs, iter(tensors)
         states = len(programs.sizes)
         resets = 0 if self.schedule.resets is None else states
@@ -105,7 +109,9 @@ class SequenceScan(NamedTuple):
         if schedule.empty is not None:
             for final, state in zip(finals, states, strict=True):
                 final[..., schedule.empty, :] = state[..., schedule.empty, :]  # type: ignore[index]
-        return [y, *finals, *records], [y, saved] if training else []  # type: ignore[list-item]
+        records = self._columns(records) if records else []
+        results = [y, *finals, *records]
+        return results, [y, saved] if training else []  # type: ignore[list-item]
 
     def _arrays(self, given: list[Memory], y: Tensor, saved: list[Memory]) -> list[Any]:
         """The program's arrays up to the saved values: each state beside its initial
@@ -155,16 +161,27 @@ class SequenceScan(NamedTuple):
             for size, many in self.programs.recorded_values
         ]
 
+    def _columns(self, records: Sequence[Tensor]) -> list[Tensor]:
+        """Recorded values, or their gradients, as engines give them."""
+        return [
+            ItemColumns(self.items, self.schedule).padded(record)  # type: ignore[arg-type]
+            if many
+            else record
+            for record, (_, many) in zip(
+                records, self.programs.recorded_values, strict=True
+            )
+        ]
+
     @property
     def _items(self) -> int:
         """How many there are, of all rows of the batch."""
-        return 0 if self.first_item is None else int(self.first_item[-1])
+        return 0 if self.items is None else int(self.items.offsets[-1])
 
     @property
     def _core(self) -> Any:
         """The schedule as the core has it, over the items."""
         core = self.schedule.core
-        return core if self.first_item is None else core.with_items(self.first_item)
+        return core if self.items is None else core.with_items(self.items.offsets)
 
     def _counts(self, values: Sequence[tuple[int, bool]]) -> list[int]:
         """How many numbers there are of each value, at all steps."""
@@ -227,6 +244,7 @@ class SequenceScan(NamedTuple):
             [next(found) if name in wanted else None for name in programs.sources],
             gradients,
         )
+        totals = self._columns(totals) if totals else []
         return [*arrived, *of_states, *of_resets, *gradients, *totals]
 
     def _input_gradients(
@@ -250,9 +268,20 @@ class SequenceScan(NamedTuple):
         totals = self._records(x)
         own = [
             torch.zeros_like(t) if grad is None else readable([grad])[0]
-            for t, grad in zip(totals, grads, strict=True)
+            for t, grad in zip(totals, self._rows_of(grads), strict=True)
         ]
         return own, totals
+
+    def _rows_of(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The opposite of `_columns`."""
+        return [
+            ItemColumns(self.items, self.schedule).packed(grad, size)  # type: ignore[arg-type]
+            if many and grad is not None
+            else grad
+            for grad, (size, many) in zip(
+                grads, self.programs.recorded_values, strict=True
+            )
+        ]
 
     def _carry(
         self, grads: Sequence[Tensor | None], wanted: bool, like: Tensor
@@ -307,14 +336,21 @@ class SequenceScan(NamedTuple):
 
     def reference(self, tensors: Sequence[Any]) -> list[Tensor]:
         """What `forward` gives, stepped in torch."""
-        inputs, states, resets, parameters, taps = self.parts(tensors)
-        programs, schedule, _ = self
-        states = programs.filled(states, inputs[0], schedule.batch)
+        sources, states, resets, parameters, taps = self.parts(tensors)
+        programs, schedule, items = self
+        states = programs.filled(states, sources[0], schedule.batch)
+        inputs, own = sources[: len(programs.inputs)], sources[len(programs.inputs) :]
+        members = None
+        if items is not None:
+            named = dict(zip(programs.items, own, strict=True))
+            sets = {item.set: items for item in programs.graph.items}
+            members = Members(programs.graph, named, sets, schedule)
         W = BoundWeights(programs.graph, programs.binding, parameters)
         rows = [s.reshape(-1, s.shape[-1]) for s in states]
         parts = inputs, rows, resets, taps
         static = {*programs.constant, *programs.static}
-        y, finals, records = scan_graph(programs, W, parts, schedule, static)
+        found = scan_graph(programs, W, parts, schedule, static, members)
+        y, finals, records = found
         finals = [f.reshape(s.shape) for f, s in zip(finals, states, strict=True)]
         return [y, *finals, *records]
 
