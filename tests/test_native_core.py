@@ -26,6 +26,8 @@ def test_every_primitive_operation_has_its_opcode():
         "load",
         "total",
         "store",
+        "accumulate",
+        "attention",
         "store_panel",
         "vector",
         "constant",

@@ -301,7 +301,8 @@ void run_program(const Program& program, const OwnedSchedule& schedule, int elem
     run(program, call);
 }
 
-// -- a stepper: layers arrive as (program, parameters, states); a step is addresses
+// -- a stepper: layers arrive as (program, parameters, states, items, where each row's
+// items begin); a step is addresses
 
 void init_stepper(Stepper* self, nb::handle layers, int element_size, int64_t rows,
                   const std::string& isa) {
@@ -309,7 +310,9 @@ void init_stepper(Stepper* self, nb::handle layers, int element_size, int64_t ro
     for (nb::handle layer : layers)
         given.push_back({get<const Program&>(layer, 0),
                          read_buffers(layer[1], element_size),
-                         read_buffers(layer[2], element_size)});
+                         read_buffers(layer[2], element_size),
+                         read_buffers(layer[3], element_size),
+                         get<std::vector<int64_t>>(layer, 4)});
     new (self) Stepper(std::move(given), element_size, rows, choose_isa(isa));
 }
 

@@ -55,4 +55,4 @@ class Native(Engine):
         states: Sequence[Tensor],
         items: Sequence[Items] = (),
     ) -> Advance:
-        return make_stepper(stack, states)
+        return make_stepper(stack, states, items)
