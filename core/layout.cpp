@@ -37,6 +37,7 @@ Layout::Layout(const Program& program, const Call& call, const Widths& widths)
     lay_out_levels();
     lay_out_items();
     choose_threads();
+    group_rows_of_items();
     // Few rows a level use a product badly. What needs no state needs not wait for it; but
     // threads with rows of their own would have to wait for one another.
     hoists = !program.backward && independent_rows && schedule.levels > 1 &&
@@ -150,6 +151,7 @@ int Layout::vectors_of_block(const Stage& s) const {
 
 // Rows of a level that one thread sees.
 int64_t Layout::rows_at_once() const {
+    if (group_rows < level_rows) return group_rows;
     return shared_stages || !independent_rows ? level_rows : ceil_div(level_rows, threads);
 }
 
@@ -303,6 +305,20 @@ void Layout::choose_threads() {
     const bool few = level_rows < kOwnRows * threads;
     const int64_t worth = alone ? kOneScanner : few ? kFewRowsWork : kOneThread;
     if ((alone && !program.backward) || work * total_rows < worth) threads = 1;
+}
+
+// At every level a row reads its items again: so few rows go together that these stay in
+// the L2 cache from level to level.
+void Layout::group_rows_of_items() {
+    group_rows = level_rows;
+    if (items_before.empty() || level_rows == 0) return;
+    int64_t columns = 0;
+    for (const Array& a : program.arrays)
+        if (a.axis == Axis::item && !a.scratch && a.rows != Rows::sequence)
+            columns += a.columns;
+    const int64_t bytes = columns * element_size * level_children / level_rows;
+    group_rows = std::clamp<int64_t>(kItemBytes / std::max<int64_t>(bytes, 1), kItemRows,
+                                     level_rows);
 }
 
 void Layout::lay_out_memory() {

@@ -113,6 +113,7 @@ struct Layout {
     int64_t level_children = 0, chunk_children = 0;  // or items: the most there are
     int64_t table_rows = 0;  // of a thread's row pointers, for each view
     int64_t work = 0;        // multiply-adds a row, and as many weights
+    int64_t group_rows = 0;  // rows of a thread that go through a chunk's levels together
     int threads = 1;         // that may take part; a scan then has those that came
     bool shared_stages = false;     // threads share each stage, rather than own rows
     bool independent_rows = false;  // within a level and its rows' own pasts: a sequence's
@@ -139,6 +140,7 @@ private:
     void lay_out_items();
     void lay_out_chunks();
     void choose_threads();
+    void group_rows_of_items();
     void lay_out_stages();
     void lay_out_panels();
     void lay_out_gradients();

@@ -181,6 +181,16 @@ struct Checker {
             return program.axis(s.views[v]);
         };
         const bool node = s.axis == Axis::node;
+        const auto items = [&](int64_t v, bool reads) {
+            access(v, node && axis_of(v) == Axis::item, reads);
+        };
+        const auto columns = [&](int64_t v) {
+            index(v, s.views.size(), "view");
+            return program.arrays[s.views[v].array].columns;
+        };
+        const auto number = [&](int64_t v) {
+            require(columns(v) == 1, "expected one number for each item");
+        };
         switch (in.op) {
             case Opcode::load_: {
                 const Axis axis = axis_of(in.a);
@@ -194,8 +204,22 @@ struct Checker {
                 return access(in.b, axis == s.axis || total, false);
             }
             case Opcode::attention_:
-                access(in.a, node && axis_of(in.a) == Axis::item, true);
-                return access(in.b, node && axis_of(in.b) == Axis::item, false);
+                items(in.a, true);
+                return items(in.b, false);
+            case Opcode::weighted_total_:
+                number(in.a);
+                items(in.a, true);
+                return items(in.b, true);
+            case Opcode::dot_items_:
+                require(s.whole, "dot_items needs a stage that spans all units");
+                items(in.b, false);
+                number(in.b);
+                items(in.c, true);
+                return require(columns(in.c) == s.units, "dot_items reads all units");
+            case Opcode::outer_items_:
+                items(in.b, false);
+                items(in.c, true);
+                return number(in.c);
             default: break;
         }
         if (in.op == Opcode::store_panel_) {

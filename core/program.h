@@ -52,8 +52,15 @@ constexpr int kMaxViews = 2048;  // of a stage
 
 // Whether an instruction writes a view, its b, and no register.
 inline bool stores(const Instruction& in) {
-    return in.op == Opcode::store_ || in.op == Opcode::accumulate_ ||
-           in.op == Opcode::attention_ || in.op == Opcode::store_panel_;
+    switch (in.op) {
+        case Opcode::store_:
+        case Opcode::accumulate_:
+        case Opcode::dot_items_:
+        case Opcode::outer_items_:
+        case Opcode::attention_:
+        case Opcode::store_panel_: return true;
+        default: return false;
+    }
 }
 
 constexpr int32_t kEveryChild = -1;

@@ -55,7 +55,7 @@ public:
 
     void run() override {
         const FlushSubnormals flush;
-        level(0, context_.chunks[0], 0);
+        level(0, context_.chunks[0], 0, 0, context_.level_rows);
     }
 
 private:
@@ -86,16 +86,12 @@ private:
     }
 
     void work(int thread) {
-        const bool backward = context_.program.backward;
         packing_.pack(thread);
         wait();
         for (size_t c = 0; c < context_.chunks.size(); ++c) {
             const Chunk& chunk = context_.chunks[c];
             before_chunk(chunk, thread);
-            const int64_t n = chunk.last_level - chunk.first_level;
-            for (int64_t i = 0; i < n; ++i)
-                level(backward ? chunk.last_level - 1 - i : chunk.first_level + i, chunk,
-                      thread);
+            levels(chunk, thread);
             wait();  // nobody fills the next chunk's arrays while this one's are read
             tasks_.run(c, thread);
         }
@@ -153,13 +149,26 @@ private:
         }
     }
 
-    void level(int64_t l, const Chunk& chunk, int thread) {
+    // All levels of a chunk; rows whose items fit into the cache go through them together.
+    void levels(const Chunk& chunk, int thread) {
+        const int64_t n = chunk.last_level - chunk.first_level;
         const bool shared = context_.shared_stages;
-        int64_t first = 0, last = context_.schedule.counts[l];
-        if (!shared) {
-            first = std::min(last, own_first_[thread]);
-            last = std::min(last, own_first_[thread + 1]);
-        }
+        int64_t first = shared ? 0 : own_first_[thread];
+        const int64_t end = shared ? context_.level_rows : own_first_[thread + 1];
+        do {
+            const int64_t last = std::min(end, first + context_.group_rows);
+            for (int64_t i = 0; i < n; ++i)
+                level(context_.program.backward ? chunk.last_level - 1 - i
+                                                : chunk.first_level + i,
+                      chunk, thread, first, last);
+            first = last;
+        } while (first < end);
+    }
+
+    // Those of the rows [first, last) that a level has.
+    void level(int64_t l, const Chunk& chunk, int thread, int64_t first, int64_t last) {
+        const bool shared = context_.shared_stages;
+        last = std::min(last, context_.schedule.counts[l]);
         const std::vector<Stage>& stages = context_.program.stages;
         for (size_t i = 0; i < stages.size(); ++i) {
             if (stages[i].when != When::level) continue;

@@ -22,7 +22,7 @@ from .program import (
     Term,
     View,
 )
-from .step import PANEL, PUT, Group, Stored, summands
+from .step import DOT, OUTER, PANEL, PUT, Group, Stored, summands
 from .verify import verify_stages
 
 
@@ -84,7 +84,7 @@ class _StageWriter:
             if number in self.step.kept:
                 self._keep(number)
         nodes = [self.step.nodes[member] for member in self.group.members]
-        results = [n for n in nodes if n.op in (PUT, PANEL)]
+        results = [n for n in nodes if n.op in (PUT, PANEL, OUTER)]
         # What the scan carries from level to level is overwritten last.
         carried = [n for n in results if n.op == PUT and n["view"].previous]
         for node in results:
@@ -96,14 +96,21 @@ class _StageWriter:
         return self._packed()
 
     def _keep(self, number: int) -> None:
-        """Attention, or a total over items, into the memory where it is read."""
-        (arg,) = self.step.nodes[number].args
-        view = self._view(self.step.where[number])
-        if self.step.nodes[number].op == ATTENTION:
-            indices = self._view(self.step.where[arg]), view
-            self.code.append(_Line("attention", _NONE, (), indices))
+        """Attention, a dot or a total over items, into the memory where it is read."""
+        where, node = self.step.where, self.step.nodes[number]
+        view = self._view(where[number])
+        if node.op == ATTENTION:
+            line = _Line(
+                "attention", _NONE, (), (self._view(where[node.args[0]]), view)
+            )
+        elif node.op == DOT:
+            row, items = node.args
+            self.whole = True
+            indices = view, self._view(where[items])
+            line = _Line("dot_items", _NONE, (self._obtain(row),), indices)
         else:
-            self.code.append(_Line("accumulate", _NONE, (self._obtain(arg),), (view,)))
+            line = _Line("accumulate", _NONE, (self._obtain(node.args[0]),), (view,))
+        self.code.append(line)
 
     # -- products
 
@@ -213,6 +220,9 @@ class _StageWriter:
         if number in step.cotangents:
             loads = [self._load("load", view) for view in step.cotangents[number]]
             return reduce(partial(self._emit, "add"), loads)
+        if node.op == TOTAL and len(node.args) == 2:
+            indices = tuple(self._view(step.where[a]) for a in node.args)
+            return self._emit("weighted_total", indices=indices)
         if node.op == TOTAL:
             return self._load("total", step.where[node.args[0]])
         args = [self.registers[a] for a in step.values[number]]
@@ -275,6 +285,12 @@ class _StageWriter:
         if node.op == PUT:
             op = "accumulate" if node["adds"] else "store"
             indices = (self._view(node["view"]),)
+        elif node.op == OUTER:
+            column = self.step.where[node.args[1]]
+            op, indices = (
+                "outer_items",
+                (self._view(node["view"]), self._view(column)),
+            )
         else:
             array, column = self.panels[node.args[0]]
             op, indices = "store_panel", (self._view(View(array)), column)

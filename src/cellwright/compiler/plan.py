@@ -18,6 +18,7 @@ from ..language import OPS, Graph
 from ..language.graph import CHILDREN
 from . import lower
 from .bindings import Binding
+from .contract import contract
 from .differentiate import VectorJacobian, differentiate
 from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
@@ -120,6 +121,7 @@ class Plan:
     def _arrange(
         self, step: Lowered, scratch: str = "chunk", before: int = 0
     ) -> Stored:
+        step = contract(step)
         return store(step, schedule(step), scratch, before)
 
     # -- what forward and backward share

@@ -18,8 +18,12 @@ EVERY = -1  # the slot of a view that has a row for each child
 ENUMERATIONS = {"rows": "Rows", "axis": "Axis", "when": "When", "op": "Opcode"}
 # How many arguments are registers; of other instructions, all.
 REGISTERS = {
-    **dict.fromkeys(("constant", "vector", "load", "total", "attention"), 0),
-    **dict.fromkeys(("store", "accumulate", "store_panel"), 1),
+    **dict.fromkeys(
+        ("constant", "vector", "load", "total", "weighted_total", "attention"), 0
+    ),
+    **dict.fromkeys(
+        ("store", "accumulate", "dot_items", "outer_items", "store_panel"), 1
+    ),
     **{name: 1 for name, op in OPS.items() if op.reduces},
 }
 PLAIN = {int, float, bool, str}  # fields that the core takes as they are
@@ -243,6 +247,13 @@ class _Listing:
                 return f"store {self._array(s.views[i.args[1]])} = {read}"
             case "accumulate":
                 return f"store {self._array(s.views[i.args[1]])} += {read}"
+            case "weighted_total":
+                weights, values = (self._array(s.views[a]) for a in i.args)
+                return f"{target} = total {weights} · {values}"
+            case "dot_items" | "outer_items":
+                into, factor = (self._array(s.views[a]) for a in i.args[1:])
+                sign = "=" if i.op == "dot_items" else "+="
+                return f"store {into} {sign} {read} · {factor}"
             case "attention":
                 scores, weights = (self._array(s.views[a]) for a in i.args)
                 return f"store {weights} = attention {scores}"

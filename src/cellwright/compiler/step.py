@@ -28,11 +28,13 @@ from .program import EVERY, Array, View
 # what is there.
 PUT = "put"
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
+DOT = "dot"  # of a row's value and each item's: one number an item (see `contract`)
+OUTER = "outer"  # adds a row's value times each item's number; attr `view`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
 RECOMPUTED_OF_ITEMS = 100  # the same of each item: there are many of them
 # Of their stage's units, if of one too.
-_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION)
+_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION, OUTER)
 _REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
 _COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copies)))
 
@@ -90,14 +92,19 @@ class Lowered:
 
     @cached_property
     def kept(self) -> frozenset[int]:
-        """The values that are in memory alone: totals over items, and attention.
+        """The values that are in memory alone: totals over items, attention, dots.
 
-        A total is summed by the stage of its items, attention made by one of rows.
+        A total is summed by the stage of its items; the others are made by one of rows.
         """
         return frozenset(
             number
             for number, node in enumerate(self.nodes)
-            if node.op in (TOTAL, ATTENTION) and self.axes[node.args[0]] == "item"
+            if node.op == DOT
+            or (
+                node.op in (TOTAL, ATTENTION)
+                and len(node.args) == 1
+                and self.axes[node.args[0]] == "item"
+            )
         )
 
     def axis(self, number: int) -> str:
@@ -105,6 +112,8 @@ class Lowered:
         node = self.nodes[number]
         if number in self.kept:
             return "item" if node.op == TOTAL else "node"
+        if node.op == OUTER:
+            return "node"
         if node.op == PUT:
             view = node["view"]
             own = "child" if view.slot == EVERY else "node"
@@ -114,9 +123,12 @@ class Lowered:
     def stored_before(self, number: int) -> list[int]:
         """What a node reads that an earlier stage has to store, not its own one."""
         before = self.before(number)
-        if self.nodes[number].op in (AFFINE, TRANSPOSED, ATTENTION):
+        node = self.nodes[number]
+        weighted = node.op == TOTAL and len(node.args) == 2
+        if weighted or node.op in (AFFINE, TRANSPOSED, ATTENTION):
             return before
-        return [a for a in before if a in self.kept]
+        column = node.args[1:] if node.op == OUTER else ()
+        return [a for a in before if a in self.kept or a in column]
 
     @cached_property
     def units(self) -> list[int | None]:
@@ -124,7 +136,7 @@ class Lowered:
         sizes = [int(node.size) for node in self.nodes]
         return [
             sizes[node.args[0]]
-            if node.op in _REDUCING
+            if node.op in (*_REDUCING, DOT)
             else size
             if size > 1 or node.op in _SIZED
             else None
@@ -240,6 +252,10 @@ def lacking(
     if op == TRANSPOSED:  # it reads a panel
         return []
     of_children = op == TOTAL and number not in step.kept
+    if op == OUTER and values[1] not in memory:
+        return [values[1]]
+    if op in (OUTER, DOT):
+        values = values[:1]
     if of_children or op in (AFFINE, ATTENTION):  # they read memory alone
         return [a for a in values if a not in memory]
     return [a for a in values if not obtainable(step, a, known)]

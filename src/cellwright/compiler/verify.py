@@ -10,7 +10,7 @@ from typing import NoReturn
 from ..language.errors import CellError
 from ..language.graph import TRANSPOSED
 from .program import Stage, View
-from .step import PANEL, PUT, Group, Lowered, Stored, lacking
+from .step import OUTER, PANEL, PUT, Group, Lowered, Stored, lacking
 
 
 def verify_step(step: Lowered, *, after: str) -> Lowered:
@@ -32,7 +32,7 @@ def verify_step(step: Lowered, *, after: str) -> Lowered:
     for root in (*step.roots, *step.late):
         node = step.nodes[root]
         stored = root in step.kept and root in step.stored
-        if not (stored or node.op in (PUT, PANEL)) or max(node.args) >= root:
+        if not (stored or node.op in (PUT, PANEL, OUTER)) or max(node.args) >= root:
             _fail(step, after, root, "is not a result of nodes before it")
         if node.op == PUT:
             check(node.args[0], node["view"])
