@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ..language.graph import EACH
 from .step import Group, Lowered
 from .verify import verify_groups
 
@@ -46,8 +45,6 @@ def _needed(step: Lowered, roots: Sequence[int], done: set[int]) -> list[int]:
 def _next(step: Lowered, pending: list[int], done: set[int], when: str) -> Group:
     """The stage of the first node that can start, and all that fits into it."""
     ready = [n for n in pending if done.issuperset(step.before(n))]
-    # What repeats a value is done where that is read: no stage of its own.
-    ready = [n for n in ready if step.nodes[n].op != EACH] or ready
     first = next((n for n in ready if step.units[n] is not None), ready[0])
     axis = step.axis(first)
     members_of = partial(_members, step, pending, done, axis)
