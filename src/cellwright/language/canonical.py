@@ -36,6 +36,12 @@ def statements(graph: Graph) -> list[int]:
     return found
 
 
+def shown_statements(graph: Graph) -> list[int]:
+    """Those with an equation: an attention has one, if no line of its own."""
+    attentions = (n for n, node in enumerate(graph.nodes) if node.op == ATTENTION)
+    return sorted({*statements(graph), *attentions})
+
+
 def _has_no_line(graph: Graph, number: int) -> bool:
     """Leaves, and the attention and the product within an `attend`."""
     node = graph.nodes[number]
