@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from ..language import Cell
-from ..language.graph import ITEM
 from .bindings import own_parameters
-from .once import made_once
 from .plan import Plan
 from .split import split_affines
 
@@ -20,9 +18,6 @@ def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
     known = {"input_size": input_size}
     sizes = {n: known.get(n, hidden_size) for n in cell.graph.size_names}
     graph = cell.graph.bind(**sizes)
-    once = made_once(graph)
-    before = [n for n, node in once.made.items() if once.nodes[node].op != ITEM]
-    graph = once.step
     plan = Plan(*split_affines(graph, own_parameters(graph)))
     graph = plan.graph
     forward, backward = plan.training, plan.backward(("x",))
@@ -36,11 +31,6 @@ def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
             *cell.equations,
             "",
             f"sizes: {', '.join(f'{n} = {v}' for n, v in sizes.items())}",
-            *(
-                [f"made of the items once a call: {', '.join(before)}"]
-                if before
-                else []
-            ),
             f"kept a row and step for training, in float32: {4 * (states + saved):,} "
             f"bytes (states {4 * states:,}; "
             f"{', '.join(kept) or 'no more'} {4 * saved:,})",
