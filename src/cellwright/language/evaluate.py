@@ -100,7 +100,7 @@ def evaluate_nodes(
     """The value of every node; `leaves` are inputs, states, cotangents by name."""
     values: list[Any] = []
     edges = {CHILDREN: edges} if isinstance(edges, Edges) else edges or {}
-    of: dict[str | None, Edges] = dict(edges)
+    of: dict[str | None, Edges] = {**edges}
     over = sets(nodes, CHILDREN in edges)
     for number, node in enumerate(nodes):
         args = [values[a] for a in node.args]
