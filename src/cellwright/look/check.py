@@ -458,12 +458,13 @@ class _StepWithItems(_Step):
         return super().call_shapes() | own
 
     def call(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
-        named = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
+        named: dict[str, Any] = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
         for item in self.graph.items:
             named[item.name] = leaves[item.name]
             named[length_name(item.name)] = torch.tensor(self.counts)
-        states = tuple(leaves[s.name] for s in self.graph.states)
-        return layer(leaves["x"], states if len(states) > 1 else states[0], **named)
+        states = [leaves[s.name] for s in self.graph.states]
+        state = states[0] if len(states) == 1 else tuple(states)
+        return layer(leaves["x"], state, **named)
 
     def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
         return _run_graph(self, leaves)
