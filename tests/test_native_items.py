@@ -13,7 +13,10 @@ core = pytest.importorskip("cellwright._core")
 
 T, B, S = 4, 3, 5
 examples = settings(
-    max_examples=40, deadline=None, phases=["generate"], suppress_health_check=list(HealthCheck)
+    max_examples=40,
+    deadline=None,
+    phases=["generate"],
+    suppress_health_check=list(HealthCheck),
 )
 
 
@@ -184,3 +187,71 @@ def test_the_core_refuses_items_that_do_not_fit():
     back = schedule.with_items(torch.tensor([0, 3, 2]).numpy())
     with pytest.raises(ValueError, match="follow one another"):
         core.run(scan.compiled("inference"), back, 8, *empty, 1, "")
+
+
+# -- what torch does to tensors ---------------------------------------------------
+
+
+def forward_of(layer):
+    def forward(x, source):
+        return layer(x, source=source, source_lengths=[S, 0, 2])[0]
+
+    return forward
+
+
+def test_second_derivatives():
+    layer = attentive()
+    x = normal(2, B, INPUT, seed=1)
+    source = normal(S, B, ITEM, seed=2)
+    assert torch.autograd.gradgradcheck(forward_of(layer), (x, source))
+
+
+def test_batched_tensors_and_batched_gradients():
+    layer = attentive()
+    forward = forward_of(layer)
+    xs = normal(2, T, B, INPUT, seed=1, grad=False)
+    source = normal(2, S, B, ITEM, seed=2, grad=False)
+    expected = torch.stack([forward(*pair) for pair in zip(xs, source, strict=True)])
+    torch.testing.assert_close(torch.func.vmap(forward)(xs, source), expected)
+    found = torch.func.vmap(torch.func.grad(lambda *v: forward(*v).sin().sum(), 1))
+    by_hand = []
+    for pair in zip(xs, source, strict=True):
+        leaf = pair[1].clone().requires_grad_()
+        by_hand += torch.autograd.grad(forward(pair[0], leaf).sin().sum(), leaf)
+    torch.testing.assert_close(found(xs, source), torch.stack(by_hand))
+    leaf = source[0].clone().requires_grad_()
+    y = forward(xs[0], leaf)
+    cotangents = normal(3, *y.shape, seed=5, grad=False)
+    (many,) = torch.autograd.grad(
+        y, leaf, cotangents, is_grads_batched=True, retain_graph=True
+    )
+    for one, cotangent in zip(many, cotangents, strict=True):
+        (expected,) = torch.autograd.grad(y, leaf, cotangent, retain_graph=True)
+        torch.testing.assert_close(one, expected)
+
+
+def test_autocast_makes_keys_in_its_type_and_scans_in_the_weights():
+    layer = attentive().float()
+    x = normal(T, B, INPUT, seed=1, grad=False).float()
+    source = normal(S, B, ITEM, seed=2, grad=False).float().requires_grad_()
+    expected = forward_of(layer)(x, source)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = forward_of(layer)(x, source)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, expected, atol=0.02, rtol=0.02)
+    (gradient,) = torch.autograd.grad(y.sum(), source)
+    assert gradient.dtype == torch.float32
+    (by_hand,) = torch.autograd.grad(expected.sum(), source)
+    torch.testing.assert_close(gradient, by_hand, atol=0.02, rtol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+def test_compiled_layers_have_the_values_or_say_why_not():
+    layer = attentive().float()
+    x, source = torch.randn(T, B, INPUT), torch.randn(S, B, ITEM)
+    expected = layer(x, source=source)[0]
+    torch._dynamo.reset()
+    found = torch.compile(layer, backend="eager")(x, source=source)[0]
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(cw.ArgumentError, match="a cell with items"):
+        torch.jit.trace(lambda a, b: layer(a, source=b)[0], (x, source))
