@@ -245,7 +245,7 @@ def test_autocast_makes_keys_in_its_type_and_scans_in_the_weights():
     torch.testing.assert_close(gradient, by_hand, atol=0.02, rtol=0.05)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it traces
 def test_compiled_layers_have_the_values_or_say_why_not():
     layer = attentive().float()
     x, source = torch.randn(T, B, INPUT), torch.randn(S, B, ITEM)
