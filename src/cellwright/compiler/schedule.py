@@ -7,7 +7,6 @@ are in memory; so a product of a value of this step starts a later stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from .step import Group, Lowered
 from .verify import verify_groups
@@ -47,16 +46,14 @@ def _next(step: Lowered, pending: list[int], done: set[int], when: str) -> Group
     ready = [n for n in pending if done.issuperset(step.before(n))]
     first = next((n for n in ready if step.units[n] is not None), ready[0])
     axis = step.axis(first)
-    members_of = partial(_members, step, pending, done, axis)
-    if step.units[first] is not None:
-        units = step.units[first]
-        return Group(units, axis, when, members_of(units))
-    # Numbers alone are ready: into the stage of what waits for them alone, if any does.
-    for units in dict.fromkeys(step.units[n] for n in pending if step.axis(n) == axis):
-        members = members_of(units) if units is not None else ()
+    # Where numbers alone are ready: the stage of what waits for them only, if any does.
+    waiting = [n for n in pending if step.axis(n) == axis]
+    sizes = [step.units[n] for n in ([first] if step.units[first] else waiting)]
+    for units in dict.fromkeys(filter(None, sizes)):
+        members = _members(step, pending, done, axis, units)
         if any(step.units[member] == units for member in members):
             return Group(units, axis, when, members)
-    return Group(1, axis, when, members_of(1))
+    return Group(1, axis, when, _members(step, pending, done, axis, 1))
 
 
 def _members(
