@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.arguments import plain
 from ..language.errors import did_you_mean
 from .direction import BoundCell, Direction
+from .items import enter_items, length_name, take_items
 from .layer import Drop, SequenceLayer, State
 from .made import changing, make_weights
 from .regularise import Probabilities, Regularisers, bind_modes, drop_weights
@@ -63,6 +65,8 @@ class Recurrent(SequenceLayer, nn.Module):
             state, and at resets.
         inputs: sizes of the further named inputs, passed to `forward` by name,
             shaped like x, or once for all steps. Every layer sees them.
+        items: sizes of the sets of items that the cell looks at, passed to `forward` by
+            name: `items={"source": 256}`. Every layer sees them. See docs/attention.md.
         engine: "native" (the compiled core, for any cell on the CPU), "torch" (torch's
             own kernel, where the cell is the same), "reference" (the cell's function
             stepped in PyTorch), or "auto": the first of these that can run it.
@@ -106,6 +110,7 @@ class Recurrent(SequenceLayer, nn.Module):
         locked: bool | Collection[str] = False,
         learn_initial_state: bool = False,
         inputs: Mapping[str, int] | None = None,
+        items: Mapping[str, int] | None = None,
         engine: str = "auto",
         memory: str = "save",
         device: Any = None,
@@ -142,7 +147,8 @@ class Recurrent(SequenceLayer, nn.Module):
         )
         if not options.get("proj_size", 1):
             del options["proj_size"]  # torch's way of saying: no projection
-        cell, sizes = configure(cell, dict(inputs or {}), options)
+        given = dict(inputs or {}), dict(items or {})
+        cell, sizes = configure(cell, *given, options)
         if "proj_size" in cell.graph.size_names:
             sizes.setdefault("proj_size", hidden_size)
         self.regularisers, self._regularised = wanted, bool(wanted.given)
@@ -155,6 +161,7 @@ class Recurrent(SequenceLayer, nn.Module):
         self.cell, graphs = self._modes.evaluation[0].cell, self.graphs
         self._declared = [(int(s.size), s.init) for s in graphs[0].states]
         self._named = {i.name: i.size for i in graphs[0].inputs[1:]}
+        self.item_sizes = {i.name: int(i.size) for i in graphs[0].items}
         self.output_size = self.directions * int(graphs[-1].output_size)
         self.cells = nn.ModuleList(
             CellWeights(graph, hidden_size, device, dtype) for graph in graphs
@@ -237,7 +244,10 @@ class Recurrent(SequenceLayer, nn.Module):
             **inputs: the named inputs, shaped like x; or static, given once for all
                 steps: (B, size), (size,) for a single sequence, a tensor (B, size)
                 beside a PackedSequence, its rows in the user's order. They are not
-                copied, and their gradient is the sum over the steps.
+                copied, and their gradient is the sum over the steps. And the sets of
+                items that the cell looks at: source=(S, B, size), (B, S, size) with
+                batch_first, (S, size) for a single sequence, or a PackedSequence; and
+                source_lengths=(B,) integers, the items of each row, 0 … S.
 
         Returns:
             y and the final states, shaped as the class says.
@@ -246,8 +256,17 @@ class Recurrent(SequenceLayer, nn.Module):
             ArgumentError: shapes, dtypes or devices that do not fit, steps of a row
                 that x has not, resets that are neither 0 nor 1.
         """
+        sizes = self.item_sizes
+        if sizes and torch.compiler.is_dynamo_compiling():
+            steps = {"lengths": lengths, "resets": resets, "starts": starts}
+            return _outside_graphs(self, x, state, **steps, **inputs)
+        sets = take_items("Recurrent", sizes, inputs) if sizes else ()
         named, static = self._check_inputs(x, inputs)
         layout = Layout(x, self.batch_first, lengths, resets, starts)
+        items = None
+        if sets:
+            like = partial(_check_like, other=_data(x))
+            items = enter_items("Recurrent", sizes, sets, layout, like)
         for name, value in named.items():
             if name not in static:
                 layout.check_named(name, value)
@@ -261,7 +280,7 @@ class Recurrent(SequenceLayer, nn.Module):
             name: layout.enter_static(v) if name in static else layout.enter(v)
             for name, v in named.items()
         }
-        return self._scan(engine, layout, layout.enter(x), states, named)
+        return self._scan(engine, layout, layout.enter(x), states, named, items)
 
     def _direction(self, k: int, training: bool) -> Direction:
         bound = (self._modes.training if training else self._modes.evaluation)[k]
@@ -314,9 +333,14 @@ class Recurrent(SequenceLayer, nn.Module):
         expected = self._named
         for name in inputs:
             if name not in expected:
+                known = [
+                    *expected,
+                    *self.item_sizes,
+                    *map(length_name, self.item_sizes),
+                ]
                 raise ArgumentError(
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
-                    f"received {name}=, expected {', '.join(expected) or 'x alone'}"
+                    f"received {name}=, expected {', '.join(known) or 'x alone'}"
                 )
         steps = int(self.batch_first)
         like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
@@ -392,6 +416,10 @@ class Recurrent(SequenceLayer, nn.Module):
         return ", ".join([*parts, f"engine={self.engine!r}"])
 
 
+# What depends on numbers of items breaks torch.compile's graph.
+_outside_graphs: Any = torch.compiler.disable(Recurrent.forward)
+
+
 # -- settings ------------------------------------------------------------------
 
 
@@ -458,10 +486,11 @@ def _check_keywords(cell: Cell, **arguments: Any) -> None:
 
 
 def configure(
-    cell: Cell, inputs: dict[str, int], options: dict[str, Any]
+    cell: Cell, inputs: dict[str, int], items: dict[str, int], options: dict[str, Any]
 ) -> tuple[Cell, dict[str, int]]:
     """The cell with its inputs and hyperparameters, and the sizes among `options`."""
     inputs = {n: plain(v) for n, v in inputs.items()}
+    items = {n: plain(v) for n, v in items.items()}
     options = {n: plain(v) for n, v in options.items()}
     if inputs:
         cell = cell.with_inputs(inputs)
@@ -482,6 +511,7 @@ def configure(
                 f"{named.name!r}; received no size for it, expected "
                 f"inputs={{{named.name!r}: 1}}"
             )
+    sizes.update(_item_sizes(cell, items, options))
     for name, value in options.items():
         if name in hyperparameters:
             continue
@@ -493,6 +523,44 @@ def configure(
             )
         sizes[name] = value
     return cell, sizes
+
+
+def _item_sizes(
+    cell: Cell, given: dict[str, int], options: dict[str, Any]
+) -> dict[str, int]:
+    """The sizes of the sets of items that a cell looks at, by the name of the size."""
+    declared = {item.name: item.size for item in cell.graph.items}
+    taken = {*_FORWARD, *(i.name for i in cell.graph.inputs), *declared}
+    for name in given:
+        if name not in declared:
+            raise ArgumentError(
+                f"[Recurrent] cell {cell.name!r} looks at no items {name!r}; received "
+                f"items={{{name!r}: …}}, expected {', '.join(declared) or 'none'}. In "
+                f"a cell a set is a keyword-only argument, `*, {name}: Items`"
+            )
+    sizes: dict[Any, int] = {}
+    for name, size in declared.items():
+        if name in _FORWARD or length_name(name) in taken:
+            raise ArgumentError(
+                f"[Recurrent] the layer takes {name}= and {length_name(name)}= for the "
+                f"items {name!r}, and one of these is taken; received {sorted(taken)}. "
+                "Give them another name in the cell"
+            )
+        named = isinstance(size, str)
+        known = options.get(size) if named else size
+        wanted = given.get(name, known)
+        if wanted is None:
+            raise ArgumentError(
+                f"[Recurrent] cell {cell.name!r} looks at the items {name!r}; received "
+                f"no size for them, expected items={{{name!r}: 256}}"
+            )
+        known = sizes.setdefault(size, wanted) if named and known is None else known
+        if known != wanted:
+            raise ArgumentError(
+                f"[Recurrent] the items {name!r} of cell {cell.name!r} have the size "
+                f"{size!r}; received {wanted} for them, expected {known}"
+            )
+    return sizes
 
 
 # -- tensors -------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...compiler.plan import unsupported
 from ..call import Call
-from ..engine import Advance, Bound, BoundCell, Engine
+from ..engine import Advance, Bound, BoundCell, Engine, Items
 from . import core, op
 from .core import check_environment, info
 from .stepper import make_stepper
@@ -50,6 +50,9 @@ class Native(Engine):
         return (op.run_trees if over_trees else op.run)(programs, parameters, call)
 
     def stepper(
-        self, stack: Sequence[Callable[[], Bound]], states: Sequence[Tensor]
+        self,
+        stack: Sequence[Callable[[], Bound]],
+        states: Sequence[Tensor],
+        items: Sequence[Items] = (),
     ) -> Advance:
-        return make_stepper(stack, states)
+        return make_stepper(stack, states, items)
