@@ -51,7 +51,7 @@ UpdateDropout = Annotated[str, Rule(partial(_probabilities, "update_dropout"))]
 Zoneout = Annotated[str, Rule(partial(_probabilities, "zoneout"))]
 
 
-def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> Any:
+def setting(panel: str, default: Any, help: str, takes: type | None = None) -> Any:
     """A field with what the command line says of it: one sentence, under a heading.
 
     Args:
@@ -61,11 +61,16 @@ def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> 
     return field(default=default, metadata=shown)
 
 
-_model = partial(_setting, "The model")
-_text = partial(_setting, "The text")
-_time = partial(_setting, "How long")
-_optim = partial(_setting, "Optimising")
-_run = partial(_setting, "The run")
+_model = partial(setting, "The model")
+_text = partial(setting, "The text")
+_time = partial(setting, "How long")
+_optim = partial(setting, "Optimising")
+_run = partial(setting, "The run")
+
+
+def engine_setting() -> Any:
+    """The engine, of any model."""
+    return _model("auto", f"What runs the cell: auto, {', '.join(ENGINES)}.", takes=str)
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,7 @@ class TextSettings(Checked):
     ar: AtLeast0 = _model(0.0, "Penalty on the squares of outputs (Merity: 2).")
     tar: AtLeast0 = _model(0.0, "Penalty on their differences (Merity: 1).")
     tie: bool = _model(False, "Use the embedding as the output matrix, too.")
-    engine: Engine = _model(
-        "auto", f"What runs the cell: auto, {', '.join(ENGINES)}.", takes=str
-    )
+    engine: Engine = engine_setting()
     tokenizer: Literal["char", "word", "bpe"] = _text("char", "What a token is.")
     vocab: Vocabulary | None = _text(
         None, "At most so many tokens. Default: all, 10000 words, 1024 bpe."
