@@ -637,7 +637,7 @@ def test_a_version_that_is_no_number_is_refused(version):
 
 
 def test_a_newer_version_is_refused_with_the_remedy():
-    refused(GOOD.replace("cell 1\n", "cell 3\n", 1), "newer", "Update cellwright")
+    refused(GOOD.replace("cell 1\n", "cell 4\n", 1), "newer", "Update cellwright")
 
 
 def test_no_truncation_of_a_printed_cell_is_read_as_another_cell():

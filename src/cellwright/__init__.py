@@ -21,9 +21,11 @@ from .language import (
     CellError,
     CellwrightError,
     Graph,
+    Items,
     SizeError,
     TraceError,
     TreeCell,
+    attend,
     cell,
     load_cell,
     name,
@@ -56,10 +58,11 @@ from .version import __version__ as __version__
 
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
-    "Forest", "Graph", "Record", "Recurrent", "SizeError", "TraceError", "TreeCell",
-    "TreeRecurrent", "UnknownValueError", "abs", "activation_regularisation", "cell",
-    "cells", "detach", "export_c", "export_onnx", "from_keras_weights", "from_torch",
-    "init", "load_cell", "name", "onnx_translations", "record", "reset_rows", "sum",
+    "Forest", "Graph", "Items", "Record", "Recurrent", "SizeError", "TraceError",
+    "TreeCell", "TreeRecurrent", "UnknownValueError", "abs",
+    "activation_regularisation", "attend", "cell", "cells", "detach", "export_c",
+    "export_onnx", "from_keras_weights", "from_torch", "init", "load_cell", "name",
+    "onnx_translations", "record", "reset_rows", "sum",
     "temporal_activation_regularisation", "to_keras_weights", "to_torch", "total",
     "tree_cell",
 ]  # fmt: skip

@@ -15,8 +15,11 @@ from ..language import OPS, CellError, Graph, Node
 from ..language.builder import Builder
 from ..language.graph import (
     AFFINE,
+    ATTENTION,
+    CHILDREN,
     COTANGENT,
     EACH,
+    ITEM,
     TOTAL,
     TRANSPOSED,
     reachable,
@@ -27,7 +30,7 @@ from ..language.trace import Traced
 from ..language.verify import verify_nodes
 
 OUTPUT = "(output)"  # the cotangent of an output that is no state: no state's name
-_WANTED = ("input", "state", "weight", AFFINE)  # whose cotangents are wanted
+_WANTED = ("input", "state", "weight", ITEM, AFFINE)  # whose cotangents are wanted
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class VectorJacobian:
         nodes: the forward nodes, then the derivative's. Its leaves `cotangent` are
             named `d.<state>`, and `d.(output)` where the output is no state.
         cotangent_of: forward node → the node of its cotangent, in the step's order: of
-            inputs, old states, vectors and numbers (a row's contribution), affines,
-            and the recorded nodes. Absent is zero.
+            inputs, items, old states, vectors and numbers (a row's contribution),
+            affines, and the recorded nodes. Absent is zero. It varies over the set
+            that the forward node varies over.
         recorded: the forward nodes that are results too.
     """
 
@@ -57,7 +61,7 @@ class VectorJacobian:
         return [(n, c) for n, c in pairs if self.nodes[n].op == AFFINE]
 
     def cotangents(self, kind: str) -> dict[str, int]:
-        """The cotangents of all leaves of a kind ("input", "state", "weight") by name.
+        """The cotangents of the leaves of a kind ("input", "item", …) by name.
 
         A state and a weight may have one name: so there is one kind a call.
         """
@@ -87,11 +91,13 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     """
     builder = Builder(graph.name)
     builder.children, builder.many = graph.children, graph.many
+    builder.items = list(graph.items)
     builder.nodes = list(graph.nodes)
     builder.most = math.inf  # the bound is on what a user writes
     found: dict[int, int] = {}  # node -> its cotangent
     for name, number in _results(graph, recorded):
         attrs, node = (("name", f"d.{name}"),), graph.nodes[number]
+        attrs += _set_attrs(builder.set_of(number))
         seed = builder.append(Node(COTANGENT, (), attrs, node.size, node.source))
         _accumulate(builder, found, number, seed)
     count = len(graph.nodes)
@@ -115,14 +121,16 @@ def verified(vjp: VectorJacobian, *, after: str) -> VectorJacobian:
         CellError: names the pass, the node and the user's source line.
     """
     nodes, count = vjp.nodes, len(vjp.forward.nodes)
-    verify_nodes(vjp.forward, nodes, after=after, internal=True, first=count)
+    known = verify_nodes(vjp.forward, nodes, after=after, internal=True, first=count)
     for value, cotangent in vjp.cotangent_of.items():
-        if nodes[value].size != nodes[cotangent].size:
+        shapes = [(nodes[n].size, known.sets[n]) for n in (value, cotangent)]
+        if shapes[0] != shapes[1]:
+            (size, over), (of_cotangent, its_set) = shapes
             raise CellError(
                 f"[{nodes[value].source}, cell {vjp.forward.name!r}, after {after}] "
                 f"node {cotangent} ({nodes[cotangent].op}): the cotangent of node "
-                f"{value} has {nodes[cotangent].size} units, the value "
-                f"{nodes[value].size}"
+                f"{value} has {of_cotangent} units, the value {size}; they vary over "
+                f"the sets {its_set} and {over}"
             )
     return vjp
 
@@ -145,10 +153,17 @@ def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
             size = builder.nodes[arg].size
             pulled = Node(TRANSPOSED, (found[number],), attrs, size, line)
             _accumulate(builder, found, arg, builder.append(pulled))
-    elif node.op == TOTAL:  # every child has the whole of it
+    elif node.op == TOTAL:  # every member of the set has the whole of it
         (arg,) = node.args
-        shared = Node(EACH, (found[number],), (), node.size, line)
-        _accumulate(builder, found, arg, builder.append(shared))
+        _accumulate(builder, found, arg, _each(builder, found[number], arg))
+    elif node.op == ATTENTION:  # y · (g − Σ g · y)
+        (arg,), g, y = (
+            node.args,
+            Traced(builder, found[number]),
+            Traced(builder, number),
+        )
+        total = _each(builder, builder.total((g * y).node), arg)
+        _accumulate(builder, found, arg, (y * (g - Traced(builder, total))).node)
     elif node.op in OPS:
         g, y, *args = [Traced(builder, n) for n in (found[number], number, *node.args)]
         for arg, cotangent in zip(
@@ -158,13 +173,24 @@ def _pull_back(builder: Builder, found: dict[int, int], number: int) -> None:
                 _accumulate(builder, found, arg, cotangent.node)
 
 
+def _each(builder: Builder, value: int, like: int) -> int:
+    """One value, for each member of the set that another varies over."""
+    node, name = builder.nodes[value], builder.set_of(like)
+    attrs = _set_attrs(None if name == CHILDREN else name)
+    return builder.append(Node(EACH, (value,), attrs, node.size, builder.source or ""))
+
+
+def _set_attrs(name: str | None) -> tuple[tuple[str, str], ...]:
+    return () if name is None else (("set", name),)
+
+
 def _accumulate(
     builder: Builder, found: dict[int, int], number: int, cotangent: int
 ) -> None:
-    """Add to a node's cotangent, summed over the units, or children, it went to."""
+    """Add to a node's cotangent, summed over the units, or the set, that it went to."""
     if builder.nodes[number].size == 1 and builder.nodes[cotangent].size != 1:
         cotangent = builder.apply(sum_, (cotangent,))
-    if builder.per_child(cotangent) and not builder.per_child(number):
+    if builder.set_of(cotangent) and not builder.set_of(number):
         cotangent = builder.total(cotangent)
     if number in found:
         cotangent = builder.apply(OPS["add"], (found[number], cotangent))

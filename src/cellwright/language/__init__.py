@@ -9,12 +9,13 @@ from .errors import (
     TraceError,
 )
 from .graph import Graph, Input, Node, State, Weight
+from .items import Items
 from .load import load_cell
 from .ops import FUNCTIONS, OPS, Op
 from .parser import parse_graph
 from .printer import print_graph
 from .replay import bind
-from .trace import name, total
+from .trace import attend, name, total
 from .tree import TreeCell, child_states, tree_cell
 from .verify import verify
 
@@ -32,6 +33,7 @@ __all__ = [
     "CellwrightError",
     "Graph",
     "Input",
+    "Items",
     "Node",
     "Op",
     "SizeError",
@@ -39,6 +41,7 @@ __all__ = [
     "TraceError",
     "TreeCell",
     "Weight",
+    "attend",
     "cell",
     "child_states",
     "load_cell",

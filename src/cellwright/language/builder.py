@@ -15,14 +15,19 @@ from .canonical import canonical
 from .errors import CellError, SizeError, user_location
 from .graph import (
     AFFINE,
+    ATTENTION,
+    CHILDREN,
+    ITEM,
     TOTAL,
     Graph,
     Input,
+    Item,
     Node,
     Size,
     State,
     Weight,
-    per_child_of,
+    read_sets,
+    set_of,
 )
 from .ops import CONDITIONS, OPS, Op
 from .verify import verify
@@ -37,6 +42,7 @@ class Builder:
         self.name = name
         self.nodes: list[Node] = []
         self.inputs: list[Input] = []
+        self.items: list[Item] = []
         self.states: list[State] = []
         self.weights: dict[str, Weight] = {}
         self.explicit: dict[str, int] = {}
@@ -46,7 +52,8 @@ class Builder:
         self.source: str | None = None  # overrides the caller's line, when replaying
         self.most: float = MOST_NODES
         self._leaves: dict[tuple[str, str], int] = {}
-        self._of_child: list[bool] = []
+        self._attentions: dict[int, int] = {}  # by their scores
+        self._sets: list[str | None] = []
 
     # -- leaves ----------------------------------------------------------------
 
@@ -54,6 +61,13 @@ class Builder:
         size = self.size(name, size)
         self.inputs.append(Input(name, size))
         return self.leaf("input", size, name=name)
+
+    def add_item(self, name: str, size: Size, of: str | None = None) -> int:
+        """What the step sees of each item of a set: of its own, or of that named."""
+        size, of = self.size(name, size), of or name
+        self.items.append(Item(name, size, of))
+        attrs = {} if of == name else {"set": of}
+        return self.leaf(ITEM, size, name=name, **attrs)
 
     def add_state(self, name: str, size: Size, init: float) -> int:
         size = self.size(name, size)
@@ -135,15 +149,33 @@ class Builder:
                 "loop over time? The layer does that one: a cell is a single step"
             )
         self.nodes.append(node)
-        return len(self.nodes) - 1
+        number = len(self.nodes) - 1
+        if self.many or self.items:
+            self._check_sets(node, number)
+        return number
 
-    def per_child(self, number: int) -> bool:
-        """Whether a node has a value for each child, rather than one for the node."""
-        if not self.many:
-            return False
-        for node in self.nodes[len(self._of_child) :]:
-            self._of_child.append(per_child_of(node, self._of_child))
-        return self._of_child[number]
+    def set_of(self, number: int) -> str | None:
+        """The set that a node's value varies over; `None`: it has one value."""
+        if not (self.many or self.items):
+            return None
+        for node in self.nodes[len(self._sets) : number + 1]:
+            self._sets.append(set_of(node, self._sets, self.many))
+        return self._sets[number]
+
+    def _check_sets(self, node: Node, number: int) -> None:
+        self.set_of(number)
+        names = read_sets(node, self._sets)
+        if len(names) > 1:
+            shown = " and ".join(self.set_name(name) for name in names)
+            raise CellError(
+                f"[{self.where()}] a value varies over one set; received what is "
+                f"computed from {shown} at once, expected one of them. Make one value "
+                "of the others first, as in total(v) or attend(scores, values)"
+            )
+
+    def set_name(self, name: str) -> str:
+        """What a message calls a set."""
+        return repr(self.children[0] if name == CHILDREN else name)
 
     # -- weights ---------------------------------------------------------------
 
@@ -287,19 +319,67 @@ class Builder:
         return next(iter([*rigid, *numbers_, *symbols]), 1)
 
     def total(self, arg: int) -> int:
-        """Record a sum over the children."""
+        """Record a sum over a set: of what each child has, or each item."""
         self._check_conditions(OPS["identity"], (arg,))
-        if not self.per_child(arg):
+        if self.set_of(arg) is None:
             inner = self.nodes[arg].op == TOTAL
-            received = "another total" if inner else "a value that the node has once"
-            what = "its one child" if self.many else "any number of children"
             raise CellError(
-                f"[{self.where()}] total(…) sums what each child has; received "
-                f"{received}, expected a value computed from the states of {what}, as "
-                "in total(child.h) under @tree_cell without arity"
+                f"[{self.where()}] total(…) sums what each {self._member()} has; "
+                f"received {'another total' if inner else self._single()}, expected "
+                + self._computed("total({0}.h)", "total({0})")
             )
         size = self.nodes[arg].size
         return self.append(Node(TOTAL, (arg,), (), size, self.line()))
+
+    def attend(self, scores: int, values: int) -> int:
+        """Record the sum of a set's values, weighted by the softmax of its scores."""
+        for what, arg in (("scores", scores), ("values", values)):
+            self._check_conditions(OPS["identity"], (arg,))
+            if self.set_of(arg) is None:
+                raise CellError(
+                    f"[{self.where()}] attend(scores, values): each {self._member()} "
+                    f"has its {what}; received {self._single()}, expected "
+                    + self._computed("attend(W.e({0}.h), {0}.h)", "attend(e, {0})")
+                )
+        size, of_values = self.nodes[scores].size, self.nodes[values].size
+        if of_values == 1 != size:
+            raise SizeError(
+                f"[{self.where()}] attend(scores, values) has one score for a member, "
+                f"or one for each unit of its value; received scores of size {size} "
+                f"and values of size {of_values}. For one score write size=1, as in "
+                "W.e(v, size=1)"
+            )
+        weights = self.attention(scores)
+        return self.total(self.apply(OPS["mul"], (weights, values)))
+
+    def attention(self, scores: int) -> int:
+        """The softmax over a set; the same scores are the same weights."""
+        if scores not in self._attentions:
+            size = self.nodes[scores].size
+            node = Node(ATTENTION, (scores,), (), size, self.line())
+            self._attentions[scores] = self.append(node)
+        return self._attentions[scores]
+
+    # What messages call the sets of this cell.
+
+    def _member(self) -> str:
+        return "item" if self.items else "child"
+
+    def _single(self) -> str:
+        return f"a value that the {'step' if self.items else 'node'} has once"
+
+    def _computed(self, of_child: str, of_items: str) -> str:
+        """What is expected of a value that has to vary over a set."""
+        if self.items:
+            name = self.items[0].name
+            return f"a value computed from {name!r}, as in {of_items.format(name)}"
+        whose = "its one child" if self.many else "any number of children"
+        return (
+            f"a value computed from the states of {whose}, as in "
+            f"{of_child.format('child')} under @tree_cell without arity; or one "
+            f"computed from items, as in {of_items.format('source')} under "
+            "`*, source: Items`"
+        )
 
     # -- where -----------------------------------------------------------------
 
@@ -329,6 +409,7 @@ class Builder:
             output=results[0],
             names=tuple(self.explicit.items()),
             explicit=tuple(self.explicit),
+            items=tuple(self.items),
             children=self.children,
             many=self.many,
             name=self.name,
@@ -337,14 +418,19 @@ class Builder:
         return verify(canonical(graph), after="build")
 
     def _check_summed(self, result: int) -> None:
-        if self.per_child(result):
-            child = self.children[0]
-            raise CellError(
-                f"[{self.nodes[result].source or self.where()}, cell {self.name!r}] a "
-                f"returned value has one value for each child; received what is "
-                f"computed from {child!r} outside total(…), expected one value for "
-                f"the node. Sum over the children, as in total({child}.h)"
-            )
+        name = self.set_of(result)
+        if name is None:
+            return
+        child = name == CHILDREN
+        shown = self.children[0] if child else name
+        raise CellError(
+            f"[{self.nodes[result].source or self.where()}, cell {self.name!r}] a "
+            f"returned value has one value for each {'child' if child else 'item'}; "
+            f"received what is computed from {shown!r} outside total(…), expected one "
+            f"value for the {'node' if child else 'step'}. Sum over the "
+            f"{'children' if child else 'items'}, as in "
+            f"total({shown}{'.h' if child else ''})"
+        )
 
     def _check_update(self, state: State, node: int) -> None:
         new = self.nodes[node]

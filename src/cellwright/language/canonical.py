@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .graph import AFFINE, LEAVES, Graph, reachable, select
+from .graph import AFFINE, ATTENTION, ITEM, LEAVES, Graph, reachable, select
 from .names import check_names, name_values
 
+_DECLARED = ("input", ITEM, "state")  # the leaves that are arguments of the function
 DEEPEST = 64  # operations within one another on a line; Python's parser takes 200
 
 
@@ -18,7 +19,7 @@ def statements(graph: Graph) -> list[int]:
     """The nodes that get a line of their own: named, returned, not read just once.
 
     A leaf gets one where it was named by `cellwright.name`; so does what is nested
-    deeper than a line should be.
+    deeper than a line should be. What `attend` is made of is written as one.
     """
     uses = graph.uses()
     wanted = {number for _, number in graph.names} | {graph.output, *graph.updates}
@@ -28,11 +29,18 @@ def statements(graph: Graph) -> list[int]:
     for number, node in enumerate(graph.nodes):
         depth = 1 + max((depths[a] for a in node.args), default=0)
         own = number in wanted or uses[number] != 1 or depth > DEEPEST
-        if number in named or (own and node.op not in LEAVES):
+        if number in named or (own and not _has_no_line(graph, number)):
             found.append(number)
             depth = 0
         depths.append(depth)
     return found
+
+
+def _has_no_line(graph: Graph, number: int) -> bool:
+    """Leaves, and the attention and the product within an `attend`."""
+    node = graph.nodes[number]
+    read = [node.op, *(graph.nodes[a].op for a in node.args[:1])]
+    return node.op in LEAVES or ATTENTION in read
 
 
 def canonical(graph: Graph) -> Graph:
@@ -75,11 +83,11 @@ def _written(graph: Graph) -> Graph:
 
 
 def _leaves(graph: Graph) -> list[int]:
-    """The inputs, then the states, child by child, in the order declared."""
-    labels = [i.name for i in graph.inputs]
+    """Inputs, items, then the states, child by child, in the order declared."""
+    labels = [i.name for i in (*graph.inputs, *graph.items)]
     for child in graph.children or ("",):
         labels += [f"{child}.{s.name}" if child else s.name for s in graph.states]
-    leaves = [i for i, n in enumerate(graph.nodes) if n.op in ("input", "state")]
+    leaves = [i for i, n in enumerate(graph.nodes) if n.op in _DECLARED]
     return sorted(leaves, key=lambda i: labels.index(graph.nodes[i].label))
 
 
@@ -92,12 +100,15 @@ def _without_dead(graph: Graph) -> Graph:
     weighted: list[bool] = []
     for node in nodes:
         weighted.append(node.op == "weight" or any(weighted[a] for a in node.args))
-    roots = {graph.output, *graph.updates, *graph.values.values()}
+    # An attention has a name of itself, whether anything reads it or not.
+    named = {i for i in graph.values.values() if nodes[i].op != ATTENTION}
+    roots = {graph.output, *graph.updates, *named}
     for number, node in enumerate(nodes):
         if node.op == AFFINE or (weighted[number] and not uses[number]):
             roots.add(number)
     live = reachable(nodes, roots)
-    live.update(i for i, node in enumerate(nodes) if node.op in ("input", "state"))
+    live.update(i for i, node in enumerate(nodes) if node.op in _DECLARED)
     if len(live) == len(nodes):
         return graph
+    graph = replace(graph, names=tuple(pair for pair in graph.names if pair[1] in live))
     return graph.with_nodes(*select(nodes, sorted(live)))

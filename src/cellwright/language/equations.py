@@ -93,7 +93,8 @@ def complements(activation: Activation) -> bool:
 
 def _matches(template: Graph, graph: Graph, *, any_activation: bool) -> Iterator[Match]:
     states, own = ([(s.size, s.init) for s in g.states] for g in (template, graph))
-    if states != own or len(graph.inputs) != 1 or not graph.output_is_state:
+    bare = len(graph.inputs) == 1 and not graph.items
+    if states != own or not bare or not graph.output_is_state:
         return
     pairs = list(zip(template.updates, graph.updates, strict=True))
     for match in _unify(template, graph, pairs, Match(), any_activation):

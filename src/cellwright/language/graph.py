@@ -11,12 +11,16 @@ from typing import Any, ClassVar
 Size = int | str  # a number, or the name of one: "input_size", "hidden_size", …
 
 # Node kinds that are no operation of the table.
-LEAVES = ("input", "state", "constant", "weight")
+ITEM = "item"  # a leaf that has a value for each item of a set
+LEAVES = ("input", "state", "constant", "weight", ITEM)
 AFFINE = "affine"  # W·[operands] + b
-TOTAL = "total"  # the sum, over a node's children, of what each child has
+TOTAL = "total"  # the sum over a set: of what each child has, or each item
+ATTENTION = "attention"  # the softmax over a set, unit by unit; of no items: none
 COTANGENT = "cotangent"  # of a result; a leaf (in derivatives)
-EACH = "each"  # what a node has once, for each of its children (in derivatives)
+EACH = "each"  # one value, for each member of a set (in derivatives)
 TRANSPOSED = "transposed"  # one operand's cotangent, g·W's columns (in derivatives)
+
+CHILDREN = "(children)"  # the set of a node's children: no set of items has this name
 
 
 class Written:
@@ -35,12 +39,14 @@ class Node(Written):
     """One value of the step.
 
     Attributes:
-        op: `"input"`, `"state"`, `"constant"`, `"weight"` (a vector or scalar),
-            `"affine"`, `"transposed"`, `"total"`, or a name of the operation table.
+        op: `"input"`, `"state"`, `"item"`, `"constant"`, `"weight"` (a vector or
+            scalar), `"affine"`, `"transposed"`, `"total"`, `"attention"`, or a name of
+            the operation table.
         args: the nodes it reads, by position in the graph.
-        attrs: its options, as sorted pairs: `name` of an input or state, `child` of a
-            tree cell's state, `value` of a constant, `weight` of an affine or weight,
-            the operation's own options.
+        attrs: its options, as sorted pairs: `name` of an input, state or item, `child`
+            of a tree cell's state, `set` of an item that is not of the set of its own
+            name (and of what derivatives have for each item), `value` of a constant,
+            `weight` of an affine or weight, the operation's own options.
         size: how many units a row of it has.
         source: `file:line` of the user's code that wrote it (not compared).
     """
@@ -90,24 +96,46 @@ def select(
     return tuple(n.on(tuple(new[a] for a in n.args)) for n in chosen), new
 
 
-def per_child(nodes: Sequence[Node], many: bool) -> list[bool]:
-    """Which nodes have a value for each child: a child's states, and what they reach.
+def sets(nodes: Sequence[Node], many: bool) -> list[str | None]:
+    """The set that each node's value varies over; `None`: it has one value.
 
-    `total` makes one value of them again; what a node has once is the same for every
-    child.
+    A set's name where there is a value for each of its items, `CHILDREN` where there is
+    one for each child. `total` makes one value of them again; what there is once is the
+    same for every member.
+
+    Args:
+        many: of a tree's cell whose one child stands for any number.
     """
-    if not many:
-        return [False] * len(nodes)
-    found: list[bool] = []
+    found: list[str | None] = []
     for node in nodes:
-        found.append(per_child_of(node, found))
+        found.append(set_of(node, found, many))
     return found
 
 
-def per_child_of(node: Node, before: Sequence[bool]) -> bool:
+def set_of(node: Node, before: Sequence[str | None], many: bool) -> str | None:
     """The same for one node, from what is known of the nodes before it."""
-    reached = node.op != TOTAL and any(before[a] for a in node.args)
-    return reached or node.op in ("state", EACH)
+    if node.op == TOTAL:
+        return None
+    if node.op == "state":
+        return CHILDREN if many else None
+    if node.op == ITEM:
+        return node.options.get("set", node["name"])
+    if node.op in (EACH, COTANGENT):
+        return node.options.get("set", CHILDREN if node.op == EACH else None)
+    return next(iter(read_sets(node, before)), None)
+
+
+def read_sets(node: Node, before: Sequence[str | None]) -> list[str]:
+    """The sets that a node's arguments vary over; more than one is an error."""
+    found = dict.fromkeys(before[a] for a in node.args)
+    return [name for name in found if name is not None]
+
+
+def per_child(nodes: Sequence[Node], many: bool) -> list[bool]:
+    """Which nodes have a value for each child of a node."""
+    if not many:
+        return [False] * len(nodes)
+    return [name == CHILDREN for name in sets(nodes, many)]
 
 
 @dataclass(frozen=True)
@@ -184,6 +212,22 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Item:
+    """What a step sees of each item of a set.
+
+    Attributes:
+        name: its argument's.
+        size: units of each item.
+        set: the set whose items have it, a name: its own, but for what was computed
+            from the items of another before the first step.
+    """
+
+    name: str
+    size: Size
+    set: str
+
+
+@dataclass(frozen=True)
 class Graph:
     """A cell's step, as data.
 
@@ -200,6 +244,7 @@ class Graph:
             the extra first value that the cell returns).
         names: (name, node) of every value that has a name, states included.
         explicit: the names that were given by `cellwright.name`.
+        items: what it sees of sets of items.
         children: the children that a tree cell sees, by name; none in a sequence.
         many: there may be any number of the one child, for `total` to sum over.
         name: the cell's.
@@ -219,6 +264,7 @@ class Graph:
     output: int
     names: tuple[tuple[str, int], ...] = ()
     explicit: tuple[str, ...] = ()
+    items: tuple[Item, ...] = ()
     children: tuple[str, ...] = ()
     many: bool = False
     name: str = field(default="cell", compare=False)
@@ -248,6 +294,11 @@ class Graph:
         return found
 
     @property
+    def sets(self) -> list[str | None]:
+        """The set that each node's value varies over, or `None`: see `sets`."""
+        return sets(self.nodes, self.many)
+
+    @property
     def per_child(self) -> list[bool]:
         """Which nodes have a value for each child, rather than one for the node."""
         return per_child(self.nodes, self.many)
@@ -269,7 +320,7 @@ class Graph:
     @property
     def size_names(self) -> tuple[str, ...]:
         """The symbolic sizes that `bind` wants, in order of appearance."""
-        sizes: list[Size] = [i.size for i in self.inputs]
+        sizes: list[Size] = [i.size for i in (*self.inputs, *self.items)]
         sizes += [s.size for s in self.states]
         sizes += [s for w in self.weights for s in (w.size, *w.operands)]
         return tuple(dict.fromkeys(s for s in sizes if isinstance(s, str)))

@@ -3,7 +3,8 @@
 The rule: an activation takes the name of the first affine written in its argument,
 reached through + and −, negation, scaling and layer_norm only, where that affine feeds
 nothing else. Any other affine names its own value. `cellwright.name` names the rest,
-and a state's name is its new value.
+and a state's name is its new value. The weights of `attend` are `attention`; of several
+each has its scores' name too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from itertools import chain, count
 
 from .errors import CellError
-from .graph import AFFINE, Graph
+from .graph import AFFINE, ATTENTION, Graph
 from .ops import ACTIVATIONS
 
 _SCALES = ("constant", "weight")
@@ -31,9 +32,22 @@ def name_values(graph: Graph) -> Graph:
     for node, weight in found:
         if node not in taken and weight not in explicit:
             gates[_unused(weight, gates)] = node
+    gates.update(_attentions(graph, {**states, **gates}))
     named = {**gates, **states, **gates}  # `check_names` refuses a state's for a gate
     order = sorted(named.items(), key=lambda item: item[1])
     return replace(graph, names=tuple(order))
+
+
+def _attentions(graph: Graph, taken: dict[str, int]) -> dict[str, int]:
+    """The names of the softmaxes over sets; `taken` are those of other values."""
+    labels = {number: name for name, number in reversed(taken.items())}
+    nodes = [n for n, node in enumerate(graph.nodes) if node.op == ATTENTION]
+    found: dict[str, int] = {}
+    for number in nodes:
+        (scores,) = graph.nodes[number].args
+        of = f".{labels[scores]}" if len(nodes) > 1 and scores in labels else ""
+        found[_unused(f"attention{of}", {**taken, **found})] = number
+    return found
 
 
 def check_names(graph: Graph) -> None:

@@ -11,7 +11,7 @@ from .errors import CellError
 from .graph import Graph, Size
 from .ops import FUNCTIONS, INFIX
 from .printer import HEADER, VERSION, print_graph
-from .trace import Child, Traced, Weights, as_node, name, total
+from .trace import Child, Traced, Weights, as_node, attend, name, total
 
 
 def parse_graph(text: str) -> Graph:
@@ -76,6 +76,13 @@ _SYMBOLS = {
 }
 
 
+def _is_items(annotation: ast.expr | None) -> bool:
+    match annotation:
+        case ast.Name(id="Items") | ast.Subscript(value=ast.Name(id="Items")):
+            return True
+    return False
+
+
 class _Parser:
     """Replays the syntax tree of a printed cell on a builder."""
 
@@ -115,7 +122,11 @@ class _Parser:
             _unreadable(self.function)
         inits = [0.0] * missing + [self.literal(d) for d in args.defaults]
         inputs = [(args.args[1], "input_size")]
-        inputs += [(arg, f"{arg.arg}_size") for arg in args.kwonlyargs]
+        for arg in args.kwonlyargs:
+            if _is_items(arg.annotation):
+                self.items(arg)
+            else:
+                inputs.append((arg, f"{arg.arg}_size"))
         for arg, default in inputs:
             node = self.builder.add_input(arg.arg, self.size(arg.annotation, default))
             self.variables[arg.arg] = Traced(self.builder, node)
@@ -123,6 +134,13 @@ class _Parser:
             size = self.size(arg.annotation, "hidden_size")
             node = self.builder.add_state(arg.arg, size, init)
             self.variables[arg.arg] = Traced(self.builder, node)
+
+    def items(self, arg: ast.arg) -> None:
+        size: Size = f"{arg.arg}_size"
+        if isinstance(arg.annotation, ast.Subscript):
+            size = self.size(arg.annotation.slice, "")
+        node = self.builder.add_item(arg.arg, size)
+        self.variables[arg.arg] = Traced(self.builder, node)
 
     def tree(self) -> bool:
         """Whether it is a tree's cell; its children and their states are declared."""
@@ -219,6 +237,10 @@ class _Parser:
                 return getattr(self.variables[child], attr)
             case ast.Call(func=ast.Name(id="total"), args=[arg], keywords=[]):
                 return total(self.expression(arg))
+            case ast.Call(
+                func=ast.Name(id="attend"), args=[scores, values], keywords=[]
+            ):
+                return attend(self.expression(scores), self.expression(values))
             case ast.Call(func=func, args=args, keywords=keywords):
                 options = {k.arg or "": self.option(k) for k in keywords}
                 return self.call(func, args, options)

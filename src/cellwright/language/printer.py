@@ -11,18 +11,24 @@ import math
 import unicodedata
 
 from .canonical import statements
-from .graph import AFFINE, TOTAL, Graph, Node, Size, Weight
+from .graph import AFFINE, ATTENTION, TOTAL, Graph, Item, Node, Size, Weight
 from .ops import FUNCTIONS, OPS, Op
 
-VERSION = 2  # cells of trees; cells of sequences are still printed as version 1
+VERSION = 3  # the newest; `_version` says which one a graph is printed as
 HEADER = "# cellwright cell "
 _BINDING = {"comparison": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "atom": 4}
 
 
 def print_graph(graph: Graph) -> str:
     """The graph as a function in the cell language, under a versioned header."""
-    version = VERSION if graph.children else 1
-    return f"{HEADER}{version}\n" + "\n".join(_Printer(graph).lines()) + "\n"
+    return f"{HEADER}{_version(graph)}\n" + "\n".join(_Printer(graph).lines()) + "\n"
+
+
+def _version(graph: Graph) -> int:
+    """The oldest that can say it: 1 sequences, 2 trees, 3 items and attention."""
+    if graph.items or any(node.op == ATTENTION for node in graph.nodes):
+        return 3
+    return 2 if graph.children else 1
 
 
 def print_equations(graph: Graph) -> list[str]:
@@ -68,16 +74,18 @@ class _Printer:
             if defaults:
                 text += ("=" if ":" not in text else " = ") + _number(state.init)
             parts.append(text)
-        if named:
+        if named or self.graph.items:
             parts.append("*")
             parts += [_annotated(i.name, i.size, f"{i.name}_size") for i in named]
+            parts += [_annotated_items(i) for i in self.graph.items]
         return ", ".join(parts)
 
     def body(self) -> list[str]:
         self.variables = {}
         olds = self.graph.children or [s.name for s in self.graph.states]
-        taken = {"W", *(i.name for i in self.graph.inputs), *olds}
-        taken |= {*FUNCTIONS, "name", "inf", "total", *keyword.kwlist}
+        arguments = (*self.graph.inputs, *self.graph.items)
+        taken = {"W", *(i.name for i in arguments), *olds}
+        taken |= {*FUNCTIONS, "name", "inf", "total", "attend", *keyword.kwlist}
         lines = []
         for number in statements(self.graph):
             text, _ = self.expression(number, top=True)
@@ -114,18 +122,29 @@ class _Printer:
             text = self.number(node["value"])
             return text, _BINDING["neg" if text.startswith("-") else "atom"]
         if node.op == TOTAL:
-            text = f"total({self.expression(node.args[0])[0]})"
+            text = self.total(node)
         elif node.op == "weight":
             text = _parameter(self.graph.weight(node["weight"]))
         else:
             text = self.affine(node) if node.op == AFFINE else node.label
         return text, _BINDING["atom"]
 
+    def total(self, node: Node) -> str:
+        """A sum over a set; as `attend`, which makes every attention there is."""
+        nodes, product = self.graph.nodes, self.graph.nodes[node.args[0]]
+        if product.args and nodes[product.args[0]].op == ATTENTION:
+            attention, values = product.args
+            (scores,) = nodes[attention].args
+            read = (self.expression(number)[0] for number in (scores, values))
+            return f"attend({', '.join(read)})"
+        return f"total({self.expression(node.args[0])[0]})"
+
     def number(self, value: float) -> str:
         """A number; infinity has another spelling where an argument is called inf."""
         text = _number(value)
-        leaves = {leaf.name for leaf in (*self.graph.inputs, *self.graph.states)}
-        arguments = leaves.union(self.graph.children)
+        graph = self.graph
+        leaves = {v.name for v in (*graph.inputs, *graph.items, *graph.states)}
+        arguments = leaves.union(graph.children)
         return text.replace("inf", "1e999") if "inf" in arguments else text
 
     def affine(self, node: Node) -> str:
@@ -188,6 +207,11 @@ def _is_attribute(name: str) -> bool:
 
 def _annotated(label: str, size: Size, default: str) -> str:
     return label if size == default else f"{label}: {_size(size)}"
+
+
+def _annotated_items(item: Item) -> str:
+    given = "" if item.size == f"{item.name}_size" else f"[{_size(item.size)}]"
+    return f"{item.name}: Items{given}"
 
 
 def _size(size: Size) -> str:

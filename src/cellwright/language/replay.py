@@ -8,7 +8,7 @@ from typing import Any
 from .arguments import plain
 from .builder import Builder
 from .errors import SizeError, did_you_mean
-from .graph import TOTAL, Graph, Node, Size
+from .graph import ATTENTION, ITEM, TOTAL, Graph, Node, Size
 from .ops import OPS
 from .trace import Traced, as_node
 
@@ -62,6 +62,8 @@ def replay(
     new: dict[int, int] = {}
     for inp in graph.inputs:
         builder.add_input(inp.name, size(inp.size))
+    for item in graph.items:
+        builder.add_item(item.name, size(item.size), item.set)
     children = children or graph.children
     if children:
         states = {s.name: size(s.size) for s in graph.states}
@@ -99,8 +101,12 @@ def replay_node(
         return builder.child_state(child, node["name"])
     if node.op in ("input", "state"):
         return builder.leaf(node.op, size(node.size), name=node["name"])
+    if node.op == ITEM:
+        return builder.leaf(ITEM, size(node.size), **node.options)
     if node.op == TOTAL:
         return builder.total(args[0])
+    if node.op == ATTENTION:
+        return builder.attention(args[0])
     if node.op in OPS:
         return builder.apply(OPS[node.op], args, **node.options)
     weight = graph.weight(node["weight"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import keyword
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from .arguments import plain
 from .builder import Builder
 from .errors import CellError, TraceError, holds_equations
 from .graph import Graph, Size
+from .items import Items, annotation_of
 from .trace import Recorded, Traced, Weights, as_node
 
 
@@ -43,20 +43,25 @@ class Signature:
         self.declared, self.given = inputs, given
         self.states: dict[str, tuple[Size, float]] = {}
         self.inputs: dict[str, Size] = {}
+        self.items: dict[str, Size] = {}
         self.hyperparameters: dict[str, Any] = {}
         parameters = list(inspect.signature(function).parameters.values())
         self._check(parameters)
         further = parameters[2:]
         self.positional = tuple(p.name for p in further if p.kind is not p.KEYWORD_ONLY)
-        for parameter in further:
-            self._sort(parameter)
+        annotations = [annotation_of(function, p) for p in parameters]
+        for parameter, annotation in zip(parameters, annotations, strict=True):
+            if isinstance(annotation, Items):
+                self._sort_items(parameter, annotation)
+            elif parameter in further:
+                self._sort(parameter.replace(annotation=annotation))
         for name in inputs:
-            if name not in self.inputs:
+            if name not in (*self.inputs, *self.items):
                 raise CellError(
                     f"{self.where} has no argument for the input {name!r}; write "
                     f"`def {label}(W, x, …, {name})`"
                 )
-        for name in (*self.states, *self.inputs, *self.children):
+        for name in (*self.states, *self.inputs, *self.items, *self.children):
             if name in ("W", "x"):
                 raise CellError(
                     f"{self.where} the weights are called W and the input x wherever "
@@ -72,6 +77,24 @@ class Signature:
                 f"name; received ({', '.join(map(str, parameters))}), expected "
                 "(W, x, h) or (W, x, h, c, …)"
             )
+
+    def _sort_items(self, parameter: inspect.Parameter, annotation: Items) -> None:
+        """A set of items is a keyword-only argument that has no value of its own."""
+        label, only = parameter.name, parameter.kind is parameter.KEYWORD_ONLY
+        if not only or parameter.default is not parameter.empty:
+            raise CellError(
+                f"{self.where} a set of items is a keyword-only argument without a "
+                f"default; received {parameter}, expected `*, {label}: {annotation}`"
+            )
+        if label in self.declared or label in self.given:
+            how = "inputs=" if label in self.declared else f"{label}="
+            raise CellError(
+                f"{self.where} {label!r} is a set of items, neither an input of every "
+                f"step nor a hyperparameter; received it by {how}, expected "
+                f"items={{{label!r}: 256}} of the layer"
+            )
+        size = f"{label}_size" if annotation.size is None else annotation.size
+        self.items[label] = size
 
     def _sort(self, parameter: inspect.Parameter) -> None:
         label, empty = parameter.name, parameter.empty
@@ -105,6 +128,8 @@ class Signature:
             name: Traced(builder, builder.add_input(name, size))
             for name, size in self.inputs.items()
         }
+        for name, size in self.items.items():
+            named[name] = Traced(builder, builder.add_item(name, size))
         olds = self._old_states(builder)
         returned = run(Weights(builder), x, *olds, **named)
         results = returned if isinstance(returned, tuple | list) else (returned,)
@@ -155,11 +180,4 @@ def label_of(function: Callable[..., Any] | None, default: str) -> str:
 
 def _size(parameter: inspect.Parameter, default: str) -> Size:
     annotation = parameter.annotation
-    if annotation is parameter.empty:
-        return default
-    if isinstance(annotation, str):  # under `from __future__ import annotations`
-        try:
-            annotation = ast.literal_eval(annotation)
-        except (ValueError, SyntaxError):
-            return annotation
-    return plain(annotation)
+    return default if annotation is parameter.empty else plain(annotation)

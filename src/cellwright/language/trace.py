@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from . import evaluate
 from .arguments import plain
 from .builder import Builder
 from .errors import CellError, TraceError, did_you_mean, user_location
@@ -305,24 +306,59 @@ def name(label: str, value: Any) -> Any:
 
 
 def total(value: Any) -> Any:
-    """Sum over all children of a node; 0 where it has none.
+    """Sum over a set: over all children of a node, or all items; 0 of an empty one.
 
     Args:
         value: what each child has, computed from the states of the one symbolic child
-            of a cell under `@tree_cell`; or a tensor (…, children, units).
+            of a cell under `@tree_cell`, or what each item has; or a tensor
+            (…, members, units).
 
     Returns:
-        One value of the node; of a tensor its sum (…, 1, units).
+        One value of the node or step; of a tensor its sum (…, 1, units).
 
     Raises:
-        CellError: the value is the same for every child, so there is nothing to sum.
+        CellError: the value is the same for all, so there is nothing to sum.
     """
     if isinstance(value, Tensor):
-        return value.sum(-2, keepdim=True)
-    if not isinstance(value, Recorded):
-        raise TraceError(
-            f"[{user_location()}] total(…) sums what each child has; received "
-            f"{value!r}, expected such as total(child.h)"
-        )
+        return evaluate.total(value)
+    _check_recorded("total(…) sums what each child has, or each item", value)
     node = as_node(value.builder, value, None)
     return Traced(value.builder, value.builder.total(node))
+
+
+def attend(scores: Any, values: Any) -> Any:
+    """The values of a set, weighted by the softmax of its scores, and summed.
+
+    The softmax is over the items (Bahdanau et al. 2015, equations 5 and 6), not over
+    the units; of no items the result is 0. `cellwright.record` has the weights as
+    "attention".
+
+    Args:
+        scores: one number an item, `W.e(v, size=1)` or `sum(q * k)`; or one for each
+            unit of the values. Or a tensor (…, items, 1) or (…, items, units).
+        values: what each item has, such as the item itself; or a tensor
+            (…, items, units).
+
+    Returns:
+        One value of the step; of tensors (…, 1, units).
+
+    Raises:
+        CellError: scores or values that there are not for each item.
+        SizeError: sizes that do not fit.
+    """
+    if isinstance(scores, Tensor) and isinstance(values, Tensor):
+        return evaluate.total(evaluate.attention(scores) * values)
+    for what, value in (("scores", scores), ("values", values)):
+        expected = f"attend(scores, values): each item has its {what}"
+        _check_recorded(expected, value)
+    builder = values.builder
+    nodes = (as_node(builder, v, None) for v in (scores, values))
+    return Traced(builder, builder.attend(*nodes))
+
+
+def _check_recorded(fact: str, value: Any) -> None:
+    if not isinstance(value, Recorded):
+        raise TraceError(
+            f"[{user_location()}] {fact}; received {value!r}, expected a value such as "
+            "child.h of a tree's child, or source of `*, source: Items`"
+        )

@@ -21,6 +21,7 @@ from .cell import Cell
 from .errors import CellError
 from .evaluate import evaluate
 from .graph import Graph, Size
+from .items import Items
 from .replay import replay
 from .signature import Signature
 from .trace import Child
@@ -87,10 +88,17 @@ def as_tree(graph: Graph) -> Graph:
     """The graph of a sequence's cell as that of a node with one child, `previous`.
 
     Raises:
-        CellError: a state does not start from 0, as those of a missing child do.
+        CellError: a state does not start from 0, as those of a missing child do; or
+            the cell looks at items.
     """
     if graph.children:
         return graph
+    if graph.items:
+        raise CellError(
+            f"[cell {graph.name!r}] looks at items, and a layer over trees has none; "
+            f"received {graph.items[0].name!r}, expected a cell without items, or a "
+            "layer of sequences (Recurrent)"
+        )
     for state in graph.states:
         if state.init != 0:
             raise CellError(
@@ -202,6 +210,13 @@ class _TreeSignature(Signature):
                 f"children, arity={arity}; received "
                 f"({', '.join(map(str, parameters))}), expected {expected}"
             )
+
+    def _sort_items(self, parameter: inspect.Parameter, annotation: Items) -> None:
+        raise CellError(
+            f"{self.where} a tree cell looks at its children, and at no other set; "
+            f"received {parameter}, expected a cell under @cell. Items that are the "
+            "same for all nodes of a tree can be its inputs, once they are one value"
+        )
 
     def _sort(self, parameter: inspect.Parameter) -> None:
         if parameter.kind is parameter.KEYWORD_ONLY:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from .errors import CellError
 from .graph import (
     AFFINE,
+    ATTENTION,
+    CHILDREN,
     COTANGENT,
     EACH,
+    ITEM,
     LEAVES,
     TOTAL,
     TRANSPOSED,
     Graph,
     Node,
-    per_child,
+    read_sets,
+    sets,
 )
 from .ops import CONDITIONS, OPS
 
@@ -37,8 +41,8 @@ def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
             "a result or name points outside the graph; received "
             f"{max(references)}, expected below {count}"
         )
-    elif any(known.of_child[i] for i in graph.returned):
-        problem = "a result has one value for each child; expected one for the node"
+    elif any(known.sets[i] for i in graph.returned):
+        problem = "a result has one value for each member of a set; expected one"
     elif len({name for name, _ in graph.names}) != len(graph.names):
         problem = "a name occurs twice"
     if problem:
@@ -74,15 +78,22 @@ class _Known:
             "input": {i.name: i.size for i in graph.inputs},
             "state": {s.name: s.size for s in graph.states},
             "weight": {w.name: w.size for w in graph.weights if w.kind != "matrix"},
+            ITEM: {i.name: i.size for i in graph.items},
         }
+        self.set_of_item = {i.name: i.set for i in graph.items}
+        self.declared_sets = {*self.set_of_item.values()}
+        if graph.many:
+            self.declared_sets.add(CHILDREN)
         ordered = all(a < n for n, node in enumerate(nodes) for a in node.args)
         # Out of order they are refused at once.
-        self.of_child = per_child(nodes, graph.many) if ordered else []
+        self.sets = sets(nodes, graph.many) if ordered else [None] * len(nodes)
 
 
 def _problem(graph: _Known, number: int, node: Node, internal: bool) -> str | None:
     if any(not 0 <= a < number for a in node.args):
         return f"reads a later node; received {node.args}, expected below {number}"
+    if len(read_sets(node, graph.sets)) > 1:
+        return f"reads values of several sets; received {node.args}, expected one set"
     if node.op in OPS:
         return _operation_problem(graph, node, internal)
     rule = _RULES.get(node.op)
@@ -103,13 +114,18 @@ def _leaf_problem(graph: _Known, node: Node) -> str | None:
     name = node["weight" if node.op == "weight" else "name"]
     if graph.sizes[node.op].get(name) != node.size:
         return f"{node.op} {name!r} of size {node.size} is not declared"
+    if node.op == ITEM and node.options.get("set", name) != graph.set_of_item[name]:
+        return f"item {name!r} is of the set {graph.set_of_item[name]!r}"
     return None
 
 
-def _children_problem(graph: _Known, node: Node) -> str | None:
+def _set_problem(graph: _Known, node: Node) -> str | None:
     (arg,) = node.args
-    if node.op == TOTAL and not graph.of_child[arg]:
-        return "a total sums what each child has; received one value of the node"
+    if node.op == EACH and node.options.get("set", CHILDREN) not in graph.declared_sets:
+        return f"repeats a value over no set of the graph; received {node.attrs}"
+    if (node.op == EACH) == (graph.sets[arg] is not None):
+        received = "one value" if graph.sets[arg] is None else "many values"
+        return f"a {node.op} goes from a set to one value or back; received {received}"
     return None if node.size == graph.nodes[arg].size else f"a {node.op} keeps the size"
 
 
@@ -139,7 +155,7 @@ def _transposed_problem(graph: _Known, node: Node) -> str | None:
 _INTERNAL = (COTANGENT, TRANSPOSED, EACH)  # what derivatives have beside operations
 _RULES = {
     **dict.fromkeys((*LEAVES, COTANGENT), _leaf_problem),
-    **dict.fromkeys((TOTAL, EACH), _children_problem),
+    **dict.fromkeys((TOTAL, ATTENTION, EACH), _set_problem),
     AFFINE: _affine_problem,
     TRANSPOSED: _transposed_problem,
 }
