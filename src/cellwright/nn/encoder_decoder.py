@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ..language import ArgumentError
 from .beam_search import Hypothesis, Search, beam_search
@@ -239,7 +240,7 @@ class EncoderDecoder(nn.Module):
                 step.state = map_state(lambda s: s[:, parents.to(device)], step.state)
             fresh = False
             y = step(self.target_embedding(tokens.to(device)))  # (B·K, H)
-            return self._logits(y).cpu()  # (B·K, V)
+            return self._writable(self._logits(y)).cpu()  # (B·K, V)
 
         return advance
 
@@ -283,8 +284,6 @@ class EncoderDecoder(nn.Module):
         source_lengths: Tensor | None,
     ) -> None:
         """Give every hypothesis its attention, by forcing its tokens."""
-        from torch.nn.utils.rnn import pad_sequence
-
         owners = [row for row, own in enumerate(found) for _ in own]
         every = [h for own in found for h in own]
         written = [torch.tensor([*h.tokens, self.end]) for h in every]
@@ -298,16 +297,18 @@ class EncoderDecoder(nn.Module):
 
     def _logits(self, y: Tensor) -> Tensor:
         """The decoder's outputs (…, H) -> logits (…, V)."""
-        logits = self.head(self._drop(y))
-        if self.unknown is None or self.training:
+        return self.head(self._drop(y))
+
+    def _writable(self, logits: Tensor) -> Tensor:
+        """Logits with −∞ for the token that is never written."""
+        if self.unknown is None:
             return logits
-        return logits.index_fill(
-            -1, torch.tensor(self.unknown, device=y.device), -torch.inf
-        )
+        unknown = torch.tensor(self.unknown, device=logits.device)
+        return logits.index_fill(-1, unknown, -torch.inf)
 
     def _sample(self, logits: Tensor) -> Tensor:
         """(1, B, V) -> (1, B): a token for each row, drawn from the prediction."""
-        return torch.multinomial(logits[0].softmax(-1), 1).t()
+        return torch.multinomial(self._writable(logits)[0].softmax(-1), 1).t()
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

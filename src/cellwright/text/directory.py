@@ -20,7 +20,7 @@ from uuid import uuid4
 from filelock import FileLock
 from torch import nn
 
-from ..files import read_file, sync_directory, write_atomically
+from ..files import check_file_at, read_file, sync_directory, write_atomically
 from ..language import Cell
 from ..language.errors import CellwrightError
 from ..schema import Checked, Limits, check, parse_json
@@ -179,6 +179,13 @@ class RunDirectory(Generic[Settings]):
     def read_bytes(self, path: Path) -> bytes:
         try:
             return read_file(path, self.directory)
+        except OSError as error:
+            raise RunError(f"[{path}] cannot be read: {error.strerror}") from error
+
+    def check_file(self, path: Path) -> None:
+        """Raise RunError unless it is a regular file of the directory."""
+        try:
+            check_file_at(path, self.directory)
         except OSError as error:
             raise RunError(f"[{path}] cannot be read: {error.strerror}") from error
 

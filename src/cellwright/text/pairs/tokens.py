@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,22 @@ class PairTokenizer:
     def encode_outputs(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token numbers of each text and the end token, (T,) int64."""
         return [np.append(t + 1, END) for t in self.output.encode_all(texts)]
+
+    def encode_pairs(
+        self, pairs: Sequence[Pair]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Token numbers of all inputs, and of all outputs."""
+        inputs, outputs = zip(*pairs, strict=True)
+        return self.encode_inputs(inputs), self.encode_outputs(outputs)
+
+    def output_tokens(self, text: str) -> list[Any]:
+        """An output as the tokens that errors are counted in, known or not."""
+        written: dict[str, Callable[[str], list[Any]]] = {
+            "char": list,
+            "space": str.split,
+            "bpe": lambda text: self.output.encode(text).tolist(),
+        }
+        return written[self.output.kind](text)
 
     def decode_output(self, tokens: Iterable[int]) -> str:
         """The text of an output's token numbers, up to its end token."""
