@@ -1,13 +1,13 @@
 """The zoo: cells as equations, each with its source. They know the language alone.
 
 `cells.lstm` is the cell itself; `cells.get("lstm")` finds one by name, or a user's by
-`"FILE.py:NAME"`; `cells.all()` lists those of sequences, `cells.all_of_trees()` those
-of trees.
+`"FILE.py:NAME"`; `cells.all()` lists those of sequences, `cells.all_with_items()` those
+that look at sets of items too, `cells.all_of_trees()` those of trees.
 """
 
 from ..language import Cell, CellError, TreeCell, load_cell
 from ..language.errors import did_you_mean
-from . import classic, minimal, modern, physical, search_space, searched, trees
+from . import classic, memory, minimal, modern, physical, search_space, searched, trees
 from .classic import (
     coupled,
     gru,
@@ -21,6 +21,7 @@ from .classic import (
     rnn,
     rnn_relu,
 )
+from .memory import bahdanau_gru, luong_lstm
 from .minimal import indrnn, janet, leaky_rnn, mgu, ugrnn
 from .modern import layer_norm_lstm, multiplicative_lstm, slstm, star
 from .physical import cfn, lem, mc_lstm
@@ -36,6 +37,11 @@ def all() -> dict[str, Cell]:
     return {n: v for r in rooms for n, v in vars(r).items() if isinstance(v, Cell)}
 
 
+def all_with_items() -> dict[str, Cell]:
+    """Every cell that looks at sets of items, by name; their layers take `items=`."""
+    return {n: v for n, v in vars(memory).items() if isinstance(v, Cell)}
+
+
 def all_of_trees() -> dict[str, TreeCell]:
     """Every cell of trees by name; `nary_lstm(arity)` makes one for any arity."""
     return {n: v for n, v in vars(trees).items() if isinstance(v, TreeCell)}
@@ -49,7 +55,7 @@ def get(name: str) -> Cell:
     """
     if ".py" in name:
         return load_cell(name)
-    known = {**all(), **all_of_trees()}
+    known = {**all(), **all_with_items(), **all_of_trees()}
     if name not in known:
         raise CellError(
             f"[cells] no cell is called {name!r}; expected a name of the zoo or "
@@ -59,11 +65,11 @@ def get(name: str) -> Cell:
 
 
 __all__ = [  # without np: `from … import *` would hide numpy's
-    "all", "all_of_trees", "binary_lstm", "cfn", "child_sum_gru", "child_sum_lstm",
-    "cifg", "coupled", "fgr", "get", "gru", "gru_bias", "gru_reset_after", "indrnn",
-    "janet", "layer_norm_lstm", "leaky_rnn", "lem", "lstm", "lstm_book",
-    "lstm_projected", "mc_lstm", "mgu", "multiplicative_lstm", "mut1", "mut2",
-    "mut3", "nary_lstm", "nas", "nfg", "niaf", "nig", "noaf", "nog",
-    "peephole", "peephole_diagonal", "recursive", "rnn", "rnn_relu", "slstm",
-    "star", "ugrnn", "vanilla",
+    "all", "all_of_trees", "all_with_items", "bahdanau_gru", "binary_lstm", "cfn",
+    "child_sum_gru", "child_sum_lstm", "cifg", "coupled", "fgr", "get", "gru",
+    "gru_bias", "gru_reset_after", "indrnn", "janet", "layer_norm_lstm",
+    "leaky_rnn", "lem", "lstm", "lstm_book", "lstm_projected", "luong_lstm",
+    "mc_lstm", "mgu", "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm",
+    "nas", "nfg", "niaf", "nig", "noaf", "nog", "peephole", "peephole_diagonal",
+    "recursive", "rnn", "rnn_relu", "slstm", "star", "ugrnn", "vanilla",
 ]  # fmt: skip

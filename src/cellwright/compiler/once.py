@@ -21,12 +21,14 @@ class Once:
     """A cell's step with items, cut in two.
 
     Attributes:
+        whole: the cell's own step.
         step: what is left to every step. Its items are those that it reads: of the
             cell, and of `made`.
         nodes: what is computed before the first step, from the cell's items.
         made: for each item of `step`, the node of `nodes` that it is.
     """
 
+    whole: Graph
     step: Graph
     nodes: tuple[Node, ...]
     made: Mapping[str, int]
@@ -35,7 +37,7 @@ class Once:
 def made_once(graph: Graph) -> Once:
     """Cut a step in two; one without items stays what it is."""
     if not graph.items:
-        return Once(graph, (), {})
+        return Once(graph, graph, (), {})
     sets, fixed = graph.sets, _fixed(graph)
     before = {n for n, name in enumerate(sets) if name is not None and fixed[n]}
     roots = {n for n in range(len(fixed)) if not fixed[n]} | {*graph.returned}
@@ -58,7 +60,7 @@ def made_once(graph: Graph) -> Once:
     )
     first, place = select(graph.nodes, sorted(reachable(graph.nodes, items)))
     made = {item.name: place[number] for number, item in items.items()}
-    return Once(verify(step, after="once"), first, made)
+    return Once(graph, verify(step, after="once"), first, made)
 
 
 def _fixed(graph: Graph) -> list[bool]:

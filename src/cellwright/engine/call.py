@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .items import ItemBatch
 from .schedule import SequenceBatch
 from .tree_schedule import TreeSchedule
 
@@ -29,6 +30,9 @@ class Call(NamedTuple):
         reverse: scan from the last step to the first.
         taps: where the programs are tapped, a tensor shaped like each recorded value:
             its gradient is the value's, through all that the value feeds.
+        items: the items of the step by name, packed, (Σ lengths, size): those of the
+            first row of the batch, those of the second, ….
+        sets: how many each row has, by the name of the set.
     """
 
     x: Tensor
@@ -38,6 +42,8 @@ class Call(NamedTuple):
     batch: SequenceBatch | TreeSchedule
     reverse: bool = False
     taps: Sequence[Tensor] = ()
+    items: Mapping[str, Tensor] = {}
+    sets: Mapping[str, ItemBatch] = {}
 
     @property
     def static(self) -> tuple[str, ...]:

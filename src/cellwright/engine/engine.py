@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -10,12 +10,17 @@ from torch import Tensor
 
 from ..language import Cell
 from .call import Call
+from .items import ItemBatch
 from .programs import Programs
 from .torch_layout import TorchLayout
 
 #: `advance(x, named, y)`: one step. Reads x and the named inputs, (B, size) each, in
 #: the order of the cell; writes y, (B, output_size), and moves on the states.
 Advance = Callable[[Tensor, Sequence[Tensor], Tensor], None]
+
+
+#: `Call.items` and `Call.sets`.
+Items = tuple[Mapping[str, Tensor], Mapping[str, ItemBatch]]
 
 
 class BoundCell(Protocol):
@@ -93,18 +98,24 @@ class Engine(Protocol):
         Returns:
             The outputs (T, B, output_size), in the order of x, and the final states,
             shaped as the initial ones, then the recorded values, shaped as the outputs.
-            Of a forest: (N, output_size), and the roots' states (trees, size).
+            Of a forest: (N, output_size), and the roots' states (trees, size). What is
+            recorded of items has S · size columns, item after item, where S is the
+            longest of the set; zeros after a row's own.
         """
         ...
 
     def stepper(
-        self, stack: Sequence[Callable[[], Bound]], states: Sequence[Tensor]
+        self,
+        stack: Sequence[Callable[[], Bound]],
+        states: Sequence[Tensor],
+        items: Sequence[Items] = (),
     ) -> Advance:
         """What takes single steps through a stack of layers; for engines that pack.
 
         Args:
             stack: gives each layer with the weights that it has now.
             states: (num_layers, B, size) each, contiguous: read and written in place.
+            items: of cells that look at items: those of each layer.
         """
         raise TypeError(f"the {self.name} engine packs nothing")
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..language.evaluate import evaluate, rows_of
 from .call import Call
-from .engine import Advance, Bound, BoundCell, Engine
+from .engine import Advance, Bound, BoundCell, Engine, Items
 from .programs import Programs
+from .reference_items import Members
 from .reference_trees import scan_trees
 from .schedule import Schedule
 from .tracing import refuse_jit
@@ -28,7 +29,7 @@ Parts = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Ten
 
 
 class Reference(Engine):
-    """The cell's function; where values are recorded, and over trees, its graph."""
+    """The cell's function; its graph where values are recorded, or there are sets."""
 
     name = "reference"
     records = calls_gates = True
@@ -48,8 +49,9 @@ class Reference(Engine):
         states = programs.filled(call.states, W.first_parameter(), schedule.batch)
         parts = sources, [s[0] for s in states], call.reset_state, call.taps
         records: list[Tensor] = []
-        if programs.recorded:
-            found = scan_graph(programs, W, parts, schedule, call.static)
+        if programs.recorded or programs.graph.items:
+            members = Members(programs.graph, call.items, call.sets, schedule)
+            found = scan_graph(programs, W, parts, schedule, call.static, members)
             y, finals, records = found
         else:
             step = _step_of(bound.bound.cell, W, programs)
@@ -58,9 +60,17 @@ class Reference(Engine):
         return y, [*(f[None] for f in finals), *records]
 
     def stepper(
-        self, stack: Sequence[Callable[[], Bound]], states: Sequence[Tensor]
+        self,
+        stack: Sequence[Callable[[], Bound]],
+        states: Sequence[Tensor],
+        items: Sequence[Items] = (),
     ) -> Advance:
         """It packs nothing: each step reads the weights as they are."""
+
+        seen = [
+            Members(give().bound.programs.graph, *own)
+            for give, own in zip(stack, items, strict=False)
+        ]
 
         @torch.no_grad()
         def advance(x: Tensor, named: Sequence[Tensor], y: Tensor) -> None:
@@ -68,8 +78,10 @@ class Reference(Engine):
                 direction = give()
                 # Copies: a result may be an old state itself, as in a delay line.
                 olds = [state[k].clone() for state in states]
-                bound = direction.bound
-                step = _step_of(bound.cell, direction.weights, bound.programs)
+                bound, W = direction.bound, direction.weights
+                step = _step_of(bound.cell, W, bound.programs)
+                if seen:
+                    step = _step_of_graph(W, bound.programs, seen[k])
                 x, news = step([x, *named], olds)
                 for state, new in zip(states, news, strict=True):
                     state[k] = new
@@ -93,12 +105,41 @@ def _step_of(cell: Any, W: Any, programs: Programs) -> Step:
     return step
 
 
+def _step_of_graph(W: Any, programs: Programs, members: Members) -> Step:
+    """A step of a cell's graph, which looks at values that are recorded, and at items.
+
+    Its output has the columns of the recorded values after its own.
+    """
+    graph, recorded, names = programs.graph, programs.recorded, programs.inputs
+    shown = [graph.output, *recorded]
+
+    def step(now: list[Tensor], olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        rows, like = now[0].shape[0], now[0]
+        items, edges = members.of(rows)
+        added = dict(zip(recorded, now[len(names) :], strict=False))
+
+        def tap(node: int, value: Any) -> Any:
+            if node not in added:
+                return value
+            return value + members.packed(node, added[node])
+
+        inputs = {**dict(zip(names, now, strict=False)), **items}
+        given = {s.name: v for s, v in zip(graph.states, olds, strict=True)}
+        values = evaluate(graph, W, inputs, given, edges, tap)
+        news = [_like(values[n], s) for n, s in zip(graph.updates, olds, strict=True)]
+        columns = [members.padded(n, values[n], rows, like) for n in shown]
+        return torch.cat(columns, -1) if recorded else columns[0], news
+
+    return step
+
+
 def scan_graph(
     programs: Programs,
     W: Any,
     parts: Parts,
     schedule: Schedule,
     static: Collection[str],
+    members: Members | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Scan sequences with a cell's graph, looking at some of its values.
 
@@ -109,33 +150,19 @@ def scan_graph(
             node or none at all: added to its value, so that their gradient is the
             value's, through all it feeds.
         static: the inputs that are the same at every step.
+        members: the items that the steps look at, if the cell has any.
 
     Returns:
         The outputs, the final states, the recorded values (T, B, size).
     """
-    graph, recorded = programs.graph, programs.recorded
-    names, shown = programs.inputs, [graph.output, *recorded]
-    sizes = [int(graph.nodes[n].size) for n in shown]
-
-    def step(now: list[Tensor], olds: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        added = dict(zip(recorded, now[len(names) :], strict=False))
-
-        def tap(node: int, value: Any) -> Any:
-            return value + added[node] if node in added else value
-
-        inputs = dict(zip(names, now, strict=False))
-        given = {s.name: v for s, v in zip(graph.states, olds, strict=True)}
-        values = evaluate(graph, W, inputs, given, visit=tap)
-        news = [_like(values[n], s) for n, s in zip(graph.updates, olds, strict=True)]
-        columns = [
-            rows_of(values[n], now[0].shape[0], now[0], size)
-            for n, size in zip(shown, sizes, strict=True)
-        ]
-        return torch.cat(columns, -1) if recorded else columns[0], news
-
-    once = [name in static for name in names]
+    graph = programs.graph
+    members = members or Members(graph, {}, {}, schedule)
+    step = _step_of_graph(W, programs, members)
+    once = [name in static for name in programs.inputs]
     y, finals = scan(step, parts, schedule, once)
-    y, *records = y.split(sizes, -1)
+    y, *records = y.split(
+        [members.width(n) for n in (graph.output, *programs.recorded)], -1
+    )
     return y, finals, records
 
 

@@ -175,7 +175,7 @@ class Segments:
     empty: Tensor
 
 
-def _outside_graphs(method: F) -> F:
+def outside_graphs(method: F) -> F:
     """What depends on the data breaks torch.compile's graph, rather than fail in it."""
 
     @wraps(method)
@@ -283,7 +283,7 @@ class SequenceBatch:
             return dense(self.steps, self.batch, reverse)
         return self._made(reverse, learned)
 
-    @_outside_graphs
+    @outside_graphs
     def _made(self, reverse: bool, learned: bool) -> Schedule:
         if self.plain:
             return dense(self.steps, self.batch, reverse)
@@ -345,7 +345,7 @@ class SequenceBatch:
         rows = self.batch + (len(row) if learned else self.batch)
         return torch.from_numpy(np.ascontiguousarray(found.T)), rows
 
-    @_outside_graphs
+    @outside_graphs
     def segments(self, reverse: bool = False) -> Segments:
         """The sequences cut at every reset; scanned in reverse, each from its end."""
         steps, batch, (lengths, resets, _) = self.steps, self.batch, self._given

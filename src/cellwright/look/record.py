@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..language import ArgumentError
+from ..compiler.once import made_once
+from ..language import ArgumentError, Graph
 from ..language.errors import did_you_mean
+from ..language.graph import ATTENTION
 from ..language.names import recordable
 from ..nn.layer import SequenceLayer
 
@@ -38,7 +40,8 @@ def record(
             some inside. Layers of trees are left out.
         names: what to record: a key, the end of one ("c": in every layer), a pattern
             ("rnn.*.c"), or several of them. "f.pre" is what f's activation was applied
-            to. None is every named value, without what ends in ".pre".
+            to. None is every named value, without what ends in ".pre", and of what a
+            cell computes for each item of a set "attention" alone.
         gradients: the values are part of the autograd graph: a loss may contain them,
             and after `backward()` their `.grad` is ∂loss/∂value through everything that
             the value feeds, later steps included. Otherwise they are detached.
@@ -65,6 +68,7 @@ class Record(Mapping[str, Tensor]):
     ) -> None:
         self.gradients = gradients
         self._paths = _layers(model)
+        self._asked_for = {layer: _asked_for(layer) for layer in self._paths}
         self._patterns = [names] if isinstance(names, str) else names and list(names)
         known = [key for layer in self._paths for key in self._keys(layer)]
         for pattern in self._patterns or ():
@@ -77,7 +81,7 @@ class Record(Mapping[str, Tensor]):
 
     def _keys(self, layer: Any) -> list[tuple[str, ...]]:
         """(path, number, name) of everything that a layer could record."""
-        names = recordable(layer.cell.graph)
+        names = recordable(_step(layer))
         count = layer.num_layers * layer.directions
         path = self._paths[layer]
         return [(*path, str(k), name) for k in range(count) for name in names]
@@ -103,7 +107,8 @@ class Record(Mapping[str, Tensor]):
     def wants(self, layer: Any, k: int, names: Mapping[str, int]) -> dict[str, int]:
         """Those of the names (and nodes) of layer·direction k that are recorded."""
         if self._patterns is None:
-            return {n: node for n, node in names.items() if not n.endswith(".pre")}
+            rest = self._asked_for[layer]
+            return {n: node for n, node in names.items() if n not in rest}
         start = (*self._paths[layer], str(k))
         return {
             name: node
@@ -162,6 +167,22 @@ def _layers(model: Any) -> dict[Any, tuple[str, ...]]:
             "of a TreeRecurrent are not recorded"
         )
     return found
+
+
+def _step(layer: Any) -> Graph:
+    """What a layer computes at every step; products of items are made before."""
+    return made_once(layer.cell.graph).step
+
+
+def _asked_for(layer: Any) -> set[str]:
+    """The names that are recorded only where they are asked for."""
+    step = _step(layer)
+    sets, nodes = step.sets, step.nodes
+    return {
+        name
+        for name, n in recordable(step).items()
+        if name.endswith(".pre") or (sets[n] and nodes[n].op != ATTENTION)
+    }
 
 
 def _ends(full: tuple[str, ...], key: str) -> bool:

@@ -15,6 +15,7 @@ from ..engine.choice import ENGINES, choose
 from ..engine.engine import Engine
 from ..engine.schedule import SequenceBatch
 from .direction import BoundCell, Direction
+from .items import ItemInputs
 from .quantization import Qconfig
 from .recording import Watcher, Watchers, run_watched
 from .sequences import Layout
@@ -206,6 +207,7 @@ class SequenceLayer(Layer):
         x: Tensor,
         states: Sequence[Tensor | None],
         inputs: Mapping[str, Tensor],
+        items: ItemInputs | None = None,
     ) -> tuple[Any, State]:
         """Scan the sequences with every layer and direction.
 
@@ -214,6 +216,7 @@ class SequenceLayer(Layer):
             layout: of the call.
             x, inputs: as engines take them.
             states: (layers·directions, B, size) each, or `None` for zeros.
+            items: what every step of every layer looks at.
 
         Returns:
             y and the final states, laid out as the user has x.
@@ -233,6 +236,8 @@ class SequenceLayer(Layer):
                 olds = states if count == 1 else _of(states, k)
                 resets = () if own is None else [state[k] for state in own]
                 call = Call(x, given, olds, resets, batch, reverse)
+                if items is not None:
+                    call = direction.with_items(call, items)
                 if self._watchers:
                     how = engine, direction, call, layout.padded
                     y, news = run_watched(self, k, *how)

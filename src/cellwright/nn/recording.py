@@ -5,8 +5,10 @@ A layer that nobody watches pays one look at an attribute of its class.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -72,17 +74,19 @@ def _watched(
     Returns:
         The outputs and the final states.
     """
-    names = recordable(direction.bound.graph)
+    names = recordable(direction.bound.programs.graph)
     watchers = [(w, w.wants(layer, k, names)) for w in layer.watchers]
     nodes = tuple(sorted({node for _, wanted in watchers for node in wanted.values()}))
     gradients = any(w.gradients for w, _ in watchers) and torch.is_grad_enabled()
-    taps = _taps(direction, nodes, call.x) if gradients else []
+    shapes = [_shape(direction, node, call) for node in nodes]
+    taps = _taps(direction, shapes, call.x) if gradients else []
     direction = direction.recording(nodes, gradients)
     y, news = engine.run(direction, call._replace(taps=taps))
     finals, records = news[: len(call.states)], news[len(call.states) :]
-    values = dict(zip(nodes, map(padded, records), strict=True))
-    for tap, value in zip(taps, values.values(), strict=False):
-        _give_gradient(tap, value, padded)
+    ways = [partial(_laid_out, padded, shape) for shape in shapes]
+    values = {node: way(r) for node, way, r in zip(nodes, ways, records, strict=True)}
+    for tap, way, value in zip(taps, ways, values.values(), strict=False):
+        _give_gradient(tap, value, way)
     for watcher, wanted in watchers:
         shown = {n: values[node] for n, node in wanted.items()}
         if not watcher.gradients:
@@ -95,10 +99,27 @@ def _watched(
 _outside_graphs: Any = torch.compiler.disable(_watched)
 
 
-def _taps(direction: Direction, nodes: Sequence[int], x: Tensor) -> list[Tensor]:
+def _shape(direction: Direction, node: int, call: Call) -> tuple[int, ...]:
+    """The shape of a row of a value: (size,), or with one for each item (S, size)."""
+    graph = direction.bound.programs.graph
+    name, size = graph.sets[node], int(graph.nodes[node].size)
+    return (size,) if name is None else (call.sets[name].longest, size)
+
+
+def _laid_out(padded: Padded, shape: tuple[int, ...], values: Tensor) -> Tensor:
+    """An engine's values as the layer returns y; numbers of items as (…, S)."""
+    values = padded(values)
+    if len(shape) == 1:
+        return values
+    return values.reshape(*values.shape[:-1], *(shape if shape[-1] > 1 else shape[:1]))
+
+
+def _taps(
+    direction: Direction, shapes: Sequence[tuple[int, ...]], x: Tensor
+) -> list[Tensor]:
     """Zeros that could be added to the recorded values: leaves without memory."""
     zero = direction.weights.first_parameter().detach().new_zeros(())
-    sizes = [int(direction.bound.graph.nodes[n].size) for n in nodes]
+    sizes = map(math.prod, shapes)
     return [zero.expand(*x.shape[:-1], size).requires_grad_() for size in sizes]
 
 

@@ -17,6 +17,15 @@ from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.arguments import plain
 from ..language.errors import did_you_mean
 from .direction import BoundCell, Direction
+from .items import (
+    Given,
+    ItemInputs,
+    check_items,
+    enter_items,
+    length_name,
+    take_items,
+    unpacked,
+)
 from .layer import Drop, SequenceLayer, State
 from .made import changing, make_weights
 from .regularise import Probabilities, Regularisers, bind_modes, drop_weights
@@ -63,6 +72,8 @@ class Recurrent(SequenceLayer, nn.Module):
             state, and at resets.
         inputs: sizes of the further named inputs, passed to `forward` by name,
             shaped like x, or once for all steps. Every layer sees them.
+        items: sizes of the sets of items that the cell looks at, passed to `forward` by
+            name: `items={"source": 256}`. Every layer sees them. See docs/attention.md.
         engine: "native" (the compiled core, for any cell on the CPU), "torch" (torch's
             own kernel, where the cell is the same), "reference" (the cell's function
             stepped in PyTorch), or "auto": the first of these that can run it.
@@ -106,6 +117,7 @@ class Recurrent(SequenceLayer, nn.Module):
         locked: bool | Collection[str] = False,
         learn_initial_state: bool = False,
         inputs: Mapping[str, int] | None = None,
+        items: Mapping[str, int] | None = None,
         engine: str = "auto",
         memory: str = "save",
         device: Any = None,
@@ -142,7 +154,8 @@ class Recurrent(SequenceLayer, nn.Module):
         )
         if not options.get("proj_size", 1):
             del options["proj_size"]  # torch's way of saying: no projection
-        cell, sizes = configure(cell, dict(inputs or {}), options)
+        given = dict(inputs or {}), dict(items or {})
+        cell, sizes = configure(cell, *given, options)
         if "proj_size" in cell.graph.size_names:
             sizes.setdefault("proj_size", hidden_size)
         self.regularisers, self._regularised = wanted, bool(wanted.given)
@@ -155,6 +168,7 @@ class Recurrent(SequenceLayer, nn.Module):
         self.cell, graphs = self._modes.evaluation[0].cell, self.graphs
         self._declared = [(int(s.size), s.init) for s in graphs[0].states]
         self._named = {i.name: i.size for i in graphs[0].inputs[1:]}
+        self._items = {i.name: int(i.size) for i in graphs[0].items}
         self.output_size = self.directions * int(graphs[-1].output_size)
         self.cells = nn.ModuleList(
             CellWeights(graph, hidden_size, device, dtype) for graph in graphs
@@ -237,7 +251,10 @@ class Recurrent(SequenceLayer, nn.Module):
             **inputs: the named inputs, shaped like x; or static, given once for all
                 steps: (B, size), (size,) for a single sequence, a tensor (B, size)
                 beside a PackedSequence, its rows in the user's order. They are not
-                copied, and their gradient is the sum over the steps.
+                copied, and their gradient is the sum over the steps. And the sets of
+                items that the cell looks at: source=(S, B, size), (B, S, size) with
+                batch_first, (S, size) for a single sequence, or a PackedSequence; and
+                source_lengths=(B,) integers, the items of each row, 0 … S.
 
         Returns:
             y and the final states, shaped as the class says.
@@ -246,8 +263,10 @@ class Recurrent(SequenceLayer, nn.Module):
             ArgumentError: shapes, dtypes or devices that do not fit, steps of a row
                 that x has not, resets that are neither 0 nor 1.
         """
+        sets = take_items(self._items, inputs, "Recurrent") if self._items else ()
         named, static = self._check_inputs(x, inputs)
         layout = Layout(x, self.batch_first, lengths, resets, starts)
+        items = self._enter_items(x, layout, sets) if sets else None
         for name, value in named.items():
             if name not in static:
                 layout.check_named(name, value)
@@ -261,7 +280,7 @@ class Recurrent(SequenceLayer, nn.Module):
             name: layout.enter_static(v) if name in static else layout.enter(v)
             for name, v in named.items()
         }
-        return self._scan(engine, layout, layout.enter(x), states, named)
+        return self._scan(engine, layout, layout.enter(x), states, named, items)
 
     def _direction(self, k: int, training: bool) -> Direction:
         bound = (self._modes.training if training else self._modes.evaluation)[k]
@@ -342,6 +361,18 @@ class Recurrent(SequenceLayer, nn.Module):
                 )
             _check_like(f"the input {name!r}", value, x)
         return dict(inputs), tuple(static)
+
+    def _enter_items(self, x: Any, layout: Layout, sets: Sequence[Given]) -> ItemInputs:
+        """The sets of items, checked and packed."""
+        values, batches = {}, {}
+        for given in sets:
+            given = unpacked(given, self.batch_first)
+            batch = layout.batch.batch if layout.batched else None
+            size = self._items[given.name]
+            check_items("Recurrent", given, (batch, size), self.batch_first)
+            _check_like(f"the set of items {given.name!r}", given.items, _data(x))
+            values[given.name], batches[given.name] = enter_items(given, layout)
+        return ItemInputs(values, batches)
 
     def _initial_states(
         self, x: Any, state: State | None, layout: Layout
@@ -458,10 +489,11 @@ def _check_keywords(cell: Cell, **arguments: Any) -> None:
 
 
 def configure(
-    cell: Cell, inputs: dict[str, int], options: dict[str, Any]
+    cell: Cell, inputs: dict[str, int], items: dict[str, int], options: dict[str, Any]
 ) -> tuple[Cell, dict[str, int]]:
     """The cell with its inputs and hyperparameters, and the sizes among `options`."""
     inputs = {n: plain(v) for n, v in inputs.items()}
+    items = {n: plain(v) for n, v in items.items()}
     options = {n: plain(v) for n, v in options.items()}
     if inputs:
         cell = cell.with_inputs(inputs)
@@ -482,6 +514,7 @@ def configure(
                 f"{named.name!r}; received no size for it, expected "
                 f"inputs={{{named.name!r}: 1}}"
             )
+    sizes.update(_item_sizes(cell, items, options))
     for name, value in options.items():
         if name in hyperparameters:
             continue
@@ -493,6 +526,42 @@ def configure(
             )
         sizes[name] = value
     return cell, sizes
+
+
+def _item_sizes(
+    cell: Cell, given: dict[str, int], options: dict[str, Any]
+) -> dict[str, int]:
+    """The sizes of the sets of items that a cell looks at, by the name of the size."""
+    declared = {item.name: item.size for item in cell.graph.items}
+    taken = {*_FORWARD, *(i.name for i in cell.graph.inputs), *declared}
+    for name in given:
+        if name not in declared:
+            raise ArgumentError(
+                f"[Recurrent] cell {cell.name!r} looks at no items {name!r}; received "
+                f"items={{{name!r}: …}}, expected {', '.join(declared) or 'none'}. In "
+                f"a cell a set is a keyword-only argument, `*, {name}: Items`"
+            )
+    sizes: dict[str, int] = {}
+    for name, size in declared.items():
+        if name in _FORWARD or length_name(name) in taken:
+            raise ArgumentError(
+                f"[Recurrent] the layer takes {name}= and {length_name(name)}= for the "
+                f"items {name!r}, and one of these is taken; received {sorted(taken)}. "
+                "Give them another name in the cell"
+            )
+        wanted = given.get(name, options.get(str(size), size))
+        if isinstance(wanted, str):
+            raise ArgumentError(
+                f"[Recurrent] cell {cell.name!r} looks at the items {name!r}; received "
+                f"no size for them, expected items={{{name!r}: 256}}"
+            )
+        known = sizes.setdefault(size, wanted) if isinstance(size, str) else size
+        if known != wanted or options.get(str(size), wanted) != wanted:
+            raise ArgumentError(
+                f"[Recurrent] the items {name!r} of cell {cell.name!r} have the size "
+                f"{size!r}; received {wanted} for them, expected {known}"
+            )
+    return sizes
 
 
 # -- tensors -------------------------------------------------------------------

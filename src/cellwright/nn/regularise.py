@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler.bindings import own_parameters
-from ..engine.programs import Programs
 from ..engine.schedule import SequenceBatch
 from ..engine.torch_layout import find_layout
 from ..language import ArgumentError, Cell, Graph
@@ -27,7 +25,7 @@ from ..language.errors import did_you_mean
 from ..language.graph import AFFINE
 from ..language.ops import OPS
 from ..language.replay import replay_node
-from .direction import BoundCell, bind_cells
+from .direction import BoundCell, bind_cells, bind_step
 from .masks import Mask, draw, draw_shape
 from .weights import MadeAffine, MadeWeights
 
@@ -182,7 +180,8 @@ def masks_of(graph: Graph, wanted: Regularisers) -> tuple[Mask, ...]:
     for name, p in _zoned(graph, wanted.zoneout).items():
         masks.append(Mask(f"zoneout_{name}", sizes[name], p, True, zoneout=True))
     masks = [m for m in masks if m.probability]
-    taken = {i.name for i in graph.inputs} | sizes.keys() | graph.values.keys()
+    taken = {i.name for i in (*graph.inputs, *graph.items)}
+    taken |= sizes.keys() | graph.values.keys()
     for mask in masks:
         if mask.name in taken:
             raise ArgumentError(
@@ -203,7 +202,8 @@ def _updates(graph: Graph, given: Probabilities) -> dict[str, float]:
                 f"name, as in {{{next(iter(graph.gates), 'g')!r}: {given}}}"
             )
         return {name: given} if name else {}
-    _check_names("update_dropout", given, graph, list(graph.gates))
+    once = [n for n, node in graph.gates.items() if graph.sets[node] is None]
+    _check_names("update_dropout", given, graph, once)
     return dict(given)
 
 
@@ -267,6 +267,8 @@ class _Rewriter:
         if not self.expected:
             for mask in self.masks:
                 self.inputs[mask.name] = builder.add_input(mask.name, mask.size)
+        for item in old.items:
+            builder.add_item(item.name, item.size, item.set)
         for state in old.states:
             builder.add_state(state.name, state.size, state.init)
         explicit: dict[int, list[str]] = {}
@@ -441,11 +443,9 @@ def _trained(
         trained = in_training(graph, masks)
         constant = tuple(m.name for m in masks if not m.every_step)
         recompute = bound.programs.recompute
-        binding = own_parameters(trained)
-        programs = Programs(trained, binding, recompute=recompute, constant=constant)
-        bound = replace(
-            bound, cell=Cell.from_graph(trained), programs=programs, masks=masks
-        )
+        programs, once = bind_step(trained, recompute=recompute, constant=constant)
+        cell = Cell.from_graph(trained)
+        bound = replace(bound, cell=cell, programs=programs, once=once, masks=masks)
     if not wanted.weight_drop:
         return bound
     columns = recurrent_columns(graph)

@@ -89,6 +89,19 @@ class Layout:
             return value if indices is None else value.index_select(0, indices)
         return value if self.batched else value.unsqueeze(0)
 
+    def enter_items(self, value: Tensor) -> Tensor:
+        """Items, (S, B, size) or laid out as x, as (B, S, size)."""
+        if self.batched and not self._batch_first:
+            value = value.transpose(0, 1)
+        return self.enter_static(value)
+
+    def enter_item_lengths(
+        self, name: str, given: Any, device: torch.device
+    ) -> Tensor | None:
+        """The number of items of each row, (B,) of int64."""
+        lengths = self._check_counts(name, given, self.batch.batch, device)
+        return lengths if lengths is None else self.enter_static(lengths)
+
     def leave(self, y: Tensor) -> Any:
         """An engine's outputs as the user has x."""
         if self._packed is not None:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ...compiler.plan import unsupported
+from ...language.graph import ATTENTION, ITEM
 from ..call import Call
-from ..engine import Advance, Bound, BoundCell, Engine
+from ..engine import Advance, Bound, BoundCell, Engine, Items
 from . import core, op
 from .core import check_environment, info
 from .stepper import make_stepper
@@ -38,6 +39,8 @@ class Native(Engine):
             return f"it runs on the CPU, the parameters are on {device.type!r}"
         if dtype not in DTYPES:
             return f"it computes in float32 and float64, the parameters are {dtype}"
+        if any(node.op in (ITEM, ATTENTION) for node in bound.programs.graph.nodes):
+            return "it does not run cells with items or attention yet"
         return unsupported(bound.programs.graph)
 
     def detail(self, bound: BoundCell) -> str:
@@ -50,6 +53,9 @@ class Native(Engine):
         return (op.run_trees if over_trees else op.run)(programs, parameters, call)
 
     def stepper(
-        self, stack: Sequence[Callable[[], Bound]], states: Sequence[Tensor]
+        self,
+        stack: Sequence[Callable[[], Bound]],
+        states: Sequence[Tensor],
+        items: Sequence[Items] = (),
     ) -> Advance:
         return make_stepper(stack, states)

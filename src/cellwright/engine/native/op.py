@@ -30,7 +30,7 @@ def run(
     Args:
         parameters: as the programs' binding lists them.
     """
-    x, inputs, states, reset_state, batch, reverse, taps = call
+    x, inputs, states, reset_state, batch, reverse, taps, *_ = call
     assert isinstance(batch, SequenceBatch)
     if programs.recorded:
         tracing.check_values_may_leave()
