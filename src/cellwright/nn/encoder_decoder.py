@@ -213,34 +213,33 @@ class EncoderDecoder(nn.Module):
         wanted, rows = Search(**search), source.shape[1]
         with self._evaluating():
             memory, state = self.encode(source, source_lengths)
-            advance = self._stepper(memory, state, rows, wanted.beam)
+            own = torch.arange(rows).repeat_interleave(wanted.beam)
+            advance = self._stepper(memory, state, own)
             found = beam_search(advance, rows, self.end, wanted)
             if attention:
                 self._attend(found, source, source_lengths)
         return found
 
-    def _stepper(
-        self, memory: dict[str, Any], state: State, rows: int, beam: int
-    ) -> Any:
-        """One token for each of B·K prefixes at a time, as `beam_search` takes it."""
-        step = self.decoder.stepper(batch_size=rows * beam)
-        own = torch.arange(rows).repeat_interleave(beam)  # whose prefix each one is
+    def _stepper(self, memory: dict[str, Any], state: State, own: Tensor) -> Any:
+        """One token for each of N prefixes at a time, as `beam_search` takes it.
+
+        Args:
+            memory, state: of B rows, from `encode`.
+            own: (N,) the row of each prefix.
+        """
+        device = self.head.weight.device
         if memory:
             items, lengths = memory.values()
-            more = {} if lengths is None else {f"{self.items}_lengths": lengths[own]}
-            step.attend_to(**{str(self.items): items[:, own]}, **more)
-        if state is not None:
-            step.state = map_state(lambda s: s[:, own], state)
-        device = self.head.weight.device
-        fresh = True
+            lengths = None if lengths is None else lengths[own]
+            memory = dict(zip(memory, (items[:, own], lengths), strict=True))
+        carried = map_state(lambda s: s[:, own], state)
 
         def advance(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal fresh
-            if not fresh:
-                step.state = map_state(lambda s: s[:, parents.to(device)], step.state)
-            fresh = False
-            y = step(self.target_embedding(tokens.to(device)))  # (B·K, H)
-            return self._writable(self._logits(y)).cpu()  # (B·K, V)
+            nonlocal carried
+            before = map_state(lambda s: s[:, parents.to(device)], carried)
+            x = self.target_embedding(tokens.to(device))[None]  # (1, N, E)
+            y, carried = self.decoder(x, before, **memory)  # (1, N, H)
+            return self._writable(self._logits(y[0])).cpu()  # (N, V)
 
         return advance
 

@@ -96,11 +96,16 @@ class TextTokenizer:
         return np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The same of many short texts, in parallel."""
-        for text in texts:
-            check_text(text)
-        encoded = self._inner.encode_batch_fast(list(texts))
-        return [np.array(text.ids, dtype=np.int64) for text in encoded]
+        """The same of many short texts.
+
+        Raises:
+            ArgumentError: a lone surrogate in one.
+        """
+        known = _EVERY_KIND[self.kind]
+        if known.count is None:
+            return [self.encode(text) for text in texts]
+        numbers = self.encode(known.between.join(texts))  # far faster than one by one
+        return np.split(numbers, np.cumsum([known.count(t) for t in texts]))[:-1]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of token numbers; an unknown one is written U+FFFD."""
@@ -255,17 +260,27 @@ class Kind:
     smallest: int  # vocabulary
     usual: int | None  # vocabulary
     between: str = ""  # what decoding writes between two tokens
+    count: Callable[[str], int] | None = None  # tokens of a text; None: it depends on
+    # what stands beside it
 
 
 #: The kinds for running text, which lose nothing.
 KINDS = {
-    "char": Kind(_characters, "BPE", False, 2, None),
+    "char": Kind(_characters, "BPE", False, 2, None, count=len),
     "word": Kind(_words, "WordLevel", False, 2, 10_000),
     "bpe": Kind(_byte_pairs, "BPE", True, _BYTES, 1_024),  # it starts from every byte
 }
 _EVERY_KIND = {
     **KINDS,
-    "space": Kind(_between_blanks, "WordLevel", False, 2, None, " "),
+    "space": Kind(
+        _between_blanks,
+        "WordLevel",
+        False,
+        2,
+        None,
+        " ",
+        lambda text: len(text.split()),
+    ),
 }
 
 

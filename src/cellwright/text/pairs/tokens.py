@@ -59,7 +59,8 @@ class PairTokenizer:
 
     def encode_outputs(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token numbers of each text and the end token, (T,) int64."""
-        return [np.append(t + 1, END) for t in self.output.encode_all(texts)]
+        end = np.array([END])
+        return [np.concatenate((t + 1, end)) for t in self.output.encode_all(texts)]
 
     def encode_pairs(
         self, pairs: Sequence[Pair]
