@@ -121,7 +121,9 @@ def test_predictions_that_are_no_numbers_are_refused():
     def advance(tokens, parents):
         return torch.full((1, 3), torch.nan)
 
-    with pytest.raises(ArgumentError, match=r"\[beam search\] received a prediction of"):
+    with pytest.raises(
+        ArgumentError, match=r"\[beam search\] received a prediction of"
+    ):
         beam_search(advance, 1, END, Search(1))
 
 
@@ -129,7 +131,10 @@ def test_predictions_that_are_no_numbers_are_refused():
     ("wrong", "message"),
     [
         ({"beam": 0}, "beam is out of its range; received 0, expected 1 to"),
-        ({"beam": 2, "n_best": 3}, "n_best is out of its range; received 3, expected 1"),
+        (
+            {"beam": 2, "n_best": 3},
+            "n_best is out of its range; received 3, expected 1",
+        ),
         ({"length_penalty": -1.0}, "length_penalty .* received -1.0"),
         ({"length_penalty": float("nan")}, "length_penalty .* received nan"),
         ({"max_length": -1}, "max_length .* received -1"),

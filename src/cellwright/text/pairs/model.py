@@ -80,7 +80,7 @@ class NextOutputToken:
         self.forcing = forcing
 
     def __call__(
-        self, model: nn.Module, batch: dict[str, Tensor], state: State, step: int
+        self, model: nn.Module, batch: dict[str, Tensor], state: State, step: float
     ) -> tuple[Tensor, State]:
         _, loss = model(
             batch["source"],
