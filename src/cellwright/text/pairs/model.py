@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...language import Cell
+from ...language import ArgumentError, Cell
 from ...nn.encoder_decoder import EncoderDecoder
 from ...nn.recurrent import Recurrent
 from ...schema import Checked
@@ -48,6 +48,11 @@ def make_model(
     Raises:
         ArgumentError, CellError: a cell does not fit its place, or these sizes.
     """
+    if encoder.graph.items:
+        raise ArgumentError(
+            "[encoder] there is nothing to attend to yet; received the cell "
+            f"{encoder.name!r}, which has items, expected one without"
+        )
     how: dict[str, Any] = {"num_layers": sizes.layers, "engine": engine}
     if sizes.layers > 1:
         how["dropout"] = sizes.dropout
