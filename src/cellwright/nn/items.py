@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ def length_name(name: str) -> str:
 
 
 def take_items(
-    sizes: Mapping[str, int], inputs: dict[str, Any], where: str
+    where: str, sizes: Mapping[str, int], inputs: dict[str, Any]
 ) -> list[Given]:
     """Take the sets of items out of the named arguments.
 
@@ -69,7 +69,38 @@ def take_items(
     return found
 
 
-def unpacked(given: Given, batch_first: bool) -> Given:
+def enter_items(
+    where: str,
+    sizes: Mapping[str, int],
+    sets: Sequence[Given],
+    layout: Layout,
+    check_like: Callable[[str, Tensor], None],
+) -> ItemInputs:
+    """The sets of items of a call as engines take them.
+
+    Args:
+        where: what messages call the place.
+        sizes: units of an item, by name.
+        sets: as `take_items` found them.
+        layout: of the call.
+        check_like: checks a tensor's dtype and device, of what it is called.
+
+    Raises:
+        ArgumentError: items or lengths that do not fit.
+    """
+    values, batches = {}, {}
+    for given in sets:
+        name, items, lengths = _unpacked(given, layout.batch_first)
+        _check_shape(where, name, items, layout, sizes[name])
+        check_like(f"the set of items {name!r}", items)
+        entered, called = layout.enter_items(items), length_name(name)
+        lengths = layout.enter_item_lengths(called, lengths, items.device)
+        batch = ItemBatch(*entered.shape[:2], lengths, called)
+        values[name], batches[name] = batch.pack(entered), batch
+    return ItemInputs(values, batches)
+
+
+def _unpacked(given: Given, batch_first: bool) -> Given:
     """Items that came as a PackedSequence, padded, with their lengths."""
     name, items, lengths = given
     if not isinstance(items, PackedSequence):
@@ -82,40 +113,17 @@ def unpacked(given: Given, batch_first: bool) -> Given:
     return Given(name, *pad_packed_sequence(items, batch_first))
 
 
-def check_items(
-    where: str, given: Given, expected: tuple[int | None, int], batch_first: bool
-) -> None:
-    """Check the shape of a set of items.
-
-    Args:
-        where: what a message calls the place.
-        given: padded.
-        expected: B, or `None` of a single sequence, and the units of an item.
-        batch_first: they are (B, S, size).
-
-    Raises:
-        ArgumentError: they are no tensor of that shape.
-    """
-    batch, size = expected
-    shape = tuple(getattr(given.items, "shape", ()))
-    if isinstance(given.items, Tensor) and shape[-1:] == (size,):
-        rows = shape[:1] if batch_first else shape[1:2]
-        if len(shape) == (2 if batch is None else 3) and (
-            batch is None or rows == (batch,)
-        ):
-            return
-    axes = f"({batch}, S" if batch_first else f"(S, {batch}"
-    axes = "(S" if batch is None else axes
+def _check_shape(where: str, name: str, items: Any, layout: Layout, size: int) -> None:
+    batch = [layout.batch.batch] if layout.batched else []
+    free = 1 if layout.batched and layout.batch_first else 0  # the dimension of items
+    shape = list(getattr(items, "shape", ()))
+    expected: list[Any] = [*batch, size]
+    expected.insert(free, shape[free] if len(shape) > free else "S")
+    if isinstance(items, Tensor) and shape == expected:
+        return
+    expected[free] = "S"
     raise ArgumentError(
-        f"[{where}] the set of items {given.name!r} has the wrong shape; received "
-        f"{shape or type(given.items).__name__}, expected {axes}, {size})"
+        f"[{where}] the set of items {name!r} has the wrong shape; received "
+        f"{tuple(shape) or type(items).__name__}, expected "
+        f"({', '.join(map(str, expected))})"
     )
-
-
-def enter_items(given: Given, layout: Layout) -> tuple[Tensor, ItemBatch]:
-    """One set of items as engines take it, once its shape is checked."""
-    name, items, lengths = given
-    value = layout.enter_items(items)
-    lengths = layout.enter_item_lengths(length_name(name), lengths, items.device)
-    batch = ItemBatch(*value.shape[:2], lengths, length_name(name))
-    return batch.pack(value), batch

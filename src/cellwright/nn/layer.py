@@ -134,12 +134,16 @@ class SequenceLayer(Layer):
 
     A subclass checks its arguments in `forward` and hands them to `_scan`. It has
     `first_states`, and says in `_direction` what layer·direction k computes with.
+
+    Attributes:
+        item_sizes: units of an item of each set that the cell looks at, by name.
     """
 
     num_layers: int
     bidirectional: bool
     training: bool
     qconfig = Qconfig()
+    item_sizes: Mapping[str, int] = {}
 
     @property
     def directions(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,15 +18,7 @@ from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.arguments import plain
 from ..language.errors import did_you_mean
 from .direction import BoundCell, Direction
-from .items import (
-    Given,
-    ItemInputs,
-    check_items,
-    enter_items,
-    length_name,
-    take_items,
-    unpacked,
-)
+from .items import enter_items, length_name, take_items
 from .layer import Drop, SequenceLayer, State
 from .made import changing, make_weights
 from .regularise import Probabilities, Regularisers, bind_modes, drop_weights
@@ -168,7 +161,7 @@ class Recurrent(SequenceLayer, nn.Module):
         self.cell, graphs = self._modes.evaluation[0].cell, self.graphs
         self._declared = [(int(s.size), s.init) for s in graphs[0].states]
         self._named = {i.name: i.size for i in graphs[0].inputs[1:]}
-        self._items = {i.name: int(i.size) for i in graphs[0].items}
+        self.item_sizes = {i.name: int(i.size) for i in graphs[0].items}
         self.output_size = self.directions * int(graphs[-1].output_size)
         self.cells = nn.ModuleList(
             CellWeights(graph, hidden_size, device, dtype) for graph in graphs
@@ -263,10 +256,14 @@ class Recurrent(SequenceLayer, nn.Module):
             ArgumentError: shapes, dtypes or devices that do not fit, steps of a row
                 that x has not, resets that are neither 0 nor 1.
         """
-        sets = take_items(self._items, inputs, "Recurrent") if self._items else ()
+        sizes = self.item_sizes
+        sets = take_items("Recurrent", sizes, inputs) if sizes else ()
         named, static = self._check_inputs(x, inputs)
         layout = Layout(x, self.batch_first, lengths, resets, starts)
-        items = self._enter_items(x, layout, sets) if sets else None
+        items = None
+        if sets:
+            like = partial(_check_like, other=_data(x))
+            items = enter_items("Recurrent", sizes, sets, layout, like)
         for name, value in named.items():
             if name not in static:
                 layout.check_named(name, value)
@@ -333,9 +330,14 @@ class Recurrent(SequenceLayer, nn.Module):
         expected = self._named
         for name in inputs:
             if name not in expected:
+                known = [
+                    *expected,
+                    *self.item_sizes,
+                    *map(length_name, self.item_sizes),
+                ]
                 raise ArgumentError(
                     f"[Recurrent] cell {self.cell.name!r} has no input {name!r}; "
-                    f"received {name}=, expected {', '.join(expected) or 'x alone'}"
+                    f"received {name}=, expected {', '.join(known) or 'x alone'}"
                 )
         steps = int(self.batch_first)
         like = first_tensor(self._modules["cells"])  # type: ignore[arg-type]
@@ -361,18 +363,6 @@ class Recurrent(SequenceLayer, nn.Module):
                 )
             _check_like(f"the input {name!r}", value, x)
         return dict(inputs), tuple(static)
-
-    def _enter_items(self, x: Any, layout: Layout, sets: Sequence[Given]) -> ItemInputs:
-        """The sets of items, checked and packed."""
-        values, batches = {}, {}
-        for given in sets:
-            given = unpacked(given, self.batch_first)
-            batch = layout.batch.batch if layout.batched else None
-            size = self._items[given.name]
-            check_items("Recurrent", given, (batch, size), self.batch_first)
-            _check_like(f"the set of items {given.name!r}", given.items, _data(x))
-            values[given.name], batches[given.name] = enter_items(given, layout)
-        return ItemInputs(values, batches)
 
     def _initial_states(
         self, x: Any, state: State | None, layout: Layout

@@ -30,6 +30,7 @@ class Layout:
 
     Attributes:
         batched: x has a batch.
+        batch_first: the batch, where x has one, is its first dimension.
         batch: what the engines need to know of lengths and resets.
 
     Raises:
@@ -37,7 +38,7 @@ class Layout:
             not go with this x.
     """
 
-    __slots__ = ("_batch_first", "_first", "_packed", "batch", "batched")
+    __slots__ = ("_first", "_packed", "batch", "batch_first", "batched")
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Layout:
         starts: Any = None,
     ) -> None:
         self._packed: PackedSequence | None = None
-        self._batch_first = batch_first
+        self.batch_first = batch_first
         if isinstance(x, PackedSequence):
             _refuse_packed(lengths=lengths, resets=resets, starts=starts)
             refuse_jit("a PackedSequence, whose sizes are read as numbers")
@@ -91,7 +92,7 @@ class Layout:
 
     def enter_items(self, value: Tensor) -> Tensor:
         """Items, (S, B, size) or laid out as x, as (B, S, size)."""
-        if self.batched and not self._batch_first:
+        if self.batched and not self.batch_first:
             value = value.transpose(0, 1)
         return self.enter_static(value)
 
@@ -116,7 +117,7 @@ class Layout:
         values = self.leave(values)
         if self._packed is None:
             return values
-        return pad_packed_sequence(values, self._batch_first)[0]  # type: ignore[arg-type]
+        return pad_packed_sequence(values, self.batch_first)[0]  # type: ignore[arg-type]
 
     def check_named(self, name: str, value: Any) -> None:
         """A named input of packed sequences is packed in the same way."""

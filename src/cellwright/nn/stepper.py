@@ -6,18 +6,22 @@ nothing but its result, and not even that with `out=`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from ..engine.choice import REFERENCE
+from ..engine.engine import Items
 from ..engine.tracing import kind, readable, traced
 from ..language import ArgumentError
 from ..language.arguments import describe, plain, whole_numbers
+from .direction import Direction
+from .items import ItemInputs, enter_items, length_name, take_items
+from .sequences import Layout
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -50,6 +54,8 @@ class Stepper:
         y = step(x)  # (B, input_size) -> (B, output_size), a fresh tensor
         step(x, out=y)  # the same into y
 
+    Where the cell looks at items, they are given once: `step.attend_to(source=…)`.
+
     It begins at the layer's initial states and evaluates: no dropout, no gradients. One
     stepper serves one thread at a time; several of them, also of one layer, run in
     several threads at once. `layer.stepper()` makes it. A copy (`copy`, `copy.copy`) is
@@ -68,6 +74,7 @@ class Stepper:
         engine = layer.current_engine
         self._engine = engine if engine.packs else REFERENCE
         self._states: list[Tensor] = []
+        self._items: ItemInputs | None = None
         self.refresh()
 
     @property
@@ -128,9 +135,12 @@ class Stepper:
         expected = self._names[1:]
         for name in inputs:
             if name not in expected:
+                known = ", ".join(expected) or "x alone"
+                items = ", ".join(f"{n}=…" for n in self.layer.item_sizes)
+                once = f". Items are given before: step.attend_to({items})"
                 raise ArgumentError(
                     f"[stepper] the cell has no input {name!r}; received {name}=, "
-                    f"expected {', '.join(expected) or 'x alone'}"
+                    f"expected {known}{once if items else ''}"
                 )
         found = []
         for name, size in zip(expected, self._sizes[1:], strict=True):
@@ -162,6 +172,57 @@ class Stepper:
             )
         if type(tensor) is not Tensor:
             _plain(name, tensor)
+
+    # -- items
+
+    @torch.no_grad()
+    def attend_to(self, **items: Any) -> None:
+        """Give the items that every step from now on looks at, until others are given.
+
+        They are not copied. `reset` and `state` leave them alone.
+
+        Args:
+            **items: by name as the layer takes them: source=(S, B, size), (B, S, size)
+                of a layer with batch_first, or (S, size) where batch_size is 1; and
+                source_lengths=(B,) integers.
+
+        Raises:
+            ArgumentError: shapes, dtypes or devices that do not fit; a cell without
+                items, or none given.
+        """
+        sizes, given = self.layer.item_sizes, dict(items)
+        sets = take_items("stepper", sizes, given)
+        if given or not sizes:
+            known = ", ".join([*sizes, *map(length_name, sizes)])
+            raise ArgumentError(
+                f"[stepper] cell {self._graph.name!r} looks at no items of that name; "
+                f"received {', '.join(items) or 'none'}, expected {known or 'none'}"
+            )
+        batched = self.batch_size > 1 or any(
+            getattr(s.items, "ndim", 3) == 3 for s in sets
+        )
+        batch = (self.batch_size,) if batched else ()
+        shape = (*batch, 1) if self.layer.batch_first else (1, *batch)
+        x = self._like_y.new_empty((*shape, self._sizes[0]))
+        layout = Layout(x, self.layer.batch_first)
+        self._items = enter_items("stepper", sizes, sets, layout, self._check_like)
+        self.refresh()
+
+    def _check_like(self, what: str, tensor: Tensor) -> None:
+        self._check(what, tensor, tensor.shape)
+
+    def _items_of_layers(self, stack: Sequence[Callable[[], Direction]]) -> list[Items]:
+        """The items of each layer's steps, its own weights applied."""
+        if self._items is None:
+            return []
+        return [(give().made(self._items), self._items.sets) for give in stack]
+
+    def _without_items(self, *unused: Any) -> NoReturn:
+        name = next(iter(self.layer.item_sizes))
+        raise ArgumentError(
+            f"[stepper] cell {self._graph.name!r} looks at the items {name!r} at every "
+            f"step; received none so far, expected step.attend_to({name}=…) first"
+        )
 
     # -- states
 
@@ -256,7 +317,8 @@ class Stepper:
 
     def __getstate__(self) -> dict[str, Any]:
         states = [state.clone() for state in self._states]
-        kept = {name: vars(self)[name] for name in ("layer", "batch_size", "_engine")}
+        names = "layer", "batch_size", "_engine", "_items"
+        kept = {name: vars(self)[name] for name in names}
         return {**kept, "_states": states}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -284,7 +346,12 @@ class Stepper:
 
         Changes through `.data` escape PyTorch's version counters, and so this.
         """
-        return self._engine.packs and self._versions != self._now()
+        return self._keeps and self._versions != self._now()
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether it keeps what was made of the weights."""
+        return self._engine.packs or self._items is not None
 
     def _now(self) -> list[tuple[int, int]]:
         # Tensors made in inference mode count no versions. Buffers: a weight may be
@@ -315,9 +382,13 @@ class Stepper:
         # Contiguous and its own: a packed stepper keeps the address.
         self._states = [s.to(self._first[0], copy=True).contiguous() for s in olds]
         stack = [partial(layer.direction, k) for k in range(layer.num_layers)]
-        self._advance = engine.stepper(stack, self._states)
+        if layer.item_sizes and self._items is None:
+            self._advance = self._without_items
+        else:
+            items = self._items_of_layers(stack)
+            self._advance = engine.stepper(stack, self._states, items)
         # Last: making weights may move buffers on, as spectral_norm's do in training.
-        self._versions = self._now() if engine.packs else []
+        self._versions = self._now() if self._keeps else []
         graphs = [bound.graph for bound in layer.bound_cells()]
         self._graph, shape = graphs[0], (self.batch_size, int(graphs[-1].output_size))
         self._like_y = torch.empty(shape, dtype=self._dtype, device=self._device)

@@ -71,6 +71,8 @@ class TreeRecurrent(Layer, nn.Module):
                 "expected a function under @cellwright.tree_cell, or a name such as "
                 "'child_sum_lstm'"
             )
+        if cell.graph.items:
+            as_tree(cell.graph)  # it is refused
         cell, sizes = configure(cell, dict(inputs or {}), {}, options)
         self.cell = Cell.from_graph(as_tree(cell.graph))
         self.input_size, self.hidden_size, self.sizes = input_size, hidden_size, sizes
