@@ -227,19 +227,19 @@ class EncoderDecoder(nn.Module):
             memory, state: of B rows, from `encode`.
             own: (N,) the row of each prefix.
         """
-        device = self.head.weight.device
+        step = self.decoder.stepper(batch_size=len(own))
         if memory:
             items, lengths = memory.values()
             lengths = None if lengths is None else lengths[own]
-            memory = dict(zip(memory, (items[:, own], lengths), strict=True))
-        carried = map_state(lambda s: s[:, own], state)
+            step.attend_to(**dict(zip(memory, (items[:, own], lengths), strict=True)))
+        if state is not None:
+            step.state = map_state(lambda s: s[:, own], state)
+        device = self.head.weight.device
 
         def advance(tokens: Tensor, parents: Tensor) -> Tensor:
-            nonlocal carried
-            before = map_state(lambda s: s[:, parents.to(device)], carried)
-            x = self.target_embedding(tokens.to(device))[None]  # (1, N, E)
-            y, carried = self.decoder(x, before, **memory)  # (1, N, H)
-            return self._writable(self._logits(y[0])).cpu()  # (N, V)
+            step.state = map_state(lambda s: s[:, parents.to(device)], step.state)
+            y = step(self.target_embedding(tokens.to(device)))  # (N, H)
+            return self._writable(self._logits(y)).cpu()  # (N, V)
 
         return advance
 
