@@ -376,6 +376,43 @@ def test_a_resumed_run_keeps_its_settings(run):
     assert "received other.tsv" in error
 
 
+# -- looking inside ----------------------
+
+
+def test_inspect_writes_a_report(run, tmp_path):
+    pytest.importorskip("starlette")
+    (tmp_path / "inputs.txt").write_text("abc\nca\n")
+    out = tmp_path / "report.html"
+    call("inspect", run, "--report", out, "--text", tmp_path / "inputs.txt")
+    (found,) = re.findall(r'id="report">(.*?)</script>', out.read_text(), re.DOTALL)
+    data = json.loads(found)
+    assert data["pairs"]["inputs"] == ["abc", "ca"]
+    first = data["looks"][0]
+    lines = call("pairs", "apply", run, "abc", "--best", 5).splitlines()
+    assert [o["text"] for o in first["outputs"]] == [li.split("\t")[1] for li in lines]
+    assert first["input"] == list("abc")
+    for output in first["outputs"]:
+        attention = torch.tensor(output["attention"])
+        assert attention.shape == (len(output["tokens"]), 3)
+        assert torch.allclose(attention.sum(1), torch.ones(len(attention)))
+        assert output["decoder"]["0.h"]["columns"] == len(output["tokens"])
+    assert {"0.h", "1.h", "0.z", "1.z"} <= first["encoder"].keys()
+    assert first["encoder"]["1.z"]["rows"] == 8
+
+
+def test_inspect_without_attention_and_what_it_refuses(file, run, tmp_path):
+    pytest.importorskip("starlette")
+    out, report = tmp_path / "out", tmp_path / "report.html"
+    call("pairs", "train", file, "--out", out, *SMALL, "--decoder", "gru", "--steps", 2)
+    call("inspect", out, "--report", report)
+    assert '"attention": null' in report.read_text()
+    beside = call("inspect", run, "--beside", run, "--report", report, ok=False)
+    assert "[--beside] compares language models" in beside
+    (tmp_path / "long.txt").write_text("a" * 501)
+    long = "inspect", run, "--report", report, "--text", tmp_path / "long.txt"
+    assert "[input] is too long" in call(*long, ok=False)
+
+
 def test_every_option_has_help():
     from typer.main import get_command
 

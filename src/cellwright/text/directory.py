@@ -224,6 +224,15 @@ class RunDirectory(Generic[Settings]):
         return check(kind, content, path, RunError)
 
 
+def format_of(directory: Path) -> str | None:
+    """The format of a run's config.json; None where that cannot be read."""
+    try:
+        content = json.loads(read_file(directory / "config.json", directory))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content.get("format") if isinstance(content, dict) else None
+
+
 def check_free(directory: Path) -> None:
     """Raise RunError unless a new run may be made at `directory`."""
     if os.path.lexists(directory / "config.json"):

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: The probability ε_i of reading the truth, from the training step i.
-Forcing = Callable[[int], float]
+Forcing = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ConstantForcing:
 
     ratio: float = 1.0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return self.ratio
 
 
@@ -48,7 +48,7 @@ class LinearForcing:
     c: float
     floor: float = 0.0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return max(self.floor, self.k - self.c * step)
 
 
@@ -58,7 +58,7 @@ class ExponentialForcing:
 
     k: float
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return self.k**step
 
 
@@ -68,7 +68,7 @@ class InverseSigmoidForcing:
 
     k: float
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         exponent = step / self.k
         return self.k / (self.k + math.exp(exponent)) if exponent < 700 else 0.0
 
