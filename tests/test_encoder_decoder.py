@@ -351,6 +351,17 @@ def test_layers_that_do_not_fit(encoder, decoder, message):
         cw.EncoderDecoder(encoder(), decoder(), IN, OUT)
 
 
+def test_numbers_out_of_range():
+    source, target = tokens()
+    for forcing in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ArgumentError, match=r"\[forcing\] is a probability"):
+            make()(source, SOURCE_LENGTHS, target, LENGTHS, forcing)
+    with pytest.raises(ArgumentError, match=r"\[end\] .* received 5, expected 0 to 4"):
+        make(end=OUT)
+    with pytest.raises(ArgumentError, match=r"\[unknown\] .* received -1"):
+        make(unknown=-1)
+
+
 def test_search_settings_are_checked():
     source, _ = tokens()
     with pytest.raises(ArgumentError, match="beam is out of its range; received 0"):

@@ -75,23 +75,37 @@ def inspect(
 
     Of a run of pairs: the outputs of an input, and where the decoder looked.
     """
-    from ..look.inspection import Inspection
     from ..text.corpus import read_pieces
     from ..text.directory import format_of
     from ..text.pairs.run import PairRun
-    from ..text.run import Run
 
     require("cellwright inspect", "web")
-    from ..look.web.inspect import InspectServer
-    from ..look.web.report import write_report
     from ..look.web.serve import serve
 
     read = "".join(read_pieces(text)) if text else None
     if format_of(directory) == PairRun.format:
         routes = _pair_routes(directory, beside, read, report)
-        if routes is not None:
-            serve(routes, host=host, port=port, browse=browser, say=typer.echo)
-        return
+    else:
+        routes = _text_routes(directory, beside, read, steps, report)
+    if report:
+        typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
+    else:
+        serve(routes, host=host, port=port, browse=browser, say=typer.echo)
+
+
+def _text_routes(
+    directory: Path,
+    beside: Path | None,
+    read: str | None,
+    steps: int,
+    report: Path | None,
+) -> list[Any]:
+    """The page of a language model, which may be written as a report."""
+    from ..look.inspection import Inspection
+    from ..look.web.inspect import InspectServer
+    from ..look.web.report import write_report
+    from ..text.run import Run
+
     found: list[Inspection] = []
     for run in [Run(directory), *([Run(beside)] if beside else [])]:
         if found and read is None:
@@ -100,16 +114,13 @@ def inspect(
         found.append(with_bar(steps, lambda step, look=look: look(advance=step)))
     if report:
         write_report(found[0], report, *found[1:])
-        typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
-        return
-    routes = InspectServer(*found).routes()
-    serve(routes, host=host, port=port, browse=browser, say=typer.echo)
+    return InspectServer(*found).routes()
 
 
 def _pair_routes(
     directory: Path, beside: Path | None, read: str | None, report: Path | None
-) -> list[Any] | None:
-    """The page of a run of pairs; None where a report was written instead."""
+) -> list[Any]:
+    """The page of a run of pairs, which may be written as a report."""
     from ..look.pair_inspection import PairInspection
     from ..look.web.pairs import PairServer, write_pair_report
     from ..text.pairs.run import PairRun
@@ -121,8 +132,6 @@ def _pair_routes(
         )
     inputs = None if read is None else read.splitlines()
     inspection = PairInspection(PairRun(directory), inputs)
-    if report is None:
-        return PairServer(inspection).routes()
-    write_pair_report(inspection, report)
-    typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
-    return None
+    if report:
+        write_pair_report(inspection, report)
+    return PairServer(inspection).routes()

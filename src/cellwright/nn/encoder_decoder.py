@@ -52,7 +52,7 @@ class EncoderDecoder(nn.Module):
         unknown: number of a token that is never written, or None.
 
     Raises:
-        ArgumentError: the layers do not fit each other.
+        ArgumentError: the layers do not fit each other; a token that is none.
     """
 
     def __init__(
@@ -71,6 +71,9 @@ class EncoderDecoder(nn.Module):
     ):
         super().__init__()
         self.items = _check_layers(encoder, decoder)
+        _check_token("end", end, target_vocabulary)
+        if unknown is not None:
+            _check_token("unknown", unknown, target_vocabulary)
         self.source_embedding = nn.Embedding(source_vocabulary, encoder.input_size)
         self.target_embedding = nn.Embedding(target_vocabulary, decoder.input_size)
         self.encoder, self.decoder = encoder, decoder
@@ -111,8 +114,12 @@ class EncoderDecoder(nn.Module):
             the lengths.
 
         Raises:
-            ArgumentError: as of the layers.
+            ArgumentError: forcing is no probability; or as of the layers.
         """
+        if not 0 <= forcing <= 1:
+            raise ArgumentError(
+                f"[forcing] is a probability; received {forcing}, expected 0 to 1"
+            )
         memory, state = self.encode(source, source_lengths)
         first = torch.full_like(target[:1], self.end)
         lengths = target_lengths if forcing >= 1 else None
@@ -403,6 +410,14 @@ def _check_layers(encoder: Any, decoder: Any) -> str | None:
             f"{found}, expected items={{{sets[0].name!r}: {encoder.output_size}}}"
         )
     return sets[0].name
+
+
+def _check_token(name: str, token: int, vocabulary: int) -> None:
+    if not 0 <= token < vocabulary:
+        raise ArgumentError(
+            f"[{name}] is no token of the target; received {token}, expected 0 to "
+            f"{vocabulary - 1}"
+        )
 
 
 def _check_tie(decoder: Recurrent) -> None:
