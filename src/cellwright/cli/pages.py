@@ -108,9 +108,8 @@ def _text_routes(
 
     found: list[Inspection] = []
     for run in [Run(directory), *([Run(beside)] if beside else [])]:
-        if found and read is None:
-            read = found[0].text_for(run)
-        look = partial(Inspection, run, read, steps=steps)
+        own = found[0].text_for(run) if found and read is None else read
+        look = partial(Inspection, run, own, steps=steps)
         found.append(with_bar(steps, lambda step, look=look: look(advance=step)))
     if report:
         write_report(found[0], report, *found[1:])
