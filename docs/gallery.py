@@ -46,7 +46,8 @@ SECTION = """<section id="{name}">
 
 def gallery() -> str:
     """The page as HTML."""
-    cells = {**cw.cells.all(), **cw.cells.all_of_trees()}
+    zoo = cw.cells
+    cells = {**zoo.all(), **zoo.all_with_items(), **zoo.all_of_trees()}
     links = "\n".join(f'<a href="#{name}">{name}</a>' for name in cells)
     sections = "\n".join(_section(name, cell) for name, cell in cells.items())
     body = f"<h1>All cells</h1>\n<nav>{links}</nav>\n{sections}"

@@ -14,9 +14,10 @@ from torch import Tensor
 import cellwright as cw
 from cellwright.compiler.differentiate import OUTPUT, differentiate
 from cellwright.language import Graph
-from cellwright.language.evaluate import evaluate_nodes
+from cellwright.language.evaluate import Edges, evaluate_nodes
 
 INPUT, HIDDEN = 6, 4  # both even, so that two heads fit
+ITEM = 3
 
 _ACTIVATIONS = (
     "sigmoid",
@@ -68,6 +69,21 @@ _ONE_UNIT = (  # {0}: a weight's name of its own, {1}: a value of the hidden siz
     "exp(-abs(dt * W.{0}))",
     'W.vector("{0}", size=1)',
     "sum({1}) * W.{0}",
+)
+
+
+_KEYS = (  # {0}: a number of its own, {1}: a value of the hidden size; one an item
+    "W.k{0}(source)",
+    "tanh(W.r{0}({1}, bias=False) + W.k{0}(source))",
+    "tanh(W.k{0}({1}, source))",
+    "sigmoid(W.k{0}(source)) * {1}",
+    "layer_norm(W.k{0}(source) - {1})",
+    "W.k{0}(source - 0.1 * total(source))",
+)
+_SCORES = (  # {2}: a key
+    "W.e{0}({2}, size=1)",
+    "sum({1} * {2}) * 0.5",
+    'W.scalar("s{0}") * sum({2})',
 )
 
 
@@ -153,11 +169,28 @@ class _Draft:
 
     def again(self, number: int) -> None:
         """An affine for later lines to read; or a line written a second time."""
-        lines = [line for line in self.lines if "name(" not in line]
+        of_step = (line for line in self.lines if not line.startswith("    e"))
+        lines = [line for line in of_step if "name(" not in line]
         if self.draw(st.booleans()):
             self.add(f"a{number}", self.affine())
         else:
             self.add(f"b{number}", self.one_of(lines).split(" = ", 1)[1])
+
+    def attention(self, number: int) -> None:
+        """What a step sees of the set of items `source`."""
+        query = self.one_of(self.values)
+        key = self.one_of(_KEYS).format(number, query)
+        form = self.draw(st.integers(0, 3))
+        if form == 0:
+            self.add(f"t{number}", f"0.3 * total({key})")
+        elif form == 1:  # a softmax for each unit
+            self.add(f"t{number}", f"attend({key}, W.v{number}(source))")
+        else:
+            score = self.one_of(_SCORES).format(number, query, key)
+            values = self.one_of(("source", f"{ITEM} * source", "tanh(source)"))
+            self.lines.append(f"    e{number} = {score}")
+            seen = f"W.c{number}(attend(e{number}, {values}))"
+            self.add(f"t{number}", f"tanh({seen})")
 
     def mixture(self, number: int) -> None:
         if self.draw(st.booleans()):
@@ -171,16 +204,19 @@ class _Draft:
 
 
 @st.composite
-def sources(draw: Any, unread: bool = False) -> str:
+def sources(draw: Any, unread: bool = False, items: bool = False) -> str:
     """The text of a cell's function `random_cell`, of 1–3 states and 1–8 gates.
 
     Args:
         unread: leave values in it that nothing reads.
+        items: it looks at the set of items `source`.
     """
     states = ["h", "c", "m"][: draw(st.integers(1, 3))]
     inits = [draw(st.sampled_from(["", "=0.5", "=0", "=-1"])) for _ in states]
     inits.sort(key=bool)  # Python: arguments with defaults come last
     draft = _Draft(draw, list(states))
+    for number in range(draw(st.integers(1, 2)) if items else 0):
+        draft.attention(number)
     for number in range(draw(st.integers(1, 8))):
         draft.gate(number)
         if draw(st.booleans()):
@@ -200,8 +236,10 @@ def sources(draw: Any, unread: bool = False) -> str:
         results.insert(0, f"{results[0]} * {draft.values[-1]}")
     arguments = ", ".join(s + i for s, i in zip(states, inits, strict=True))
     body = "\n".join(draft.lines)
-    if re.search(r"\bdt\b", body):
-        arguments += ", *, dt: 1"
+    further = ["dt: 1"] if re.search(r"\bdt\b", body) else []
+    further += ["source: Items"] if items else []
+    if further:
+        arguments += f", *, {', '.join(further)}"
     return (
         f"def random_cell(W, x, {arguments}):\n{body}\n    return {', '.join(results)}"
     )
@@ -223,27 +261,32 @@ def make_cell(source: str) -> cw.Cell:
 
 
 def table_gradients(
-    graph: Graph, W: Any, leaves: Mapping[str, Tensor], cotangents: Sequence[Tensor]
+    graph: Graph,
+    W: Any,
+    leaves: Mapping[str, Tensor],
+    cotangents: Sequence[Tensor],
+    edges: Mapping[str, Edges] | None = None,
 ) -> dict[str, Tensor]:
     """Every gradient of one step by `differentiate`; what it leaves out is zero.
 
     Args:
         graph: bound.
         W: the weights.
-        leaves: x, the named inputs and the old states, (B, size) each.
+        leaves: x, the named inputs and the old states, (B, size) each; items, packed.
         cotangents: of what the cell returns, in that order.
+        edges: which items are of which row, by set.
     """
     labels = [s.name for s in graph.states]
     labels = labels if graph.output_is_state else [OUTPUT, *labels]
     seeds = dict(zip((f"d.{n}" for n in labels), cotangents, strict=True))
-    vjp = differentiate(graph)
+    vjp, sets = differentiate(graph), graph.sets
     with torch.no_grad():
-        values = evaluate_nodes(vjp.nodes, W, {**leaves, **seeds})
+        values = evaluate_nodes(vjp.nodes, W, {**leaves, **seeds}, edges)
     parameters = dict(W.named_parameters())
     found = {n: torch.zeros_like(t) for n, t in {**leaves, **parameters}.items()}
     for leaf, number in vjp.cotangent_of.items():
         node, value = graph.nodes[leaf], values[number]
-        if node.op in ("input", "state"):
+        if node.op in ("input", "state", "item"):
             found[node["name"]] += value
         elif node.op == "weight":
             name = node["weight"]
@@ -251,8 +294,14 @@ def table_gradients(
     for affine, number in vjp.affines:
         name = graph.nodes[affine]["weight"]
         g = values[number]
-        # A weight is the same for every row.
-        operands = [values[a].expand(len(g), -1) for a in graph.nodes[affine].args]
+        # A weight is the same for every row, a value of the step for all its items.
+        operands = [
+            values[a]
+            if sets[a] == sets[affine]
+            else edges[sets[affine]].lift(values[a])  # type: ignore[index]
+            for a in graph.nodes[affine].args
+        ]
+        operands = [o.expand(len(g), -1) for o in operands]
         heads = graph.weight(name).heads
         rows = torch.cat([o.unflatten(-1, (heads, -1)) for o in operands], -1)
         blocks = torch.einsum("bno,bnk->nok", g.unflatten(-1, (heads, -1)), rows)

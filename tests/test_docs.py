@@ -64,6 +64,26 @@ def test_the_cell_page():
     assert_close(final[0], last)
 
 
+def test_the_attention_page():
+    known = {}
+    for block in code("docs/attention.md"):
+        exec(block, known)
+    sums = known["weights"].sum(-1)
+    torch.testing.assert_close(sums, torch.tensor([1.0, 1, 0, 1]).expand(10, 4))
+    torch.testing.assert_close(known["first"], known["y"][0])
+    by_name = {n for n in known["two_heads"].graph.gates if "attention" in n}
+    assert by_name == {"attention.e0", "attention.e1"}
+    table = (ROOT / "docs/attention.md").read_text("utf-8").split("| score | written |")
+    scores = re.findall(r"\| `(.*?)`", table[1].split("\n\n")[0])
+    assert len(scores) == 4
+    for score in scores:
+        text = f"lambda W, x, h, *, source: tanh(W.g(h, x, attend({score}, source)))"
+        function = eval(text, known)
+        function.__annotations__ = {"source": cw.Items}
+        layer = cw.Recurrent(cw.cell(function), 64, 128, items={"source": 128})
+        layer(known["x"], source=torch.randn(12, 4, 128))
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru", "peephole_diagonal", "leaky_rnn"])
 def test_the_target_page(name):
     known = {"np": np}

@@ -1,6 +1,6 @@
 """Cells that look at a set of items at every step: decoders with attention."""
 
-from ..language import Items, attend, cell
+from ..language import Items, attend, cell, name
 from ..language.ops import sigmoid, sum_, tanh
 
 
@@ -12,7 +12,7 @@ def bahdanau_gru(W, x, h, *, source: Items):
     The alignment model is that of A.1.2; z lets the new in.
     """
     e = W.e(tanh(W.query(h, bias=False) + W.key(source)), size=1, bias=False)
-    context = attend(e, source)  # eq. 5, 6
+    context = name("context", attend(e, source))  # eq. 5, 6
     z = sigmoid(W.z(h, x, context))
     r = sigmoid(W.r(h, x, context))
     n = tanh(W.n(r * h, x, context))
@@ -31,5 +31,6 @@ def luong_lstm(W, x, a, h, c, *, source: Items, general=False):
     c = f * c + i * g
     h = o * tanh(c)
     key = W.key(source, bias=False) if general else source
-    context = attend(sum_(h * key), source)  # eq. 7, 8
+    e = name("e", sum_(h * key))  # eq. 8
+    context = name("context", attend(e, source))  # eq. 7
     return tanh(W.a(context, h, bias=False)), h, c  # eq. 5

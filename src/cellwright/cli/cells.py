@@ -27,7 +27,8 @@ def cells(
     """List the cells of the zoo with their equations and sources."""
     from .. import cells as zoo
 
-    whole = [*zoo.all().values(), *zoo.all_of_trees().values()]
+    rooms = zoo.all(), zoo.all_with_items(), zoo.all_of_trees()
+    whole = [cell for room in rooms for cell in room.values()]
     for cell in whole if name is None else [zoo.get(name)]:
         if names:
             typer.echo(cell.name)
@@ -110,7 +111,11 @@ def _drawn(cell: str, steps: bool, reading: dict[str, Any]) -> tuple[Any, Any]:
     from ..look.draw import DrawingError, read_run
     from ..text.run import Run
 
-    if Path(cell).is_dir() and cell not in (*zoo.all(), *zoo.all_of_trees()):
+    if Path(cell).is_dir() and cell not in (
+        *zoo.all(),
+        *zoo.all_with_items(),
+        *zoo.all_of_trees(),
+    ):
         run = Run(Path(cell))
         if steps:
             return read_run(run, **reading)

@@ -10,10 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..language import Graph, Node, verify
-from ..language.graph import ATTENTION, ITEM, Item, reachable, select
-
-_FIXED = (ITEM, "constant", "weight")  # leaves that are the same at every step
-_MOVING = ("input", "state", ATTENTION)  # an attention is recorded step by step
+from ..language.graph import ITEM, Item, before_steps, reachable, select
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def made_once(graph: Graph) -> Once:
     """Cut a step in two; one without items stays what it is."""
     if not graph.items:
         return Once(graph, graph, (), {})
-    sets, fixed = graph.sets, _fixed(graph)
+    sets, fixed = graph.sets, before_steps(graph.nodes)
     before = {n for n, name in enumerate(sets) if name is not None and fixed[n]}
     roots = {n for n in range(len(fixed)) if not fixed[n]} | {*graph.returned}
     cut = [v.on(()) if n in before else v for n, v in enumerate(graph.nodes)]
@@ -61,15 +58,6 @@ def made_once(graph: Graph) -> Once:
     first, place = select(graph.nodes, sorted(reachable(graph.nodes, items)))
     made = {item.name: place[number] for number, item in items.items()}
     return Once(graph, verify(step, after="once"), first, made)
-
-
-def _fixed(graph: Graph) -> list[bool]:
-    """Which values are the same at every step of a call."""
-    found: list[bool] = []
-    for node in graph.nodes:
-        read = all(found[a] for a in node.args)
-        found.append(node.op in _FIXED or (read and node.op not in _MOVING))
-    return found
 
 
 def _items(graph: Graph, numbers: list[int]) -> dict[int, Item]:

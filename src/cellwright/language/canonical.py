@@ -21,7 +21,7 @@ def statements(graph: Graph) -> list[int]:
     A leaf gets one where it was named by `cellwright.name`; so does what is nested
     deeper than a line should be. What `attend` is made of is written as one.
     """
-    uses = graph.uses()
+    uses = _written_uses(graph)
     wanted = {number for _, number in graph.names} | {graph.output, *graph.updates}
     named = {number for name, number in graph.names if name in graph.explicit}
     found: list[int] = []
@@ -34,6 +34,21 @@ def statements(graph: Graph) -> list[int]:
             depth = 0
         depths.append(depth)
     return found
+
+
+def _written_uses(graph: Graph) -> list[int]:
+    """How often each value is written: scores in every `attend` of their weights."""
+    uses = graph.uses()
+    for number, node in enumerate(graph.nodes):
+        if node.op == ATTENTION:
+            uses[node.args[0]] += uses[number] - 1
+    return uses
+
+
+def shown_statements(graph: Graph) -> list[int]:
+    """Those with an equation: an attention has one, if no line of its own."""
+    attentions = (n for n, node in enumerate(graph.nodes) if node.op == ATTENTION)
+    return sorted({*statements(graph), *attentions})
 
 
 def _has_no_line(graph: Graph, number: int) -> bool:

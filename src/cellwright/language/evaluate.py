@@ -100,10 +100,11 @@ def evaluate_nodes(
     """The value of every node; `leaves` are inputs, states, cotangents by name."""
     values: list[Any] = []
     edges = {CHILDREN: edges} if isinstance(edges, Edges) else edges or {}
+    of: dict[str | None, Edges] = {**edges}
     over = sets(nodes, CHILDREN in edges)
     for number, node in enumerate(nodes):
         args = [values[a] for a in node.args]
-        own = edges.get(over[number])
+        own = of.get(over[number])
         if own is not None:
             lift = zip(args, node.args, strict=True)
             args = [v if over[a] else own.lift(v) for v, a in lift]
@@ -116,7 +117,7 @@ def evaluate_nodes(
         elif node.op == "constant":
             value = node["value"]
         elif node.op in (TOTAL, ATTENTION):
-            value = _OVER_SETS[node.op](args[0], edges.get(over[node.args[0]]))
+            value = _OVER_SETS[node.op](args[0], of.get(over[node.args[0]]))
         elif node.op == EACH:
             (value,) = args
         else:

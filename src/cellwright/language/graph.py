@@ -131,6 +131,19 @@ def read_sets(node: Node, before: Sequence[str | None]) -> list[str]:
     return [name for name in found if name is not None]
 
 
+def before_steps(nodes: Sequence[Node]) -> list[bool]:
+    """Which values are the same at every step of a call: they read no input, no state.
+
+    An attention counts as a step's, with which it is recorded.
+    """
+    found: list[bool] = []
+    for node in nodes:
+        read = all(found[a] for a in node.args)
+        own = node.op in ("input", "state", ATTENTION, COTANGENT)
+        found.append(read and not own)
+    return found
+
+
 def per_child(nodes: Sequence[Node], many: bool) -> list[bool]:
     """Which nodes have a value for each child of a node."""
     if not many:

@@ -1,8 +1,9 @@
 r"""A graph as LaTeX, in the notation of the lectures: one line a statement.
 
 f_t = σ(W_f · [h_{t−1}, x_t] + b_f); t and t−1 are placed by the graph. A tree's node is
-j, its children are k: f_{jk} = σ(W_f · [h_k, x_j] + b_f). Products element by element
-are \odot, matrix products \cdot.
+j, its children are k: f_{jk} = σ(W_f · [h_k, x_j] + b_f). An item is s, what a step
+computes for it t, s: α_{t,s} = softmax_s(e_{t,s}). Products element by element are
+\odot, matrix products \cdot.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .canonical import statements
-from .graph import AFFINE, TOTAL, Graph, Node
+from .canonical import shown_statements
+from .graph import AFFINE, ATTENTION, CHILDREN, ITEM, TOTAL, Graph, Node, before_steps
 from .hyperparameters import Known
 from .ops import OPS, Op
 
@@ -21,6 +22,7 @@ _NAMES = (
 )
 GREEK: dict[str, str] = dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
 _SUM, _PRODUCT, _ATOM = 1, 2, 3
+_CHILD = r"k \in C(j)"
 _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
 
 
@@ -42,7 +44,11 @@ class EquationWriter:
         named = [n for n, _ in graph.names] + [i.name for i in graph.inputs]
         letters = {split(name)[0] for name in named}
         self.spare = next((c for c in "uvqsa" if c not in letters), "u")
-        self.of_child = graph.per_child
+        self.sets, self.before_steps = graph.sets, before_steps(graph.nodes)
+        spare = [c for c in "srpmn" if c not in {*letters, self.spare}]
+        names = dict.fromkeys(item.set for item in graph.items)
+        #: What an item of each set, or a child, is called as a subscript.
+        self.members = {CHILDREN: "k", **dict(zip(names, spare, strict=False))}
 
     def block(self) -> str:
         """All equations, aligned."""
@@ -52,7 +58,8 @@ class EquationWriter:
     # -- the pieces ----------------------------------------------------------------
 
     def at(self, name: str, time: str) -> str:
-        """A value at time t or t−1; of a tree's node j, its child k or j2, or both.
+        """A value at time t or t−1; of a tree's node j, its child k or j2, or both; of
+        an item s.
 
         LaTeX allows one subscript, so time joins the name's own.
         """
@@ -97,9 +104,14 @@ class EquationWriter:
         """A number times a value."""
         return r"\, ".join(parts)
 
-    def total(self, text: str) -> str:
-        """The sum over a node's children."""
-        return rf"\sum_{{k \in C(j)}} {text}"
+    def total(self, text: str, member: str) -> str:
+        """The sum over a node's children k, or over the items s."""
+        return rf"\sum_{{{_CHILD if member == 'k' else member}}} {text}"
+
+    def attention(self, text: str, member: str) -> str:
+        """The softmax over the items, or the children."""
+        under = _CHILD if member == "k" else member
+        return rf"\operatorname{{softmax}}_{{{under}}}\left({text}\right)"
 
     def equation(self, symbol: str, text: str) -> str:
         """Brackets grow with what is in them where that is taller than a line."""
@@ -111,13 +123,17 @@ class EquationWriter:
 
     def equations(self) -> list[str]:
         """Every statement, in the order written."""
-        return [self.statement(number) for number in statements(self.graph)]
+        return [self.statement(number) for number in shown_statements(self.graph)]
 
     def now(self, number: int) -> str:
-        """The subscript of a value of this step: its time, or its node and child."""
-        if not self.graph.children:
+        """The subscript of a value of this step: its time, its node, or its item."""
+        name = self.sets[number]
+        if self.graph.children:
+            return "j" if name is None else "jk"
+        if name is None:
             return "t"
-        return "jk" if self.of_child[number] else "j"
+        member = self.members.get(name, name)
+        return member if self.before_steps[number] else f"t,{member}"
 
     def before(self, node: Node) -> str:
         """The subscript of an old state: the time before, or the child."""
@@ -134,8 +150,13 @@ class EquationWriter:
             own = number == self.graph.output
             self.unnamed += not own
             label = "y" if own else f"{self.spare}{self.unnamed}"
-        self.symbols[number] = self.at(label, self.now(number))
+        self.symbols[number] = self.at(self.label(number, label), self.now(number))
         return self.equation(self.symbols[number], text)
+
+    def label(self, number: int, name: str) -> str:
+        """A value's name as papers write it: attention weights are α."""
+        is_attention = self.graph.nodes[number].op == ATTENTION
+        return name.replace("attention", "alpha", 1) if is_attention else name
 
     def expression(self, number: int) -> tuple[str, int]:
         """The text of a node, and how strongly it binds."""
@@ -147,13 +168,22 @@ class EquationWriter:
         if node.op == AFFINE:
             return self.affine(node)
         if node.op == TOTAL:
-            return self.total(self.operand(node.args[0], _PRODUCT)), _PRODUCT
+            member = self.member(node.args[0])
+            return self.total(self.operand(node.args[0], _PRODUCT), member), _PRODUCT
+        if node.op == ATTENTION:
+            inner = self.operand(node.args[0])
+            return self.attention(inner, self.member(number)), _ATOM
         if node.op == "weight":
             return self.symbol(node["weight"]), _ATOM
-        if node.op in ("input", "state"):
-            time = self.now(number) if node.op == "input" else self.before(node)
+        if node.op in ("input", "state", ITEM):
+            time = self.before(node) if node.op == "state" else self.now(number)
             return self.at(node["name"], time), _ATOM
         return self.operation(node, OPS[node.op])
+
+    def member(self, number: int) -> str:
+        """What a member of the set that a value varies over is called."""
+        name = str(self.sets[number])
+        return self.members.get(name, name)
 
     def operand(self, number: int, needed: int = 0) -> str:
         """The text of a node, in brackets where it binds less than is needed."""
@@ -193,10 +223,14 @@ class EquationWriter:
             needs[1] = _PRODUCT
         pairs = zip(node.args, needs, strict=False)
         texts = [self.operand(a, need) for a, need in pairs]
-        ops = [self.graph.nodes[a].op for a in node.args]
-        if op.name == "mul" and "constant" in ops:
+        if op.name == "mul" and any(map(self.is_number, node.args)):
             return self.scaled(texts), own
         return self.apply(op, texts), own
+
+    def is_number(self, number: int) -> bool:
+        """A constant, or one weight for an item: what scales a value."""
+        node = self.graph.nodes[number]
+        return node.op == "constant" or (node.op == ATTENTION and node.size == 1)
 
     def is_negative(self, number: int) -> bool:
         """Whether its text starts with a minus sign."""
@@ -217,8 +251,8 @@ def child(name: str) -> str:
 
 
 def is_index(time: str) -> bool:
-    """t, t−1, or a tree's j, k, jk and j2; no child's name."""
-    return re.fullmatch("t(-1)?|jk|k|j[0-9]*", time) is not None
+    """t, t−1, a tree's j, k, jk and j2, or an item's s and t,s; no child's name."""
+    return re.fullmatch("t(-1)?|jk|j[0-9]*|(t,)?[a-z]", time) is not None
 
 
 def symbol(name: str) -> str:

@@ -136,6 +136,8 @@ class _Parser:
             self.variables[arg.arg] = Traced(self.builder, node)
 
     def items(self, arg: ast.arg) -> None:
+        if self.builder.children:
+            _unreadable(arg)
         size: Size = f"{arg.arg}_size"
         if isinstance(arg.annotation, ast.Subscript):
             size = self.size(arg.annotation.slice, "")

@@ -91,14 +91,14 @@ def as_tree(graph: Graph) -> Graph:
         CellError: a state does not start from 0, as those of a missing child do; or
             the cell looks at items.
     """
-    if graph.children:
-        return graph
     if graph.items:
         raise CellError(
             f"[cell {graph.name!r}] looks at items, and a layer over trees has none; "
             f"received {graph.items[0].name!r}, expected a cell without items, or a "
             "layer of sequences (Recurrent)"
         )
+    if graph.children:
+        return graph
     for state in graph.states:
         if state.init != 0:
             raise CellError(

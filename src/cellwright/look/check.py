@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,9 @@ from ..engine.choice import ENGINES
 from ..engine.forest import Forest
 from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.evaluate import Edges, evaluate_nodes, rows_of
+from ..language.graph import CHILDREN
 from ..nn import Recurrent, TreeRecurrent
+from ..nn.items import length_name
 from ..nn.weights import concatenate
 from ..train.seeds import check_seed
 
@@ -133,6 +135,7 @@ def check_cell(
     _check_sizes(cell, input_size, hidden_size, steps)
     reference, default = _two_layers(cell, input_size, hidden_size, seed, options)
     kind = _Node if isinstance(cell, TreeCell) else _Step
+    kind = _StepWithItems if cell.graph.items else kind
     step = kind(reference, torch.Generator().manual_seed(seed))
     autograd_error, difference_error, silent = step.gradients()
     gradient_norms, state_norms = step.flow(steps)
@@ -158,8 +161,12 @@ def _two_layers(
     cell: Cell, input_size: int, hidden_size: int, seed: int, options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """The cell as a layer in float64: on the reference, and on its default engine."""
-    numbers = {i.name: 1 for i in cell.graph.inputs[1:] if isinstance(i.size, str)}
+    graph = cell.graph
+    numbers = {i.name: 1 for i in graph.inputs[1:] if isinstance(i.size, str)}
     options |= {"inputs": numbers or None, "dtype": torch.float64}
+    if graph.items:  # as wide as the states, for scores that are dot products
+        wide = {i.name: hidden_size for i in graph.items if isinstance(i.size, str)}
+        options["items"] = wide | (options.get("items") or {})
     kind = TreeRecurrent if isinstance(cell, TreeCell) else Recurrent
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -239,7 +246,7 @@ def _check_sizes(cell: Cell, input_size: int, hidden_size: int, steps: int) -> N
 class _Step:
     """One layer's step, with everything needed to differentiate it."""
 
-    edges: Edges | None = None  # which children belong to which node, of a tree
+    edges: Mapping[str, Edges] = {}  # which children, or items, are of which row
 
     def __init__(self, layer: Any, generator: torch.Generator) -> None:
         self.cell, self.W, self.generator = layer.cell, layer.cells[0], generator
@@ -258,6 +265,10 @@ class _Step:
         """Of what one step reads."""
         leaves = (*self.graph.inputs, *self.graph.states)
         return {leaf.name: (_ROWS, int(leaf.size)) for leaf in leaves}
+
+    def items(self) -> dict[str, Tensor]:
+        """What all steps look at."""
+        return {}
 
     def after(self, states: list[Tensor]) -> dict[str, Tensor]:
         """The states that the next step reads."""
@@ -324,7 +335,7 @@ class _Step:
         values = evaluate_nodes(vjp.nodes, self.W, {**leaves, **given}, self.edges)
         whole = {**leaves, **self.parameters}
         found = {n: torch.zeros_like(t) for n, t in whole.items()}
-        for kind in ("input", "state"):
+        for kind in ("input", "item", "state"):
             for name, node in vjp.cotangents(kind).items():
                 found[name] += values[node]
         for name, node in vjp.cotangents("weight").items():
@@ -357,11 +368,11 @@ class _Step:
                 found[f"W.{name}.bias"] += g.sum(0)
 
     def _rows(self, values: list[Any], affine: int, operand: int) -> Tensor:
-        """An operand with the rows of its affine: of a node's, one for each child."""
-        of_child = self.graph.per_child
-        if self.edges is None or of_child[affine] == of_child[operand]:
+        """An operand with the rows of its affine: one for each child, or item."""
+        over = self.graph.sets
+        if over[affine] == over[operand]:
             return values[operand]
-        return self.edges.lift(values[operand])
+        return self.edges[str(over[affine])].lift(values[operand])
 
     def _difference_error(
         self,
@@ -394,7 +405,7 @@ class _Step:
             torch.full((_ROWS, int(s.size)), s.init, dtype=torch.float64)
             for s in self.graph.states
         ]
-        history = []
+        history, items = [], self.items()
         for _ in range(steps + 1):
             states = [s.detach().requires_grad_() if not history else s for s in states]
             history.append(states)
@@ -403,7 +414,7 @@ class _Step:
             leaves = {
                 i.name: self.normal(_ROWS, int(i.size)) for i in self.graph.inputs
             }
-            results = self.run({**leaves, **self.after(states)})
+            results = self.run({**leaves, **items, **self.after(states)})
             news = results if self.graph.output_is_state else results[1:]
             states = [
                 new.expand_as(old) if new.requires_grad else new.expand_as(old).detach()
@@ -427,20 +438,56 @@ class _Step:
         return [n / norms[0] for n in norms], sizes
 
 
+class _StepWithItems(_Step):
+    """The step of a cell that looks at items; the rows see 2, 3, 0 and 1 of them."""
+
+    counts = (2, 3, 0, 1)
+
+    def __init__(self, layer: Any, generator: torch.Generator) -> None:
+        super().__init__(layer, generator)
+        rows = torch.arange(_ROWS).repeat_interleave(torch.tensor(self.counts))
+        self.edges = {item.set: Edges(rows, _ROWS) for item in self.graph.items}
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        count, items = sum(self.counts), self.graph.items
+        return super().shapes() | {i.name: (count, int(i.size)) for i in items}
+
+    def call_shapes(self) -> dict[str, tuple[int, ...]]:
+        longest, items = max(self.counts), self.graph.items
+        own = {i.name: (longest, _ROWS, int(i.size)) for i in items}
+        return super().call_shapes() | own
+
+    def call(self, layer: Any, leaves: dict[str, Tensor]) -> Any:
+        named: dict[str, Any] = {i.name: leaves[i.name] for i in self.graph.inputs[1:]}
+        for item in self.graph.items:
+            named[item.name] = leaves[item.name]
+            named[length_name(item.name)] = torch.tensor(self.counts)
+        states = [leaves[s.name] for s in self.graph.states]
+        state = states[0] if len(states) == 1 else tuple(states)
+        return layer(leaves["x"], state, **named)
+
+    def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
+        return _run_graph(self, leaves)
+
+    def items(self) -> dict[str, Tensor]:
+        shapes = self.shapes()
+        return {i.name: self.normal(*shapes[i.name]) for i in self.graph.items}
+
+
 class _Node(_Step):
     """The step of a tree's node; gradients flow up a path of only children."""
 
     def __init__(self, layer: Any, generator: torch.Generator) -> None:
         super().__init__(layer, generator)
         if self.graph.many:  # nodes of one child, of three, of two, and of none
-            self.edges = Edges(torch.tensor([0, 1, 1, 1, 2, 2]), _ROWS)
+            self.edges = {CHILDREN: Edges(torch.tensor([0, 1, 1, 1, 2, 2]), _ROWS)}
 
     @staticmethod
     def graph_of(layer: Any) -> Graph:
         return layer.graph
 
     def shapes(self) -> dict[str, tuple[int, int]]:
-        rows = _ROWS if self.edges is None else len(self.edges.parents)
+        rows = len(self.edges[CHILDREN].parents) if self.edges else _ROWS
         shapes = {i.name: (_ROWS, int(i.size)) for i in self.graph.inputs}
         for child in self.graph.children:
             for s in self.graph.states:
@@ -461,21 +508,26 @@ class _Node(_Step):
         return layer(leaves["x"], self.forest, **named)
 
     def run(self, leaves: dict[str, Tensor]) -> list[Tensor]:
-        values = evaluate_nodes(self.graph.nodes, self.W, leaves, self.edges)
-        results = self.graph.results(values)
-        results = results if isinstance(results, tuple) else (results,)
-        return [rows_of(r, _ROWS, leaves["x"]) for r in results]
+        return _run_graph(self, leaves)
 
     def after(self, states: list[Tensor]) -> dict[str, Tensor]:
         first, *others = self.graph.children
-        if self.edges is not None:
-            self.edges = Edges(torch.arange(_ROWS), _ROWS)
+        if self.edges:
+            self.edges = {CHILDREN: Edges(torch.arange(_ROWS), _ROWS)}
         named = zip(self.graph.states, states, strict=True)
         found = {f"{first}.{s.name}": v for s, v in named}
         for child in others:
             for s, v in zip(self.graph.states, states, strict=True):
                 found[f"{child}.{s.name}"] = torch.zeros_like(v)
         return found
+
+
+def _run_graph(step: _Step, leaves: dict[str, Tensor]) -> list[Tensor]:
+    """A step's results by its graph: its function has no sets of several sizes."""
+    values = evaluate_nodes(step.graph.nodes, step.W, leaves, step.edges)
+    results = step.graph.results(values)
+    results = results if isinstance(results, tuple) else (results,)
+    return [rows_of(r, _ROWS, leaves["x"]) for r in results]
 
 
 def _error(value: Tensor, expected: Tensor, least: float = 1e-8) -> float:

@@ -51,7 +51,7 @@ class MathmlWriter(EquationWriter):
         if time == "t-1":
             parts += [_identifier("t"), _operator("−"), "<mn>1</mn>"]
         else:
-            parts += [_identifier(sign) for sign in _subscripts(time)]
+            parts += map(_subscript, _subscripts(time))
         return f"<msub>{_identifier(head)}{_row(parts)}</msub>"
 
     def symbol(self, name: str) -> str:
@@ -113,12 +113,12 @@ class MathmlWriter(EquationWriter):
     def scaled(self, parts: list[str]) -> str:
         return _row([parts[0], '<mspace width="0.17em"></mspace>', parts[1]])
 
-    def total(self, text: str) -> str:
-        children = _row([_identifier("k"), _operator("∈"), "<mi>C</mi>"])
-        node = _fenced("(", _identifier("j"), ")")
-        return _row(
-            [f"<munder>{_operator('∑')}{_row([children, node])}</munder>", text]
-        )
+    def total(self, text: str, member: str) -> str:
+        return _row([f"<munder>{_operator('∑')}{_members(member)}</munder>", text])
+
+    def attention(self, text: str, member: str) -> str:
+        sign = f"<msub><mi>softmax</mi>{_members(member)}</msub><mo>&#x2061;</mo>"
+        return _row([sign, _fenced("(", text, ")")])
 
     def equation(self, symbol: str, text: str) -> str:
         cells = (("right", symbol), ("center", _operator("=")), ("left", text))
@@ -131,7 +131,19 @@ class MathmlWriter(EquationWriter):
 
 def _subscripts(time: str) -> list[str]:
     """jk is two letters, j2 a letter and a number; a child's name is a word."""
-    return re.findall("[a-z]|[0-9]+", time) if is_index(time) else [time]
+    return re.findall("[a-z]|[0-9]+|,", time) if is_index(time) else [time]
+
+
+def _subscript(sign: str) -> str:
+    return _operator(sign) if sign == "," else _identifier(sign)
+
+
+def _members(member: str) -> str:
+    """What a sum is over: the children k of node j, or the items s."""
+    if member != "k":
+        return _identifier(member)
+    children = _row([_identifier("k"), _operator("∈"), "<mi>C</mi>"])
+    return _row([children, _fenced("(", _identifier("j"), ")")])
 
 
 def _row(parts: object) -> str:

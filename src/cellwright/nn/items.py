@@ -95,7 +95,8 @@ def enter_items(
         check_like(f"the set of items {name!r}", items)
         entered, called = layout.enter_items(items), length_name(name)
         lengths = layout.enter_item_lengths(called, lengths, items.device)
-        batch = ItemBatch(*entered.shape[:2], lengths, called)
+        rows, longest = entered.shape[:2]
+        batch = ItemBatch(rows, longest, lengths, called)
         values[name], batches[name] = batch.pack(entered), batch
     return ItemInputs(values, batches)
 

@@ -531,7 +531,7 @@ def _item_sizes(
                 f"items={{{name!r}: …}}, expected {', '.join(declared) or 'none'}. In "
                 f"a cell a set is a keyword-only argument, `*, {name}: Items`"
             )
-    sizes: dict[str, int] = {}
+    sizes: dict[Any, int] = {}
     for name, size in declared.items():
         if name in _FORWARD or length_name(name) in taken:
             raise ArgumentError(
@@ -539,14 +539,16 @@ def _item_sizes(
                 f"items {name!r}, and one of these is taken; received {sorted(taken)}. "
                 "Give them another name in the cell"
             )
-        wanted = given.get(name, options.get(str(size), size))
-        if isinstance(wanted, str):
+        named = isinstance(size, str)
+        known = options.get(size) if named else size
+        wanted = given.get(name, known)
+        if wanted is None:
             raise ArgumentError(
                 f"[Recurrent] cell {cell.name!r} looks at the items {name!r}; received "
                 f"no size for them, expected items={{{name!r}: 256}}"
             )
-        known = sizes.setdefault(size, wanted) if isinstance(size, str) else size
-        if known != wanted or options.get(str(size), wanted) != wanted:
+        known = sizes.setdefault(size, wanted) if named and known is None else known
+        if known != wanted:
             raise ArgumentError(
                 f"[Recurrent] the items {name!r} of cell {cell.name!r} have the size "
                 f"{size!r}; received {wanted} for them, expected {known}"

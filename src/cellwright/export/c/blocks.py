@@ -20,6 +20,7 @@ from ...nn.convert import from_torch
 from ...nn.layer import SequenceLayer, plain_layer
 from ...nn.stepper import Stepper
 from ...nn.weights import gates_must_be_called
+from ..items import refuse_items
 from .operations import KNOWN
 
 
@@ -171,6 +172,7 @@ def _layer(module: Any) -> SequenceLayer:
             "layers and nn.Linear, with nn.Embedding first and nn.Tanh, nn.Sigmoid or "
             "nn.ReLU after a layer"
         )
+    refuse_items(module.direction(0).bound.graph, "export_c")
     if module.bidirectional:
         raise ArgumentError(
             "[export_c] a bidirectional layer reads the end of the sequence first, so "

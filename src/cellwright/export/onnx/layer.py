@@ -10,6 +10,7 @@ import torch
 
 from ...language import ArgumentError
 from ...nn.layer import SequenceLayer
+from ..items import refuse_items
 from .call import NamedCall
 from .direction import write_direction
 from .writer import Writer, fold_weights
@@ -53,6 +54,7 @@ class _Model:
         count = layer.num_layers * layer.directions
         self.directions = [layer.direction(k) for k in range(count)]
         self.graph = self.directions[0].bound.graph
+        refuse_items(self.graph, "export_onnx")
         self.inputs = {i.name: i.size for i in self.graph.inputs}
         self.static = _check_static(wanted.static, list(self.inputs)[1:])
         self.own_states = layer.own_states()

@@ -21,6 +21,7 @@ from ...engine.engine import Engine
 from ...extras import require
 from ...language import ArgumentError
 from ...nn.layer import Layer, SequenceLayer
+from ..items import refuse_items
 from .translation import PREFIX, onnx_translations
 from .writer import check_dtype, fold_weights
 
@@ -101,6 +102,7 @@ def _layers(model: nn.Module) -> list[Any]:
                 "expected layers of sequences alone: the forest of a call is no tensor"
             )
         check_dtype(layer.placement()[1])
+        refuse_items(layer.direction(0).bound.graph, "export_onnx")
     return layers
 
 

@@ -40,6 +40,8 @@ class CaptionWriter:
             return self.update(line)
         if self.is_result(top):
             return self.result(top)
+        if self.elements[top].sign == "attention":
+            return self.shares(top)
         return self.gate(top) + self.peephole(top)
 
     # -- names -----------------------------------------------------------------------
@@ -202,6 +204,14 @@ class CaptionWriter:
         new = self.is_added(number) or any(map(self.is_added, self.readers[number]))
         return said + plain(
             ": new information that could be stored in the state." if new else "."
+        )
+
+    def shares(self, number: int) -> Label:
+        return say(
+            "{} says how much each item is looked at: shares, which add up to 1, the "
+            "larger the higher {} is.",
+            self.name(number),
+            self.seen(number),
         )
 
     def seen(self, number: int) -> Label:

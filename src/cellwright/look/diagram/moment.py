@@ -59,6 +59,11 @@ class Moment:
                 f"[diagram] node {graph.name!r} has any number of children; expected a "
                 "cell of sequences or of an arity to show the values of"
             )
+        if graph.items:
+            raise ArgumentError(
+                f"[diagram] cell {graph.name!r} looks at items, which are many values "
+                "a step; expected a cell without items to show the values of"
+            )
         given = {**self.inputs, **self.states}
         wanted = [n.label for n in graph.nodes if n.op in ("input", "state")]
         if set(given) != set(wanted):

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ...language.graph import AFFINE, TOTAL, Graph
+from ...language.graph import AFFINE, ATTENTION, ITEM, TOTAL, Graph
 from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
 from ...language.ops import OPS
 from .text import Label, Run, number, plain, symbol
 
-SOURCES = ("input", "state")
+SOURCES = ("input", "state", ITEM)
 RESULTS = ("new", "output")
 
 
@@ -47,6 +47,8 @@ class Element:
         value: the node whose value it yields.
         name: its value's name at time t, written beside its line.
         state: of an old or a new state, which.
+        sign: `"items"`, of an input that is a set of items, or `"attention"`, of an
+            operation: they are drawn in their own way.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class Element:
     value: int = -1
     name: Label = ()
     state: str = ""
+    sign: str = ""
 
 
 def sketch(
@@ -107,7 +110,10 @@ class _Sketcher:
         graph = self.graph
         now = self.writer.now(graph.output)
         for number_, node in enumerate(graph.nodes):
-            if node.op in SOURCES:
+            if node.op == ITEM:
+                label = symbol(node["name"], self.writer.now(number_))
+                self.emit(number_, Element("input", label, sign="items"))
+            elif node.op in SOURCES:
                 place = now if node.op == "input" else self.writer.before(node)
                 state = node["name"] if node.op == "state" else ""
                 label = symbol(node["name"], place)
@@ -132,7 +138,7 @@ class _Sketcher:
         names.sort(key=lambda n: n not in states)  # as the equations have it
         label = ()
         if names and element.kind not in SOURCES:
-            label = symbol(names[0], self.writer.now(node))
+            label = symbol(self.writer.label(node, names[0]), self.writer.now(node))
         self.element_of[node] = len(self.found)
         covers = element.covers | {node}
         self.found.append(replace(element, covers=covers, value=node, name=label))
@@ -241,13 +247,15 @@ class _Sketcher:
             return Element("op", self.fixed_text(node), (), frozenset(self.below(node)))
         if op == "where":
             return self.choice(node)
+        if op in (TOTAL, ATTENTION):
+            glyph = Run("Σ" if op == TOTAL else "softmax")
+            label = (glyph, Run(self.writer.member(args[0]), True, True))
+            sign = "" if op == TOTAL else "attention"
+            return Element("op", label, (Wire(self.visit(args[0])),), sign=sign)
         fused = self.fuse(node)
         if fused is not None:
             return fused
         values = [a for a in args if a not in self.fixed]
-        if op == TOTAL:
-            label = (Run("Σ"), Run("k", True, True))
-            return Element("op", label, (Wire(self.visit(args[0])),))
         if op == "mul" and args[0] == args[1]:
             return Element("op", plain("( · )²"), (Wire(self.visit(args[0])),))
         wires = [Wire(self.visit(a)) for a in values]
@@ -316,6 +324,8 @@ class _Sketcher:
         ops = [self.graph.nodes[n].op for n in (*chain, below)]
         values = [a for a in self.graph.nodes[below].args if a not in self.fixed]
         if len(values) != 1 or self.layer(below) is not None or len(chain) > 3:
+            return False
+        if ops[-1] not in OPS:  # a sum over a set, or its softmax
             return False
         if ops[-1] == "layer_norm":
             return all(op in ("add", "mul") for op in ops[:-1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ...language.canonical import statements
+from ...language.canonical import shown_statements
 from ...language.graph import Graph
 from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
@@ -23,7 +23,7 @@ from .picture import Picture
 from .plan import JOIN, Plan
 from .sketch import RESULTS
 from .strips import STYLE, chips, panel
-from .svg import body, document, lit_picture, spans
+from .svg import body, document, lit_picture, spans, style_of
 from .text import Label, Run, as_text, number, symbol, width
 
 EQUATION, CAPTION = 19.0, 15.0  # sizes of the two
@@ -65,7 +65,7 @@ def walkthrough(
 ) -> tuple[Step, ...]:
     """A step for every equation that has a part of the picture."""
     writer = _LabelWriter(graph, known)
-    equations = {s: _label(writer.statement(s)) for s in statements(graph)}
+    equations = {s: _label(writer.statement(s)) for s in shown_statements(graph)}
     names = {node: _label(name) for node, name in writer.symbols.items()}
     captions = CaptionWriter(plan, names)
     live = Live(graph, plan, captions, moment) if moment else None
@@ -79,7 +79,8 @@ def walkthrough(
             shown = live.shown(own) if live else NOTHING
             content = _content(layout, lit, equation, caption, shown)
             spoken = f"{name}, {as_text(equation)}"
-            svg = document(*content, spoken, STYLE if shown.rows else "")
+            style = style_of(layout) + (STYLE if shown.rows else "")
+            svg = document(*content, spoken, style)
             values = {as_text(row.label): row.values for row in shown.rows}
             steps.append(Step(svg, as_text(equation), as_text(caption), lit, values))
     return tuple(steps)
@@ -115,7 +116,7 @@ def _content(
 
 def _inlined(graph: Graph, statement: int) -> set[int]:
     """The nodes that a statement writes out."""
-    others = set(statements(graph)) - {statement}
+    others = set(shown_statements(graph)) - {statement}
     found, front = {statement}, [statement]
     while front:
         args = set(graph.nodes[front.pop()].args) - others - found
@@ -247,8 +248,11 @@ class _LabelWriter(EquationWriter):
     def scaled(self, parts: list[str]) -> str:
         return " · ".join(parts)
 
-    def total(self, text: str) -> str:
-        return f"Σ{self.mark((Run('k', True, True),))} {text}"
+    def total(self, text: str, member: str) -> str:
+        return f"Σ{self.mark((Run(member, True, True),))} {text}"
+
+    def attention(self, text: str, member: str) -> str:
+        return f"softmax{self.mark((Run(member, True, True),))}({text})"
 
     def equation(self, symbol: str, text: str) -> str:
         return f"{symbol} = {text}"

@@ -6,7 +6,8 @@ does not; a viewer's dark mode is followed. No font is required.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from dataclasses import replace
 from xml.sax.saxutils import escape
 
 from .layout import RADIUS, XY, Layout, Shape, Text, Wire
@@ -16,6 +17,7 @@ from .text import SUBSCRIPT, Label, plain, width
 
 HEAD = 7.0  # an arrow's length
 BRIDGE = 5.0  # its radius
+STACK = 2.5  # from one item of a set to the next
 
 MATHS = "Cambria, 'Times New Roman', 'Liberation Serif', 'DejaVu Serif', serif"
 WORDS = "'Segoe UI', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
@@ -45,20 +47,32 @@ STYLE = f"""
 }}
 """
 
+SIGNS = """
+.cw-attention { fill: #d9d3f2; stroke: #5a3fa8; stroke-width: 1.3 }
+@media (prefers-color-scheme: dark) {
+  .cw-attention { fill: #3b2b73; stroke: #b9a6f5 }
+}
+"""
+
+
+def style_of(layout: Layout) -> str:
+    """What the signs of a cell that looks at items look like."""
+    return SIGNS if any(e.sign for e in layout.elements) else ""
+
 
 def draw(layout: Layout, title: str, legend: bool = True) -> str:
     """The picture as the text of an SVG file."""
     content = [*body(layout), *picture(layout)]
     wide, high = layout.width, layout.height
     if legend:
-        key, key_width, key_height = draw_legend()
+        key, key_width, key_height = draw_legend({e.sign for e in layout.elements})
         shift = max(0.0, (key_width - wide) / 2)
         content = [f'<g transform="translate({px(shift)} 0)">', *content, "</g>"]
         wide = max(wide, key_width)
         left = (wide - key_width) / 2
         content += [f'<g transform="translate({px(left)} {px(high)})">', *key, "</g>"]
         high += key_height
-    return document(content, wide, high, title)
+    return document(content, wide, high, title, style_of(layout))
 
 
 def document(
@@ -125,11 +139,20 @@ def _joins(layout: Layout, wire: Wire) -> bool:
 
 
 def draw_shape(layout: Layout, number: int, shape: Shape) -> list[str]:
-    kind = layout.elements[number].kind
+    element = layout.elements[number]
     if not shape.half_width:
         return []
-    radius = 5.0 if kind == "layer" else shape.half_height
-    return [rectangle(shape, kind, radius, f' data-element="{number}"')]
+    radius = 5.0 if element.kind == "layer" else shape.half_height
+    kind = element.sign if element.sign == "attention" else element.kind
+    own = rectangle(shape, kind, radius, f' data-element="{number}"')
+    if element.sign != "items":
+        return [own]
+    return [*(rectangle(back, kind, radius) for back in _stacked(shape)), own]
+
+
+def _stacked(shape: Shape) -> list[Shape]:
+    """The items behind the first: a set is a stack."""
+    return [replace(shape, x=shape.x + d, y=shape.y + d) for d in (2 * STACK, STACK)]
 
 
 def rectangle(shape: Shape, kind: str, radius: float, more: str = "") -> str:
@@ -259,8 +282,12 @@ def px(value: float) -> str:
 # -- the legend --------------------------------------------------------------------
 
 
-def draw_legend() -> tuple[list[str], float, float]:
-    """What the shapes and lines mean; its lines, width and height."""
+def draw_legend(signs: Set[str] = frozenset()) -> tuple[list[str], float, float]:
+    """What the shapes and lines mean; its lines, width and height.
+
+    Args:
+        signs: those of elements that not every cell has.
+    """
     items = [
         ("layer", '<rect class="cw-layer" x="1" y="3" width="30" height="20" rx="4"/>'),
         (
@@ -271,6 +298,7 @@ def draw_legend() -> tuple[list[str], float, float]:
         ("concatenate", _sample("M0 6L32 6M0 22L12 22Q19 22 19 14L19 13Q19 6 26 6")),
         ("copy", _sample("M0 6L32 6M0 6L6 6Q13 6 13 13L13 15Q13 22 20 22L32 22")),
     ]
+    items += [(name, sign) for own, name, sign in _LEGEND_OF_SIGNS if own in signs]
     lines, x = [], 16.0
     for name, sign in items:
         wide = width(plain(name), 12) * 0.95
@@ -280,6 +308,17 @@ def draw_legend() -> tuple[list[str], float, float]:
         )
         x += 40 + wide + 18
     return lines, x, 40.0
+
+
+_CIRCLE = '<rect class="cw-{}" x="{}" y="{}" width="{}" height="18" rx="9"/>'
+_LEGEND_OF_SIGNS = (
+    (
+        "items",
+        "set of items",
+        "".join(_CIRCLE.format("input", 5 + d, 2 + d, 18) for d in (5, 2.5, 0)),
+    ),
+    ("attention", "attention over them", _CIRCLE.format("attention", 2, 4, 28)),
+)
 
 
 def _sample(d: str, *arrow: XY) -> str:

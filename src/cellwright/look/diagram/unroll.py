@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...language.graph import Graph
 from .layout import MARGIN, PORT, SMALL, TEXT, Layout, Shape, Text, Wire
 from .picture import DrawingError
-from .svg import body, document, draw_text, draw_wire, picture, rectangle
+from .svg import body, document, draw_text, draw_wire, picture, rectangle, style_of
 from .text import Label, Run, symbol, width
 
 MOST = 511  # cells of one picture: a binary tree of nine levels
@@ -49,7 +49,8 @@ def chain(layout: Layout, steps: int, title: str) -> str:
         shifted = replace(layout, texts=tuple(texts))
         content.append(f'<g transform="translate({(step - 1) * pitch:g} 0)">')
         content += [*body(layout), *picture(shifted), "</g>"]
-    return document(content, layout.width + (steps - 1) * pitch, layout.height, title)
+    wide = layout.width + (steps - 1) * pitch
+    return document(content, wide, layout.height, title, style_of(layout))
 
 
 def _port(layout: Layout, kind: str) -> float:
@@ -68,10 +69,15 @@ def _shown(layout: Layout, text: Text, step: int, steps: int) -> bool:
 
 def _at_time(label: Label, step: int) -> Label:
     times = {"t": str(step), "t−1": str(step - 1)}
-    return tuple(
-        Run(times[run.text], False, True) if run.sub and run.text in times else run
-        for run in label
-    )
+
+    def run_at(run: Run) -> list[Run]:
+        time, comma, member = run.text.partition(",")  # t, or t,s of an item s
+        if not run.sub or time not in times:
+            return [run]
+        item = [Run(comma + member, run.italic, True)] if comma else []
+        return [Run(times[time], False, True), *item]
+
+    return tuple(part for run in label for part in run_at(run))
 
 
 # -- trees ---------------------------------------------------------------------
