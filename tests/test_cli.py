@@ -215,7 +215,36 @@ def test_minutes_make_a_plan_that_is_stored(text, tmp_path):
     plan = json.loads((out / "plan.json").read_text())
     assert plan["steps"] >= 1
     assert plan["planning_seconds"] > 0
-    assert f"steps: {plan['steps']} of {plan['steps']}" in call("info", out)
+    assert 0 < plan["seconds"] + plan["planning_seconds"] < 1.2
+    step = read_metrics(out / "metrics.jsonl")[-1]["step"]
+    shown = call("info", out)
+    assert re.search(rf"steps: {step}, in \d\.\d of {plan['seconds']:.1f} s", shown)
+
+
+def test_by_time_too_steps_that_were_lost_are_done_again(text, tmp_path, monkeypatch):
+    from cellwright.text.model import NextToken
+
+    objective, out = NextToken.__call__, tmp_path / "out"
+    taken = []
+
+    def killed(self, model, batch, state, step):
+        taken.append(step)
+        if step > 0 and len(taken) > 40:
+            raise KeyboardInterrupt
+        return objective(self, model, batch, state, step)
+
+    monkeypatch.setattr(NextToken, "__call__", killed)
+    options = [*SMALL[:-1], 1, "--minutes", 0.04, "--checkpoint-every", 7]
+    call("train", text, "--out", out, *options, ok=False)
+    before = read_metrics(out / "metrics.jsonl")
+    monkeypatch.undo()
+    call("train", "--resume", "--out", out)
+    after = read_metrics(out / "metrics.jsonl")
+    names = "step", "loss", "learning_rate", "seconds"
+    same = [[[row[name] for name in names] for row in rows] for rows in (before, after)]
+    assert len(before) > Run(out).settings.checkpoint_every
+    assert same[1][: len(before)] == same[0]
+    assert after[-1]["step"] > before[-1]["step"]
 
 
 def files_of(directory):

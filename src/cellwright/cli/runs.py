@@ -19,7 +19,7 @@ from .show import check_finite, describe, sentence, with_bar
 
 if TYPE_CHECKING:
     from ..text.corpus import Tokens
-    from ..text.run import Run
+    from ..text.run import Run, StoredPlan
 
 
 @app.command()
@@ -142,8 +142,7 @@ def info(
     for line in run.cell.equations:
         typer.echo(f"    {line}")
     plan, result = run.plan(), run.result()
-    done = run.store.load().step if run.store.has() else 0
-    typer.echo(f"steps: {done} of {plan.steps}" if plan else "steps: none planned yet")
+    typer.echo(f"steps: {_how_far(run, plan)}" if plan else "steps: none planned yet")
     if result:
         values = (result.nats_per_char, result.bits_per_char, result.perplexity)
         nats, bits, perplexity = (math.nan if v is None else v for v in values)
@@ -151,6 +150,18 @@ def info(
             f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
             f"perplexity {perplexity:.3f}"
         )
+
+
+def _how_far(run: Run, plan: StoredPlan) -> str:
+    from ..train.plan import Progress
+    from ..train.session import progress_of
+
+    done = Progress()
+    if run.store.has():
+        done = progress_of(run.store, run.store.load().training)
+    if plan.seconds is None:
+        return f"{done.step} of {plan.steps}"
+    return f"{done.step}, in {done.seconds:.1f} of {plan.seconds:.1f} s"
 
 
 def _show_system() -> None:

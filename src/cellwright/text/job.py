@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..train.calibrate import steps_for
+from ..train.devices import from_main
 from ..train.forcing import ConstantForcing, parse_forcing
 from ..train.loop import train
 from ..train.optimisers import make_optimiser
@@ -28,6 +29,9 @@ from .score import Score, score
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+#: The part of --minutes in which steps begin. The rest is for the last checkpoint.
+USED = 0.99
 
 
 def train_run(
@@ -140,7 +144,7 @@ def _plan(
     if stored is None:
         began = time.perf_counter()
         steps = _steps(run, plan, model, stream, accelerator)
-        stored = StoredPlan(1, steps, time.perf_counter() - began)
+        stored = _stored_plan(settings, steps, time.perf_counter() - began)
         if accelerator.is_main_process:
             run.keep("plan.json", asdict(stored))
     elif settings.steps not in (None, stored.steps):
@@ -148,7 +152,15 @@ def _plan(
             f"[{run.directory}/plan.json, steps] received {stored.steps}, expected "
             f"the settings' {settings.steps}"
         )
-    return replace(plan, steps=stored.steps)
+    return replace(plan, steps=stored.steps, seconds=stored.seconds)
+
+
+def _stored_plan(settings: Settings, steps: int, planning: float) -> StoredPlan:
+    """The plan, which took some seconds to make: they are part of --minutes."""
+    if settings.minutes is None:
+        return StoredPlan(1, steps, planning)
+    left = settings.minutes * 60 * USED - planning
+    return StoredPlan(1, steps, planning, from_main(max(left, 1e-3)))
 
 
 def _steps(

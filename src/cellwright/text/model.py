@@ -215,7 +215,7 @@ class NextToken:
         self.forcing, self.ar, self.tar = forcing, ar, tar
 
     def __call__(
-        self, model: nn.Module, batch: dict[str, Tensor], state: State, step: int
+        self, model: nn.Module, batch: dict[str, Tensor], state: State, step: float
     ) -> tuple[Tensor, State]:
         if batch["first"]:
             state = None

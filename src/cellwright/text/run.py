@@ -5,7 +5,7 @@
     tokenizer.json    in the form of the `tokenizers` library
     train.tokens      token numbers, memory-mapped
     held-out.tokens   the last part of the text, never trained on
-    plan.json         how many steps; fixed when training first begins
+    plan.json         how many steps, or how long; fixed when training first begins
     checkpoints/      see `train.checkpoint`
     metrics.jsonl     a line for every logged step and validation
     result.json       the figures of the held-out text
@@ -88,11 +88,12 @@ class Config(Checked):
 
 @dataclass(frozen=True)
 class StoredPlan(Checked):
-    """`plan.json`."""
+    """`plan.json`; with `seconds` a plan by time, of which `steps` are an estimate."""
 
     version: Literal[1]
     steps: Annotated[int, Limits(ge=1)]
     planning_seconds: Annotated[float, Limits(ge=0)]
+    seconds: Annotated[float, Limits(gt=0)] | None = None
 
 
 class Run:

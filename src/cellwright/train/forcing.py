@@ -20,7 +20,7 @@ from ..language.errors import ArgumentError
 from .bptt import State
 
 #: The probability ε_i of reading the truth, from the training step i.
-Forcing = Callable[[int], float]
+Forcing = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ConstantForcing:
 
     ratio: float = 1.0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return self.ratio
 
 
@@ -41,7 +41,7 @@ class LinearForcing:
     c: float
     floor: float = 0.0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return max(self.floor, self.k - self.c * step)
 
 
@@ -51,7 +51,7 @@ class ExponentialForcing:
 
     k: float
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return self.k**step
 
 
@@ -61,7 +61,7 @@ class InverseSigmoidForcing:
 
     k: float
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         exponent = step / self.k
         return self.k / (self.k + math.exp(exponent)) if exponent < 700 else 0.0
 

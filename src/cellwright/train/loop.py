@@ -7,7 +7,6 @@ next and cut there (truncated BPTT).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from .bptt import State, detach, map_state
 from .checkpoint import Store
+from .clock import Clock, RecordedClock
 from .devices import from_main, make_accelerator
 from .divergence import Watch
 from .gradients import clip_by_norm, clip_by_value
@@ -47,6 +47,10 @@ def train(
     reporter: Reporter | None = None,
 ) -> Progress:
     """Train a model; the same numbers, to the bit, however often it is resumed.
+
+    A plan by time (`Plan.seconds`) ends when its time is used, and the schedule follows
+    the share of it. Steps that a kill undid are done again as they were, to the bit, by
+    the record in the store; what follows goes by the time that is left.
 
     Args:
         model: trained in place.
@@ -86,15 +90,16 @@ def _loop(
     model, optimiser = session.model, session.optimiser
     progress, carried = session.begin(resume)
     watch = Watch(model, session.accelerator, session.store)
-    began, logged = time.perf_counter() - progress.seconds, replace(progress)
-    size = session.stream.size * plan.accumulate
+    clock, logged = _clock(session, plan, progress, resume), replace(progress)
     session.wrapped.train()
     reporter.start(progress.step, plan.steps)
     with Interrupt() as interrupt, ExitStack() as ending:
+        ending.callback(clock.close)
         ending.callback(reporter.finish)
-        while progress.step < plan.steps and not progress.stopped:
-            rate = set_rate(optimiser, session.schedule.factor(progress.step))
-            losses, carried = _backward(session, objective, plan, carried, progress)
+        while not plan.over(progress):
+            position = plan.position(progress)
+            rate = set_rate(optimiser, session.schedule.factor(position))
+            losses, carried = _backward(session, objective, plan, carried, position)
 
             # Look before the step: weights that went wrong cannot be put right again.
             progress.loss, stop = _agree(losses, interrupt.asked, session.accelerator)
@@ -105,9 +110,11 @@ def _loop(
             optimiser.step()
             optimiser.zero_grad()
             progress.step += 1
-            progress.seconds = time.perf_counter() - began
+            progress.seconds = clock.read(progress.step)
             if _due(progress, plan.log_every, plan):
-                reporter.log(_row(progress, logged, size, rate, norm.item()))
+                size = session.stream.size * plan.accumulate
+                row = _row(progress, logged, size, rate, norm.item())
+                reporter.log({**row, "progress": plan.share(progress)})
                 logged = replace(progress)
 
             pointers = set()
@@ -116,7 +123,8 @@ def _loop(
                 reporter.log({"step": progress.step, "validation_loss": loss})
                 if progress.observe(loss, plan.patience):
                     pointers = {"last", "best"}
-            if _due(progress, plan.checkpoint_every, plan) or progress.stopped or stop:
+                progress.seconds = clock.read(progress.step)  # its time may be the last
+            if _due(progress, plan.checkpoint_every, plan) or stop:
                 pointers.add("last")
             if session.store is not None and pointers:
                 watch.weights()
@@ -126,12 +134,20 @@ def _loop(
     return progress
 
 
+def _clock(session: Session, plan: Plan, progress: Progress, resume: bool) -> Clock:
+    if plan.seconds is None:
+        return Clock(progress.seconds)
+    main, store = session.accelerator.is_main_process, session.store
+    path = store and store.directory / "seconds.f64"
+    return RecordedClock(progress.seconds, path, repeat=resume, writes=main)
+
+
 def _backward(
     session: Session,
     objective: Objective,
     plan: Plan,
     carried: State,
-    progress: Progress,
+    position: float,
 ) -> tuple[Tensor, State]:
     """Forward and backward, once for each part of the step's batch."""
     accelerator, model = session.accelerator, session.wrapped
@@ -143,7 +159,7 @@ def _backward(
         last = part == plan.accumulate - 1
         # Processes exchange their gradients once per step, at the last part.
         with nullcontext() if last else accelerator.no_sync(model):
-            loss, carried = objective(model, batch, carried, progress.step)
+            loss, carried = objective(model, batch, carried, position)
             accelerator.backward(loss / plan.accumulate)
         carried = detach(carried)
         losses += loss.detach() / plan.accumulate
@@ -183,8 +199,8 @@ def _row(
 
 
 def _due(progress: Progress, every: int | None, plan: Plan) -> bool:
-    step = progress.step
-    return every is not None and (step % every == 0 or step == plan.steps)
+    """Whether something is due every so many steps, and at the end."""
+    return every is not None and (progress.step % every == 0 or plan.over(progress))
 
 
 def _agree(loss: Tensor, stop: bool, accelerator: Accelerator) -> tuple[float, bool]:

@@ -104,10 +104,7 @@ class Session:
                 f"[{store.directory}] was written by {written} processes; "
                 f"received {received}. Resume with as many as before"
             )
-        saved, where = training["progress"], store.directory / "training.progress"
-        progress = check(Progress, saved, where, CheckpointError)
-        for name in vars(progress).keys() - saved.keys():  # no default says how far
-            raise CheckpointError(f"[{where}, {name}] is missing")
+        progress = progress_of(store, training)
         own = training["processes"][self.accelerator.process_index]
         self._check_moments(training["optimiser"]["state"])
         for name, part in {**self._shared(), "stream": self.stream}.items():
@@ -154,6 +151,21 @@ class Session:
         self.accelerator.wait_for_everyone()
         if not store.has("best"):
             progress.best, progress.waited = None, 0
+
+
+def progress_of(store: Store, training: Any) -> Progress:
+    """How far a run had come, from its checkpoint's training data.
+
+    Raises:
+        CheckpointError: it is not what training stores.
+    """
+    where = store.directory / "training.progress"
+    saved = training.get("progress") if isinstance(training, dict) else None
+    progress = check(Progress, saved, where, CheckpointError)
+    assert saved is not None
+    for name in vars(progress).keys() - saved.keys():  # no default says how far
+        raise CheckpointError(f"[{where}, {name}] is missing")
+    return progress
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], store: Store) -> None:

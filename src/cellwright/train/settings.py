@@ -119,7 +119,7 @@ class Settings(Checked):
         None, "Rows read side by side, over all processes. Default: 32."
     )
     minutes: Amount | None = _time(
-        None, "Plan the steps for so many minutes on this machine."
+        None, "Train for so many minutes: the clock ends the run."
     )
     epochs: Amount | None = _time(None, "Passes over the text. Default: 10.")
     steps: Count | None = _time(None, "Optimiser steps.")
