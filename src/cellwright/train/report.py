@@ -16,7 +16,7 @@ class Reporter:
     """Reports nothing: the base class, and what all but the main process have."""
 
     def start(self, step: int, steps: int) -> None:
-        """The run begins, or resumes, at `step` of `steps`, or by time about so many."""
+        """The run begins or resumes at `step` of `steps`, by time of about as many."""
 
     def log(self, row: dict[str, Any]) -> None:
         """Numbers of one step, or of one validation."""
