@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -38,6 +38,32 @@ def evaluate(
         bool, Option(help="Let the model read its own samples instead of the text.")
     ] = False,
     seed: Annotated[int, Option(help="Of the samples of --free-running.")] = 0,
+    cache: Annotated[
+        str | None,
+        Option(
+            metavar="N[,θ,λ]",
+            help="Mix in a continuous cache of N tokens (Grave et al. 2017). θ and λ "
+            "that are not given are tuned on the run's validation text.",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        bool,
+        Option(
+            "--dynamic",
+            help="Let the weights learn from the text (Krause et al. 2018). What is "
+            "not given is tuned on the run's validation text.",
+        ),
+    ] = False,
+    rate: Annotated[
+        float | None, Option(help="η of --dynamic; 0.00005 in the paper.")
+    ] = None,
+    decay: Annotated[
+        float | None, Option(help="λ of --dynamic; 0.002 in the paper.")
+    ] = None,
+    segment: Annotated[
+        int | None,
+        Option(help="Tokens to a step of --dynamic. Default: 5 words, else 20."),
+    ] = None,
 ) -> None:
     """Evaluate a run on a whole text, with the state carried from its start.
 
@@ -45,6 +71,7 @@ def evaluate(
     """
     import torch
 
+    from ..text.adaptation import Adaptation
     from ..text.run import Run
     from ..text.score import score
     from ..train.seeds import check_seed
@@ -53,15 +80,21 @@ def evaluate(
     run = Run(directory)
     model = run.trained_model()
     torch.manual_seed(seed)
+    adaptation = Adaptation(cache, dynamic, rate, decay, segment)
+    reader, how = adaptation.reader(run, model, validation=bool(text))
+    options: Any = {"free_running": free_running, "reader": reader}
     with _tokens(run, text) as tokens:
-        work = partial(score, model, tokens, run.tokenizer, free_running=free_running)
+        work = partial(score, model, tokens, run.tokenizer, **options)
         figures = with_bar(tokens.count, lambda advance: work(advance=advance))
     if json_:
-        typer.echo(json.dumps(figures.to_json()))
+        typer.echo(json.dumps({**figures.to_json(), **how}))
     check_finite(figures)
     if json_:
         return
     typer.echo(sentence(figures))
+    for name, settings in how.items():
+        given = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+        typer.echo(f"{name}: {given}")
     if figures.unknown:
         share = figures.unknown / figures.tokens
         typer.echo(
