@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .averaging import Average
 from .bptt import State, detach, map_state
 from .checkpoint import Store
 from .clock import Clock, RecordedClock
@@ -45,6 +46,7 @@ def train(
     resume: bool = False,
     validate: Callable[[nn.Module], float] | None = None,
     reporter: Reporter | None = None,
+    average: Average | None = None,
 ) -> Progress:
     """Train a model; the same numbers, to the bit, however often it is resumed.
 
@@ -64,6 +66,8 @@ def train(
         resume: go on from the store's last checkpoint, where there is one.
         validate: `validate(model) -> loss`, called as often as the plan says.
         reporter: receives every logged step and validation.
+        average: of the model's weights: what is validated and what checkpoints hold,
+            and what the model has at the end.
 
     Raises:
         CheckpointError: the store holds a run and `resume` is false, its checkpoint
@@ -75,8 +79,12 @@ def train(
     accelerator = accelerator or make_accelerator()
     wrapped = accelerator.prepare_model(model)
     optimiser = accelerator.prepare_optimizer(optimiser)
-    session = Session(model, wrapped, optimiser, schedule, stream, accelerator, store)
-    return _loop(session, objective, plan, validate, reporter or Reporter(), resume)
+    parts = model, wrapped, optimiser, schedule, stream, accelerator, store, average
+    reporter = reporter or Reporter()
+    progress = _loop(Session(*parts), objective, plan, validate, reporter, resume)
+    if average is not None:
+        average.apply()
+    return progress
 
 
 def _loop(
@@ -98,8 +106,10 @@ def _loop(
         ending.callback(reporter.finish)
         while not plan.over(progress):
             position = plan.position(progress)
-            rate = set_rate(optimiser, session.schedule.factor(position))
             losses, carried = _backward(session, objective, plan, carried, position)
+            # A stream of windows of random length asks for a rate that goes with it.
+            share = getattr(session.stream, "rate_share", 1.0)
+            rate = set_rate(optimiser, session.schedule.factor(position) * share)
 
             # Look before the step: weights that went wrong cannot be put right again.
             progress.loss, stop = _agree(losses, interrupt.asked, session.accelerator)
@@ -109,26 +119,24 @@ def _loop(
 
             optimiser.step()
             optimiser.zero_grad()
+            if session.average is not None:
+                session.average.update()
             progress.step += 1
             progress.seconds = clock.read(progress.step)
             if _due(progress, plan.log_every, plan):
-                size = session.stream.size * plan.accumulate
-                row = _row(progress, logged, size, rate, norm.item())
-                reporter.log({**row, "progress": plan.share(progress)})
+                reporter.log(_row(session, plan, progress, logged, rate, norm))
                 logged = replace(progress)
 
-            pointers = set()
+            best = False
             if validate is not None and _due(progress, plan.validate_every, plan):
                 loss = _validate(validate, session)
                 reporter.log({"step": progress.step, "validation_loss": loss})
-                if progress.observe(loss, plan.patience):
-                    pointers = {"last", "best"}
+                best = progress.observe(loss, plan.patience)
                 progress.seconds = clock.read(progress.step)  # its time may be the last
-            if _due(progress, plan.checkpoint_every, plan) or stop:
-                pointers.add("last")
-            if session.store is not None and pointers:
+            due = _due(progress, plan.checkpoint_every, plan)
+            if session.store is not None and (due or best or stop):
                 watch.weights()
-                session.save(progress, carried, pointers)
+                session.save(progress, carried, best)
             if stop:
                 raise KeyboardInterrupt
     return progress
@@ -175,26 +183,34 @@ def _clip(model: nn.Module, plan: Plan, norm: Tensor) -> None:
 
 def _validate(validate: Callable[[nn.Module], float], session: Session) -> float:
     session.model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), session.averaged():
         loss = float(from_main(validate(session.model)))
     session.wrapped.train()
     session.schedule.observe(loss)
+    if session.average is not None:
+        session.average.observe(loss)
     return loss
 
 
 def _row(
-    progress: Progress, logged: Progress, size: int, rate: float, norm: float
+    session: Session,
+    plan: Plan,
+    progress: Progress,
+    logged: Progress,
+    rate: float,
+    norm: Tensor,
 ) -> dict[str, Any]:
-    """What is logged of a step of `size` elements; the speed is since the last row."""
+    """What is logged of a step; the speed is since the last row."""
     took = (progress.seconds - logged.seconds) / (progress.step - logged.step)
     return {
         "step": progress.step,
         "loss": progress.loss,
         "learning_rate": rate,
-        "gradient_norm": norm,
-        "tokens_per_second": size / took,
+        "gradient_norm": norm.item(),
+        "tokens_per_second": session.stream.size * plan.accumulate / took,
         "seconds_per_step": took,
         "seconds": progress.seconds,
+        "progress": plan.share(progress),
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from ..schema import check
+from .averaging import Average
 from .bptt import State, map_state
 from .checkpoint import CheckpointError, Store, random_state, set_random_state
 from .plan import Progress, Stream
@@ -26,7 +28,7 @@ class Session:
         model: bare: its names are the checkpoint's.
         wrapped: the same as accelerate runs it.
         optimiser: prepared by accelerate.
-        schedule, stream, accelerator, store: as for `train`.
+        schedule, stream, accelerator, store, average: as for `train`.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Session:
     stream: Stream
     accelerator: Accelerator
     store: Store | None
+    average: Average | None = None
 
     def begin(self, resume: bool) -> tuple[Progress, State]:
         """Where the run stands: at its beginning, or at the store's last checkpoint.
@@ -54,8 +57,11 @@ class Session:
             "Resume it, or choose another directory"
         )
 
-    def save(self, progress: Progress, carried: State, pointers: set[str]) -> None:
+    def save(self, progress: Progress, carried: State, best: bool) -> None:
         """Collect every process's part; the main process writes all of it.
+
+        Args:
+            best: whether it becomes the best checkpoint, too.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -73,8 +79,10 @@ class Session:
             shared = {name: part.state_dict() for name, part in self._shared().items()}
             training = {"progress": vars(progress), "scaler": None, **shared}
             training["processes"] = processes
-            weights = self.model.state_dict()
-            self.store.save(progress.step, weights, training, sorted(pointers))
+            with self.averaged():
+                weights = self.model.state_dict()
+                pointers = ("best", "last") if best else ("last",)
+                self.store.save(progress.step, weights, training, pointers)
         self.accelerator.wait_for_everyone()
 
     def _restore(self, store: Store) -> tuple[Progress, State]:
@@ -118,8 +126,12 @@ class Session:
     def _shared(self) -> dict[str, Any]:
         """What has a state that is the same on every process."""
         parts = {"optimiser": self.optimiser, "schedule": self.schedule}
-        scaler = self.accelerator.scaler
-        return parts if scaler is None else {**parts, "scaler": scaler}
+        more = {"scaler": self.accelerator.scaler, "average": self.average}
+        return {**parts, **{n: part for n, part in more.items() if part is not None}}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Meanwhile the model has the average of its weights, where one was begun."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def _check_moments(self, saved: dict[int, dict[str, Any]]) -> None:
         """Raise ValueError for a state of the optimiser that torch does not refuse."""
