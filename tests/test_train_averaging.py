@@ -1,4 +1,4 @@
-"""Averages of weights, against plain loops; what is validated, kept and gone on from."""
+"""Averages of weights, held to plain loops; what is validated, kept, gone on from."""
 
 import pytest
 import torch

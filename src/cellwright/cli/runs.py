@@ -28,7 +28,8 @@ def evaluate(
     text: Annotated[
         list[str] | None,
         Argument(
-            help="Files, folders, '-' or 'stdlib'. Default: the run's held-out text."
+            help="Files, folders, '-' or 'stdlib'. Default: the run's test text, else "
+            "its held-out text."
         ),
     ] = None,
     json_: Annotated[
@@ -81,7 +82,7 @@ def evaluate(
     model = run.trained_model()
     torch.manual_seed(seed)
     adaptation = Adaptation(cache, dynamic, rate, decay, segment)
-    reader, how = adaptation.reader(run, model, validation=bool(text))
+    reader, how = adaptation.reader(run, model, validation=bool(text or run.test))
     options: Any = {"free_running": free_running, "reader": reader}
     with _tokens(run, text) as tokens:
         work = partial(score, model, tokens, run.tokenizer, **options)
@@ -105,9 +106,9 @@ def evaluate(
 
 @contextmanager
 def _tokens(run: Run, text: list[str] | None) -> Iterator[Tokens]:
-    """A text as a run reads it, or its held-out text."""
+    """A text as a run reads it, or its test text, or what it holds out."""
     if not text:
-        yield run.held_out
+        yield run.test or run.held_out
         return
     import tempfile
 

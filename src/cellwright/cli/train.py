@@ -13,6 +13,7 @@ import typer
 from typer import Argument, Option
 
 from ..language.errors import CellwrightError
+from ..train.recipes import with_recipe
 from ..train.settings import Settings
 from .app import app
 from .options import with_settings
@@ -64,6 +65,7 @@ def train(
 
     asked = Settings(**{**settings, "clip": settings["clip"] or None})
     asked.check()
+    asked = with_recipe(asked, {n for n in settings if _is_written(ctx, n)})
     if resume and out is None:
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
     # Look for the directory before make_accelerator, where the processes wait for each
@@ -90,7 +92,12 @@ def train(
 
 def _train(run: Run, accelerator: Accelerator, resume: bool, tensorboard: bool) -> None:
     """Train a run to its end and evaluate it; the main process says how it goes."""
-    from ..text.job import evaluate_held_out, make_reporter, train_run
+    from ..text.job import (
+        evaluate_held_out,
+        evaluate_test,
+        make_reporter,
+        train_run,
+    )
 
     say = typer.echo if accelerator.is_main_process else lambda line: None
     say(f"run: {run.directory}")
@@ -109,10 +116,19 @@ def _train(run: Run, accelerator: Accelerator, resume: bool, tensorboard: bool) 
     seconds = progress.seconds + (plan.planning_seconds if plan else 0.0)
     say(f"trained {progress.step} steps in {seconds:.1f} s{early}")
     if accelerator.is_main_process:
-        figures = with_bar(run.held_out.count, evaluate_held_out, run)
-        if figures is not None:
-            check_finite(figures)
-            say(f"held-out text, {sentence(figures)}")
+        texts = (
+            ("held-out", run.held_out, evaluate_held_out),
+            (
+                "test",
+                run.test,
+                evaluate_test,
+            ),
+        )
+        for name, tokens, evaluate in texts:
+            figures = with_bar(tokens.count if tokens else 0, evaluate, run)
+            if figures is not None:
+                check_finite(figures)
+                say(f"{name} text, {sentence(figures)}")
         say(f'next: cellwright generate {run.directory} --prompt "…"')
 
 
@@ -164,14 +180,18 @@ def _quiet_unless(main: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _is_written(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _check_same(
     run: Run, settings: Settings, text: list[str], ctx: typer.Context
 ) -> None:
     """A resumed run keeps its settings: refuse to pretend otherwise."""
     for name, received in sorted(vars(settings).items()):
-        kept, source = getattr(run.settings, name), ctx.get_parameter_source(name)
-        written = source is not None and source.name == "COMMANDLINE"
-        if written and kept != received:
+        kept = getattr(run.settings, name)
+        if _is_written(ctx, name) and kept != received:
             raise CellwrightError(
                 f"[--resume] the run in {run.directory} was started with {name} = "
                 f"{kept}; received {received}. A resumed run keeps its settings: leave "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..train.averaging import parse_average
 from ..train.calibrate import steps_for
 from ..train.devices import from_main
 from ..train.forcing import ConstantForcing, parse_forcing
@@ -49,7 +50,8 @@ def train_run(
             rows cannot be shared by the processes.
     """
     settings = run.settings
-    run.held_out.open(run.sizes.vocabulary)  # needed at the end: refuse damage now
+    for tokens in filter(None, (run.held_out, run.test)):
+        tokens.open(run.sizes.vocabulary)  # needed at the end: refuse damage now
     torch.manual_seed(settings.seed)  # every process draws the same weights …
     model = run.new_model().to(accelerator.device)
     own_seed = (settings.seed + accelerator.process_index) % 2**64
@@ -63,10 +65,12 @@ def train_run(
         settings.seed,
         (accelerator.process_index, accelerator.num_processes),
         settings.restart,
+        settings.random_window,
     )
     optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
     plan = _plan(run, model, stream, accelerator)
     forcing = parse_forcing(settings.forcing, plan.steps)
+    average = parse_average(settings.average)
     warm_up = min(settings.warm_up, plan.steps // 10)  # a short run warms up less
     progress = train(
         model,
@@ -80,6 +84,7 @@ def train_run(
         resume=resume,
         validate=lambda m: _validate(m, run),
         reporter=reporter,
+        average=average and average(model),
     )
     return model, progress
 
@@ -104,6 +109,15 @@ def evaluate_held_out(run: Run, advance: Any = lambda count: None) -> Score | No
         return None
     figures = score(run.trained_model(), run.held_out, run.tokenizer, advance=advance)
     run.keep("result.json", figures.to_json())
+    return figures
+
+
+def evaluate_test(run: Run, advance: Any = lambda count: None) -> Score | None:
+    """The figures of the test text, likewise; None where there is none."""
+    if run.test is None:
+        return None
+    figures = score(run.trained_model(), run.test, run.tokenizer, advance=advance)
+    run.keep("test.json", figures.to_json())
     return figures
 
 

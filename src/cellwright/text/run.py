@@ -4,11 +4,13 @@
     cell.txt          the printed graph of the cell; no user code is needed again
     tokenizer.json    in the form of the `tokenizers` library
     train.tokens      token numbers, memory-mapped
-    held-out.tokens   the last part of the text, never trained on
+    held-out.tokens   the last part of the text, or --valid: never trained on
+    test.tokens       --test, where it was given: evaluated at the end, and only then
     plan.json         how many steps, or how long; fixed when training first begins
     checkpoints/      see `train.checkpoint`
     metrics.jsonl     a line for every logged step and validation
     result.json       the figures of the held-out text
+    test.json         the figures of the test text
 
 It comes into being whole: it is prepared beside its place and then renamed.
 """
@@ -34,15 +36,16 @@ from numpy.typing import NDArray
 
 from ..files import read_file, sync_directory, write_and_sync, write_atomically
 from ..language import Cell
-from ..language.errors import CellwrightError
+from ..language.errors import ArgumentError, CellwrightError
 from ..nn.regularise import parse_probabilities
 from ..schema import Checked, Limits, check, parse_json
 from ..train.checkpoint import Store
 from ..train.lock import LOCK, holder_of
 from ..train.session import check_shapes, load_weights
-from ..train.settings import Settings
+from ..train.settings import Settings, parse_cutoffs
 from .corpus import (
     CorpusError,
+    Text,
     Tokens,
     check_length,
     fit_batch,
@@ -51,7 +54,7 @@ from .corpus import (
 )
 from .model import LanguageModel, ModelSizes, check_memory, model_shapes
 from .score import Score
-from .tokenizer import TextTokenizer
+from .tokenizer import KINDS, TextTokenizer
 
 FORMAT = "cellwright-run"
 VERSION = 1
@@ -84,6 +87,7 @@ class Config(Checked):
     text: TextCounts
     train: Tokens
     held_out: Tokens
+    test: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,9 @@ class Run:
         self.train_tokens, self.held_out = (
             replace(tokens, path=self.directory / tokens.path)
             for tokens in (config.train, config.held_out)
+        )
+        self.test = config.test and replace(
+            config.test, path=self.directory / config.test.path
         )
         self.cell = self._read_cell()
         self.store = Store(self.directory / "checkpoints", root=self.directory)
@@ -335,19 +342,11 @@ def _prepare(
 ) -> None:
     from ..version import __version__
 
-    spool = folder / "stdin.txt"
-    text = open_text(sources, spool)
-    if text.skipped:
-        say(f"left out {len(text.skipped)} files that are not UTF-8 text")
-    cut = int(text.characters * (1 - settings.val_fraction))
-    tokenizer = TextTokenizer.learn(
-        settings.tokenizer, text.pieces(0, cut), settings.vocab
-    )
-    train = write_tokens(text.pieces(0, cut), tokenizer, folder / "train.tokens")
-    held_out = write_tokens(text.pieces(cut), tokenizer, folder / "held-out.tokens")
-    spool.unlink(missing_ok=True)
+    text, tokenizer, tokens = _tokenise(folder, sources, settings, say)
+    train, held_out, test = tokens
     settings = _fit(settings, train, say)
     sizes = _sizes(settings, tokenizer.vocabulary)
+    _check_adaptive(settings)
     # Refuse now what cannot be trained later.
     check_memory(model_shapes(cell, sizes))
     LanguageModel(cell, sizes, engine=settings.engine)
@@ -362,8 +361,48 @@ def _prepare(
     write_and_sync(folder / "cell.txt", cell.to_text().encode())
     counts = TextCounts(len(text.files), text.characters)
     made_by = FORMAT, VERSION, __version__
-    config = Config(*made_by, sources, settings, sizes, counts, train, held_out)
+    config = Config(*made_by, sources, settings, sizes, counts, train, held_out, test)
     write_and_sync(folder / "config.json", _json(asdict(config)))
+
+
+def _tokenise(
+    folder: Path, sources: list[str], settings: Settings, say: Callable[[str], Any]
+) -> tuple[Text, TextTokenizer, tuple[Tokens, Tokens, Tokens | None]]:
+    """Read the texts and learn the tokens of the first; train, held out and test."""
+    spool = folder / "stdin.txt"
+    text = open_text(sources, spool)
+    if text.skipped:
+        say(f"left out {len(text.skipped)} files that are not UTF-8 text")
+    apart = settings.valid is not None
+    cut = int(text.characters * (1 - (0 if apart else settings.val_fraction)))
+    tokenizer = TextTokenizer.learn(
+        settings.tokenizer, text.pieces(0, cut), settings.vocab
+    )
+
+    def write(pieces: Iterator[str], name: str) -> Tokens:
+        return write_tokens(pieces, tokenizer, folder / name)
+
+    def read(source: str, name: str) -> Tokens:
+        return write(open_text([source], folder / "stdin.txt").pieces(), name)
+
+    train = write(text.pieces(0, cut), "train.tokens")
+    if settings.valid is None:
+        held_out = write(text.pieces(cut), "held-out.tokens")
+    else:
+        held_out = read(settings.valid, "held-out.tokens")
+    test = settings.test and read(settings.test, "test.tokens")
+    spool.unlink(missing_ok=True)
+    return text, tokenizer, (train, held_out, test or None)
+
+
+def _check_adaptive(settings: Settings) -> None:
+    if settings.adaptive and not KINDS[settings.tokenizer].by_frequency:
+        known = ", ".join(name for name, kind in KINDS.items() if kind.by_frequency)
+        raise ArgumentError(
+            "[adaptive] its clusters are of tokens by frequency; received tokenizer "
+            f"{settings.tokenizer}, whose numbers are not in that order, expected "
+            f"{known}"
+        )
 
 
 def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settings:
@@ -375,7 +414,10 @@ def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settin
     window = settings.window or window
     if (batch, window) != (wanted, length):
         say(f"the text is short: {batch} rows, windows of {window} tokens")
-    return replace(settings, batch=batch, window=window)
+    every = settings.validate_every
+    if every is None and settings.average.startswith("nt-asgd"):
+        every = max(1, (train.count - 1) // (batch * window))  # once an epoch
+    return replace(settings, batch=batch, window=window, validate_every=every)
 
 
 def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
@@ -386,6 +428,8 @@ def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
     sizes: dict[str, Any] = {name: getattr(settings, name) for name in known}
     for name in ("update_dropout", "zoneout"):
         sizes[name] = parse_probabilities(name, sizes[name])
+    if settings.adaptive:
+        sizes["adaptive"] = parse_cutoffs(settings.adaptive)
     return ModelSizes(**{**sizes, "vocabulary": vocabulary, "embedding": embedding})
 
 

@@ -74,7 +74,8 @@ class Average:
         if self._mean is None:
             self._mean = [p.clone() for p in own]
         else:
-            torch._foreach_lerp_(self._mean, own, share)
+            for mean, weights in zip(self._mean, own, strict=True):
+                mean.lerp_(weights, share)
         self._count += 1
 
     @torch.no_grad()
