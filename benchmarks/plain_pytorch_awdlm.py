@@ -142,7 +142,8 @@ def evaluate(model: AWDLSTM, ids: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("texts", type=Path, nargs=3, metavar="TRAIN VALID TEST")
+    for name in ("train", "valid", "test"):
+        parser.add_argument(name, type=Path)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--hidden", type=int, default=400)
     parser.add_argument("--lr", type=float, default=30.0)
@@ -150,7 +151,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     random.seed(args.seed)
-    texts = [words_of(path) for path in args.texts]
+    texts = [words_of(path) for path in (args.train, args.valid, args.test)]
     known = {word: number for number, word in enumerate(sorted(set(texts[0])))}
     unknown = known.get("<unk>", 0)
     ids, valid, test = (
