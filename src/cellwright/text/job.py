@@ -201,6 +201,6 @@ def _steps(
         train(*parts, accelerator=accelerator)
 
     seconds = settings.minutes * 60
-    count = steps_for(seconds, model, stream, plan, trial, lambda m: _validate(m, run))
+    count = steps_for(seconds, model, stream, plan, trial)
     accelerator.free_memory()
     return count
