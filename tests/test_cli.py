@@ -367,7 +367,7 @@ def test_a_newer_run_is_refused(copy):
         ("--patience 2", "give validate_every"),
         ("--forcing sometimes", "expected a ratio between 0 and 1"),
         ("--batch 4000", "too short"),
-        ("--tie --embedding 5", "Give --embedding 256"),
+        ("--tie --embedding 5", "Give --embedding 288"),
         ("--tokenizer bpe --vocab 9", "at least 256 tokens"),
         ("--validate-every 2 --val-fraction 1e-9", "held out is too short to validate"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +67,7 @@ def train(
     asked = Settings(**{**settings, "clip": settings["clip"] or None})
     asked.check()
     asked = with_recipe(asked, {n for n in settings if _is_written(ctx, n)})
+    asked = replace(asked, cell=asked.cell or _usual_cell(asked.engine))
     if resume and out is None:
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
     # Look for the directory before make_accelerator, where the processes wait for each
@@ -88,6 +90,14 @@ def train(
         _train(run, accelerator, resume, tensorboard)
     if accelerator.num_processes > 1:
         accelerator.end_training()
+
+
+def _usual_cell(engine: str) -> str:
+    """The cell of a run that names none: what is fast where it will run."""
+    import torch
+
+    by_torch = engine == "torch" or torch.accelerator.is_available()
+    return "lstm" if by_torch else "coupled"
 
 
 def _train(run: Run, accelerator: Accelerator, resume: bool, tensorboard: bool) -> None:
@@ -149,6 +159,7 @@ def _create(directory: Path, text: list[str], settings: Settings) -> None:
             "[train] there is nothing to train on; expected TEXT: files, folders, "
             "'-' or 'stdlib'"
         )
+    assert settings.cell is not None
     create_run(directory, text, cells.get(settings.cell), settings, say=typer.echo)
 
 

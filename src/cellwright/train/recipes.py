@@ -29,6 +29,7 @@ def awd(hidden: int) -> dict[str, Any]:
     }
     scale = min(1.0, hidden / 1150)
     return {
+        "cell": "lstm",
         "hidden": hidden,
         "layers": 3,
         "tie": True,

@@ -109,11 +109,15 @@ class Settings(Checked):
         ArgumentError: settings that contradict each other. `check` looks at each alone.
     """
 
-    cell: str = _model("lstm", "A cell of the zoo, or FILE.py:NAME.")
-    hidden: Width = _model(256, "Units of a layer.")
+    cell: str | None = _model(
+        None,
+        "A cell of the zoo, or FILE.py:NAME. Default: coupled; lstm on a GPU and with "
+        "--engine torch.",
+    )
+    hidden: Width = _model(288, "Units of a layer.")
     layers: Layers = _model(1, "Stacked layers.")
     embedding: Width | None = _model(
-        None, "Width of a token's vector. Default: 64; --hidden with --tie."
+        None, "Width of a token's vector. Default: 32; --hidden with --tie."
     )
     dropout: Probability = _model(
         0.0, "Dropout of embedding, between layers, and output."
@@ -221,7 +225,7 @@ class Settings(Checked):
 
     DEFAULT_BATCH = 32
     DEFAULT_WINDOW = 64
-    DEFAULT_EMBEDDING = 64
+    DEFAULT_EMBEDDING = 32
     DEFAULT_EPOCHS = 10
 
     def __post_init__(self) -> None:
