@@ -476,3 +476,16 @@ def test_inspect_and_exam_explain_bad_input(run, tmp_path):
     assert "--steps" in call(*inspect, "--steps", -5, ok=False)
     assert "--port" in call("exam", "--port", 99999, ok=False)
     assert not (tmp_path / "out.html").exists()
+
+
+def test_a_checkpoint_of_an_optimiser_that_torch_chose_goes_on_as_it_was(
+    copy, text, monkeypatch
+):
+    """Older runs: their optimiser was not told to take one pass."""
+    store = Run(copy).store
+    kept = store.load()
+    for group in kept.training["optimiser"]["param_groups"]:
+        group["fused"] = None
+    store.save(kept.step, kept.model, kept.training)
+    assert "steps: 150 of 150" in call("info", copy)
+    call("train", "--resume", "--out", copy)

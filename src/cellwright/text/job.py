@@ -135,6 +135,8 @@ def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay=settings.weight_decay,
         betas=(0.9, settings.beta2),
         momentum=settings.momentum,
+        # On a CPU torch's own choice is a loop over parameters on one thread.
+        fused=all(p.device.type == "cpu" for p in model.parameters()) or None,
     )
 
 
