@@ -489,3 +489,13 @@ def test_a_checkpoint_of_an_optimiser_that_torch_chose_goes_on_as_it_was(
     store.save(kept.step, kept.model, kept.training)
     assert "steps: 150 of 150" in call("info", copy)
     call("train", "--resume", "--out", copy)
+
+
+def test_a_run_that_names_no_cell_has_one_that_is_fast_where_it_runs(text, tmp_path):
+    for engine, cell in (("auto", "coupled"), ("torch", "lstm")):
+        if torch.accelerator.is_available() and cell == "coupled":
+            continue
+        out = tmp_path / engine
+        call("train", text, "--out", out, *SMALL, "--steps", 1, "--engine", engine)
+        assert Run(out).settings.cell == Run(out).cell.name == cell
+        call("train", "--resume", "--out", out, "--cell", cell)

@@ -117,10 +117,7 @@ def _loop(
             norm = watch.gradients(progress.step, progress.loss, rate)
             _clip(model, plan, norm)
 
-            optimiser.step()
-            optimiser.zero_grad()
-            if session.average is not None:
-                session.average.update()
+            session.update()
             progress.step += 1
             progress.seconds = clock.read(progress.step)
             if _due(progress, plan.log_every, plan):

@@ -57,6 +57,13 @@ class Session:
             "Resume it, or choose another directory"
         )
 
+    def update(self) -> None:
+        """Take the optimiser's step."""
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.average is not None:
+            self.average.update()
+
     def save(self, progress: Progress, carried: State, best: bool) -> None:
         """Collect every process's part; the main process writes all of it.
 
