@@ -215,7 +215,36 @@ def test_minutes_make_a_plan_that_is_stored(text, tmp_path):
     plan = json.loads((out / "plan.json").read_text())
     assert plan["steps"] >= 1
     assert plan["planning_seconds"] > 0
-    assert f"steps: {plan['steps']} of {plan['steps']}" in call("info", out)
+    assert 0 < plan["seconds"] + plan["planning_seconds"] < 1.2
+    step = read_metrics(out / "metrics.jsonl")[-1]["step"]
+    shown = call("info", out)
+    assert re.search(rf"steps: {step}, in \d\.\d of {plan['seconds']:.1f} s", shown)
+
+
+def test_by_time_too_steps_that_were_lost_are_done_again(text, tmp_path, monkeypatch):
+    from cellwright.text.model import NextToken
+
+    objective, out = NextToken.__call__, tmp_path / "out"
+    taken = []
+
+    def killed(self, model, batch, state, step):
+        taken.append(step)
+        if step > 0 and len(taken) > 40:
+            raise KeyboardInterrupt
+        return objective(self, model, batch, state, step)
+
+    monkeypatch.setattr(NextToken, "__call__", killed)
+    options = [*SMALL[:-1], 1, "--minutes", 0.04, "--checkpoint-every", 7]
+    call("train", text, "--out", out, *options, ok=False)
+    before = read_metrics(out / "metrics.jsonl")
+    monkeypatch.undo()
+    call("train", "--resume", "--out", out)
+    after = read_metrics(out / "metrics.jsonl")
+    names = "step", "loss", "learning_rate", "seconds"
+    same = [[[row[name] for name in names] for row in rows] for rows in (before, after)]
+    assert len(before) > Run(out).settings.checkpoint_every
+    assert same[1][: len(before)] == same[0]
+    assert after[-1]["step"] > before[-1]["step"]
 
 
 def files_of(directory):
@@ -338,7 +367,7 @@ def test_a_newer_run_is_refused(copy):
         ("--patience 2", "give validate_every"),
         ("--forcing sometimes", "expected a ratio between 0 and 1"),
         ("--batch 4000", "too short"),
-        ("--tie --embedding 5", "Give --embedding 256"),
+        ("--tie --embedding 5", "Give --embedding 288"),
         ("--tokenizer bpe --vocab 9", "at least 256 tokens"),
         ("--validate-every 2 --val-fraction 1e-9", "held out is too short to validate"),
     ],
@@ -447,3 +476,26 @@ def test_inspect_and_exam_explain_bad_input(run, tmp_path):
     assert "--steps" in call(*inspect, "--steps", -5, ok=False)
     assert "--port" in call("exam", "--port", 99999, ok=False)
     assert not (tmp_path / "out.html").exists()
+
+
+def test_a_checkpoint_of_an_optimiser_that_torch_chose_goes_on_as_it_was(
+    copy, text, monkeypatch
+):
+    """Older runs: their optimiser was not told to take one pass."""
+    store = Run(copy).store
+    kept = store.load()
+    for group in kept.training["optimiser"]["param_groups"]:
+        group["fused"] = None
+    store.save(kept.step, kept.model, kept.training)
+    assert "steps: 150 of 150" in call("info", copy)
+    call("train", "--resume", "--out", copy)
+
+
+def test_a_run_that_names_no_cell_has_one_that_is_fast_where_it_runs(text, tmp_path):
+    for engine, cell in (("auto", "coupled"), ("torch", "lstm")):
+        if torch.accelerator.is_available() and cell == "coupled":
+            continue
+        out = tmp_path / engine
+        call("train", text, "--out", out, *SMALL, "--steps", 1, "--engine", engine)
+        assert Run(out).settings.cell == Run(out).cell.name == cell
+        call("train", "--resume", "--out", out, "--cell", cell)

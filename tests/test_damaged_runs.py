@@ -22,7 +22,7 @@ from cellwright.text.run import Run
 from test_cli import small_text, words
 
 OPTIONS = words(
-    "--hidden 8 --embedding 4 --batch 4 --window 8 --steps 3 --log-every 1 "
+    "--cell lstm --hidden 8 --embedding 4 --batch 4 --window 8 --steps 3 --log-every 1 "
     "--validate-every 1 --checkpoint-every 1"
 )
 COMMANDS = {

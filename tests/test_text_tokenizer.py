@@ -14,7 +14,7 @@ TEXT = "The quick brown fox\n\tjumps  over\r\nthe 'lazy' dog — naïve café. �
 LEARNED = {kind: TextTokenizer.learn(kind, [TEXT], 400) for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [name for name in KINDS if KINDS[name].lossless])
 def test_text_comes_back_as_it_was(kind, tmp_path):
     tokenizer = LEARNED[kind]
     tokens = tokenizer.encode(TEXT)

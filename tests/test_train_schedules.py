@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 from cellwright import ArgumentError
-from cellwright.train.optimisers import decay_groups, make_optimiser, set_rate
+from cellwright.train.optimisers import (
+    OPTIMISERS,
+    decay_groups,
+    make_optimiser,
+    set_rate,
+)
 from cellwright.train.schedules import Cosine, Linear, Plateau, make_schedule
 
 
@@ -77,6 +82,21 @@ def test_the_first_step_of_each_optimiser(name, expected):
     model.weight.grad = torch.full((1, 1), 0.5, dtype=torch.float64)
     optimiser.step()
     assert model.weight.item() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_in_one_pass_the_steps_are_the_same(name):
+    torch.manual_seed(3)
+    models, draws = [nn.Linear(5, 4) for _ in range(2)], torch.randn(20, 4, 5)
+    models[1].load_state_dict(models[0].state_dict())
+    for model, fused in zip(models, (None, True), strict=True):
+        options = {"weight_decay": 0.1, "fused": fused}
+        optimiser = make_optimiser(name, model, 0.01, **options)
+        for draw in draws:
+            model.weight.grad, model.bias.grad = draw.clone(), draw[:, 0].clone()
+            optimiser.step()
+    for p, q in zip(*(m.parameters() for m in models), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
 
 
 def test_an_unknown_optimiser_is_named():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -19,7 +19,7 @@ from .show import check_finite, describe, sentence, with_bar
 
 if TYPE_CHECKING:
     from ..text.corpus import Tokens
-    from ..text.run import Run
+    from ..text.run import Run, StoredPlan
 
 
 @app.command()
@@ -28,7 +28,8 @@ def evaluate(
     text: Annotated[
         list[str] | None,
         Argument(
-            help="Files, folders, '-' or 'stdlib'. Default: the run's held-out text."
+            help="Files, folders, '-' or 'stdlib'. Default: the run's test text, else "
+            "its held-out text."
         ),
     ] = None,
     json_: Annotated[
@@ -38,6 +39,32 @@ def evaluate(
         bool, Option(help="Let the model read its own samples instead of the text.")
     ] = False,
     seed: Annotated[int, Option(help="Of the samples of --free-running.")] = 0,
+    cache: Annotated[
+        str | None,
+        Option(
+            metavar="N[,θ,λ]",
+            help="Mix in a continuous cache of N tokens (Grave et al. 2017). θ and λ "
+            "that are not given are tuned on the run's validation text.",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        bool,
+        Option(
+            "--dynamic",
+            help="Let the weights learn from the text (Krause et al. 2018). What is "
+            "not given is tuned on the run's validation text.",
+        ),
+    ] = False,
+    rate: Annotated[
+        float | None, Option(help="η of --dynamic; 0.00005 in the paper.")
+    ] = None,
+    decay: Annotated[
+        float | None, Option(help="λ of --dynamic; 0.002 in the paper.")
+    ] = None,
+    segment: Annotated[
+        int | None,
+        Option(help="Tokens to a step of --dynamic. Default: 5 words, else 20."),
+    ] = None,
 ) -> None:
     """Evaluate a run on a whole text, with the state carried from its start.
 
@@ -45,6 +72,7 @@ def evaluate(
     """
     import torch
 
+    from ..text.adaptation import Adaptation
     from ..text.run import Run
     from ..text.score import score
     from ..train.seeds import check_seed
@@ -53,15 +81,21 @@ def evaluate(
     run = Run(directory)
     model = run.trained_model()
     torch.manual_seed(seed)
+    adaptation = Adaptation(cache, dynamic, rate, decay, segment)
+    reader, how = adaptation.reader(run, model, validation=bool(text or run.test))
+    options: Any = {"free_running": free_running, "reader": reader}
     with _tokens(run, text) as tokens:
-        work = partial(score, model, tokens, run.tokenizer, free_running=free_running)
+        work = partial(score, model, tokens, run.tokenizer, **options)
         figures = with_bar(tokens.count, lambda advance: work(advance=advance))
     if json_:
-        typer.echo(json.dumps(figures.to_json()))
+        typer.echo(json.dumps({**figures.to_json(), **how}))
     check_finite(figures)
     if json_:
         return
     typer.echo(sentence(figures))
+    for name, settings in how.items():
+        given = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+        typer.echo(f"{name}: {given}")
     if figures.unknown:
         share = figures.unknown / figures.tokens
         typer.echo(
@@ -72,9 +106,9 @@ def evaluate(
 
 @contextmanager
 def _tokens(run: Run, text: list[str] | None) -> Iterator[Tokens]:
-    """A text as a run reads it, or its held-out text."""
+    """A text as a run reads it, or its test text, or what it holds out."""
     if not text:
-        yield run.held_out
+        yield run.test or run.held_out
         return
     import tempfile
 
@@ -142,8 +176,7 @@ def info(
     for line in run.cell.equations:
         typer.echo(f"    {line}")
     plan, result = run.plan(), run.result()
-    done = run.store.load().step if run.store.has() else 0
-    typer.echo(f"steps: {done} of {plan.steps}" if plan else "steps: none planned yet")
+    typer.echo(f"steps: {_how_far(run, plan)}" if plan else "steps: none planned yet")
     if result:
         values = (result.nats_per_char, result.bits_per_char, result.perplexity)
         nats, bits, perplexity = (math.nan if v is None else v for v in values)
@@ -151,6 +184,18 @@ def info(
             f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
             f"perplexity {perplexity:.3f}"
         )
+
+
+def _how_far(run: Run, plan: StoredPlan) -> str:
+    from ..train.plan import Progress
+    from ..train.session import progress_of
+
+    done = Progress()
+    if run.store.has():
+        done = progress_of(run.store, run.store.load().training)
+    if plan.seconds is None:
+        return f"{done.step} of {plan.steps}"
+    return f"{done.step}, in {done.seconds:.1f} of {plan.seconds:.1f} s"
 
 
 def _show_system() -> None:

@@ -17,13 +17,14 @@ def describe(run: Run) -> str:
     count = sum(p.numel() for p in model.parameters())
     sizes, settings = run.sizes, run.settings
     layers = f"{sizes.layers} layers" if sizes.layers > 1 else "1 layer"
+    test = f", {run.test.count:,} to test on" if run.test else ""
     return (
         f"model: {run.cell.name}, {layers} of {sizes.hidden} units, embedding "
         f"{sizes.embedding}, {count:,} parameters\n"
         f"engine: {model.rnn.engine} ({model.rnn.engine_reason})\n"
         f"text: {run.text.characters:,} characters in {run.text.files} files; "
         f"{run.train_tokens.count:,} {settings.tokenizer} tokens to train on, "
-        f"{run.held_out.count:,} held out; vocabulary {sizes.vocabulary:,}"
+        f"{run.held_out.count:,} held out{test}; vocabulary {sizes.vocabulary:,}"
     )
 
 

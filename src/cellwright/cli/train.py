@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option
 
 from ..language.errors import CellwrightError
+from ..train.recipes import with_recipe
 from ..train.settings import Settings
 from .app import app
 from .options import with_settings
@@ -62,6 +63,9 @@ def train(
     from ..text.run import Run
 
     asked = Settings(**{**settings, "clip": settings["clip"] or None})
+    asked.check()
+    asked = with_recipe(asked, {n for n in settings if _is_written(ctx, n)})
+    asked = replace(asked, cell=asked.cell or _usual_cell(asked.engine))
     what = Training("train", Run, _create, describe, _finish, asked, text or [])
     train_in(what, out, resume, tensorboard, ctx)
 
@@ -125,6 +129,14 @@ def train_in(
         accelerator.end_training()
 
 
+def _usual_cell(engine: str) -> str:
+    """The cell of a run that names none: what is fast where it will run."""
+    import torch
+
+    by_torch = engine == "torch" or torch.accelerator.is_available()
+    return "lstm" if by_torch else "coupled"
+
+
 def _train(
     what: Training, run: Any, accelerator: Accelerator, resume: bool, tensorboard: bool
 ) -> None:
@@ -153,12 +165,17 @@ def _train(
 
 
 def _finish(run: Run, say: Callable[[str], Any]) -> None:
-    from ..text.job import evaluate_held_out
+    from ..text.job import evaluate_held_out, evaluate_test
 
-    figures = with_bar(run.held_out.count, evaluate_held_out, run)
-    if figures is not None:
-        check_finite(figures)
-        say(f"held-out text, {sentence(figures)}")
+    texts = (
+        ("held-out", run.held_out, evaluate_held_out),
+        ("test", run.test, evaluate_test),
+    )
+    for name, tokens, evaluate in texts:
+        figures = with_bar(tokens.count if tokens else 0, evaluate, run)
+        if figures is not None:
+            check_finite(figures)
+            say(f"{name} text, {sentence(figures)}")
     say(f'next: cellwright generate {run.directory} --prompt "…"')
 
 
@@ -179,6 +196,7 @@ def _create(directory: Path, text: list[str], settings: Settings) -> None:
             "[train] there is nothing to train on; expected TEXT: files, folders, "
             "'-' or 'stdlib'"
         )
+    assert settings.cell is not None
     create_run(directory, text, cells.get(settings.cell), settings, say=typer.echo)
 
 
@@ -210,12 +228,16 @@ def _quiet_unless(main: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _is_written(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _check_same(run: Any, settings: Any, text: list[str], ctx: typer.Context) -> None:
     """A resumed run keeps its settings: refuse to pretend otherwise."""
     for name, received in sorted(vars(settings).items()):
-        kept, source = getattr(run.settings, name), ctx.get_parameter_source(name)
-        written = source is not None and source.name == "COMMANDLINE"
-        if written and kept != received:
+        kept = getattr(run.settings, name)
+        if _is_written(ctx, name) and kept != received:
             raise CellwrightError(
                 f"[--resume] the run in {run.directory} was started with {name} = "
                 f"{kept}; received {received}. A resumed run keeps its settings: leave "

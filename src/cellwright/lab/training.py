@@ -100,7 +100,7 @@ def fit(
     """
 
     def objective(
-        model: nn.Module, batch: Any, state: State, step: int
+        model: nn.Module, batch: Any, state: State, step: float
     ) -> tuple[Tensor, State]:
         return loss(model, batch), None
 

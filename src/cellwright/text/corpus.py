@@ -254,6 +254,11 @@ class TextStream:
     A model that never starts from a zero state in training cannot read a prompt later:
     now and then, a window does (about one in 1 / `restart`).
 
+    With `random` the windows of an epoch have random lengths (Merity et al. 2018,
+    section 5): each about N(T, 5²), and with a chance of 5 % about N(T/2, 5²), at least
+    5. What a window learns is then weighed by `rate_share`, its length over T, which
+    the learning rate is multiplied with.
+
     A batch is {"x": (T, B), "y": (T, B), "first": bool tensor}: y is x one token
     later; `first` says that no state may be carried into it.
 
@@ -264,6 +269,7 @@ class TextStream:
         seed: of the moving edges.
         share: (k, n) of the rows, those that process k of n reads.
         restart: the chance of any other window to begin anew as well.
+        random: windows of random lengths.
 
     Raises:
         CorpusError: the text is too short for one window in every row.
@@ -278,6 +284,7 @@ class TextStream:
         seed: int = 0,
         share: tuple[int, int] = (0, 1),
         restart: float = 0.0,
+        random: bool = False,
     ):
         process, processes = share
         if batch % processes:
@@ -289,7 +296,11 @@ class TextStream:
         length = (len(tokens) - 1) // batch  # the last target is one token further
         self.size = batch * window
         self.windows = self.batches = length // window  # in every epoch
-        self._slack = length - self.windows * window
+        self._slack, self._length, self._random = 0, length, random
+        if not random:
+            self._slack = length - self.windows * window
+        self._edges_of: tuple[int, list[int]] = (-1, [])
+        self.rate_share = 1.0
         self._tokens, self._window, self._seed = tokens, window, seed
         self._restart = restart
         rows = batch // processes
@@ -298,29 +309,58 @@ class TextStream:
         self.epoch = self.position = 0
 
     def next(self) -> dict[str, Tensor]:
-        offset = Random(f"{self._seed} {self.epoch}").randint(0, self._slack)
-        begin = offset + self.position * self._window
-        columns = np.arange(begin, begin + self._window + 1)  # (T + 1,)
+        edges = self._edges()
+        begin, end = edges[self.position : self.position + 2]
+        self.rate_share = (end - begin) / self._window
+        columns = np.arange(begin, end + 1)  # (T + 1,)
         rows = self._tokens[self._starts + columns].astype(np.int64)  # (B, T + 1)
         both = torch.from_numpy(rows).t()  # (T + 1, B)
         coin = Random(f"{self._seed} {self.epoch} {self.position}").random()
         first = torch.tensor(self.position == 0 or coin < self._restart)
         self.position += 1
-        if self.position == self.windows:
+        if self.position == len(edges) - 1:
             self.epoch, self.position = self.epoch + 1, 0
         return {"x": both[:-1].contiguous(), "y": both[1:].contiguous(), "first": first}
+
+    def _edges(self) -> list[int]:
+        """Where the windows of this epoch begin, and where the last one ends."""
+        if self._edges_of[0] != self.epoch:
+            draw = Random(f"{self._seed} {self.epoch}")
+            if self._random:
+                edges = _random_edges(draw, self._length, self._window)
+            else:
+                first = draw.randint(0, self._slack)
+                edges = [first + k * self._window for k in range(self.windows + 1)]
+            self._edges_of = self.epoch, edges
+        return self._edges_of[1]
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         epoch, position = state["epoch"], state["position"]
-        if epoch < 0 or not 0 <= position < self.windows:
+        self.epoch, self.position = max(0, epoch), position
+        last = len(self._edges()) - 2
+        if epoch < 0 or not 0 <= position <= last:
             raise ArgumentError(
-                f"[text] no window {position} of epoch {epoch}; expected 0 to "
-                f"{self.windows - 1}"
+                f"[text] no window {position} of epoch {epoch}; expected 0 to {last}"
             )
-        self.epoch, self.position = epoch, position
+
+
+def _random_edges(draw: Random, length: int, window: int) -> list[int]:
+    """Cut `length` steps into windows of random lengths; of the rest nothing is lost.
+
+    The last window takes what is left, unless that is less than 5 steps: then it is
+    part of the one before.
+    """
+    edges = [0]
+    while edges[-1] < length:
+        mean = window if draw.random() < 0.95 else window / 2
+        edges.append(edges[-1] + max(5, int(draw.gauss(mean, 5))))
+    edges[-1] = length
+    if len(edges) > 2 and edges[-1] - edges[-2] < 5:
+        del edges[-2]
+    return edges
 
 
 def check_length(tokens: int, batch: int, window: int, held_out: int = 0) -> None:

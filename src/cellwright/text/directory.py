@@ -48,11 +48,12 @@ class RunError(CellwrightError):
 
 @dataclass(frozen=True)
 class StoredPlan(Checked):
-    """`plan.json`."""
+    """`plan.json`; with `seconds` a plan by time, of which `steps` are an estimate."""
 
     version: Literal[1]
     steps: Annotated[int, Limits(ge=1)]
     planning_seconds: Annotated[float, Limits(ge=0)]
+    seconds: Annotated[float, Limits(gt=0)] | None = None
 
 
 class Epochs(Stream, Protocol):

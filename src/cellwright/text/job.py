@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..train.averaging import parse_average
 from ..train.calibrate import steps_for
+from ..train.devices import from_main
 from ..train.forcing import ConstantForcing, parse_forcing
 from ..train.loop import train
 from ..train.optimisers import make_optimiser
@@ -27,6 +29,9 @@ from .score import Score, score
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+#: The part of --minutes in which steps begin. The rest is for the last checkpoint.
+USED = 0.99
 
 
 def train_run(
@@ -53,6 +58,7 @@ def train_run(
     optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
     plan = _plan(run, model, stream, accelerator)
     forcing = parse_forcing(settings.forcing, plan.steps)
+    average = parse_average(settings.average)
     warm_up = min(settings.warm_up, plan.steps // 10)  # a short run warms up less
     progress = train(
         model,
@@ -66,6 +72,7 @@ def train_run(
         resume=resume,
         validate=lambda m: _validate(m, run),
         reporter=reporter,
+        average=average and average(model),
     )
     return model, progress
 
@@ -95,6 +102,15 @@ def evaluate_held_out(run: Run, advance: Any = lambda count: None) -> Score | No
     return figures
 
 
+def evaluate_test(run: Run, advance: Any = lambda count: None) -> Score | None:
+    """The figures of the test text, likewise; None where there is none."""
+    if run.test is None:
+        return None
+    figures = score(run.trained_model(), run.test, run.tokenizer, advance=advance)
+    run.keep("test.json", figures.to_json())
+    return figures
+
+
 def _validate(model: nn.Module, run: RunDirectory[Any]) -> float:
     return run.validation_loss(model)
 
@@ -107,6 +123,8 @@ def _optimiser(settings: LoopSettings, model: nn.Module) -> torch.optim.Optimize
         weight_decay=settings.weight_decay,
         betas=(0.9, settings.beta2),
         momentum=settings.momentum,
+        # On a CPU torch's own choice is a loop over parameters on one thread.
+        fused=all(p.device.type == "cpu" for p in model.parameters()) or None,
     )
 
 
@@ -130,7 +148,7 @@ def _plan(
     if stored is None:
         began = time.perf_counter()
         steps = _steps(run, plan, model, stream, accelerator)
-        stored = StoredPlan(1, steps, time.perf_counter() - began)
+        stored = _stored_plan(settings, steps, time.perf_counter() - began)
         if accelerator.is_main_process:
             run.keep("plan.json", asdict(stored))
     elif settings.steps not in (None, stored.steps):
@@ -138,7 +156,15 @@ def _plan(
             f"[{run.directory}/plan.json, steps] received {stored.steps}, expected "
             f"the settings' {settings.steps}"
         )
-    return replace(plan, steps=stored.steps)
+    return replace(plan, steps=stored.steps, seconds=stored.seconds)
+
+
+def _stored_plan(settings: LoopSettings, steps: int, planning: float) -> StoredPlan:
+    """The plan, which took some seconds to make: they are part of --minutes."""
+    if settings.minutes is None:
+        return StoredPlan(1, steps, planning)
+    left = settings.minutes * 60 * USED - planning
+    return StoredPlan(1, steps, planning, from_main(max(left, 1e-3)))
 
 
 def _steps(
@@ -165,6 +191,6 @@ def _steps(
         train(*parts, accelerator=accelerator)
 
     seconds = settings.minutes * 60
-    count = steps_for(seconds, model, stream, plan, trial, lambda m: _validate(m, run))
+    count = steps_for(seconds, model, stream, plan, trial)
     accelerator.free_memory()
     return count

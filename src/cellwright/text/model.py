@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..language import Cell
 from ..language.errors import ArgumentError
+from ..nn.masks import Mask, draw_shape
 from ..nn.penalties import activation_regularisation, temporal_activation_regularisation
 from ..nn.recurrent import Recurrent
 from ..nn.regularise import Regularisers
@@ -21,6 +22,7 @@ from ..schema import Checked
 from ..train.bptt import State
 from ..train.forcing import run_forced
 from ..train.settings import Layers, Probability, Settings, Vocabulary, Width
+from .adaptive import AdaptiveSoftmax
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class ModelSizes(Checked):
     zoneout: Probability | dict[str, Probability] = 0.0
     weight_drop: Probability = Settings.weight_drop
     locked: bool = Settings.locked
+    input_dropout: Probability | None = None
+    output_dropout: Probability | None = None
+    embedding_dropout: Probability = 0.0
+    adaptive: list[int] | None = None
 
 
 class LanguageModel(nn.Module):
@@ -51,7 +57,8 @@ class LanguageModel(nn.Module):
             itself; None where there is none.
 
     Raises:
-        ArgumentError: `tie` with widths that differ.
+        ArgumentError: `tie` with widths that differ, or with an adaptive softmax, or
+            one of clusters beyond the vocabulary.
     """
 
     def __init__(
@@ -78,11 +85,14 @@ class LanguageModel(nn.Module):
             locked=sizes.locked,
             engine=engine,
         )
-        self._around = Regularisers(
-            sizes.dropout, output_dropout=sizes.dropout, locked=sizes.locked
+        first, last = (
+            sizes.dropout if own is None else own
+            for own in (sizes.input_dropout, sizes.output_dropout)
         )
+        self._around = Regularisers(first, output_dropout=last, locked=sizes.locked)
+        self._token_mask = Mask("embedding_dropout", 1, sizes.embedding_dropout)
         width = self.rnn.output_size
-        self.head = nn.Linear(width, sizes.vocabulary)
+        self.head = _head(width, sizes)
         if sizes.tie:
             if sizes.embedding != width:
                 raise ArgumentError(
@@ -100,8 +110,9 @@ class LanguageModel(nn.Module):
         state: State = None,
         forcing: float = 1.0,
         outputs: bool = False,
+        targets: Tensor | None = None,
     ) -> tuple[Any, ...]:
-        """Logits of the next token.
+        """Logits of the next token; log-probabilities, of an adaptive softmax.
 
         Args:
             tokens: (T, B) token numbers.
@@ -109,23 +120,45 @@ class LanguageModel(nn.Module):
             forcing: the probability of reading the truth (see `run_forced`).
             outputs: return the layer's outputs too, (T, B, H) before and after
                 dropout: what activation regularisation looks at.
+            targets: (T, B) tokens that come after; None: they are not known.
 
         Returns:
-            Logits (T, B, V) of the tokens that come after, and the state.
+            Logits (T, B, V) of the tokens that come after, or with `targets` their mean
+            cross entropy; and the state.
         """
         seen: list[tuple[Tensor, Tensor]] = []
 
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-            x = self._drop("input_dropout", self.embed(tokens))  # (T, B, E)
+            x = self._drop("input_dropout", self._embedded(tokens))  # (T, B, E)
             y, state = self.rnn(x, state)  # (T, B, H)
             dropped = self._drop("output_dropout", y)
             if outputs:
                 seen.append((y, dropped))
-            return self.head(dropped), state  # (T, B, V)
+            return dropped, state
 
-        logits, state = run_forced(step, tokens, state, forcing, self.sample)
+        @torch.no_grad()
+        def sample(dropped: Tensor) -> Tensor:
+            return self.sample(self.head(dropped))
+
+        dropped, state = run_forced(step, tokens, state, forcing, sample)
         whole = [torch.cat(parts) for parts in zip(*seen, strict=True)]
-        return logits, state, *whole
+        if targets is None:
+            return self.head(dropped), state, *whole
+        return self._loss(dropped, targets), state, *whole
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """(T, B) -> (T, B, E), all of some tokens dropped in training."""
+        x, mask = self.embed(tokens), self._token_mask
+        if not (self.training and mask.probability):
+            return x
+        of_each = draw_shape(mask, (self.embed.num_embeddings, 1), x)
+        return x * F.embedding(tokens, of_each)
+
+    def _loss(self, dropped: Tensor, targets: Tensor) -> Tensor:
+        if isinstance(self.head, AdaptiveSoftmax):
+            return self.head.loss(dropped, targets)
+        logits = self.head(dropped)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def _drop(self, where: str, x: Tensor) -> Tensor:
         return self._around.drop(where, x, self.training)
@@ -158,6 +191,23 @@ class LanguageModel(nn.Module):
         if self.unknown is not None:
             logits = logits.index_fill(-1, torch.tensor(self.unknown), -torch.inf)
         return torch.multinomial(logits[0].softmax(-1), 1).t()
+
+
+def _head(width: int, sizes: ModelSizes) -> nn.Linear | AdaptiveSoftmax:
+    cutoffs, vocabulary = sizes.adaptive, sizes.vocabulary
+    if not cutoffs:
+        return nn.Linear(width, vocabulary)
+    if sizes.tie or cutoffs[-1] >= vocabulary:
+        raise ArgumentError(
+            f"[adaptive] received clusters from tokens {cutoffs} of {vocabulary}, "
+            f"tie = {sizes.tie}; expected each below the vocabulary's size, and no tie"
+        )
+    if width < 4 ** len(cutoffs):
+        raise ArgumentError(
+            "[adaptive] each further cluster has a quarter of the width; received "
+            f"outputs of {width} and {len(cutoffs)} further clusters, expected fewer"
+        )
+    return AdaptiveSoftmax(width, vocabulary, cutoffs)
 
 
 def check_finite(logits: Tensor) -> None:
@@ -224,14 +274,14 @@ class NextToken:
         self.forcing, self.ar, self.tar = forcing, ar, tar
 
     def __call__(
-        self, model: nn.Module, batch: dict[str, Tensor], state: State, step: int
+        self, model: nn.Module, batch: dict[str, Tensor], state: State, step: float
     ) -> tuple[Tensor, State]:
         if batch["first"]:
             state = None
         penalised = bool(self.ar or self.tar)
-        more = {"outputs": True} if penalised else {}
-        logits, state, *seen = model(batch["x"], state, self.forcing(step), **more)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch["y"].flatten())
+        more: dict[str, Any] = {"outputs": True} if penalised else {}
+        more["targets"] = batch["y"]
+        loss, state, *seen = model(batch["x"], state, self.forcing(step), **more)
         if penalised:
             y, dropped = seen  # (T, B, H) each
             loss = loss + activation_regularisation(dropped, self.ar)

@@ -4,11 +4,13 @@
     cell.txt          the printed graph of the cell; no user code is needed again
     tokenizer.json    in the form of the `tokenizers` library
     train.tokens      token numbers, memory-mapped
-    held-out.tokens   the last part of the text, never trained on
-    plan.json         how many steps; fixed when training first begins
+    held-out.tokens   the last part of the text, or --valid: never trained on
+    test.tokens       --test, where it was given: evaluated at the end, and only then
+    plan.json         how many steps, or how long; fixed when training first begins
     checkpoints/      see `train.checkpoint`
     metrics.jsonl     a line for every logged step and validation
     result.json       the figures of the held-out text
+    test.json         the figures of the test text
 
 It comes into being whole: it is prepared beside its place and then renamed.
 """
@@ -16,7 +18,7 @@ It comes into being whole: it is prepared beside its place and then renamed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,12 +30,14 @@ from torch import nn
 
 from ..files import write_and_sync
 from ..language import Cell
+from ..language.errors import ArgumentError
 from ..nn.regularise import parse_probabilities
 from ..schema import Checked, Limits
 from ..train.forcing import Forcing
-from ..train.settings import Settings
+from ..train.settings import Settings, parse_cutoffs
 from .corpus import (
     CorpusError,
+    Text,
     TextStream,
     Tokens,
     check_length,
@@ -51,7 +55,7 @@ from .directory import (
 )
 from .model import LanguageModel, ModelSizes, NextToken, check_memory, model_shapes
 from .score import Score, score
-from .tokenizer import TextTokenizer
+from .tokenizer import KINDS, TextTokenizer
 
 __all__ = ["Run", "RunError", "Settings", "StoredPlan", "create_run"]
 
@@ -80,6 +84,7 @@ class Config(Checked):
     text: TextCounts
     train: Tokens
     held_out: Tokens
+    test: Tokens | None = None
 
 
 class Run(RunDirectory[Settings]):
@@ -100,6 +105,9 @@ class Run(RunDirectory[Settings]):
         self.train_tokens, self.held_out = (
             replace(tokens, path=self.directory / tokens.path)
             for tokens in (config.train, config.held_out)
+        )
+        self.test = config.test and replace(
+            config.test, path=self.directory / config.test.path
         )
         self.cell, self.engine = self.read_cell("cell.txt"), self.settings.engine
 
@@ -151,7 +159,8 @@ class Run(RunDirectory[Settings]):
         self.check_layers(self.sizes.layers, self.cell, stored)
 
     def check_held_out(self) -> None:
-        self.held_out.open(self.sizes.vocabulary)
+        for tokens in filter(None, (self.held_out, self.test)):
+            tokens.open(self.sizes.vocabulary)
 
     def stream(self, share: tuple[int, int]) -> TextStream:
         settings = self.settings
@@ -164,6 +173,7 @@ class Run(RunDirectory[Settings]):
             settings.seed,
             share,
             settings.restart,
+            settings.random_window,
         )
 
     def objective(self, forcing: Forcing) -> NextToken:
@@ -215,19 +225,11 @@ def _prepare(
 ) -> None:
     from ..version import __version__
 
-    spool = folder / "stdin.txt"
-    text = open_text(sources, spool)
-    if text.skipped:
-        say(f"left out {len(text.skipped)} files that are not UTF-8 text")
-    cut = int(text.characters * (1 - settings.val_fraction))
-    tokenizer = TextTokenizer.learn(
-        settings.tokenizer, text.pieces(0, cut), settings.vocab
-    )
-    train = write_tokens(text.pieces(0, cut), tokenizer, folder / "train.tokens")
-    held_out = write_tokens(text.pieces(cut), tokenizer, folder / "held-out.tokens")
-    spool.unlink(missing_ok=True)
+    text, tokenizer, tokens = _tokenise(folder, sources, settings, say)
+    train, held_out, test = tokens
     settings = _fit(settings, train, say)
     sizes = _sizes(settings, tokenizer.vocabulary)
+    _check_adaptive(settings)
     # Refuse now what cannot be trained later.
     check_memory(model_shapes(cell, sizes))
     LanguageModel(cell, sizes, engine=settings.engine)
@@ -242,8 +244,48 @@ def _prepare(
     write_and_sync(folder / "cell.txt", cell.to_text().encode())
     counts = TextCounts(len(text.files), text.characters)
     made_by = FORMAT, VERSION, __version__
-    config = Config(*made_by, sources, settings, sizes, counts, train, held_out)
+    config = Config(*made_by, sources, settings, sizes, counts, train, held_out, test)
     write_and_sync(folder / "config.json", to_json(asdict(config)))
+
+
+def _tokenise(
+    folder: Path, sources: list[str], settings: Settings, say: Callable[[str], Any]
+) -> tuple[Text, TextTokenizer, tuple[Tokens, Tokens, Tokens | None]]:
+    """Read the texts and learn the tokens of the first; train, held out and test."""
+    spool = folder / "stdin.txt"
+    text = open_text(sources, spool)
+    if text.skipped:
+        say(f"left out {len(text.skipped)} files that are not UTF-8 text")
+    apart = settings.valid is not None
+    cut = int(text.characters * (1 - (0 if apart else settings.val_fraction)))
+    tokenizer = TextTokenizer.learn(
+        settings.tokenizer, text.pieces(0, cut), settings.vocab
+    )
+
+    def write(pieces: Iterator[str], name: str) -> Tokens:
+        return write_tokens(pieces, tokenizer, folder / name)
+
+    def read(source: str, name: str) -> Tokens:
+        return write(open_text([source], folder / "stdin.txt").pieces(), name)
+
+    train = write(text.pieces(0, cut), "train.tokens")
+    if settings.valid is None:
+        held_out = write(text.pieces(cut), "held-out.tokens")
+    else:
+        held_out = read(settings.valid, "held-out.tokens")
+    test = settings.test and read(settings.test, "test.tokens")
+    spool.unlink(missing_ok=True)
+    return text, tokenizer, (train, held_out, test or None)
+
+
+def _check_adaptive(settings: Settings) -> None:
+    if settings.adaptive and not KINDS[settings.tokenizer].by_frequency:
+        known = ", ".join(name for name, kind in KINDS.items() if kind.by_frequency)
+        raise ArgumentError(
+            "[adaptive] its clusters are of tokens by frequency; received tokenizer "
+            f"{settings.tokenizer}, whose numbers are not in that order, expected "
+            f"{known}"
+        )
 
 
 def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settings:
@@ -255,7 +297,10 @@ def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settin
     window = settings.window or window
     if (batch, window) != (wanted, length):
         say(f"the text is short: {batch} rows, windows of {window} tokens")
-    return replace(settings, batch=batch, window=window)
+    every = settings.validate_every
+    if every is None and settings.average.startswith("nt-asgd"):
+        every = max(1, (train.count - 1) // (batch * window))  # once an epoch
+    return replace(settings, batch=batch, window=window, validate_every=every)
 
 
 def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
@@ -266,4 +311,6 @@ def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
     sizes: dict[str, Any] = {name: getattr(settings, name) for name in known}
     for name in ("update_dropout", "zoneout"):
         sizes[name] = parse_probabilities(name, sizes[name])
+    if settings.adaptive:
+        sizes["adaptive"] = parse_cutoffs(settings.adaptive)
     return ModelSizes(**{**sizes, "vocabulary": vocabulary, "embedding": embedding})

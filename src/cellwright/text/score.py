@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from ..language.errors import ArgumentError
 from ..schema import Checked, Limits
 from .corpus import CorpusError, Tokens
 from .model import LanguageModel
@@ -51,13 +54,18 @@ class Score(Checked):
         return asdict(self)
 
 
-@torch.no_grad()
+#: Reads a text from a zero state: `reader(model, numbers, advance)` gives the sum of
+#: nats over its targets. Numbers are (N,) token numbers; the model is in eval mode.
+Reader = Callable[[LanguageModel, np.ndarray, Callable[[int], Any]], float]
+
+
 def score(
     model: LanguageModel,
     tokens: Tokens,
     tokenizer: TextTokenizer,
     *,
     free_running: bool = False,
+    reader: Reader | None = None,
     advance: Callable[[int], Any] = lambda count: None,
 ) -> Score:
     """Read a text from its first token to its last, carrying the state.
@@ -67,31 +75,28 @@ def score(
         tokenizer: knows how many characters the first token stands for.
         free_running: let the model read its own samples in place of the text, but for
             the first token: how far it goes astray when nothing corrects it.
+        reader: another way to read, as `cache.Cache` and `dynamic.Dynamic` are.
         advance: called with the number of targets done, as they are done.
 
     Raises:
         CorpusError: fewer than two tokens.
+        ArgumentError: both `free_running` and a `reader`.
     """
+    if free_running and reader is not None:
+        raise ArgumentError(
+            "[evaluate] received both free_running and another way to read, expected "
+            "one of them"
+        )
     if tokens.count < 2:
         raise CorpusError(
             f"[text] too short to evaluate: {tokens.count} tokens have no target; "
             "expected at least 2"
         )
     numbers = tokens.open(tokenizer.vocabulary)
-    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    state, nats, read = None, 0.0, None
-    for start in range(0, tokens.count - 1, WINDOW):
-        piece = numbers[start : start + WINDOW + 1].astype(np.int64)
-        both = torch.from_numpy(piece).to(device)  # (T + 1,)
-        x, y = both[:-1].clone(), both[1:]
-        if free_running and read is not None:
-            x[0] = read
-        logits, state = model(x[:, None], state, 0.0 if free_running else 1.0)
-        nats += F.cross_entropy(logits[:, 0], y, reduction="sum").double().item()
-        read = model.sample(logits[-1:])[0, 0] if free_running else None
-        advance(len(y))
+    reader = reader or partial(read, free_running=free_running)
+    nats = reader(model, numbers, advance)
     model.train(was_training)
     first = 1 if tokenizer.kind == "char" else len(tokenizer.decode([int(numbers[0])]))
     char, token = nats / max(1, tokens.characters - first), nats / (tokens.count - 1)
@@ -100,3 +105,33 @@ def score(
     if not math.isfinite(nats):
         figures = None, None, None, None, None
     return Score(*figures, tokens.characters, tokens.count, tokens.unknown)
+
+
+@torch.no_grad()
+def read(
+    model: LanguageModel,
+    numbers: np.ndarray,
+    advance: Callable[[int], Any],
+    free_running: bool = False,
+) -> float:
+    """The usual `Reader`."""
+    state, nats, own = None, 0.0, None
+    for x, y in windows(model, numbers, WINDOW):
+        if free_running and own is not None:
+            x[0] = own
+        logits, state = model(x[:, None], state, 0.0 if free_running else 1.0)
+        nats += F.cross_entropy(logits[:, 0], y, reduction="sum").double().item()
+        own = model.sample(logits[-1:])[0, 0] if free_running else None
+        advance(len(y))
+    return nats
+
+
+def windows(
+    model: LanguageModel, numbers: np.ndarray, length: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A text in order: up to `length` tokens (T,) on the model's device, and theirs."""
+    device = next(model.parameters()).device
+    for start in range(0, len(numbers) - 1, length):
+        piece = numbers[start : start + length + 1].astype(np.int64)
+        both = torch.from_numpy(piece).to(device)  # (T + 1,)
+        yield both[:-1].clone(), both[1:]

@@ -1,8 +1,10 @@
 """Characters, words or byte pairs, by way of the `tokenizers` library.
 
-All three lose nothing: decoding gives the text back, white space included, but for
-characters and words that are not in the vocabulary. A fourth kind, what stands between
-blanks, is for symbols such as phonemes.
+The first three lose nothing: decoding gives the text back, white space included, but
+for characters and words that are not in the vocabulary. "ptb" is how language models
+read the Penn Treebank by word (Mikolov et al. 2010): a token is what stands between
+blanks, the end of a line is the token <eos>, and <unk> in the text is the unknown token
+itself. "space", what stands between blanks, is for symbols such as phonemes.
 """
 
 from __future__ import annotations
@@ -14,13 +16,22 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from ..files import read_file, write_and_sync
 from ..language.errors import ArgumentError, CellwrightError
 from ..train.interrupt import interruptible
 
 UNKNOWN = "<unk>"
+END = "<eos>"  # of a sentence
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # how the unknown token is written
 
 #: A word with the blank before it, a run of punctuation, or a run of white space.
@@ -34,7 +45,7 @@ class TextTokenizer:
     """Text to token numbers and back.
 
     Attributes:
-        kind: "char", "word", "bpe" or "space".
+        kind: "char", "word", "bpe", "ptb" or "space".
         vocabulary: number of tokens.
         unknown: the number of the unknown token; None for byte pairs, which know all.
     """
@@ -61,7 +72,7 @@ class TextTokenizer:
         Args:
             kind: one of `KINDS`, or "space".
             vocabulary: at most so many tokens; None: every character or symbol, 10,000
-                words or 1,024 byte pairs.
+                words (word, ptb) or 1,024 byte pairs.
 
         Raises:
             ArgumentError: no such kind, or a vocabulary too small for it.
@@ -120,7 +131,7 @@ class TextTokenizer:
         pending: list[int] = []
         for token in tokens:
             if token == self.unknown:
-                yield REPLACEMENT
+                yield _EVERY_KIND[self.kind].written(REPLACEMENT)
                 continue
             pending.append(token)
             text = self._inner.decode(pending)
@@ -128,7 +139,7 @@ class TextTokenizer:
             # a few of those are no beginning of a character, but nonsense.
             if text.endswith(REPLACEMENT) and len(pending) < 4:
                 continue
-            yield text
+            yield _EVERY_KIND[self.kind].written(text)
             pending = []
         if pending:
             yield self._inner.decode(pending)
@@ -137,7 +148,7 @@ class TextTokenizer:
         """The bytes of every token; of a byte pair they may be part of a character."""
         words = [self._inner.id_to_token(n) or "" for n in range(self.vocabulary)]
         if self.kind != "bpe":
-            return [word.encode() for word in words]
+            return [_EVERY_KIND[self.kind].written(word).encode() for word in words]
         numbers = _numbers_of_bytes()
         return [bytes(numbers[letter] for letter in word) for word in words]
 
@@ -203,18 +214,23 @@ def check_text(text: str) -> None:
         ) from None
 
 
-def _most_frequent(parts: Iterable[Iterable[str]], size: int | None) -> dict[str, int]:
-    """The unknown token, then the most frequent ones; ties in order of the token."""
+def _ranked(parts: Iterable[Iterable[str]], size: int | None) -> list[str]:
+    """The most frequent tokens, the unknown one aside; ties in order of the token."""
     counts = Counter(chain.from_iterable(parts))
+    counts.pop(UNKNOWN, None)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    kept = sorted(token for token, _ in ranked[: None if size is None else size - 1])
-    return {token: number for number, token in enumerate([UNKNOWN, *kept])}
+    return [token for token, _ in ranked[: None if size is None else size - 1]]
+
+
+def _numbered(tokens: Iterable[str]) -> dict[str, int]:
+    """The unknown token, and then these."""
+    return {token: number for number, token in enumerate([UNKNOWN, *tokens])}
 
 
 def _characters(pieces: Iterable[str], size: int | None) -> Tokenizer:
     # Byte-pair encoding with no pair to merge leaves characters; it is ten times
     # faster than splitting at every character.
-    vocabulary = _most_frequent(pieces, size)
+    vocabulary = _numbered(sorted(_ranked(pieces, size)))
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
     inner.decoder = decoders.Fuse()  # type: ignore[assignment]
     return inner
@@ -223,7 +239,7 @@ def _characters(pieces: Iterable[str], size: int | None) -> Tokenizer:
 def _words(pieces: Iterable[str], size: int | None) -> Tokenizer:
     splitter = pre_tokenizers.Split(_WORDS, "isolated")
     words = ((w for w, _ in splitter.pre_tokenize_str(piece)) for piece in pieces)
-    vocabulary = _most_frequent(words, size)
+    vocabulary = _numbered(sorted(_ranked(words, size)))
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.pre_tokenizer = splitter  # type: ignore[assignment]
     inner.decoder = decoders.Fuse()  # type: ignore[assignment]
@@ -231,11 +247,29 @@ def _words(pieces: Iterable[str], size: int | None) -> Tokenizer:
 
 
 def _between_blanks(pieces: Iterable[str], size: int | None) -> Tokenizer:
-    vocabulary = _most_frequent(map(str.split, pieces), size)
+    vocabulary = _numbered(sorted(_ranked(map(str.split, pieces), size)))
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     inner.decoder = decoders.Fuse()  # type: ignore[assignment]
     return inner
+
+
+def _treebank(pieces: Iterable[str], size: int | None) -> Tokenizer:
+    ends = normalizers.Replace("\n", f" {END} ")
+    splitter = pre_tokenizers.WhitespaceSplit()
+    lines = map(ends.normalize_str, pieces)
+    words = ((w for w, _ in splitter.pre_tokenize_str(piece)) for piece in lines)
+    # In the order of frequency, as adaptive softmax needs them.
+    vocabulary = _numbered(_ranked(words, size))
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    inner.normalizer = ends  # type: ignore[assignment]
+    inner.pre_tokenizer = splitter  # type: ignore[assignment]
+    inner.decoder = decoders.Fuse()  # type: ignore[assignment]
+    return inner
+
+
+def _treebank_written(token: str) -> str:
+    return "\n" if token == END else f"{token} "
 
 
 def _byte_pairs(pieces: Iterable[str], size: int | None) -> Tokenizer:
@@ -266,6 +300,9 @@ class Kind:
     between: str = ""  # what decoding writes between two tokens
     count: Callable[[str], int] | None = None  # tokens of a text; None: it depends on
     # what stands beside it
+    written: Callable[[str], str] = str  # how a text has a token
+    lossless: bool = True
+    by_frequency: bool = False  # whether more frequent tokens have lower numbers
 
 
 #: The kinds for running text, which lose nothing.
@@ -273,6 +310,16 @@ KINDS = {
     "char": Kind(_characters, "BPE", False, 2, None, count=len),
     "word": Kind(_words, "WordLevel", False, 2, 10_000),
     "bpe": Kind(_byte_pairs, "BPE", True, _BYTES, 1_024),  # it starts from every byte
+    "ptb": Kind(
+        _treebank,
+        "WordLevel",
+        False,
+        2,
+        10_000,
+        written=_treebank_written,
+        lossless=False,
+        by_frequency=True,
+    ),
 }
 _EVERY_KIND = {
     **KINDS,

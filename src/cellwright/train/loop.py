@@ -7,7 +7,6 @@ next and cut there (truncated BPTT).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .averaging import Average
 from .bptt import State, detach, map_state
 from .checkpoint import Store
+from .clock import Clock, RecordedClock
 from .devices import from_main, make_accelerator
 from .divergence import Watch
 from .gradients import clip_by_norm, clip_by_value
@@ -45,8 +46,13 @@ def train(
     resume: bool = False,
     validate: Callable[[nn.Module], float] | None = None,
     reporter: Reporter | None = None,
+    average: Average | None = None,
 ) -> Progress:
     """Train a model; the same numbers, to the bit, however often it is resumed.
+
+    A plan by time (`Plan.seconds`) ends when its time is used, and the schedule follows
+    the share of it. Steps that a kill undid are done again as they were, to the bit, by
+    the record in the store; what follows goes by the time that is left.
 
     Args:
         model: trained in place.
@@ -60,6 +66,8 @@ def train(
         resume: go on from the store's last checkpoint, where there is one.
         validate: `validate(model) -> loss`, called as often as the plan says.
         reporter: receives every logged step and validation.
+        average: of the model's weights: what is validated and what checkpoints hold,
+            and what the model has at the end.
 
     Raises:
         CheckpointError: the store holds a run and `resume` is false, its checkpoint
@@ -71,8 +79,12 @@ def train(
     accelerator = accelerator or make_accelerator()
     wrapped = accelerator.prepare_model(model)
     optimiser = accelerator.prepare_optimizer(optimiser)
-    session = Session(model, wrapped, optimiser, schedule, stream, accelerator, store)
-    return _loop(session, objective, plan, validate, reporter or Reporter(), resume)
+    parts = model, wrapped, optimiser, schedule, stream, accelerator, store, average
+    reporter = reporter or Reporter()
+    progress = _loop(Session(*parts), objective, plan, validate, reporter, resume)
+    if average is not None:
+        average.apply()
+    return progress
 
 
 def _loop(
@@ -86,15 +98,18 @@ def _loop(
     model, optimiser = session.model, session.optimiser
     progress, carried = session.begin(resume)
     watch = Watch(model, session.accelerator, session.store)
-    began, logged = time.perf_counter() - progress.seconds, replace(progress)
-    size = session.stream.size * plan.accumulate
+    clock, logged = _clock(session, plan, progress, resume), replace(progress)
     session.wrapped.train()
     reporter.start(progress.step, plan.steps)
     with Interrupt() as interrupt, ExitStack() as ending:
+        ending.callback(clock.close)
         ending.callback(reporter.finish)
-        while progress.step < plan.steps and not progress.stopped:
-            rate = set_rate(optimiser, session.schedule.factor(progress.step))
-            losses, carried = _backward(session, objective, plan, carried, progress)
+        while not plan.over(progress):
+            position = plan.position(progress)
+            losses, carried = _backward(session, objective, plan, carried, position)
+            # A stream of windows of random length asks for a rate that goes with it.
+            share = getattr(session.stream, "rate_share", 1.0)
+            rate = set_rate(optimiser, session.schedule.factor(position) * share)
 
             # Look before the step: weights that went wrong cannot be put right again.
             progress.loss, stop = _agree(losses, interrupt.asked, session.accelerator)
@@ -102,28 +117,34 @@ def _loop(
             norm = watch.gradients(progress.step, progress.loss, rate)
             _clip(model, plan, norm)
 
-            optimiser.step()
-            optimiser.zero_grad()
+            session.update()
             progress.step += 1
-            progress.seconds = time.perf_counter() - began
+            progress.seconds = clock.read(progress.step)
             if _due(progress, plan.log_every, plan):
-                reporter.log(_row(progress, logged, size, rate, norm.item()))
+                reporter.log(_row(session, plan, progress, logged, rate, norm))
                 logged = replace(progress)
 
-            pointers = set()
+            best = False
             if validate is not None and _due(progress, plan.validate_every, plan):
                 loss = _validate(validate, session)
                 reporter.log({"step": progress.step, "validation_loss": loss})
-                if progress.observe(loss, plan.patience):
-                    pointers = {"last", "best"}
-            if _due(progress, plan.checkpoint_every, plan) or progress.stopped or stop:
-                pointers.add("last")
-            if session.store is not None and pointers:
+                best = progress.observe(loss, plan.patience)
+                progress.seconds = clock.read(progress.step)  # its time may be the last
+            due = _due(progress, plan.checkpoint_every, plan)
+            if session.store is not None and (due or best or stop):
                 watch.weights()
-                session.save(progress, carried, pointers)
+                session.save(progress, carried, best)
             if stop:
                 raise KeyboardInterrupt
     return progress
+
+
+def _clock(session: Session, plan: Plan, progress: Progress, resume: bool) -> Clock:
+    if plan.seconds is None:
+        return Clock(progress.seconds)
+    main, store = session.accelerator.is_main_process, session.store
+    path = store and store.directory / "seconds.f64"
+    return RecordedClock(progress.seconds, path, repeat=resume, writes=main)
 
 
 def _backward(
@@ -131,7 +152,7 @@ def _backward(
     objective: Objective,
     plan: Plan,
     carried: State,
-    progress: Progress,
+    position: float,
 ) -> tuple[Tensor, State]:
     """Forward and backward, once for each part of the step's batch."""
     accelerator, model = session.accelerator, session.wrapped
@@ -143,7 +164,7 @@ def _backward(
         last = part == plan.accumulate - 1
         # Processes exchange their gradients once per step, at the last part.
         with nullcontext() if last else accelerator.no_sync(model):
-            loss, carried = objective(model, batch, carried, progress.step)
+            loss, carried = objective(model, batch, carried, position)
             accelerator.backward(loss / plan.accumulate)
         carried = detach(carried)
         losses += loss.detach() / plan.accumulate
@@ -159,32 +180,40 @@ def _clip(model: nn.Module, plan: Plan, norm: Tensor) -> None:
 
 def _validate(validate: Callable[[nn.Module], float], session: Session) -> float:
     session.model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), session.averaged():
         loss = float(from_main(validate(session.model)))
     session.wrapped.train()
     session.schedule.observe(loss)
+    if session.average is not None:
+        session.average.observe(loss)
     return loss
 
 
 def _row(
-    progress: Progress, logged: Progress, size: int, rate: float, norm: float
+    session: Session,
+    plan: Plan,
+    progress: Progress,
+    logged: Progress,
+    rate: float,
+    norm: Tensor,
 ) -> dict[str, Any]:
-    """What is logged of a step of `size` elements; the speed is since the last row."""
+    """What is logged of a step; the speed is since the last row."""
     took = (progress.seconds - logged.seconds) / (progress.step - logged.step)
     return {
         "step": progress.step,
         "loss": progress.loss,
         "learning_rate": rate,
-        "gradient_norm": norm,
-        "tokens_per_second": size / took,
+        "gradient_norm": norm.item(),
+        "tokens_per_second": session.stream.size * plan.accumulate / took,
         "seconds_per_step": took,
         "seconds": progress.seconds,
+        "progress": plan.share(progress),
     }
 
 
 def _due(progress: Progress, every: int | None, plan: Plan) -> bool:
-    step = progress.step
-    return every is not None and (step % every == 0 or step == plan.steps)
+    """Whether something is due every so many steps, and at the end."""
+    return every is not None and (progress.step % every == 0 or plan.over(progress))
 
 
 def _agree(loss: Tensor, stop: bool, accelerator: Accelerator) -> tuple[float, bool]:

@@ -37,6 +37,7 @@ def make_optimiser(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     momentum: float = 0.9,
+    fused: bool | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015) or SGD by name.
 
@@ -47,6 +48,8 @@ def make_optimiser(
         weight_decay: decoupled for AdamW, added to the gradient for Adam and SGD.
         betas: decay of the two moments (Adam and AdamW).
         momentum: of SGD, in Nesterov's form unless 0.
+        fused: one pass over all parameters, which is faster and rounds otherwise; None
+            leaves it to torch.
 
     Raises:
         ArgumentError: another name.
@@ -59,7 +62,8 @@ def make_optimiser(
     own: dict[str, Any] = {"betas": betas}
     if name == "sgd":
         own = {"momentum": momentum, "nesterov": momentum > 0}
-    return OPTIMISERS[name](decay_groups(model, weight_decay), lr=lr, **own)
+    groups = decay_groups(model, weight_decay)
+    return OPTIMISERS[name](groups, lr=lr, fused=fused, **own)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:

@@ -33,8 +33,8 @@ class Stream(Protocol):
 
 
 #: One forward pass, `objective(model, batch, state, step)`: the mean loss of this
-#: process's batch, and the new state.
-Objective = Callable[[nn.Module, Any, State, int], tuple[Tensor, State]]
+#: process's batch, and the new state. The step counts from 0; it is `Plan.position`.
+Objective = Callable[[nn.Module, Any, State, float], tuple[Tensor, State]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Plan:
     """What a run will do, fixed before its first step and kept by every resume.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps. Of a plan by time, how many are expected: the schedule
+            counts in them, whatever the machine then does.
         accumulate: batches whose gradients are averaged for one step.
         clip_norm: limit of the gradient's total norm; None for no limit.
         clip_value: limit of every gradient element; None for no limit.
@@ -50,6 +51,8 @@ class Plan:
         checkpoint_every: steps between two checkpoints; there is always one at the end.
         validate_every: steps between two validations; None for none.
         patience: validations without gain after which to stop early; None for never.
+        seconds: wall clock in the loop, over all resumes, after which no step begins:
+            a plan by time. None for a plan by steps.
     """
 
     steps: int
@@ -60,6 +63,21 @@ class Plan:
     checkpoint_every: int = 500
     validate_every: int | None = None
     patience: int | None = None
+    seconds: float | None = None
+
+    def position(self, progress: Progress) -> float:
+        """Where the run stands between 0 and `steps`: by its steps, or by its time."""
+        if self.seconds is None:
+            return progress.step
+        return self.steps * progress.seconds / self.seconds
+
+    def share(self, progress: Progress) -> float:
+        """How much of the run is done, 0 to 1."""
+        return min(1.0, self.position(progress) / self.steps)
+
+    def over(self, progress: Progress) -> bool:
+        """Whether no further step begins."""
+        return progress.stopped or self.position(progress) >= self.steps
 
 
 @dataclass

@@ -16,7 +16,7 @@ class Reporter:
     """Reports nothing: the base class, and what all but the main process have."""
 
     def start(self, step: int, steps: int) -> None:
-        """The run begins, or resumes, at `step` of `steps`."""
+        """The run begins or resumes at `step` of `steps`, by time of about as many."""
 
     def log(self, row: dict[str, Any]) -> None:
         """Numbers of one step, or of one validation."""
@@ -82,7 +82,7 @@ class ProgressBar(Reporter):
 
         self._console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("step {task.fields[step]}"),
             BarColumn(),
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[speed]} tokens/s"),
@@ -94,9 +94,9 @@ class ProgressBar(Reporter):
 
     def start(self, step: int, steps: int) -> None:
         self._task = self._bar.add_task(
-            "train", completed=step, total=steps, loss="–", speed="–"
+            "train", total=1.0, step=step, loss="–", speed="–"
         )
-        self._steps = steps
+        self._bar.update(self._task, completed=min(1.0, step / steps))
         self._bar.start()
 
     def log(self, row: dict[str, Any]) -> None:
@@ -104,14 +104,15 @@ class ProgressBar(Reporter):
             return
         speed = f"{row['tokens_per_second']:,.0f}"
         loss = f"{row['loss']:.3f}"
-        self._bar.update(self._task, completed=row["step"], loss=loss, speed=speed)
+        step, done = row["step"], row["progress"]
+        self._bar.update(self._task, completed=done, step=step, loss=loss, speed=speed)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line > 10:
             self._last_line = now
             # Over the whole run: one slow interval says little of what is to come.
-            left = (self._steps - row["step"]) * row["seconds"] / row["step"]
+            left = row["seconds"] * (1 / done - 1)
             self._console.print(
-                f"step {row['step']}/{self._steps}  loss {loss}  {speed} tokens/s  "
+                f"step {step}, {done:.0%}  loss {loss}  {speed} tokens/s  "
                 f"{left:.0f} s left",
                 highlight=False,
             )

@@ -16,13 +16,17 @@ class Schedule:
 
     warm_up: int = 0
 
-    def factor(self, step: int) -> float:
-        """The learning rate of `step` (from 0), as a fraction of the peak rate."""
+    def factor(self, step: float) -> float:
+        """The learning rate of `step`, as a fraction of the peak rate.
+
+        Args:
+            step: from 0; of a plan by time, `Plan.position`, which lies between steps.
+        """
         # (step + 1): the very first step must move the weights, too.
-        rise = (step + 1) / self.warm_up if step < self.warm_up else 1.0
+        rise = min(1.0, (step + 1) / self.warm_up) if step < self.warm_up else 1.0
         return rise * self.after(step)
 
-    def after(self, step: int) -> float:
+    def after(self, step: float) -> float:
         return 1.0
 
     def observe(self, validation_loss: float) -> None:
@@ -47,7 +51,7 @@ class _Falling(Schedule):
     steps: int = 1
     floor: float = 0.0
 
-    def done(self, step: int) -> float:
+    def done(self, step: float) -> float:
         """How much of the fall is over: 0 to 1."""
         length = max(1, self.steps - self.warm_up)
         return min(1.0, max(0, step - self.warm_up) / length)
@@ -60,7 +64,7 @@ class Cosine(_Falling):
     Loshchilov & Hutter 2017, "SGDR", equation 5, with one period and no restart.
     """
 
-    def after(self, step: int) -> float:
+    def after(self, step: float) -> float:
         cosine = 0.5 * (1 + math.cos(math.pi * self.done(step)))
         return self.floor + (1 - self.floor) * cosine
 
@@ -69,7 +73,7 @@ class Cosine(_Falling):
 class Linear(_Falling):
     """Warm-up, then a straight line down to `floor` at step `steps`."""
 
-    def after(self, step: int) -> float:
+    def after(self, step: float) -> float:
         return 1 - (1 - self.floor) * self.done(step)
 
 
@@ -83,7 +87,7 @@ class Plateau(Schedule):
     best: float | None = field(default=None, init=False)
     waited: int = field(default=0, init=False)
 
-    def after(self, step: int) -> float:
+    def after(self, step: float) -> float:
         return self.scale
 
     def observe(self, validation_loss: float) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from ..schema import check
+from .averaging import Average
 from .bptt import State, map_state
 from .checkpoint import CheckpointError, Store, random_state, set_random_state
 from .plan import Progress, Stream
@@ -26,7 +28,7 @@ class Session:
         model: bare: its names are the checkpoint's.
         wrapped: the same as accelerate runs it.
         optimiser: prepared by accelerate.
-        schedule, stream, accelerator, store: as for `train`.
+        schedule, stream, accelerator, store, average: as for `train`.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Session:
     stream: Stream
     accelerator: Accelerator
     store: Store | None
+    average: Average | None = None
 
     def begin(self, resume: bool) -> tuple[Progress, State]:
         """Where the run stands: at its beginning, or at the store's last checkpoint.
@@ -54,8 +57,18 @@ class Session:
             "Resume it, or choose another directory"
         )
 
-    def save(self, progress: Progress, carried: State, pointers: set[str]) -> None:
+    def update(self) -> None:
+        """Take the optimiser's step."""
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.average is not None:
+            self.average.update()
+
+    def save(self, progress: Progress, carried: State, best: bool) -> None:
         """Collect every process's part; the main process writes all of it.
+
+        Args:
+            best: whether it becomes the best checkpoint, too.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -73,8 +86,10 @@ class Session:
             shared = {name: part.state_dict() for name, part in self._shared().items()}
             training = {"progress": vars(progress), "scaler": None, **shared}
             training["processes"] = processes
-            weights = self.model.state_dict()
-            self.store.save(progress.step, weights, training, sorted(pointers))
+            with self.averaged():
+                weights = self.model.state_dict()
+                pointers = ("best", "last") if best else ("last",)
+                self.store.save(progress.step, weights, training, pointers)
         self.accelerator.wait_for_everyone()
 
     def _restore(self, store: Store) -> tuple[Progress, State]:
@@ -104,10 +119,7 @@ class Session:
                 f"[{store.directory}] was written by {written} processes; "
                 f"received {received}. Resume with as many as before"
             )
-        saved, where = training["progress"], store.directory / "training.progress"
-        progress = check(Progress, saved, where, CheckpointError)
-        for name in vars(progress).keys() - saved.keys():  # no default says how far
-            raise CheckpointError(f"[{where}, {name}] is missing")
+        progress = progress_of(store, training)
         own = training["processes"][self.accelerator.process_index]
         self._check_moments(training["optimiser"]["state"])
         for name, part in {**self._shared(), "stream": self.stream}.items():
@@ -121,8 +133,12 @@ class Session:
     def _shared(self) -> dict[str, Any]:
         """What has a state that is the same on every process."""
         parts = {"optimiser": self.optimiser, "schedule": self.schedule}
-        scaler = self.accelerator.scaler
-        return parts if scaler is None else {**parts, "scaler": scaler}
+        more = {"scaler": self.accelerator.scaler, "average": self.average}
+        return {**parts, **{n: part for n, part in more.items() if part is not None}}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Meanwhile the model has the average of its weights, where one was begun."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def _check_moments(self, saved: dict[int, dict[str, Any]]) -> None:
         """Raise ValueError for a state of the optimiser that torch does not refuse."""
@@ -154,6 +170,21 @@ class Session:
         self.accelerator.wait_for_everyone()
         if not store.has("best"):
             progress.best, progress.waited = None, 0
+
+
+def progress_of(store: Store, training: Any) -> Progress:
+    """How far a run had come, from its checkpoint's training data.
+
+    Raises:
+        CheckpointError: it is not what training stores.
+    """
+    where = store.directory / "training.progress"
+    saved = training.get("progress") if isinstance(training, dict) else None
+    progress = check(Progress, saved, where, CheckpointError)
+    assert saved is not None
+    for name in vars(progress).keys() - saved.keys():  # no default says how far
+        raise CheckpointError(f"[{where}, {name}] is missing")
+    return progress
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], store: Store) -> None:
@@ -210,8 +241,8 @@ def _check_like(what: str, saved: Any, own: Any) -> None:
     elif _is_number(own) and _is_number(saved):
         if math.isfinite(saved):
             return
-    elif own is None or type(saved) is type(own):
-        return
+    elif own is None or type(saved) is type(own) or (saved is None and own is True):
+        return  # None: an older version left to torch what we ask for
     raise ValueError(f"{what}: received {saved!r}, expected such as {own!r}"[:200])
 
 

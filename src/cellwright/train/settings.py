@@ -16,6 +16,7 @@ from ..engine.choice import ENGINES
 from ..language.errors import ArgumentError
 from ..nn.regularise import Regularisers, parse_probabilities
 from ..schema import Checked, Limits, Rule, check
+from .averaging import parse_average
 from .forcing import parse_forcing
 from .optimisers import OPTIMISERS
 from .schedules import SCHEDULES
@@ -24,6 +25,34 @@ from .seeds import HIGHEST, LOWEST
 
 def _forcing(text: str) -> str:
     parse_forcing(text, steps=1)
+    return text
+
+
+def _average(text: str) -> str:
+    parse_average(text)
+    return text
+
+
+def parse_cutoffs(text: str) -> list[int]:
+    """Where the clusters of an adaptive softmax begin: "2000,10000".
+
+    Raises:
+        ArgumentError: no rising numbers.
+    """
+    try:
+        cutoffs = [int(part) for part in text.split(",")]
+    except ValueError:
+        cutoffs = [0]
+    if cutoffs[0] < 1 or sorted(set(cutoffs)) != cutoffs:
+        raise ArgumentError(
+            f"[adaptive] received {text!r}, expected rising numbers of tokens, as in "
+            "'2000,10000'"
+        )
+    return cutoffs
+
+
+def _cutoffs(text: str) -> str:
+    parse_cutoffs(text)
     return text
 
 
@@ -48,6 +77,7 @@ Positive = Annotated[float, Limits(gt=0)]
 AtLeast0 = Annotated[float, Limits(ge=0)]
 Probability = Annotated[float, Limits(ge=0, lt=1)]
 UpdateDropout = Annotated[str, Rule(partial(_probabilities, "update_dropout"))]
+Cutoffs = Annotated[str, Rule(_cutoffs)]
 Zoneout = Annotated[str, Rule(partial(_probabilities, "zoneout"))]
 
 
@@ -77,14 +107,27 @@ def engine_setting() -> Any:
 class TextSettings(Checked):
     """The language model, and the text that it is trained on."""
 
-    cell: str = _model("lstm", "A cell of the zoo, or FILE.py:NAME.")
-    hidden: Width = _model(256, "Units of a layer.")
+    cell: str | None = _model(
+        None,
+        "A cell of the zoo, or FILE.py:NAME. Default: coupled; lstm on a GPU and with "
+        "--engine torch.",
+    )
+    hidden: Width = _model(288, "Units of a layer.")
     layers: Layers = _model(1, "Stacked layers.")
     embedding: Width | None = _model(
-        None, "Width of a token's vector. Default: 64; --hidden with --tie."
+        None, "Width of a token's vector. Default: 32; --hidden with --tie."
     )
     dropout: Probability = _model(
         0.0, "Dropout of embedding, between layers, and output."
+    )
+    input_dropout: Probability | None = _model(
+        None, "Dropout of the embedding alone. Default: --dropout."
+    )
+    output_dropout: Probability | None = _model(
+        None, "Dropout of the output alone. Default: --dropout."
+    )
+    embedding_dropout: Probability = _model(
+        0.0, "Dropout of whole tokens of the embedding, a mask a window."
     )
     locked: bool = _model(False, "One dropout mask a window, not one a step.")
     recurrent_dropout: Probability = _model(
@@ -100,10 +143,21 @@ class TextSettings(Checked):
     ar: AtLeast0 = _model(0.0, "Penalty on the squares of outputs (Merity: 2).")
     tar: AtLeast0 = _model(0.0, "Penalty on their differences (Merity: 1).")
     tie: bool = _model(False, "Use the embedding as the output matrix, too.")
+    adaptive: Cutoffs | None = _model(
+        None, "Adaptive softmax: where its clusters begin, '2000,10000'."
+    )
     engine: Engine = engine_setting()
-    tokenizer: Literal["char", "word", "bpe"] = _text("char", "What a token is.")
+    tokenizer: Literal["char", "word", "bpe", "ptb"] = _text(
+        "char", "What a token is; ptb: a word between blanks, or a line's end."
+    )
     vocab: Vocabulary | None = _text(
         None, "At most so many tokens. Default: all, 10000 words, 1024 bpe."
+    )
+    valid: str | None = _text(
+        None, "A text to hold out, in place of the last part of TEXT."
+    )
+    test: str | None = _text(
+        None, "A text that is evaluated at the end, and only then."
     )
     val_fraction: Probability = _text(
         0.1, "The last part of the text, held out and never trained on."
@@ -111,10 +165,16 @@ class TextSettings(Checked):
     window: Count | None = _text(
         None, "Tokens per window of truncated BPTT. Default: 64."
     )
+    random_window: bool = _text(
+        False, "Windows of random length about --window (Merity et al. 2018)."
+    )
     batch: Count | None = _text(
         None, "Rows read side by side, over all processes. Default: 32."
     )
     restart: Probability = _text(0.03, "Share of windows that start from a zero state.")
+    recipe: Literal["awd"] | None = _run(
+        None, "Settings where none are written; awd: Merity et al. 2018, AWD-LSTM."
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +186,7 @@ class LoopSettings(Checked):
     """
 
     minutes: Amount | None = _time(
-        None, "Plan the steps for so many minutes on this machine."
+        None, "Train for so many minutes: the clock ends the run."
     )
     epochs: Amount | None = _time(None, "Passes over the text. Default: 10.")
     steps: Count | None = _time(None, "Optimiser steps.")
@@ -144,6 +204,11 @@ class LoopSettings(Checked):
     momentum: Probability = _optim(0.9, "Momentum of SGD.")
     clip: Positive | None = _optim(1.0, "Limit of the gradient's norm; 0 for none.")
     clip_value: Positive | None = _optim(None, "Limit of every gradient element.")
+    average: Annotated[str, Rule(_average)] = _optim(
+        "none",
+        "Average of weights: ema[:DECAY], or nt-asgd[:N] (Merity et al. 2018: 5), "
+        "which validates once an epoch unless told.",
+    )
     accumulate: Count = _optim(1, "Batches whose gradients make one step.")
     forcing: Annotated[str, Rule(_forcing)] = _optim(
         "1",
@@ -194,12 +259,28 @@ class Settings(LoopSettings, TextSettings):
 
     DEFAULT_BATCH = 32
     DEFAULT_WINDOW = 64
-    DEFAULT_EMBEDDING = 64
+    DEFAULT_EMBEDDING = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.validate_every and not self.val_fraction:
+        holds_out = self.valid is not None or self.val_fraction
+        if self.validate_every and not holds_out:
             raise ArgumentError(
                 "[validate_every] there is nothing to validate on; received a "
                 "val_fraction of 0, expected more"
+            )
+        if self.average.startswith("nt-asgd") and not holds_out:
+            raise ArgumentError(
+                "[average] nt-asgd is triggered by validations, and there is nothing "
+                "to validate on; received a val_fraction of 0, expected more"
+            )
+        if self.random_window and self.accumulate > 1:
+            raise ArgumentError(
+                "[random_window] the learning rate goes with the length of one window; "
+                f"received accumulate = {self.accumulate}, expected 1"
+            )
+        if self.adaptive and self.tie:
+            raise ArgumentError(
+                "[adaptive] an adaptive softmax has no matrix that could be tied; "
+                "received both adaptive and tie"
             )

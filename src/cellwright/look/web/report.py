@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...language.expand import expanded
 from ...language.graph import AFFINE, Graph
+from ...text.adaptive import AdaptiveSoftmax
 from ..inspection import Inspection, described_beside, saturation_beside
 from .app import STATIC
 
@@ -104,9 +105,10 @@ def _levels(low: float, high: float, matrix: np.ndarray) -> dict[str, Any]:
 
 
 def _model(inspection: Inspection) -> dict[str, Any] | None:
-    """The model as `engine.js` reads it; None where it is too large."""
+    """The model as `engine.js` reads it; None where it cannot: it is too large, say."""
     model, tokenizer = inspection.model, inspection.tokenizer
-    if sum(p.numel() for p in model.parameters()) > MOST_WEIGHTS:
+    too_large = sum(p.numel() for p in model.parameters()) > MOST_WEIGHTS
+    if too_large or isinstance(model.head, AdaptiveSoftmax):
         return None
     return {
         "vocabulary": [tokenizer.decode([n]) for n in range(tokenizer.vocabulary)],

@@ -1,0 +1,157 @@
+"""Dynamic evaluation: the weights go on learning from the text that is read.
+
+Krause, Kahembwe, Murray & Renals 2018, "Dynamic Evaluation of Neural Sequence Models".
+The text is read in short segments. After each, when it is scored, the weights take a
+step of its gradient g, and one back to the trained weights θ_g (their update rule with
+gradient statistics and a decay back to θ_g):
+
+    θ ← θ − η g / (√MS + ε) + λ (θ_g − θ) ⊙ √MS / mean(√MS)
+
+MS is the mean of the squares of g over segments of the training text. As in the
+authors' code, the mean is taken within each weight and then over the weights, and what
+λ is multiplied with is at most 1/λ.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..language.errors import ArgumentError
+from ..nn.state import State, detach
+from .corpus import TextStream
+from .model import LanguageModel
+from .score import windows
+
+ROWS = 100  # of the training text, read side by side for the statistics
+SEGMENTS = 2000  # of each row at most
+# For segments of 5; the paper's value for PTB comes first. Longer segments take
+# proportionally more, as in the authors' search.
+RATES = (5e-5, 2.5e-5, 1e-4, 2e-4, 4e-4)
+DECAYS = (2e-3, 0.0, 1e-3, 5e-3)
+TUNED_ON = 10_000  # tokens
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """A way to read a text (a `score.Reader`); the model that it reads is not changed.
+
+    Attributes:
+        statistics: √MS of every parameter, in their order; see `statistics_of`.
+        rate: η.
+        decay: λ.
+        epsilon: ε.
+        segment: tokens to a step.
+
+    Raises:
+        ArgumentError: a number out of its range.
+    """
+
+    statistics: Sequence[Tensor]
+    rate: float = 5e-5
+    decay: float = 2e-3
+    epsilon: float = 2e-5
+    segment: int = 5
+
+    def __post_init__(self) -> None:
+        numbers = self.rate, self.decay, self.epsilon
+        if not (all(0 <= n < math.inf for n in numbers) and self.segment >= 1):
+            raise ArgumentError(
+                f"[dynamic] received a rate of {self.rate:g}, a decay of "
+                f"{self.decay:g} and segments of {self.segment}; expected at least 0, "
+                "at least 0, and at least 1"
+            )
+
+    def __call__(
+        self, model: LanguageModel, numbers: np.ndarray, advance: Callable[[int], Any]
+    ) -> float:
+        model, trained = copy.deepcopy(model), list(model.parameters())
+        parameters = list(model.parameters())
+        mean = torch.stack([s.mean() for s in self.statistics]).mean()
+        pull = [self.decay * s / mean for s in self.statistics]
+        pull = [p.clamp(max=1.0) for p in pull]  # λ · min(√MS / mean, 1/λ)
+        scale = [self.rate / (s + self.epsilon) for s in self.statistics]
+        state, nats = None, 0.0
+        for x, y in windows(model, numbers, self.segment):
+            loss, state = _loss(model, x[:, None], y[:, None], state)
+            nats += loss.item() * len(y)
+            gradients = _gradients(loss, parameters)
+            with torch.no_grad():
+                for w, w_0, g, s, p in zip(
+                    parameters, trained, gradients, scale, pull, strict=True
+                ):
+                    w += p * (w_0 - w) - s * g
+            advance(len(y))
+        return nats
+
+
+def statistics_of(
+    model: LanguageModel, numbers: np.ndarray, segment: int = 5
+) -> list[Tensor]:
+    """√MS of every parameter: the root mean square of the gradient of a segment.
+
+    Args:
+        model: in eval mode.
+        numbers: (N,) token numbers of the training text.
+        segment: tokens to a gradient.
+    """
+    parameters = list(model.parameters())
+    rows = max(1, min(ROWS, (len(numbers) - 1) // segment))
+    segment = min(segment, len(numbers) - 1)
+    stream = TextStream(numbers, rows, segment)
+    squares = [torch.zeros_like(p) for p in parameters]
+    count, state = min(SEGMENTS, stream.windows), None
+    device = parameters[0].device
+    for _ in range(count):
+        batch = stream.next()
+        x, y = batch["x"].to(device), batch["y"].to(device)
+        loss, state = _loss(model, x, y, state)
+        for square, g in zip(squares, _gradients(loss, parameters), strict=True):
+            square += g.square()
+    return [(square / count).sqrt() for square in squares]
+
+
+def tune(
+    model: LanguageModel,
+    numbers: np.ndarray,
+    start: Dynamic,
+    rates: Sequence[float],
+    decays: Sequence[float],
+) -> Dynamic:
+    """The η, then the λ, that predict the beginning of a text for validation best.
+
+    Args:
+        model: in eval mode.
+        numbers: (N,) token numbers; the first 10,000 are read.
+        start: whose statistics and segments are kept.
+        rates, decays: the choices.
+    """
+    numbers = numbers[:TUNED_ON]
+
+    def best(choices: list[Dynamic]) -> Dynamic:
+        if len(choices) == 1:
+            return choices[0]
+        return min(choices, key=lambda c: c(model, numbers, lambda count: None))
+
+    start = best([replace(start, rate=rate) for rate in rates])
+    return best([replace(start, decay=decay) for decay in decays])
+
+
+def _loss(
+    model: LanguageModel, x: Tensor, y: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """The mean cross entropy of a segment (T, B), in eval mode but with gradients."""
+    logits, state = model(x, state)
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten()), detach(state)
+
+
+def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, parameters, materialize_grads=True)

@@ -1,0 +1,247 @@
+"""Caches and dynamic evaluation, held to a direct computation."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cellwright import ArgumentError, cells
+from cellwright.text import cache as caches
+from cellwright.text import dynamic as dynamics
+from cellwright.text.adaptation import Adaptation
+from cellwright.text.cache import Cache
+from cellwright.text.dynamic import Dynamic, statistics_of
+from cellwright.text.model import LanguageModel, ModelSizes
+from cellwright.text.run import Run
+from test_cli import SMALL, call, small_text
+
+VOCABULARY = 11
+
+
+def ignore(count):
+    pass
+
+
+@pytest.fixture
+def model():
+    sizes = ModelSizes(VOCABULARY, embedding=5, hidden=6, layers=2, dropout=0.3)
+    model = LanguageModel(cells.lstm, sizes).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model.eval()
+
+
+@pytest.fixture
+def numbers():
+    """Token numbers that come again."""
+    return np.concatenate([np.random.default_rng(1).integers(0, 5, 40)] * 2)
+
+
+def predictions(model, numbers):
+    """The outputs h_t and the log-probabilities of what comes next."""
+    x = torch.from_numpy(numbers)
+    with torch.no_grad():
+        h, _ = model.rnn(model.embed(x[:-1, None]))
+    return h[:, 0], model.head(h[:, 0]).log_softmax(-1)
+
+
+# -- cache --------------------------------------------------------------------
+
+
+def cached_nats(model, numbers, size, theta, weight):
+    """Grave et al. 2017, eq. 2 and 3, word by word."""
+    h, own = predictions(model, numbers)
+    nats = 0.0
+    for t in range(len(h)):
+        target = numbers[t + 1]
+        kept = range(max(0, t - size), t)
+        p = own[t, target].exp().item()
+        if kept:
+            mass = torch.stack([torch.exp(theta * (h[t] @ h[i])) for i in kept])
+            hits = torch.tensor([numbers[i + 1] == target for i in kept])
+            cache = (mass[hits].sum() / mass.sum()).item()
+            p = (1 - weight) * p + weight * cache
+        nats -= math.log(p)
+    return nats
+
+
+@pytest.mark.parametrize("window", [3, 16, 1000])
+@pytest.mark.parametrize("size", [1, 7, 50, 500])
+def test_a_cache_is_the_papers(model, numbers, monkeypatch, size, window):
+    monkeypatch.setattr(caches, "WINDOW", window)
+    done = []
+    for theta, weight in [(0.7, 0.2), (0.0, 0.5), (2.0, 0.0)]:
+        found = Cache(size, theta, weight)(model, numbers, done.append)
+        expected = cached_nats(model, numbers, size, theta, weight)
+        assert found == pytest.approx(expected, abs=1e-10)
+    assert sum(done) == 3 * (len(numbers) - 1)
+
+
+def test_a_cache_alone_may_be_certain_that_something_does_not_come(model, numbers):
+    assert Cache(3, 1.0, 1.0)(model, numbers, ignore) == math.inf
+
+
+def test_a_cache_is_tuned_over_all_pairs(model, numbers):
+    thetas, weights = (0.0, 0.5, 1.5), (0.0, 0.1, 0.6)
+    expected = min(
+        (cached_nats(model, numbers, 20, theta, weight), theta, weight)
+        for theta in thetas
+        for weight in weights
+    )
+    found = caches.tune(model, numbers, 20, thetas, weights)
+    assert (found.theta, found.weight) == expected[1:]
+
+
+@pytest.mark.parametrize("wrong", [(0, 1.0, 0.1), (5, -1.0, 0.1), (5, 1.0, 1.1)])
+def test_a_cache_of_wrong_numbers_is_refused(wrong):
+    with pytest.raises(
+        ArgumentError, match=r"\[cache\] received .*expected N of at le"
+    ):
+        Cache(*wrong)
+
+
+# -- dynamic evaluation ---------------------------------------------------------
+
+
+def oracle_statistics(model, numbers, rows, segment):
+    length = (len(numbers) - 1) // rows
+    total, state = [torch.zeros_like(p) for p in model.parameters()], None
+    count = length // segment
+    for k in range(count):
+        parts = [
+            numbers[r * length + k * segment :][: segment + 1] for r in range(rows)
+        ]
+        both = torch.from_numpy(np.stack(parts, 1))
+        model.zero_grad()
+        logits, state = model(both[:-1], state)
+        state = tuple(s.detach() for s in state)
+        F.cross_entropy(logits.flatten(0, 1), both[1:].flatten()).backward()
+        total = [t + p.grad**2 for t, p in zip(total, model.parameters(), strict=True)]
+    model.zero_grad()
+    return [(t / count) ** 0.5 for t in total]
+
+
+def test_the_statistics_are_root_mean_squares_of_segments(model, monkeypatch):
+    monkeypatch.setattr(dynamics, "ROWS", 4)
+    numbers = np.random.default_rng(0).integers(0, VOCABULARY, 4 * 15 + 1)
+    found = statistics_of(model, numbers, 3)
+    expected = oracle_statistics(model, numbers, 4, 3)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("segment", [1, 4, 200])
+def test_dynamic_evaluation_is_the_authors(model, numbers, segment):
+    """Their update, written with plain tensors; the last segment is a short one."""
+    before = [p.detach().clone() for p in model.parameters()]
+    statistics = [torch.rand_like(p) ** 4 for p in before]
+    eta, decay, epsilon = 0.02, 0.3, 0.01
+    done = []
+    found = Dynamic(statistics, eta, decay, epsilon, segment)(
+        model, numbers, done.append
+    )
+    assert sum(done) == len(numbers) - 1
+    for p, q in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, q)  # the model itself stays as it was
+
+    mean = sum(s.mean() for s in statistics) / len(statistics)
+    text, nats, state = torch.from_numpy(numbers), 0.0, None
+    for start in range(0, len(text) - 1, segment):
+        x, y = text[start : start + segment], text[start + 1 : start + 1 + segment]
+        x = x[: len(y), None]
+        model.zero_grad()
+        logits, state = model(x, state)
+        state = tuple(s.detach() for s in state)
+        loss = F.cross_entropy(logits[:, 0], y)
+        nats += loss.item() * len(y)
+        loss.backward()
+        with torch.no_grad():
+            for p, q, s in zip(model.parameters(), before, statistics, strict=True):
+                rate = (s / mean).clamp(max=1 / decay)
+                p += decay * rate * (q - p) - eta * p.grad / (s + epsilon)
+    assert found == pytest.approx(nats, abs=1e-10)
+    assert max((statistics[0] / mean).max(), 1 / decay) > 1 / decay  # some are cut
+
+
+def test_dynamic_evaluation_is_tuned_on_a_text(model, numbers):
+    start = Dynamic(statistics_of(model, numbers), segment=8)
+    rates, decays = (0.0, 1e-3, 1e-2), (0.0, 0.5)
+    found = dynamics.tune(model, numbers, start, rates, decays)
+    assert found.rate > 0  # it repeats itself: learning from it pays
+    assert found.rate in rates
+    assert found.decay in decays
+    nats = [d(model, numbers, ignore) for d in (found, start)]
+    assert nats[0] < nats[1]
+
+
+# -- the command ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "small.txt"
+    path.write_text(small_text())
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(text, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run") / "small"
+    options = [*SMALL, "--tokenizer", "word", "--steps", 30]
+    call("train", text, "--out", directory, *options)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A text that says the same again and again."""
+    path = tmp_path_factory.mktemp("text") / "other.txt"
+    path.write_text("said the queen to the night of love \n" * 40)
+    return path
+
+
+def test_both_gain_and_say_what_they_used(run, other):
+    plain = json.loads(call("evaluate", run, other, "--json"))
+    for options in (["--cache", "50"], ["--dynamic"]):
+        found = json.loads(call("evaluate", run, other, "--json", *options))
+        assert found["perplexity"] < plain["perplexity"]
+        (name,) = found.keys() - plain.keys()
+        assert name == options[0].removeprefix("--")
+        assert f"{name}: " in call("evaluate", run, other, *options)
+    given = ["--dynamic", "--rate", 0, "--decay", 0.1, "--segment", 7]
+    found = json.loads(call("evaluate", run, other, "--json", *given))
+    assert found.pop("dynamic") == {"rate": 0, "decay": 0.1, "segment": 7}
+    assert found["nats_per_token"] == pytest.approx(plain["nats_per_token"], abs=1e-5)
+    call("evaluate", run, "--dynamic")  # the paper's values: nothing is left to tune on
+
+
+def test_nothing_is_tuned_on_the_text_that_is_evaluated(run):
+    message = call("evaluate", run, "--cache", 50, ok=False)
+    assert "tuned on the very text that is evaluated" in message
+    found = json.loads(call("evaluate", run, "--json", "--cache", "50,0.5,0.1"))
+    assert found["cache"] == {"size": 50, "theta": 0.5, "lambda": 0.1}
+    loaded = Run(run)
+    reader, how = Adaptation(dynamic=True).reader(loaded, loaded.trained_model(), False)
+    assert how == {"dynamic": {"rate": 5e-5, "decay": 2e-3, "segment": 5}}
+    assert (reader.rate, reader.epsilon) == (5e-5, 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cache", "5,1"], "expected N,θ,λ as in 500,0.3,0.1, or N"),
+        (["--cache", "many"], "expected N,θ,λ"),
+        (["--cache", "0"], "expected N,θ,λ"),
+        (["--cache", "5,1,2"], "λ from 0 to 1"),
+        (["--cache", "5,1,0.1", "--dynamic"], "both a cache and --dynamic"),
+        (["--cache", "5,1,0.1", "--free-running"], "both free_running and another"),
+        (["--rate", "0.1"], "[rate] belongs to --dynamic"),
+        (["--dynamic", "--segment", "0"], "segments of 0; expected"),
+    ],
+)
+def test_bad_options_are_one_message(run, options, message):
+    assert message in call("evaluate", run, *options, ok=False)
