@@ -21,10 +21,10 @@ from cellwright.text.pairs.files import (
     write_pairs,
 )
 from cellwright.text.pairs.score import edit_distance, nearest
-from cellwright.text.pairs.settings import PairSettings
 from cellwright.text.pairs.sources import open_source
 from cellwright.text.pairs.stream import PairStream, padded
 from cellwright.text.pairs.tokens import PairTokenizer
+from cellwright.train.settings import PairSettings
 
 PAIRS = [Pair("one", "1"), Pair("two", "2"), Pair("one", "i"), Pair("one", "1")]
 

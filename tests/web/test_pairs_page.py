@@ -15,7 +15,7 @@ from cellwright.look.pair_inspection import PairInspection
 from cellwright.look.web.pairs import PairServer, write_pair_report
 from cellwright.text.job import train_run
 from cellwright.text.pairs.run import PairRun, create_pair_run
-from cellwright.text.pairs.settings import PairSettings
+from cellwright.train.settings import PairSettings
 
 from .axe import assert_accessible
 

@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from ..language.errors import CellwrightError
-from ..text.pairs.settings import PairSettings
+from ..train.settings import PairSettings
 from .app import app
 from .options import with_settings
 from .show import with_bar

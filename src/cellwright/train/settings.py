@@ -76,12 +76,14 @@ Amount = Annotated[float, Limits(gt=0, le=10**6)]
 Positive = Annotated[float, Limits(gt=0)]
 AtLeast0 = Annotated[float, Limits(ge=0)]
 Probability = Annotated[float, Limits(ge=0, lt=1)]
+PairTokens = Literal["char", "space", "bpe"]
+Beam = Annotated[int, Limits(ge=1, le=1000)]
 UpdateDropout = Annotated[str, Rule(partial(_probabilities, "update_dropout"))]
 Cutoffs = Annotated[str, Rule(_cutoffs)]
 Zoneout = Annotated[str, Rule(partial(_probabilities, "zoneout"))]
 
 
-def setting(panel: str, default: Any, help: str, takes: type | None = None) -> Any:
+def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> Any:
     """A field with what the command line says of it: one sentence, under a heading.
 
     Args:
@@ -91,16 +93,15 @@ def setting(panel: str, default: Any, help: str, takes: type | None = None) -> A
     return field(default=default, metadata=shown)
 
 
-_model = partial(setting, "The model")
-_text = partial(setting, "The text")
-_time = partial(setting, "How long")
-_optim = partial(setting, "Optimising")
-_run = partial(setting, "The run")
-
-
-def engine_setting() -> Any:
-    """The engine, of any model."""
-    return _model("auto", f"What runs the cell: auto, {', '.join(ENGINES)}.", takes=str)
+_model = partial(_setting, "The model")
+_text = partial(_setting, "The text")
+_pairs = partial(_setting, "The pairs")
+_time = partial(_setting, "How long")
+_optim = partial(_setting, "Optimising")
+_run = partial(_setting, "The run")
+_engine = partial(
+    _model, "auto", f"What runs the cell: auto, {', '.join(ENGINES)}.", takes=str
+)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class TextSettings(Checked):
     adaptive: Cutoffs | None = _model(
         None, "Adaptive softmax: where its clusters begin, '2000,10000'."
     )
-    engine: Engine = engine_setting()
+    engine: Engine = _engine()
     tokenizer: Literal["char", "word", "bpe", "ptb"] = _text(
         "char", "What a token is; ptb: a word between blanks, or a line's end."
     )
@@ -284,3 +285,60 @@ class Settings(LoopSettings, TextSettings):
                 "[adaptive] an adaptive softmax has no matrix that could be tied; "
                 "received both adaptive and tie"
             )
+
+
+@dataclass(frozen=True)
+class PairModelSettings(Checked):
+    """The model of pairs, and the pairs that it is trained on."""
+
+    encoder: str = _model("gru", "Reads the input: a cell, or FILE.py:NAME.")
+    decoder: str = _model(
+        "bahdanau_gru",
+        "Writes the output: a cell, or FILE.py:NAME. One with items attends to the "
+        "encoder's outputs.",
+    )
+    hidden: Width = _model(128, "Units of a layer, and of each direction that reads.")
+    layers: Layers = _model(1, "Stacked layers of encoder and decoder.")
+    embedding: Width = _model(64, "Width of a token's vector.")
+    dropout: Probability = _model(
+        0.0, "Dropout of embeddings, between layers, and output."
+    )
+    tie: bool = _model(False, "Use the outputs' embedding as the output matrix, too.")
+    label_smoothing: Probability = _model(
+        0.0, "Share of a target's probability that all tokens have."
+    )
+    engine: Engine = _engine()
+    input_tokens: PairTokens | None = _pairs(
+        None, "What a token of an input is. Default: char."
+    )
+    output_tokens: PairTokens | None = _pairs(
+        None, "The same of an output. Default: char; of cmudict space."
+    )
+    vocab: Vocabulary | None = _pairs(
+        None, "At most so many tokens a side. Default: all, 1024 bpe."
+    )
+    longest: Count = _pairs(500, "The most characters of an input or output.")
+    val_fraction: Probability = _pairs(
+        0.1, "Share of a file's inputs that is held out and never trained on."
+    )
+    batch: Count | None = _pairs(
+        None, "Pairs side by side, over all processes. Default: 64."
+    )
+    beam: Beam = _pairs(5, "Hypotheses that evaluating and applying keep.")
+
+
+@dataclass(frozen=True)
+class PairSettings(LoopSettings, PairModelSettings):
+    """What a run of pairs was asked for.
+
+    The defaults are tuned for a minute on two cores and the task `dates`.
+
+    Raises:
+        ArgumentError: settings that contradict each other. `check` looks at each alone.
+    """
+
+    lr: Positive = _optim(3e-3, "Peak learning rate.")
+    weight_decay: AtLeast0 = _optim(0.01, "Weight decay of matrices.")
+
+    DEFAULT_BATCH = 64
+    DEFAULT_TOKENS = "char"

@@ -26,6 +26,7 @@ from ...files import write_and_sync
 from ...language import Cell
 from ...schema import Checked, Limits
 from ...train.forcing import Forcing
+from ...train.settings import PairSettings
 from ..directory import (
     RunDirectory,
     RunError,
@@ -37,7 +38,6 @@ from ..model import check_memory, shapes_of
 from .files import Example, Pair, PairError, Parts, examples, read_pairs, write_pairs
 from .model import NextOutputToken, PairSizes, make_model
 from .score import PairScore, mean_loss, score
-from .settings import PairSettings
 from .sources import open_source
 from .stream import PairStream, check_batch
 from .tokens import PairTokenizer

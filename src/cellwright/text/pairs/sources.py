@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from ...train.settings import PairSettings
 from .dates import dates
 from .files import PairError, Parts, check_longest, read_pairs, split
 from .pronunciations import cmudict
-from .settings import PairSettings
 
 
 @dataclass(frozen=True)
