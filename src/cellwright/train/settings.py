@@ -167,13 +167,13 @@ class Settings(Checked):
         0.1, "The last part of the text, held out and never trained on."
     )
     window: Count | None = _text(
-        None, "Tokens per window of truncated BPTT. Default: 64."
+        None, "Tokens per window of truncated BPTT. Default: 96."
     )
     random_window: bool = _text(
         False, "Windows of random length about --window (Merity et al. 2018)."
     )
     batch: Count | None = _text(
-        None, "Rows read side by side, over all processes. Default: 32."
+        None, "Rows read side by side, over all processes. Default: 24."
     )
     minutes: Amount | None = _time(
         None, "Train for so many minutes: the clock ends the run."
@@ -223,8 +223,8 @@ class Settings(Checked):
         0, "Of weights, dropout and samples."
     )
 
-    DEFAULT_BATCH = 32
-    DEFAULT_WINDOW = 64
+    DEFAULT_BATCH = 24
+    DEFAULT_WINDOW = 96
     DEFAULT_EMBEDDING = 32
     DEFAULT_EPOCHS = 10
 
