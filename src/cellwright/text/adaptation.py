@@ -82,7 +82,7 @@ class Adaptation:
     def _dynamic(
         self, run: Run, model: LanguageModel, validation: bool
     ) -> tuple[Reader, dict[str, Any]]:
-        usual = 5 if run.tokenizer.kind == "word" else 20
+        usual = 5 if run.tokenizer.kind in ("word", "ptb") else 20
         segment = usual if self.segment is None else self.segment
         rates, decays = (
             [scale * segment / 5 for scale in (known if validation else known[:1])]

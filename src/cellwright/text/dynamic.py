@@ -32,12 +32,12 @@ from .model import LanguageModel
 from .score import windows
 
 ROWS = 100  # of the training text, read side by side for the statistics
-SEGMENTS = 2000  # of each row at most
+SEGMENTS = 300  # of each row at most
 # For segments of 5; the paper's value for PTB comes first. Longer segments take
 # proportionally more, as in the authors' search.
 RATES = (5e-5, 2.5e-5, 1e-4, 2e-4, 4e-4)
 DECAYS = (2e-3, 0.0, 1e-3, 5e-3)
-TUNED_ON = 10_000  # tokens
+TUNED_ON = 5_000  # tokens
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def tune(
 
     Args:
         model: in eval mode.
-        numbers: (N,) token numbers; the first 10,000 are read.
+        numbers: (N,) token numbers; the first 5,000 are read.
         start: whose statistics and segments are kept.
         rates, decays: the choices.
     """

@@ -164,13 +164,13 @@ class TextSettings(Checked):
         0.1, "The last part of the text, held out and never trained on."
     )
     window: Count | None = _text(
-        None, "Tokens per window of truncated BPTT. Default: 64."
+        None, "Tokens per window of truncated BPTT. Default: 96."
     )
     random_window: bool = _text(
         False, "Windows of random length about --window (Merity et al. 2018)."
     )
     batch: Count | None = _text(
-        None, "Rows read side by side, over all processes. Default: 32."
+        None, "Rows read side by side, over all processes. Default: 24."
     )
     restart: Probability = _text(0.03, "Share of windows that start from a zero state.")
     recipe: Literal["awd"] | None = _run(
@@ -258,8 +258,8 @@ class Settings(LoopSettings, TextSettings):
         ArgumentError: settings that contradict each other. `check` looks at each alone.
     """
 
-    DEFAULT_BATCH = 32
-    DEFAULT_WINDOW = 64
+    DEFAULT_BATCH = 24
+    DEFAULT_WINDOW = 96
     DEFAULT_EMBEDDING = 32
 
     def __post_init__(self) -> None:
