@@ -66,6 +66,8 @@ struct CallChecker {
         REQUIRE(call.gradients.size() == (program.backward ? program.parameters.size() : 0),
                 "[call] a backward scan writes a gradient for each parameter, a forward one "
                 "none");
+        REQUIRE(!program.reads_items() || schedule.first_item != nullptr,
+                "[call] the program reads items");
         REQUIRE((schedule.trees != nullptr) == program.tree,
                 program.tree ? "[call] the program scans trees"
                              : "[call] the program scans sequences");
@@ -89,6 +91,10 @@ struct CallChecker {
     int64_t rows_of(size_t array) const {
         const Array& a = program.arrays[array];
         if (a.axis == Axis::child) return schedule.trees->child_count;
+        if (a.axis == Axis::item)
+            return schedule.items() * (a.rows == Rows::sequence  ? schedule.steps()
+                                       : a.rows == Rows::rolling ? a.depth
+                                                                 : 1);
         switch (a.rows) {
             case Rows::input: return schedule.trees->inputs;
             case Rows::sequence: return schedule.rows;

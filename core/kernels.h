@@ -51,8 +51,8 @@ template <class T> struct TileView {
     int64_t offset;         // of the tile's first unit
     int64_t units;          // valid units from there on; the rest of a row is padding
     bool spread;            // the array has one column, the stage has more
-    // Of `total`: row r of the tile is the sum of rows [segments[r], segments[r + 1]),
-    // counted from segments[0]. Null otherwise.
+    // Of children or items in a stage of nodes: row r of the tile has rows
+    // [segments[r], segments[r + 1]), counted from segments[0]. Null otherwise.
     const int64_t* segments;
 };
 

@@ -35,7 +35,9 @@ Layout::Layout(const Program& program, const Call& call, const Widths& widths)
       block_rows(schedule.block_rows()),
       independent_rows(!program.tree) {
     lay_out_levels();
+    lay_out_items();
     choose_threads();
+    group_rows_of_items();
     // Few rows a level use a product badly. What needs no state needs not wait for it; but
     // threads with rows of their own would have to wait for one another.
     hoists = !program.backward && independent_rows && schedule.levels > 1 &&
@@ -50,7 +52,7 @@ bool Layout::left_out(size_t array) const {
 }
 
 int64_t Layout::most_rows(Axis axis) const {
-    return axis == Axis::child ? chunk_children : chunk_rows;
+    return axis == Axis::node ? chunk_rows : chunk_children;
 }
 
 void Layout::lay_out_stages() {
@@ -66,7 +68,7 @@ void Layout::lay_out_stages() {
             l.begin.push_back({Opcode::identity_, a.tile, a.start, 0, 0, 0});
             l.sums_row = std::max(l.sums_row, (a.tile + 1) * l.width);
         }
-        if (hoists && s.when == When::level) l.hoisted = leading_inputs(s);
+        if (hoists && s.when == When::level && s.axis == Axis::node) l.hoisted = leading_inputs(s);
         stages.push_back(std::move(l));
     }
     lay_out_panels();
@@ -149,6 +151,7 @@ int Layout::vectors_of_block(const Stage& s) const {
 
 // Rows of a level that one thread sees.
 int64_t Layout::rows_at_once() const {
+    if (group_rows < level_rows) return group_rows;
     return shared_stages || !independent_rows ? level_rows : ceil_div(level_rows, threads);
 }
 
@@ -212,31 +215,67 @@ void Layout::lay_out_levels() {
     zero_row = reserve(columns + kMaxLanes);
 }
 
+// A row reads the items of its row of the batch, at every level that it lives.
+void Layout::lay_out_items() {
+    const Schedule& s = schedule;
+    if (!program.reads_items()) return;
+    first_item.push_back(0);
+    for (int64_t r = 0; r < level_rows; ++r) {
+        const int64_t at = s.width > 0 ? s.batch_rows[r] : r;
+        first_item.push_back(first_item[r] + s.first_item[at + 1] - s.first_item[at]);
+    }
+    items_before.push_back(0);
+    for (int64_t l = 0; l < s.levels; ++l)
+        items_before.push_back(items_before[l] + first_item[s.counts[l]]);
+    level_children = first_item.back();
+}
+
+// Whether more than a level's items are looked at together.
+bool Layout::chunks_items() const {
+    const auto of_items = [](const Stage& s) {
+        return s.axis == Axis::item && s.when != When::level;
+    };
+    const auto panel = [](const Array& a) {
+        return a.axis == Axis::item && (a.rows == Rows::panel || a.rows == Rows::chunk);
+    };
+    return std::any_of(program.stages.begin(), program.stages.end(), of_items) ||
+           std::any_of(program.arrays.begin(), program.arrays.end(), panel);
+}
+
 void Layout::lay_out_chunks() {
     const Schedule& s = schedule;
+    const bool items = chunks_items();
+    const auto children = [&](int64_t level) {  // before it
+        return level < s.levels       ? children_before(level, 0)
+               : program.tree         ? s.first_child(total_rows)
+               : items_before.empty() ? 0
+                                      : items_before.back();
+    };
     const auto add = [&](int64_t first, int64_t last) {  // levels [first, last)
         const int64_t base = rows_before[first];
         const int64_t rows = (last < s.levels ? rows_before[last] : total_rows) - base;
-        const int64_t child = s.first_child(base);
-        chunks.push_back({first, last, base, rows, child, s.first_child(base + rows) - child});
+        const int64_t child = children(first);
+        chunks.push_back({first, last, base, rows, child, children(last) - child});
         chunk_rows = std::max(chunk_rows, rows);
         chunk_children = std::max(chunk_children, chunks.back().children);
     };
     if (!program.backward && !hoists) return add(0, s.levels);
     const int64_t most = program.backward ? kChunkRows : kHoistedRows;
-    int64_t done = 0, rows = 0;
+    int64_t done = 0, rows = 0, read = 0;
     const auto close = [&](int64_t end) {  // levels [done, end) in the order of the scan
         if (program.backward)
             add(s.levels - end, s.levels - done);
         else
             add(done, end);
         done = end;
-        rows = 0;
+        rows = read = 0;
     };
     for (int64_t i = 0; i < s.levels; ++i) {
-        const int64_t more = s.counts[program.backward ? s.levels - 1 - i : i];
-        if (rows > 0 && rows + more > most) close(i);
+        const int64_t level = program.backward ? s.levels - 1 - i : i, more = s.counts[level];
+        const int64_t reads = items ? children(level + 1) - children(level) : 0;
+        if (rows > 0 && (rows + more > most || read + reads > kChunkItems)) close(i);
         rows += more;
+        read += reads;
     }
     close(s.levels);
 }
@@ -248,11 +287,15 @@ void Layout::lay_out_chunks() {
 // chunks, if there is much to do: on a busy machine a helper may be late, and the first
 // thread waits for it.
 void Layout::choose_threads() {
-    for (const Stage& s : program.stages)
+    int64_t of_items = 0;
+    for (const Stage& s : program.stages) {
         for (const Term& t : s.terms)
             work += int64_t(t.pieces.size()) * t.width * s.units / t.heads;
+        if (s.axis == Axis::item) of_items += int64_t(s.code.size()) * s.units;
+    }
+    if (level_rows > 0) work += of_items * level_children / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;
-    shared_stages = threads > 1 && work * level_rows >= kOneLevel &&
+    shared_stages = threads > 1 && items_before.empty() && work * level_rows >= kOneLevel &&
                     (!independent_rows || level_rows < kOwnRows * threads ||
                      work * element_size > kOwnWeights);
     if (shared_stages) return;
@@ -262,6 +305,20 @@ void Layout::choose_threads() {
     const bool few = level_rows < kOwnRows * threads;
     const int64_t worth = alone ? kOneScanner : few ? kFewRowsWork : kOneThread;
     if ((alone && !program.backward) || work * total_rows < worth) threads = 1;
+}
+
+// At every level a row reads its items again: so few rows go together that these stay in
+// the L2 cache from level to level.
+void Layout::group_rows_of_items() {
+    group_rows = level_rows;
+    if (items_before.empty() || level_rows == 0) return;
+    int64_t columns = 0;
+    for (const Array& a : program.arrays)
+        if (a.axis == Axis::item && !a.scratch && a.rows != Rows::sequence)
+            columns += a.columns;
+    const int64_t bytes = columns * element_size * level_children / level_rows;
+    group_rows = std::clamp<int64_t>(kItemBytes / std::max<int64_t>(bytes, 1), kItemRows,
+                                     level_rows);
 }
 
 void Layout::lay_out_memory() {
@@ -275,7 +332,9 @@ void Layout::lay_out_memory() {
         if (l.hoisted > 0) l.sums = reserve(l.blocks * chunk_rows * l.sums_row);
     }
     table_rows = std::max(level_rows, program.backward || hoists ? chunk_rows : 0);
-    table_rows = std::max({table_rows, level_children, chunk_children});
+    table_rows = std::max({table_rows, level_children, items_before.empty() || chunks_items()
+                                                           ? chunk_children
+                                                           : 0});
     for (int t = 0; t < threads; ++t) {
         if (!independent_rows)
             discarded_rows.push_back(memory.reserve<char>(int64_t(zero_row_bytes)));
@@ -300,6 +359,7 @@ void Layout::lay_out_scratch() {
         } else {
             const int64_t rows = a.rows != Rows::rolling ? most_rows(a.axis)
                                  : a.axis == Axis::child ? level_children
+                                 : a.axis == Axis::item  ? a.depth * schedule.items()
                                                          : a.depth * block_rows;
             scratch[i] = reserve(rows * scratch_stride(a));
         }

@@ -67,7 +67,7 @@ struct SourceLayout {
 struct Chunk {
     int64_t first_level, last_level;  // [first, last)
     int64_t base, rows;               // counted in the order of the scan
-    int64_t first_child, children;    // over trees: of its rows
+    int64_t first_child, children;    // over trees: of its rows; or items
 };
 
 // Of a chunk's work that has no order: a tile of a stage, a slice of a gradient, or the
@@ -90,7 +90,13 @@ struct Layout {
         return program.arrays[s.views[t.view].array].stage;
     }
     int64_t rows_of(const Chunk& chunk, Axis axis) const {
-        return axis == Axis::child ? chunk.children : chunk.rows;
+        return axis == Axis::node ? chunk.rows : chunk.children;
+    }
+
+    // How many children, or items, the rows before one of a level have, in the scan's order.
+    int64_t children_before(int64_t level, int64_t row) const {
+        if (program.tree) return schedule.first_child(rows_before[level] + row);
+        return items_before.empty() ? 0 : items_before[level] + first_item[row];
     }
 
     const Program& program;
@@ -104,9 +110,10 @@ struct Layout {
     int64_t block_rows = 0;  // of a level in a rolling array
     int64_t total_rows = 0;  // of all levels
     int64_t chunk_rows = 0;  // of the largest chunk
-    int64_t level_children = 0, chunk_children = 0;  // over trees: the most there are
+    int64_t level_children = 0, chunk_children = 0;  // or items: the most there are
     int64_t table_rows = 0;  // of a thread's row pointers, for each view
     int64_t work = 0;        // multiply-adds a row, and as many weights
+    int64_t group_rows = 0;  // rows of a thread that go through a chunk's levels together
     int threads = 1;         // that may take part; a scan then has those that came
     bool shared_stages = false;     // threads share each stage, rather than own rows
     bool independent_rows = false;  // within a level and its rows' own pasts: a sequence's
@@ -119,6 +126,8 @@ struct Layout {
     std::vector<Chunk> chunks;
     std::vector<int64_t> rows_before;   // of the levels before each, in the scan's order
     std::vector<int64_t> first_reset;   // of each level
+    std::vector<int64_t> items_before;  // of the levels before each; empty without items
+    std::vector<int64_t> first_item;    // of a level's rows before each, for any level
     std::vector<Task> tasks;
     size_t zero_row = 0, zero_row_bytes = 0;  // what a row that is not there reads as
     std::vector<size_t> discarded_rows;       // of each thread: where one is written; trees
@@ -128,8 +137,10 @@ struct Layout {
 
 private:
     void lay_out_levels();
+    void lay_out_items();
     void lay_out_chunks();
     void choose_threads();
+    void group_rows_of_items();
     void lay_out_stages();
     void lay_out_panels();
     void lay_out_gradients();
@@ -139,6 +150,7 @@ private:
     void lay_out_sums();
     void lay_out_tasks();
 
+    bool chunks_items() const;
     size_t source_of(const Gradient& g);
     size_t leading_inputs(const Stage& s) const;
     int vectors_of_block(const Stage& s) const;

@@ -1,6 +1,6 @@
 #include "program.h"
 
-#include <cmath>
+#include <algorithm>
 #include <stdexcept>
 
 namespace cellwright {
@@ -43,10 +43,9 @@ struct Checker {
     void array(const Array& a, bool after_scratch) const {
         size(a.columns, "columns");
         require(a.rows >= Rows::sequence && a.rows <= Rows::input, "unknown kind of rows");
-        require(a.axis == Axis::node || (a.axis == Axis::child && program.tree),
-                "only a scan of trees has children");
+        axis(a.axis);
         const bool of_nodes = a.rows == Rows::input || a.rows == Rows::initial;
-        require(!of_nodes || a.axis == Axis::node, "a child has no such rows");
+        require(!of_nodes || a.axis == Axis::node, "a child or an item has no such rows");
         require(a.rows != Rows::input || program.tree, "only trees may lack an input");
         require(a.rows != Rows::initial || !program.tree, "trees have no initial rows");
         require(a.scratch || !after_scratch, "the caller's arrays must come first");
@@ -72,10 +71,17 @@ struct Checker {
         }
     }
 
+    void axis(Axis a) const {
+        require(a >= Axis::node && a <= Axis::item, "unknown axis");
+        require(a != Axis::child || program.tree, "only a scan of trees has children");
+        require(a != Axis::item || !program.tree, "only a scan of sequences has items");
+    }
+
     void view(const View& v) const {
         index(v.array, program.arrays.size(), "array");
         const Array& a = program.arrays[v.array];
         require(a.rows != Rows::initial, "initial rows are read through their array");
+        require(!v.previous || a.axis != Axis::item, "an item has no predecessor");
         require(v.slot == 0 || (program.tree && v.slot >= kEveryChild && v.slot < 1024),
                 "only a tree has several predecessors");
         if (v.previous && program.tree)
@@ -132,8 +138,8 @@ struct Checker {
             const Array& a = program.arrays[v.array];
             require(a.rows != Rows::panel && a.columns == t.width,
                     "a term's width must be that of array '" + a.name + "'");
-            require(s.axis == Axis::child || program.axis(v) == Axis::node,
-                    "a product for nodes reads array '" + a.name + "' of children");
+            require(s.axis != Axis::node || program.axis(v) == Axis::node,
+                    "a product for nodes reads array '" + a.name + "' of children or items");
             for (const Piece& p : t.pieces) piece(p, s.units, t.width / t.heads);
         }
     }
@@ -147,8 +153,7 @@ struct Checker {
             index(args[i], registers, "register");
             require(!prologue || args[i] >= s.tiles, "the prologue has row registers only");
         }
-        const bool stores = in.op == Opcode::store_ || in.op == Opcode::store_panel_;
-        if (!stores) {
+        if (!stores(in)) {
             index(in.dst, registers, "register");
             require((in.dst >= s.tiles) == prologue,
                     "the code writes tiles, the prologue row registers");
@@ -164,19 +169,58 @@ struct Checker {
             if (in.op == Opcode::layer_norm_ || in.op == Opcode::block_mean_)
                 heads(in.b, s.units, s.units);
         }
-        if (in.op == Opcode::load_ || in.op == Opcode::total_ || in.op == Opcode::store_) {
-            const int64_t v = in.op == Opcode::store_ ? in.b : in.a;
-            index(v, s.views.size(), "view");
-            const Axis axis = program.axis(s.views[v]);
-            require(in.op == Opcode::total_  ? s.axis == Axis::node && axis == Axis::child
-                    : in.op == Opcode::load_ ? s.axis == Axis::child || axis == Axis::node
-                                             : s.axis == axis,
-                    std::string(info.name) + " does not fit the rows of its stage");
+        const auto access = [&](int64_t v, bool fits, bool reads) {
             const Array& a = program.arrays[s.views[v].array];
-            require(in.op == Opcode::load_ || a.rows != Rows::batch,
-                    "'" + a.name + "' is only read");
+            require(fits, std::string(info.name) + " does not fit the rows of its stage");
+            require(reads || a.rows != Rows::batch, "'" + a.name + "' is only read");
             require(a.rows != Rows::panel && (a.columns == s.units || a.columns == 1),
                     "array '" + a.name + "' does not fit the stage's units");
+        };
+        const auto axis_of = [&](int64_t v) {
+            index(v, s.views.size(), "view");
+            return program.axis(s.views[v]);
+        };
+        const bool node = s.axis == Axis::node;
+        const auto items = [&](int64_t v, bool reads) {
+            access(v, node && axis_of(v) == Axis::item, reads);
+        };
+        const auto columns = [&](int64_t v) {
+            index(v, s.views.size(), "view");
+            return program.arrays[s.views[v].array].columns;
+        };
+        const auto number = [&](int64_t v) {
+            require(columns(v) == 1, "expected one number for each item");
+        };
+        switch (in.op) {
+            case Opcode::load_: {
+                const Axis axis = axis_of(in.a);
+                return access(in.a, axis == Axis::node || axis == s.axis, true);
+            }
+            case Opcode::total_: return access(in.a, node && axis_of(in.a) == Axis::child, true);
+            case Opcode::store_: return access(in.b, axis_of(in.b) == s.axis, false);
+            case Opcode::accumulate_: {
+                const Axis axis = axis_of(in.b);
+                const bool total = s.axis == Axis::item && axis == Axis::node;
+                return access(in.b, axis == s.axis || total, false);
+            }
+            case Opcode::attention_:
+                items(in.a, true);
+                return items(in.b, false);
+            case Opcode::weighted_total_:
+                number(in.a);
+                items(in.a, true);
+                return items(in.b, true);
+            case Opcode::dot_items_:
+                require(s.whole, "dot_items needs a stage that spans all units");
+                items(in.b, false);
+                number(in.b);
+                items(in.c, true);
+                return require(columns(in.c) == s.units, "dot_items reads all units");
+            case Opcode::outer_items_:
+                items(in.b, false);
+                items(in.c, true);
+                return number(in.c);
+            default: break;
         }
         if (in.op == Opcode::store_panel_) {
             index(in.b, s.views.size(), "view");
@@ -195,8 +239,7 @@ struct Checker {
         require(s.views.size() <= size_t(kMaxViews), "too many views");
         require(s.when >= When::level && s.when <= When::after_chunk, "unknown when");
         require(s.when == When::level || program.backward, "only a backward scan has chunks");
-        require(s.axis == Axis::node || (s.axis == Axis::child && program.tree),
-                "only a scan of trees has children");
+        axis(s.axis);
         for (const View& v : s.views) view(v);
         for (const Piece& p : s.vectors) piece(p, s.units, 1);
         for (const Accumulator& a : s.accumulators) {
@@ -219,9 +262,9 @@ struct Checker {
                     source.rows == Rows::input || source.rows == Rows::batch ||
                     (source.rows == Rows::rolling && source.depth == 1),
                 "a gradient's source must outlive its level");
-        require(program.arrays[g.panel].axis == Axis::child ||
+        require(program.arrays[g.panel].axis != Axis::node ||
                     program.axis(g.source) == Axis::node,
-                "a gradient for nodes reads array '" + source.name + "' of children");
+                "a gradient for nodes reads array '" + source.name + "' of children or items");
         heads(g.heads, units, g.width);
         for (const Piece& p : g.pieces) piece(p, units, g.width / g.heads);
     }
@@ -260,13 +303,18 @@ std::vector<bool> Program::written() const {
     std::vector<bool> writes(arrays.size());
     for (const Stage& s : stages)
         for (const Instruction& in : s.code)
-            if (in.op == Opcode::store_ || in.op == Opcode::store_panel_) {
+            if (stores(in)) {
                 const View& v = s.views[in.b];
                 writes[v.array] = true;
                 if (v.previous && arrays[v.array].initial >= 0)
                     writes[arrays[v.array].initial] = true;
             }
     return writes;
+}
+
+bool Program::reads_items() const {
+    const auto item = [](const auto& x) { return x.axis == Axis::item; };
+    return std::any_of(arrays.begin(), arrays.end(), item);
 }
 
 }  // namespace cellwright

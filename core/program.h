@@ -27,8 +27,11 @@ enum class Rows : int32_t {
 };
 
 // What has a row of its own: each row of the schedule; or, in a scan of trees, each
-// child of each row. Children have rows of sequence, rolling, chunk and panel arrays.
-enum class Axis : int32_t { node, child };
+// child of each row; or, in one of sequences, each item that a row reads: those of its row
+// of the batch, at every level. Children have rows of sequence, rolling, chunk and panel
+// arrays. Items have those and batch arrays: one row an item of the batch in batch and
+// rolling arrays, and in sequence arrays one for each step too.
+enum class Axis : int32_t { node, child, item };
 
 // An array that the program reads or writes. The caller's arrays come first, in the
 // order in which they are passed; the rest is scratch that the core owns for one call.
@@ -46,6 +49,19 @@ struct Array {
 };
 
 constexpr int kMaxViews = 2048;  // of a stage
+
+// Whether an instruction writes a view, its b, and no register.
+inline bool stores(const Instruction& in) {
+    switch (in.op) {
+        case Opcode::store_:
+        case Opcode::accumulate_:
+        case Opcode::dot_items_:
+        case Opcode::outer_items_:
+        case Opcode::attention_:
+        case Opcode::store_panel_: return true;
+        default: return false;
+    }
+}
 
 constexpr int32_t kEveryChild = -1;
 
@@ -90,7 +106,7 @@ enum class When : int32_t { level, before_chunk, after_chunk };
 
 struct Stage {
     When when;
-    Axis axis;       // a stage of children sees what a row has once at each of them
+    Axis axis;       // each child, or item, sees what its row has once
     bool whole;      // a tile spans all units: the code reduces over them
     int64_t units;
     int32_t tiles;  // registers that are tiles; row registers are numbered after them
@@ -138,6 +154,7 @@ struct Program {
         return arrays[v.array].axis;
     }
     std::vector<bool> written() const;  // by array
+    bool reads_items() const;
 };
 
 }  // namespace cellwright

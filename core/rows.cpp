@@ -9,26 +9,37 @@ namespace {
 // Rows of sequences: they follow from the level and the row's number, and are all there.
 template <class T> class SequenceRows final : public RowLookup<T> {
 public:
-    explicit SequenceRows(Context<T>& context) : RowLookup<T>(context) {
+    explicit SequenceRows(Context<T>& context)
+        : RowLookup<T>(context), nodes_(context.threads), of_chunk_(context.threads) {
         for (std::vector<Run>& runs : runs_) runs.resize(1);
+        if (context.items_before.empty()) return;
+        for (std::vector<T*>& nodes : nodes_) nodes.resize(context.level_rows);
     }
 
     void find_level(const Stage& stage, int64_t level, int64_t first, int64_t last,
                     const Chunk& chunk, int thread) override {
         context_.first_row[thread] = context_.rows_before[level] + first;
+        if (!context_.items_before.empty())
+            this->segments_[thread] = context_.first_item.data() + first;
         for (size_t v = 0; v < stage.views.size(); ++v)
-            find(stage.views[v], {level, first, last, context_.row_pointers(thread, v)}, chunk);
+            find(stage, v, {level, first, last, context_.row_pointers(thread, v)}, chunk, thread);
     }
 
     void find_chunk(const Stage& stage, const Chunk& chunk, int thread) override {
         context_.first_row[thread] = chunk.base;
         for (size_t v = 0; v < stage.views.size(); ++v) {
             T** out = context_.row_pointers(thread, v);
-            for (int64_t l = chunk.first_level; l < chunk.last_level; ++l) {
-                find(stage.views[v], {l, 0, schedule_.counts[l], out}, chunk);
-                out += schedule_.counts[l];
-            }
+            for (int64_t l = chunk.first_level; l < chunk.last_level; ++l)
+                out = find(stage, v, {l, 0, schedule_.counts[l], out}, chunk, thread);
         }
+        if (context_.items_before.empty()) return;
+        std::vector<int64_t>& segments = of_chunk_[thread];
+        segments.clear();
+        for (int64_t l = chunk.first_level; l < chunk.last_level; ++l)
+            for (int64_t r = 0; r < schedule_.counts[l]; ++r)
+                segments.push_back(context_.children_before(l, r));
+        segments.push_back(chunk.first_child + chunk.children);
+        this->segments_[thread] = segments.data();
     }
 
     bool any_present(T* const*, int64_t) const override { return true; }
@@ -53,7 +64,47 @@ private:
         T** out;
     };
 
-    void find(const View& view, const Wanted& w, const Chunk& chunk) const {
+    // Of one of a stage's views; returns the end of the pointers.
+    T** find(const Stage& stage, size_t v, const Wanted& w, const Chunk& chunk, int thread) {
+        const View& view = stage.views[v];
+        if (context_.program.axis(view) == Axis::item) return find_items(view, w, chunk);
+        if (stage.axis == Axis::node) {
+            find_nodes(view, w, chunk);
+            return w.out + (w.last - w.first);
+        }
+        T** const nodes = nodes_[thread].data();  // each item sees its row's
+        find_nodes(view, {w.level, w.first, w.last, nodes}, chunk);
+        T** out = w.out;
+        for (int64_t r = w.first; r < w.last; ++r) {
+            const int64_t count = context_.first_item[r + 1] - context_.first_item[r];
+            out = std::fill_n(out, count, nodes[r - w.first]);
+        }
+        return out;
+    }
+
+    T** find_items(const View& view, const Wanted& w, const Chunk& chunk) const {
+        const Array& a = context_.program.arrays[view.array];
+        const auto [base, stride] = context_.arrays[view.array];
+        T** out = w.out;
+        if (a.rows == Rows::chunk || a.rows == Rows::panel) {
+            int64_t i = context_.children_before(w.level, w.first) - chunk.first_child;
+            const int64_t end = context_.children_before(w.level, w.last) - chunk.first_child;
+            for (; i < end; ++i) *out++ = base + i * stride;
+            return out;
+        }
+        int64_t block = 0;  // of all items of the batch
+        if (a.rows == Rows::sequence) block = schedule_.step_of(w.level);
+        if (a.rows == Rows::rolling) block = w.level % a.depth;
+        T* const all = base + block * schedule_.items() * stride;
+        for (int64_t r = w.first; r < w.last; ++r) {
+            const int64_t at = schedule_.width > 0 ? schedule_.batch_rows[r] : r;
+            for (int64_t i = schedule_.first_item[at]; i < schedule_.first_item[at + 1]; ++i)
+                *out++ = all + i * stride;
+        }
+        return out;
+    }
+
+    void find_nodes(const View& view, const Wanted& w, const Chunk& chunk) const {
         const Array& a = context_.program.arrays[view.array];
         if (a.rows == Rows::chunk || a.rows == Rows::panel) {
             const auto [base, stride] = context_.arrays[view.array];
@@ -129,6 +180,8 @@ private:
     }
 
     const Schedule& schedule_ = context_.schedule;
+    std::vector<std::vector<T*>> nodes_;          // of each thread: for its items
+    std::vector<std::vector<int64_t>> of_chunk_;  // of each thread: segments of a chunk
 };
 
 // Rows of trees: where a row is, or a child of one, is looked up. What is not there (a
@@ -192,6 +245,8 @@ private:
     // these alone.
     void find(const Stage& stage, int64_t first, int64_t last, const Chunk& chunk, int thread) {
         context_.first_row[thread] = first;
+        const int64_t* const children = context_.schedule.trees->first_child;
+        this->segments_[thread] = children == nullptr ? nullptr : children + first;
         for (size_t v = 0; v < stage.views.size(); ++v) {
             const View& view = stage.views[v];
             const Axis axis = context_.program.axis(view);

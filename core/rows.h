@@ -17,7 +17,8 @@ struct Run {
 // Fills a thread's row pointers (Context::row_pointers), view by view.
 template <class T> class RowLookup {
 public:
-    explicit RowLookup(Context<T>& context) : context_(context), runs_(context.threads) {}
+    explicit RowLookup(Context<T>& context)
+        : context_(context), runs_(context.threads), segments_(context.threads) {}
     virtual ~RowLookup() = default;
 
     // Rows [first, last) of a level.
@@ -38,6 +39,10 @@ public:
     virtual std::span<const Run> present(const SourceLayout& source, const Chunk& chunk,
                                          int thread) = 0;
 
+    // Of the rows that were found last: where each row's children, or items, begin among
+    // those of all; counted from the first entry. Null where there are none.
+    const int64_t* segments(int thread) const { return segments_[thread]; }
+
     void find_source(const SourceLayout& source, const Chunk& chunk, int thread) {
         Stage reader{};
         reader.axis = source.axis;
@@ -47,7 +52,8 @@ public:
 
 protected:
     Context<T>& context_;
-    std::vector<std::vector<Run>> runs_;  // of each thread
+    std::vector<std::vector<Run>> runs_;   // of each thread
+    std::vector<const int64_t*> segments_;  // of each thread
 };
 
 // As the program's schedule has it.

@@ -16,7 +16,14 @@ namespace {
 template <class T> class Scan final : public PackedLevel {
 public:
     Scan(const Program& program, const Call& call, const Kernels<T>& kernels)
-        : context_(program, call, kernels) {}
+        : context_(program, call, kernels) {
+        for (const Stage& s : program.stages) {
+            Stage& totals = totals_.emplace_back();
+            for (const Instruction& in : s.code)
+                if (in.op == Opcode::accumulate_ && s.axis != program.axis(s.views[in.b]))
+                    totals.views.push_back(s.views[in.b]);
+        }
+    }
 
     void scan() {
         context_.memory.allocate();
@@ -48,7 +55,7 @@ public:
 
     void run() override {
         const FlushSubnormals flush;
-        level(0, context_.chunks[0], 0);
+        level(0, context_.chunks[0], 0, 0, context_.level_rows);
     }
 
 private:
@@ -79,16 +86,12 @@ private:
     }
 
     void work(int thread) {
-        const bool backward = context_.program.backward;
         packing_.pack(thread);
         wait();
         for (size_t c = 0; c < context_.chunks.size(); ++c) {
             const Chunk& chunk = context_.chunks[c];
             before_chunk(chunk, thread);
-            const int64_t n = chunk.last_level - chunk.first_level;
-            for (int64_t i = 0; i < n; ++i)
-                level(backward ? chunk.last_level - 1 - i : chunk.first_level + i, chunk,
-                      thread);
+            levels(chunk, thread);
             wait();  // nobody fills the next chunk's arrays while this one's are read
             tasks_.run(c, thread);
         }
@@ -101,8 +104,12 @@ private:
         const std::vector<Stage>& stages = context_.program.stages;
         for (size_t i = 0; i < stages.size(); ++i) {
             if (stages[i].when != When::before_chunk) continue;
-            lookup_->find_chunk(stages[i], chunk, thread);
-            tiles_.run(i, chunk, context_.rows_of(chunk, stages[i].axis), true, thread);
+            if (stages[i].axis == Axis::item) {
+                items_of_chunk(i, chunk, thread);
+            } else {
+                lookup_->find_chunk(stages[i], chunk, thread);
+                tiles_.run(i, chunk, context_.rows_of(chunk, stages[i].axis), true, thread);
+            }
             wait();
         }
         if (!context_.hoists) return;
@@ -114,17 +121,60 @@ private:
         wait();
     }
 
-    void level(int64_t l, const Chunk& chunk, int thread) {
-        const bool shared = context_.shared_stages;
-        int64_t first = 0, last = context_.schedule.counts[l];
-        if (!shared) {
-            first = std::min(last, own_first_[thread]);
-            last = std::min(last, own_first_[thread + 1]);
+    // The items of a row are one thread's: their totals are sums in order.
+    void items_of_chunk(size_t stage, const Chunk& chunk, int thread) {
+        const int64_t first = chunk.rows * thread / context_.threads;
+        const int64_t last = chunk.rows * (thread + 1) / context_.threads;
+        lookup_->find_chunk(totals_[stage], chunk, thread);
+        clear_totals(stage, first, last, thread);
+        lookup_->find_chunk(context_.program.stages[stage], chunk, thread);
+        tiles_.run_items(stage, chunk, first, last, thread);
+    }
+
+    void items_of_level(size_t stage, int64_t l, int64_t first, int64_t last,
+                        const Chunk& chunk, int thread) {
+        lookup_->find_level(totals_[stage], l, first, last, chunk, thread);
+        clear_totals(stage, 0, last - first, thread);
+        lookup_->find_level(context_.program.stages[stage], l, first, last, chunk, thread);
+        tiles_.run_items(stage, chunk, 0, last - first, thread);
+    }
+
+    // Rows [first, last) among those that were found in a stage's totals.
+    void clear_totals(size_t stage, int64_t first, int64_t last, int thread) const {
+        const std::vector<View>& views = totals_[stage].views;
+        for (size_t v = 0; v < views.size(); ++v) {
+            T* const* rows = context_.row_pointers(thread, v);
+            const int64_t columns = context_.program.arrays[views[v].array].columns;
+            for (int64_t r = first; r < last; ++r) std::fill_n(rows[r], columns, T(0));
         }
+    }
+
+    // All levels of a chunk; rows whose items fit into the cache go through them together.
+    void levels(const Chunk& chunk, int thread) {
+        const int64_t n = chunk.last_level - chunk.first_level;
+        const bool shared = context_.shared_stages;
+        int64_t first = shared ? 0 : own_first_[thread];
+        const int64_t end = shared ? context_.level_rows : own_first_[thread + 1];
+        do {
+            const int64_t last = std::min(end, first + context_.group_rows);
+            for (int64_t i = 0; i < n; ++i)
+                level(context_.program.backward ? chunk.last_level - 1 - i
+                                                : chunk.first_level + i,
+                      chunk, thread, first, last);
+            first = last;
+        } while (first < end);
+    }
+
+    // Those of the rows [first, last) that a level has.
+    void level(int64_t l, const Chunk& chunk, int thread, int64_t first, int64_t last) {
+        const bool shared = context_.shared_stages;
+        last = std::min(last, context_.schedule.counts[l]);
         const std::vector<Stage>& stages = context_.program.stages;
         for (size_t i = 0; i < stages.size(); ++i) {
             if (stages[i].when != When::level) continue;
-            if (last > first) {
+            if (last > first && stages[i].axis == Axis::item) {
+                items_of_level(i, l, first, last, chunk, thread);
+            } else if (last > first) {
                 lookup_->find_level(stages[i], l, first, last, chunk, thread);
                 tiles_.run(i, chunk, rows_of(stages[i].axis, l, first, last), shared, thread);
             }
@@ -135,9 +185,7 @@ private:
     // Rows [first, last) of a level, or their children.
     int64_t rows_of(Axis axis, int64_t l, int64_t first, int64_t last) const {
         if (axis == Axis::node) return last - first;
-        const int64_t before = context_.rows_before[l];
-        return context_.schedule.first_child(before + last) -
-               context_.schedule.first_child(before + first);
+        return context_.children_before(l, last) - context_.children_before(l, first);
     }
 
     void copy(const Final& f) const {
@@ -152,6 +200,7 @@ private:
     Tiles<T> tiles_{context_, *lookup_};
     Packing<T> packing_{context_};
     ChunkTasks<T> tasks_{context_, *lookup_, tiles_};
+    std::vector<Stage> totals_;       // of each stage: readers of what its items add to
     std::vector<int64_t> own_first_;  // of each thread: the first of its rows of a level
 };
 

@@ -55,9 +55,15 @@ std::unique_ptr<Stepper::Layer> Stepper::make_layer(StepperLayer given, int elem
     const std::vector<bool> written = program.written();
     std::vector<Buffer> arrays(program.given_arrays());
     std::vector<size_t> outputs, nexts;
+    size_t items = 0;
     for (size_t i = 0; i < arrays.size(); ++i) {
         const Array& a = program.arrays[i];
         if (a.rows == Rows::initial) continue;
+        if (a.axis == Axis::item) {
+            require(items < given.items.size(), "expected the memory of all items");
+            arrays[i] = given.items[items++];
+            continue;
+        }
         const int64_t depth = a.rows == Rows::rolling ? a.depth : 1;
         auto memory = std::make_unique<char[]>(size_t(depth * rows * a.columns * element_size));
         arrays[i] = {memory.get(), depth * rows, a.columns, a.columns};
@@ -79,6 +85,11 @@ std::unique_ptr<Stepper::Layer> Stepper::make_layer(StepperLayer given, int elem
     layer->output = outputs.empty() ? nexts[0] : outputs[0];
     layer->call = {element_size, std::move(arrays), std::move(given.parameters), {},
                    {1, &offset_, &rows_, rows, rows}, 1, &isa};
+    layer->first_item = std::move(given.first_item);
+    if (program.reads_items()) {
+        layer->call.schedule.first_item = layer->first_item.data();
+        layer->call.schedule.first_item_count = int64_t(layer->first_item.size());
+    }
     for (const Buffer& b : given.states)
         require(b.rows == rows && b.stride == b.columns, "a state's rows are not contiguous");
     layer->level = make_packed_level(program, layer->call);

@@ -13,12 +13,14 @@ struct StepperLayer {
     Program program;                 // forward; without rows saved for training
     std::vector<Buffer> parameters;  // read once, by the constructor
     std::vector<Buffer> states;      // rows x size each: read and written at every step
+    std::vector<Buffer> items;       // one row an item each: read at every step
+    std::vector<int64_t> first_item; // of each row, and the end: see Schedule
 };
 
 class Stepper {
 public:
     // Checks everything that `step` relies on; throws std::invalid_argument. The states'
-    // memory must outlive the stepper, and may overlap nothing else.
+    // memory must outlive the stepper, and may overlap nothing else; that of items too.
     Stepper(std::vector<StepperLayer> layers, int element_size, int64_t rows,
             const KernelSet& isa);
 
@@ -33,6 +35,7 @@ public:
 private:
     struct Layer {
         Program program;
+        std::vector<int64_t> first_item;
         Call call;
         std::vector<size_t> inputs;  // arrays
         size_t output;               // an array

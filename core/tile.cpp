@@ -26,6 +26,17 @@ void Tiles<T>::run(size_t stage, const Chunk& chunk, int64_t rows, bool shared,
 }
 
 template <class T>
+void Tiles<T>::run_items(size_t stage, const Chunk& chunk, int64_t first, int64_t last,
+                         int thread) const {
+    const int64_t* const begin = lookup_.segments(thread);
+    const int64_t from = begin[first] - begin[0], to = begin[last] - begin[0];
+    each_tile(context_.stages[stage], to - from, false, thread,
+              [&](int64_t block, int64_t row, int64_t count) {
+                  run_tile(stage, chunk, block, from + row, count, thread);
+              });
+}
+
+template <class T>
 void Tiles<T>::hoist(size_t stage, const Chunk& chunk, int thread) const {
     each_tile(context_.stages[stage], chunk.rows, true, thread,
               [&](int64_t block, int64_t row, int64_t rows) {
@@ -64,9 +75,8 @@ void Tiles<T>::view_rows(size_t index, int64_t block, int64_t row, int thread,
         views[v].offset = panel ? block * context_.panels[id].stride : one ? 0 : block * width;
         views[v].units = std::max<int64_t>(0, a.columns - block * width);
         views[v].spread = one;
-        if (stage.axis == Axis::node && context_.program.axis(stage.views[v]) == Axis::child) {
-            const int64_t* start =
-                context_.schedule.trees->first_child + context_.first_row[thread];
+        if (stage.axis == Axis::node && context_.program.axis(stage.views[v]) != Axis::node) {
+            const int64_t* start = lookup_.segments(thread);
             views[v].segments = start + row;
             views[v].rows = context_.row_pointers(thread, v) + (start[row] - start[0]);
         }

@@ -14,6 +14,10 @@ public:
     // All tiles of `rows` rows; the thread's share of them, if `shared`.
     void run(size_t stage, const Chunk& chunk, int64_t rows, bool shared, int thread) const;
 
+    // All tiles of the items of rows [first, last) among those that were found.
+    void run_items(size_t stage, const Chunk& chunk, int64_t first, int64_t last,
+                   int thread) const;
+
     // Rows [row, row + rows), one block of units.
     void run_tile(size_t stage, const Chunk& chunk, int64_t block, int64_t row, int64_t rows,
                   int thread) const;

@@ -5,6 +5,7 @@
 // experiment": hand-written kernels of one LSTM, from before this repository; no script is
 // left, and docs/engine.md tells what was tried since. What a number of units must stay
 // below or above was found by halving and doubling it: twice or half as much costs little.
+// "attention": python benchmarks/attention.py.
 #pragma once
 
 #include <stddef.h>
@@ -41,6 +42,11 @@ constexpr int64_t kPackedDepth = 64;   // k of a block that packing writes at a 
 
 constexpr int64_t kChunkRows = 512;    // rows of gate gradients held at a time; 256 and
                                        // 1024 make no difference; engine
+constexpr int64_t kChunkItems = 8192;  // items of a chunk's rows, where they are looked at
+                                       // together; not tuned
+constexpr int64_t kItemBytes = 2 << 20;  // bytes of items that go through the levels
+                                         // together: no more than the L2 cache; attention
+constexpr int64_t kItemRows = 8;         // and at least so many rows; likewise
 constexpr int64_t kHoistedRows = 64;   // rows whose inputs' products are held at a time;
                                        // engine --shapes 1x100x64x128
 constexpr int64_t kSliceColumns = 96;  // source columns of a weight gradient's task; engine

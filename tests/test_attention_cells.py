@@ -12,7 +12,7 @@ from oracles import (
 )
 from oracles_attention import STEPS, bahdanau_gru, luong_lstm, scan
 
-ENGINES = ("reference",)
+ENGINES = ("reference", "native")
 T, B, S, INPUT, HIDDEN = 5, 4, 6, 3, 5
 ITEM = {"luong_lstm": HIDDEN}  # a dot product; the others map items of any size
 

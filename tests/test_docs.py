@@ -132,3 +132,14 @@ def test_the_engine_page(eager, name):
         found[engine] = y, gradient, last
     for own, expected in zip(found["eager"], found["reference"], strict=True):
         assert_close(own, expected)
+
+
+def test_the_page_of_pairs():
+    known = {}
+    for block in code("docs/pairs.md"):
+        exec(block, known)
+    assert known["loss"].isfinite()
+    assert all(p.grad is not None for p in known["model"].parameters())
+    best = known["best"]
+    assert best.attention.shape == (len(best.tokens) + 1, 9)
+    assert len(known["found"][1]) == 3

@@ -22,6 +22,7 @@ from cellwright.export.c.operations import KNOWN, functions
 from cellwright.export.c.values import literal
 from cellwright.language import FUNCTIONS
 from cellwright.language.expand import PRIMITIVES
+from cellwright.text.model import LanguageModel, ModelSizes
 from cellwright.text.tokenizer import TextTokenizer
 from native_cases import EXTRA_SIZES
 from oracles import normal, randomise
@@ -501,6 +502,35 @@ def test_a_run_in_c_predicts_and_generates(run, tmp_path):
     assert drawn != shell(tmp_path / "a", "", "60", "1.0", "8")
 
 
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_tied_matrix_is_written_once(tmp_path, tie):
+    torch.manual_seed(3)
+    model = LanguageModel(
+        cw.cells.lstm, ModelSizes(vocabulary=31, embedding=12, hidden=12, tie=tie)
+    ).eval()
+    step = exported(model, tmp_path, 31, self_test=True)
+    tokens = torch.randint(31, (20, 1))
+    with torch.no_grad():
+        expected = model(tokens)[0][:, 0].numpy()
+    np.testing.assert_allclose(
+        [step(token) for token in tokens.flatten().tolist()], expected, atol=2e-6
+    )
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    assert f"Weights: {4 * numbers} bytes" in (tmp_path / "model.h").read_text()
+    files = [tmp_path / name for name in ("model.c", "model_test.c")]
+    shell(GCC, *STRICT, "-O1", *files, "-o", tmp_path / "test")
+    shell(tmp_path / "test")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    tokenizer = TextTokenizer.learn("char", ["abc"])
+    model = nn.Sequential(nn.Embedding(7, X), cw.GRU(X, H))
+    with pytest.raises(cw.ArgumentError, match="received 4 tokens, expected the 7"):
+        cw.export_c(model, tmp_path, tokenizer=tokenizer)
+    with pytest.raises(cw.ArgumentError, match="a model that reads numbers"):
+        cw.export_c(cw.GRU(X, H), tmp_path, tokenizer=tokenizer)
+
+
 @pytest.mark.parametrize("kind", ["char", "word", "bpe"])
 def test_the_bytes_of_tokens_are_the_text(kind):
     text = "the über king\tsaid: why?\n\n" * 30
@@ -518,9 +548,12 @@ def test_a_run_in_onnx(run, tmp_path):
     assert "--to c" in command(*words, ok=False)
 
 
-def test_the_help_shows_both_targets():
+def test_the_help_shows_the_three_ways():
     told = command("export", "--help")
-    for words in ("--to c", "--to onnx", "--self-test", "Arduino"):
+    for words in (
+        "ONNX Runtime", "--to onnx", "onnxruntime.InferenceSession", "A C program",
+        "--to c", "demo_main.c", "Arduino", "demo_step", "--self-test", "--step",
+    ):  # fmt: skip
         assert words in told
 
 
@@ -534,8 +567,29 @@ def blocks(language):
     return found
 
 
+@pytest.mark.full
+def test_the_page_generates_text_in_onnx_runtime(run, tmp_path, monkeypatch, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    command("export", run, "-o", "deploy", "--to", "onnx", "--name", "demo")
+    generate, _ = blocks("python")
+    known = {}
+    exec(generate, known)
+    assert len(known["text"]) == 400
+    assert capsys.readouterr().out.rstrip("\n") == known["tokenizer"].decode(
+        known["text"]
+    ).rstrip("\n")
+    coldest = generate.replace("/ 0.7", "/ 1e-6").replace("def ", "the über")
+    exec(coldest.replace("400", "60"), known)
+    words = ["generate", run, "--prompt", "the über", "--length", "60"]
+    likeliest = command(*words, "--temperature", "0")
+    assert "the über" + capsys.readouterr().out == likeliest
+
+
 def test_the_page_deploys_a_run_in_c(run, tmp_path):
-    (export, folder, *rest), _ = (block.splitlines() for block in blocks("sh"))
+    _, script = (block.splitlines() for block in blocks("sh"))
+    export, folder, *rest = script
     words = export.split()
     assert words[:3] == ["cellwright", "export", "runs/demo"]
     command("export", run, "-o", tmp_path / "deploy", *words[5:])
@@ -548,23 +602,53 @@ def test_the_page_deploys_a_run_in_c(run, tmp_path):
     shell(GCC, *STRICT, "-c", "own.c", cwd=tmp_path / "deploy")
 
 
-def test_the_page_deploys_layers(tmp_path, monkeypatch):
+ARDUINO = """
+const int A0 = 0;
+int analogRead(int pin);
+struct Port {
+    void begin(int rate);
+    void println(float value);
+    void write(const char *text, int length);
+};
+static Port Serial;
+%s
+int analogRead(int) { static int calls = 0; return 100 * ++calls %% 1024; }
+extern "C" int main() { setup(); for (int k = 0; k < 40; ++k) loop(); return 0; }
+"""
+ON_A_PC = """
+#include <cstdio>
+void Port::begin(int) {}
+void Port::println(float value) { printf("%.6f\\n", (double)value); }
+void Port::write(const char *text, int length) { fwrite(text, 1, length, stdout); }
+"""
+
+
+@pytest.mark.skipif(GXX is None, reason="g++ is not installed")
+def test_the_pages_sketch_of_a_run(run, tmp_path):
+    command("export", run, "-o", tmp_path, "--to", "c", "--name", "demo")
+    (tmp_path / "sketch.cpp").write_text(ARDUINO % blocks("cpp")[0] + ON_A_PC)
+    shell(GCC, *STRICT, "-O1", "-c", "demo.c", cwd=tmp_path)
+    shell(GXX, "-Wall", "sketch.cpp", "demo.o", "-o", "sketch", cwd=tmp_path)
+    told = shell(tmp_path / "sketch")
+    how = ["--length", "40", "--temperature", "0"]
+    assert f"{told}\n" == command("generate", run, *how)
+
+
+@pytest.mark.skipif(GXX is None, reason="g++ is not installed")
+def test_the_pages_sketch_of_a_layer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    amp, onnx = blocks("python")
-    exec(amp, {})
-    sketch = blocks("cpp")[0]
-    shims = "static const int A0 = 0; int analogRead(int); struct { void begin(int); "
-    shims += "void println(float); } Serial;\n"
-    (tmp_path / "deploy" / "sketch.cpp").write_text(shims + sketch)
-    if GXX is not None:
-        shell(GXX, "-std=c++17", "-fsyntax-only", "deploy/sketch.cpp")
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     known = {}
-    exec(onnx, known)
+    exec(blocks("python")[1], known)
+    (tmp_path / "deploy" / "sketch.cpp").write_text(
+        ARDUINO % blocks("cpp")[1] + ON_A_PC
+    )
+    sources = ["-x", "c", "amp.c", "-x", "c++", "sketch.cpp"]
+    shell(GXX, "-O1", *sources, "-o", "sketch", cwd=tmp_path / "deploy")
+    found = [float(line) for line in shell("deploy/sketch").split()]
+    x = torch.tensor([100.0 * k % 1024 / 512 - 1 for k in range(1, 41)])
     with torch.no_grad():
-        expected = known["layer"](torch.from_numpy(known["x"]))[0]
-    np.testing.assert_allclose(known["y"], expected, atol=1e-6)
+        expected = known["head"](known["lstm"](x[:, None])[0])[:, 0]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 # -- other processors ----------------------------------------------------------
@@ -597,6 +681,21 @@ SECTIONS {
 """
 
 
+def on_a_board(folder, *sources, compiler=ARM):
+    """Links and runs a program: what it writes."""
+    files = {"start.c": START, "places.ld": PLACES}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    shell(ARM, "-Os", *CORTEX_M4, "-c", "start.c", cwd=folder)
+    how = ["-Os", *CORTEX_M4, "-nostdlib", "-ffreestanding", "-T", "places.ld"]
+    what = [*sources, "start.o", "-lgcc", "-o", "program.elf"]
+    shell(compiler, *how, *what, cwd=folder)
+    machine = ["-M", "mps2-an386", "-display", "none", "-monitor", "none"]
+    machine += ["-chardev", "stdio,id=out"]
+    machine += ["-semihosting-config", "enable=on,target=native,chardev=out"]
+    return shell(QEMU, *machine, "-kernel", folder / "program.elf", timeout=60)
+
+
 @pytest.mark.skipif(ARM is None, reason="arm-none-eabi-gcc is not installed")
 @pytest.mark.parametrize("name", FEW)
 def test_a_cortex_m4(zoo, name, tmp_path):
@@ -611,34 +710,48 @@ def test_a_cortex_m4(zoo, name, tmp_path):
         pytest.skip("qemu-system-arm is not installed")
     test = (zoo[0] / f"one_{name}_test.c").read_text()
     test = re.sub(r"#include <stdio.h>|    printf.*\n", "", test)
-    for file, text in {"test.c": test, "start.c": START, "places.ld": PLACES}.items():
-        (tmp_path / file).write_text(text)
-    sources = [path, tmp_path / "test.c", tmp_path / "start.c"]
-    how = ["-Os", *CORTEX_M4, f"-I{zoo[0]}", "-nostdlib", "-T"]
+    (tmp_path / "test.c").write_text(test)
+    on_a_board(tmp_path, f"-I{zoo[0]}", path, "test.c")
+
+
+ON_A_BOARD = """
+void Port::begin(int) {}
+void Port::write(const char *text, int length) {
+    for (; length > 0; --length, ++text) {
+        register int how __asm__("r0") = 3; /* SYS_WRITEC */
+        register const char *what __asm__("r1") = text;
+        __asm__ volatile("bkpt 0xab" : "+r"(how) : "r"(what) : "memory");
+    }
+}
+"""
+
+
+@pytest.mark.skipif(not (ARM and QEMU), reason="a compiler or QEMU is not installed")
+def test_the_pages_sketch_on_a_cortex_m4(run, tmp_path):
+    command("export", run, "-o", tmp_path, "--to", "c", "--name", "demo")
+    (tmp_path / "sketch.cpp").write_text(ARDUINO % blocks("cpp")[0] + ON_A_BOARD)
     shell(
-        ARM,
-        *how,
-        tmp_path / "places.ld",
-        *sources,
-        "-lgcc",
-        "-o",
-        tmp_path / "test.elf",
+        ARM, *STRICT, "-Os", "-ffreestanding", *CORTEX_M4, "-c", "demo.c", cwd=tmp_path
     )
-    machine = ["-M", "mps2-an386", "-nographic", "-semihosting", "-kernel"]
-    shell(QEMU, *machine, tmp_path / "test.elf", timeout=60)
+    cpp = ARM.replace("gcc", "g++")
+    how = ["-std=gnu++14", "-fno-exceptions", "-fno-threadsafe-statics"]
+    told = on_a_board(tmp_path, *how, "sketch.cpp", "demo.o", compiler=cpp)
+    how = ["--length", "40", "--temperature", "0"]
+    assert f"{told}\n" == command("generate", run, *how)
 
 
 WASM = CLANG and shutil.which("wasm-ld") and shutil.which("node")
 
 
 @pytest.mark.skipif(not WASM, reason="clang, wasm-ld or node is not installed")
-def test_webassembly(zoo, tmp_path):
-    test = (zoo[0] / "one_lstm_test.c").read_text()
+@pytest.mark.parametrize("name", FEW)
+def test_webassembly(zoo, name, tmp_path):
+    test = (zoo[0] / f"one_{name}_test.c").read_text()
     test = re.sub(r"#include <stdio.h>|    printf.*\n", "", test).replace(
         "main", "check"
     )
     (tmp_path / "test.c").write_text(test)
-    files = [zoo[0] / "one_lstm.c", tmp_path / "test.c"]
+    files = [zoo[0] / f"one_{name}.c", tmp_path / "test.c"]
     how = ["--target=wasm32", "-O2", "-nostdlib", f"-I{zoo[0]}", "-Wl,--no-entry"]
     how += ["-Wl,--export=check", "-fno-builtin"]
     shell(CLANG, *how, *files, "-o", tmp_path / "test.wasm")

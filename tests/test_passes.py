@@ -111,11 +111,12 @@ def test_what_passes_hand_on_cannot_be_changed():
 
 def test_an_affine_over_children_and_its_node_is_split_and_checked():
     graph = bound("child_sum_lstm")
-    split, binding = split_affines(graph, own_parameters(graph))
+    split, binding, new = split_affines(graph, own_parameters(graph))
+    assert [split.nodes[n].size for n in new] == [node.size for node in graph.nodes]
     names = {w.name for w in split.weights}
     assert {"f[0]", "f[1]"} <= names
     assert "f" not in names
-    assert split_affines(split, binding) == (split, binding)  # nothing is left to cut
+    assert split_affines(split, binding)[:2] == (split, binding)  # nothing left to cut
     broken = replace(split, weights=split.weights[1:])
     with pytest.raises(
         CellError, match=r"after split\] node \d+ \(affine\): no matrix"

@@ -55,7 +55,10 @@ void bind_program(nb::module_& m) {
         .value("panel", Rows::panel)
         .value("batch", Rows::batch)
         .value("input", Rows::input);
-    nb::enum_<Axis>(m, "Axis").value("node", Axis::node).value("child", Axis::child);
+    nb::enum_<Axis>(m, "Axis")
+        .value("node", Axis::node)
+        .value("child", Axis::child)
+        .value("item", Axis::item);
     nb::enum_<When>(m, "When")
         .value("level", When::level)
         .value("before_chunk", When::before_chunk)
@@ -133,6 +136,7 @@ struct OwnedSchedule {
     std::vector<Reset> resets;
     int64_t rows, initial_rows, width, gradient_rows;
     std::optional<OwnedTrees> trees = {};
+    std::vector<int64_t> first_item = {};
 
     // `of` is where its trees are described, if it has any.
     Schedule view(Trees& of) const {
@@ -149,7 +153,9 @@ struct OwnedSchedule {
                 .resets = resets.data(),
                 .reset_count = int64_t(resets.size()),
                 .gradient_rows = gradient_rows,
-                .trees = trees ? &of : nullptr};
+                .trees = trees ? &of : nullptr,
+                .first_item = first_item.empty() ? nullptr : first_item.data(),
+                .first_item_count = int64_t(first_item.size())};
     }
 };
 
@@ -208,6 +214,13 @@ OwnedSchedule make_trees(const Indices& counts, const Indices& place, const Indi
                          .parent = copied(parent),
                          .inputs = inputs,
                          .slots = int64_t(slots)};
+    return s;
+}
+
+// The same schedule over the items of a call.
+OwnedSchedule with_items(const OwnedSchedule& schedule, const Indices& first_item) {
+    OwnedSchedule s = schedule;
+    s.first_item = copied(first_item);
     return s;
 }
 
@@ -288,7 +301,8 @@ void run_program(const Program& program, const OwnedSchedule& schedule, int elem
     run(program, call);
 }
 
-// -- a stepper: layers arrive as (program, parameters, states); a step is addresses
+// -- a stepper: layers arrive as (program, parameters, states, items, where each row's
+// items begin); a step is addresses
 
 void init_stepper(Stepper* self, nb::handle layers, int element_size, int64_t rows,
                   const std::string& isa) {
@@ -296,7 +310,9 @@ void init_stepper(Stepper* self, nb::handle layers, int element_size, int64_t ro
     for (nb::handle layer : layers)
         given.push_back({get<const Program&>(layer, 0),
                          read_buffers(layer[1], element_size),
-                         read_buffers(layer[2], element_size)});
+                         read_buffers(layer[2], element_size),
+                         read_buffers(layer[3], element_size),
+                         get<std::vector<int64_t>>(layer, 4)});
     new (self) Stepper(std::move(given), element_size, rows, choose_isa(isa));
 }
 
@@ -335,6 +351,7 @@ NB_MODULE(_core, m) {
              "initial_rows"_a, "batch_rows"_a = std::vector<int64_t>(),
              "places"_a = std::vector<int64_t>(), "width"_a = 0, "rows"_a = 0,
              "resets"_a.none() = nb::none(), "gradient_rows"_a = 0)
+        .def("with_items", &with_items, "first_item"_a)
         .def_static("trees", &make_trees, nb::kw_only(), "counts"_a, "place"_a, "input"_a,
                     "inputs"_a, "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,

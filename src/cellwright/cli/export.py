@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..language.errors import CellwrightError
 from .app import app
+
+if TYPE_CHECKING:
+    from ..text.run import Run
 
 
 class Target(str, Enum):
@@ -28,7 +31,7 @@ def export(
         Target,
         typer.Option(
             help="c: the model as NAME.h and NAME.c, and NAME_main.c, which generates "
-            "text. onnx: its recurrent layer as NAME.onnx."
+            "text. onnx: the model, its states and its tokenizer as NAME.onnx."
         ),
     ],
     name: Annotated[
@@ -42,30 +45,68 @@ def export(
             help="With c: NAME_test.c too, which compares the C with its model.",
         ),
     ] = False,
+    step: Annotated[
+        bool,
+        typer.Option(
+            "--step",
+            help="With onnx: one token a call, and no loop in the file, for runtimes "
+            "without ONNX's Scan. (Without it, any number of tokens; one will do.)",
+        ),
+    ] = False,
 ) -> None:
-    """Write a run's model to run elsewhere.
+    """Write a run's model to run elsewhere: three ways, each in full in docs/deploy.md.
 
-    From C (an Arduino, a plugin, a phone), it is one source that includes no library:
-    cellwright export runs/demo -o deploy --to c. From ONNX Runtime, in Python or
-    another language: cellwright export runs/demo -o deploy --to onnx.
+    ONNX Runtime, in Python or another language:
+
+    - cellwright export runs/demo -o deploy --to onnx
+
+    - onnxruntime.InferenceSession("deploy/demo.onnx")
+
+    A C program, which needs no library:
+
+    - cellwright export runs/demo -o deploy --to c
+
+    - cc -O3 deploy/demo.c deploy/demo_main.c -lm -o generate
+
+    A board as an Arduino: put demo.h and demo.c into the sketch's folder, and call
+
+    - demo_init(&state); demo_step(&state, token, logits);
     """
-    from ..export import export_c, export_onnx
     from ..text.run import Run
 
     run = Run(directory)
     name = name or _name_of(directory)
     if to is Target.c:
-        files = export_c(run, out, name=name, self_test=self_test)
-    elif self_test:
-        raise CellwrightError(
-            "[export] a test program is C's; received --self-test with --to onnx, "
-            "expected it with --to c"
-        )
+        _only_with("--step", step, Target.onnx)
+        files = _to_c(run, out, name, self_test)
     else:
-        out.mkdir(parents=True, exist_ok=True)
-        files = [out / f"{name}.onnx"]
-        export_onnx(run.trained_model().rnn, files[0], initial_states=True)
+        _only_with("--self-test", self_test, Target.c)
+        files = _to_onnx(run, out, name, step)
     typer.echo("\n".join(map(str, files)))
+
+
+def _to_c(run: Run, out: Path, name: str, self_test: bool) -> list[Path]:
+    from ..export import export_c
+
+    return export_c(run, out, name=name, self_test=self_test)
+
+
+def _to_onnx(run: Run, out: Path, name: str, step: bool) -> list[Path]:
+    from ..export import export_onnx
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.onnx"
+    export_onnx(run, path, step=step)
+    return [path]
+
+
+def _only_with(option: str, given: bool, target: Target) -> None:
+    if given:
+        other = Target.c if target is Target.onnx else Target.onnx
+        raise CellwrightError(
+            f"[export] {option} is of --to {target.value}; received it with --to "
+            f"{other.value}, expected --to {target.value}, or no {option}"
+        )
 
 
 def _name_of(directory: Path) -> str:

@@ -12,12 +12,19 @@ from typer import Option
 from ..train.settings import Settings
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Put an option for every field of `Settings` where a command has `**settings`."""
+def with_settings(
+    command: Callable[..., None], kind: type | None = None
+) -> Callable[..., None]:
+    """Put an option for every field where a command has `**settings`.
+
+    Args:
+        kind: a dataclass of settings; None: `Settings`, those of a language model.
+    """
+    kind = kind or Settings
     *own, _ = signature(command, eval_str=True).parameters.values()
     before = [p for p in own if p.kind is not Parameter.KEYWORD_ONLY]
-    types, options = get_type_hints(Settings), []
-    for field in fields(Settings):
+    types, options = get_type_hints(kind), []
+    for field in fields(kind):
         help, panel, takes = map(field.metadata.get, ("help", "panel", "takes"))
         option = Option(field.default, help=help, rich_help_panel=panel)
         option = Parameter(field.name, Parameter.KEYWORD_ONLY, default=option)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from ..extras import require
+from ..language.errors import CellwrightError
 from .app import app
 from .show import with_bar
 
@@ -52,7 +53,11 @@ def exam(
 def inspect(
     directory: Annotated[Path, Argument(metavar="DIR", help="A run.")],
     text: Annotated[
-        Path | None, Option(help="What it reads. Default: the run's held-out text.")
+        Path | None,
+        Option(
+            help="What it reads; of a run of pairs an input a line. Default: what the "
+            "run holds out."
+        ),
     ] = None,
     beside: Annotated[
         Path | None, Option(help="A second run, to compare saturation with.")
@@ -66,26 +71,66 @@ def inspect(
     port: Port = 0,
     browser: Browser = True,
 ) -> None:
-    """Look inside a run: units, gates, gradients, predictions; type to it."""
-    from ..look.inspection import Inspection
+    """Look inside a run: units, gates, gradients, predictions; type to it.
+
+    Of a run of pairs: the outputs of an input, and where the decoder looked.
+    """
     from ..text.corpus import read_pieces
-    from ..text.run import Run
+    from ..text.directory import format_of
+    from ..text.pairs.run import PairRun
 
     require("cellwright inspect", "web")
-    from ..look.web.inspect import InspectServer
-    from ..look.web.report import write_report
     from ..look.web.serve import serve
 
     read = "".join(read_pieces(text)) if text else None
+    if format_of(directory) == PairRun.format:
+        routes = _pair_routes(directory, beside, read, report)
+    else:
+        routes = _text_routes(directory, beside, read, steps, report)
+    if report:
+        typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
+    else:
+        serve(routes, host=host, port=port, browse=browser, say=typer.echo)
+
+
+def _text_routes(
+    directory: Path,
+    beside: Path | None,
+    read: str | None,
+    steps: int,
+    report: Path | None,
+) -> list[Any]:
+    """The page of a language model, which may be written as a report."""
+    from ..look.inspection import Inspection
+    from ..look.web.inspect import InspectServer
+    from ..look.web.report import write_report
+    from ..text.run import Run
+
     found: list[Inspection] = []
     for run in [Run(directory), *([Run(beside)] if beside else [])]:
-        if found and read is None:
-            read = found[0].text_for(run)
-        look = partial(Inspection, run, read, steps=steps)
+        own = found[0].text_for(run) if found and read is None else read
+        look = partial(Inspection, run, own, steps=steps)
         found.append(with_bar(steps, lambda step, look=look: look(advance=step)))
     if report:
         write_report(found[0], report, *found[1:])
-        typer.echo(f"{report}: {report.stat().st_size / 2**20:.1f} MiB")
-        return
-    routes = InspectServer(*found).routes()
-    serve(routes, host=host, port=port, browse=browser, say=typer.echo)
+    return InspectServer(*found).routes()
+
+
+def _pair_routes(
+    directory: Path, beside: Path | None, read: str | None, report: Path | None
+) -> list[Any]:
+    """The page of a run of pairs, which may be written as a report."""
+    from ..look.pair_inspection import PairInspection
+    from ..look.web.pairs import PairServer, write_pair_report
+    from ..text.pairs.run import PairRun
+
+    if beside is not None:
+        raise CellwrightError(
+            "[--beside] compares language models; received it with a run of pairs. "
+            "Leave it out"
+        )
+    inputs = None if read is None else read.splitlines()
+    inspection = PairInspection(PairRun(directory), inputs)
+    if report:
+        write_pair_report(inspection, report)
+    return PairServer(inspection).routes()

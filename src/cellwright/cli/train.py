@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,49 +60,88 @@ def train(
     Start it with `torchrun --nproc_per_node N -m cellwright train …` for N processes.
     """
     from ..text.run import Run
+
+    asked = Settings(**{**settings, "clip": settings["clip"] or None})
+    what = Training("train", Run, _create, describe, _finish, asked, text or [])
+    train_in(what, out, resume, tensorboard, ctx)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a command that trains was asked for, and how its kind of model does it.
+
+    Attributes:
+        command: its words after `cellwright`.
+        open: a directory as a run of this kind.
+        create: `create(directory, sources, settings)` makes a new one.
+        describe: a run in a few lines.
+        finish: `finish(run, say)` evaluates a trained run and says what comes next.
+        asked: the settings, with defaults where none were given.
+        sources: what it trains on; empty to take those of the run that is resumed.
+    """
+
+    command: str
+    open: Callable[[Path], Any]
+    create: Callable[[Path, list[str], Any], Any]
+    describe: Callable[[Any], str]
+    finish: Callable[[Any, Callable[[str], Any]], None]
+    asked: Any
+    sources: list[str]
+
+
+def train_in(
+    what: Training,
+    out: Path | None,
+    resume: bool,
+    tensorboard: bool,
+    ctx: typer.Context,
+) -> None:
+    """Make a run, or open the one that is resumed, and train it to its end."""
     from ..train.devices import make_accelerator
     from ..train.lock import locked
 
-    asked = Settings(**{**settings, "clip": settings["clip"] or None})
-    asked.check()
+    what.asked.check()
     if resume and out is None:
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
     # Look for the directory before make_accelerator, where the processes wait for each
     # other: after that the main one may have made it already.
-    directory = out or _free_directory(text or [])
+    directory = out or _free_directory(what.sources)
     exists = resume and os.path.lexists(directory / "config.json")  # damaged or not
-    precision = (Run(directory).settings if exists else asked).precision
+    precision = (what.open(directory).settings if exists else what.asked).precision
     accelerator = make_accelerator(precision, directory if tensorboard else None)
     with _quiet_unless(accelerator.is_main_process), ExitStack() as held:
 
         def begin() -> None:
             if not exists:
-                _create(directory, text or [], asked)
+                what.create(directory, what.sources, what.asked)
             held.enter_context(locked(directory))
 
         _on_main_first(accelerator, begin)
-        run = Run(directory)
+        run = what.open(directory)
         if resume:
-            _check_same(run, asked, text or [], ctx)
-        _train(run, accelerator, resume, tensorboard)
+            _check_same(run, what.asked, what.sources, ctx)
+        _train(what, run, accelerator, resume, tensorboard)
     if accelerator.num_processes > 1:
         accelerator.end_training()
 
 
-def _train(run: Run, accelerator: Accelerator, resume: bool, tensorboard: bool) -> None:
+def _train(
+    what: Training, run: Any, accelerator: Accelerator, resume: bool, tensorboard: bool
+) -> None:
     """Train a run to its end and evaluate it; the main process says how it goes."""
-    from ..text.job import evaluate_held_out, make_reporter, train_run
+    from ..text.job import make_reporter, train_run
 
     say = typer.echo if accelerator.is_main_process else lambda line: None
     say(f"run: {run.directory}")
-    say(describe(run))
+    say(what.describe(run))
     reporter = make_reporter(run, accelerator, tensorboard)
     try:
         _, progress = train_run(run, accelerator, resume=resume, reporter=reporter)
     except KeyboardInterrupt:
         how = "Nothing was kept yet."
         if run.store.has():
-            how = f"Continue with: cellwright train --resume --out {run.directory}"
+            command = f"cellwright {what.command} --resume --out {run.directory}"
+            how = f"Continue with: {command}"
         say(f"\nstopped. {how}")
         raise typer.Exit(130) from None
     plan = run.plan()
@@ -109,11 +149,17 @@ def _train(run: Run, accelerator: Accelerator, resume: bool, tensorboard: bool) 
     seconds = progress.seconds + (plan.planning_seconds if plan else 0.0)
     say(f"trained {progress.step} steps in {seconds:.1f} s{early}")
     if accelerator.is_main_process:
-        figures = with_bar(run.held_out.count, evaluate_held_out, run)
-        if figures is not None:
-            check_finite(figures)
-            say(f"held-out text, {sentence(figures)}")
-        say(f'next: cellwright generate {run.directory} --prompt "…"')
+        what.finish(run, say)
+
+
+def _finish(run: Run, say: Callable[[str], Any]) -> None:
+    from ..text.job import evaluate_held_out
+
+    figures = with_bar(run.held_out.count, evaluate_held_out, run)
+    if figures is not None:
+        check_finite(figures)
+        say(f"held-out text, {sentence(figures)}")
+    say(f'next: cellwright generate {run.directory} --prompt "…"')
 
 
 def _free_directory(text: list[str]) -> Path:
@@ -164,9 +210,7 @@ def _quiet_unless(main: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _check_same(
-    run: Run, settings: Settings, text: list[str], ctx: typer.Context
-) -> None:
+def _check_same(run: Any, settings: Any, text: list[str], ctx: typer.Context) -> None:
     """A resumed run keeps its settings: refuse to pretend otherwise."""
     for name, received in sorted(vars(settings).items()):
         kept, source = getattr(run.settings, name), ctx.get_parameter_source(name)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..language import OPS, Node
 from ..language.expand import definition
-from ..language.graph import AFFINE, EACH, TOTAL, TRANSPOSED
+from ..language.graph import AFFINE, ATTENTION, EACH, TOTAL, TRANSPOSED
 from .bindings import Binding
 from .differentiate import VectorJacobian
 from .program import (
@@ -22,7 +22,7 @@ from .program import (
     Term,
     View,
 )
-from .step import PANEL, PUT, Group, Stored, summands
+from .step import DOT, OUTER, PANEL, PUT, Group, Stored, summands
 from .verify import verify_stages
 
 
@@ -80,8 +80,11 @@ class _StageWriter:
 
     def stage(self) -> Stage:
         self._products()
+        for number in self.group.members:
+            if number in self.step.kept:
+                self._keep(number)
         nodes = [self.step.nodes[member] for member in self.group.members]
-        results = [n for n in nodes if n.op in (PUT, PANEL)]
+        results = [n for n in nodes if n.op in (PUT, PANEL, OUTER)]
         # What the scan carries from level to level is overwritten last.
         carried = [n for n in results if n.op == PUT and n["view"].previous]
         for node in results:
@@ -91,6 +94,23 @@ class _StageWriter:
         for node, value in zip(carried, values, strict=True):
             self._store(node, value)
         return self._packed()
+
+    def _keep(self, number: int) -> None:
+        """Attention, a dot or a total over items, into the memory where it is read."""
+        where, node = self.step.where, self.step.nodes[number]
+        view = self._view(where[number])
+        if node.op == ATTENTION:
+            line = _Line(
+                "attention", _NONE, (), (self._view(where[node.args[0]]), view)
+            )
+        elif node.op == DOT:
+            row, items = node.args
+            self.whole = True
+            indices = view, self._view(where[items])
+            line = _Line("dot_items", _NONE, (self._obtain(row),), indices)
+        else:
+            line = _Line("accumulate", _NONE, (self._obtain(node.args[0]),), (view,))
+        self.code.append(line)
 
     # -- products
 
@@ -200,6 +220,9 @@ class _StageWriter:
         if number in step.cotangents:
             loads = [self._load("load", view) for view in step.cotangents[number]]
             return reduce(partial(self._emit, "add"), loads)
+        if node.op == TOTAL and len(node.args) == 2:
+            indices = tuple(self._view(step.where[a]) for a in node.args)
+            return self._emit("weighted_total", indices=indices)
         if node.op == TOTAL:
             return self._load("total", step.where[node.args[0]])
         args = [self.registers[a] for a in step.values[number]]
@@ -260,7 +283,14 @@ class _StageWriter:
 
     def _store(self, node: Node, value: _Register) -> None:
         if node.op == PUT:
-            op, indices = "store", (self._view(node["view"]),)
+            op = "accumulate" if node["adds"] else "store"
+            indices = (self._view(node["view"]),)
+        elif node.op == OUTER:
+            column = self.step.where[node.args[1]]
+            op, indices = (
+                "outer_items",
+                (self._view(node["view"]), self._view(column)),
+            )
         else:
             array, column = self.panels[node.args[0]]
             op, indices = "store_panel", (self._view(View(array)), column)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..language import Cell
 from .bindings import own_parameters
+from .once import made_once
 from .plan import Plan
-from .split import split_affines
 
 
 def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
@@ -17,8 +17,8 @@ def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
     """
     known = {"input_size": input_size}
     sizes = {n: known.get(n, hidden_size) for n in cell.graph.size_names}
-    graph = cell.graph.bind(**sizes)
-    plan = Plan(*split_affines(graph, own_parameters(graph)))
+    graph = made_once(cell.graph.bind(**sizes)).step
+    plan = Plan(graph, own_parameters(graph))
     graph = plan.graph
     forward, backward = plan.training, plan.backward(("x",))
     states = sum(int(s.size) for s in graph.states)

@@ -13,10 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..language import Graph, Node
-from ..language.graph import AFFINE, COTANGENT
+from ..language.graph import AFFINE, ATTENTION, COTANGENT, ITEM, TOTAL
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
-from .program import AXES, EVERY, Array, View
-from .step import PANEL, PUT, Lowered, obtainable, summands
+from .program import EVERY, Array, View
+from .step import (
+    PANEL,
+    PUT,
+    ROW_LEAVES,
+    Lowered,
+    axis_of,
+    is_pointwise,
+    obtainable,
+    summands,
+)
 from .verify import verify_step
 
 
@@ -56,6 +65,9 @@ def forward_memory(
     for source in graph.inputs:
         rows = "batch" if source.name in once else draft.input_rows
         of_input[source.name] = draft.array(source.name, rows, source.size)
+    for item in graph.items:
+        view = draft.array(item.name, "batch", item.size, axis="item")
+        of_input[item.name] = view
     for state in graph.states:
         # Without a backward, a state but the output needs its last two levels only.
         every = training or (graph.output_is_state and state is graph.states[0])
@@ -68,7 +80,7 @@ def forward_memory(
     results += [(number, draft.value_array(number)) for number in saved]
     leaves: dict[int, View] = {}
     for number, node in enumerate(graph.nodes):
-        if node.op == "input":
+        if node.op in ("input", ITEM):
             leaves[number] = of_input[node["name"]]
         elif node.op == "state":
             array = of_state[node["name"]].array
@@ -81,8 +93,8 @@ def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> 
     draft = _Draft(graph, graph.nodes, memory.arrays)
     records = [(n, draft.value_array(n, "{}.record")) for n in recorded]
     results = [*memory.results, *records]
-    roots = [draft.put(number, view) for number, view in results]
     stored = dict(reversed(results))
+    roots = [draft.result(number, view, stored) for number, view in results]
     return draft.step(roots, places=memory.leaves, stored=stored)
 
 
@@ -98,11 +110,30 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     for affine, _ in vjp.affines:
         read.update(graph.nodes[affine].args)
     known, found = set(memory.places), []
-    for number in sorted(read):
+    for number in sorted(_not_of_items(step, read)):
         if not obtainable(step, number, known):
             known.add(number)
             found.append(number)
     return tuple(found)
+
+
+def _not_of_items(step: Lowered, numbers: Iterable[int]) -> set[int]:
+    """The values, or what those follow from that have one for each item.
+
+    They are computed again, whatever that takes: to keep them for every step would take
+    as much memory as nothing else.
+    """
+    found: set[int] = set()
+    stack = [*numbers]
+    while stack:
+        number = stack.pop()
+        over_items = step.axes[number] == "item" and number not in step.places
+        if over_items and is_pointwise(step.nodes[number].op):
+            args = step.values[number]
+            stack += [a for a in args if step.nodes[a].op not in ROW_LEAVES]
+        else:
+            found.add(number)
+    return found
 
 
 def recompute_step(
@@ -116,7 +147,7 @@ def recompute_step(
     draft = _Draft(graph, graph.nodes, arrays)
     more: dict[str, Any] = {"rows": "chunk", "scratch": True}
     stored = {number: draft.value_array(number, **more) for number in numbers}
-    roots = [draft.put(number, view) for number, view in stored.items()]
+    roots = [draft.result(number, view, stored) for number, view in stored.items()]
     return draft.step(roots, places=places, stored=stored, when="before_chunk")
 
 
@@ -129,7 +160,7 @@ class Cotangents:
         given: of each result, by name: the views whose sum its cotangent is.
         carried: of each state: what a level passes to the level before it.
         inputs: the gradients of inputs.
-        sums: the gradients of static inputs, a row a row of the batch.
+        sums: the gradients of static inputs, a row a row of the batch; and of items.
         totals: of each recorded node: its cotangent through everything that it feeds.
     """
 
@@ -171,6 +202,10 @@ def cotangent_memory(
             rows = "rolling" if once else draft.input_rows
             view = draft.array(f"d.{source.name}", rows, source.size)
             (sums if once else inputs)[source.name] = view
+    for item in graph.items:
+        if item.name in wanted:
+            view = draft.array(f"d.{item.name}", "rolling", item.size, axis="item")
+            sums[item.name] = view
     for number in vjp.recorded:
         given[recorded_name(number)] = (draft.value_array(number, "d.{}.record"),)
     label = "d.{}.record.total"
@@ -184,7 +219,7 @@ class _Draft:
     def __init__(
         self, graph: Graph, nodes: Sequence[Node] = (), arrays: Sequence[Array] = ()
     ) -> None:
-        self.graph, self.per_child = graph, graph.per_child
+        self.graph, self.axes = graph, [axis_of(name) for name in graph.sets]
         self.nodes, self.arrays = list(nodes), list(arrays)
         # A sequence has inputs at every row; of a tree's nodes, some.
         self.input_rows = "input" if graph.children else "sequence"
@@ -198,7 +233,7 @@ class _Draft:
     ) -> View:
         """The rows of one of the step's values, or of its cotangent."""
         name, size = value_name(self.graph, number), self.graph.nodes[number].size
-        axis = AXES[self.per_child[number]]
+        axis = self.axes[number]
         return self.array(label.format(name), rows, size, axis=axis, **more)
 
     def state_array(self, name: str, size: Any, rows: str, depth: int = 1) -> View:
@@ -215,10 +250,19 @@ class _Draft:
         self.nodes.append(Node(op, args, tuple(sorted(attrs.items())), size))
         return len(self.nodes) - 1
 
-    def put(self, value: int, view: View, after: tuple[int, ...] = ()) -> int:
-        """Store a value; `after` are nodes that must be computed before."""
+    def put(
+        self, value: int, view: View, after: tuple[int, ...] = (), adds: bool = False
+    ) -> int:
+        """Store a value, or add it to what is there; `after` are nodes that must be
+        computed before."""
         size = self.arrays[view.array].columns
-        return self.add(PUT, (value, *after), size, view=view)
+        return self.add(PUT, (value, *after), size, view=view, adds=adds)
+
+    def result(self, value: int, view: View, stored: Mapping[int, View]) -> int:
+        """The same of a forward value, which may be stored by what computes it."""
+        node = self.nodes[value]
+        kept = node.op in (TOTAL, ATTENTION) and self.axes[node.args[0]] == "item"
+        return value if kept and stored[value] == view else self.put(value, view)
 
     def step(self, roots: Iterable[int], **more: Any) -> Lowered:
         nodes, arrays = tuple(self.nodes), tuple(self.arrays)
@@ -243,7 +287,7 @@ class _Backward(_Draft):
         super().__init__(vjp.forward, vjp.nodes, memory.arrays)
         self.vjp, self.memory, self.places = vjp, memory, places
         self.first = len(vjp.forward.nodes)
-        self.of_inputs = vjp.cotangents("input")
+        self.of_inputs = {**vjp.cotangents("input"), **vjp.cotangents("item")}
         self.seeds = {  # a result's name → the node of its cotangent
             node["name"].removeprefix("d."): number
             for number, node in enumerate(vjp.nodes)
@@ -339,18 +383,14 @@ class _Backward(_Draft):
             yield self.put(value, view, after)
 
     def _static(self) -> Iterator[int]:
-        """Stores of the sums over the levels so far: of static inputs' cotangents.
+        """What adds up over the levels: cotangents of static inputs, and of items.
 
         Level after level adds to the same rows, so that the order of the sum is the
         scan's, whichever threads take the rows.
         """
         for name, view in self.memory.sums.items():
             if name in self.of_inputs:
-                size = self.arrays[view.array].columns
-                before = self.add(COTANGENT, (), size, name=f"d.{name}.sum")
-                self.cotangents[before] = (view,)
-                total = self.add("add", (before, self.of_inputs[name]), size)
-                yield self.put(total, view, after=(before,))
+                yield self.put(self.of_inputs[name], view, adds=True)
 
 
 def value_name(graph: Graph, number: int) -> str:

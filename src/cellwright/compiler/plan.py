@@ -15,9 +15,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..language import OPS, Graph
+from ..language.graph import CHILDREN
 from . import lower
 from .bindings import Binding
+from .contract import contract
 from .differentiate import VectorJacobian, differentiate
+from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
 from .program import Program, Stage
 from .schedule import schedule
@@ -37,7 +40,7 @@ class Plan:
     """The programs of a bound cell.
 
     Attributes:
-        graph: the cell, with concrete sizes; its affines over children are split.
+        graph: the cell, with concrete sizes; its affines over sets are cut in parts.
         binding: where its weights are.
         recompute: training saves nothing beside the states.
         constant: inputs that have one row for each row of the widest level, and no
@@ -57,9 +60,13 @@ class Plan:
     tapped: bool = False
 
     def __post_init__(self) -> None:
-        graph, binding = split_affines(self.graph, self.binding)
+        graph, binding, recorded = self.graph, self.binding, self.recorded
+        for cut in (split_affines, dot_products):
+            graph, binding, new = cut(graph, binding)
+            recorded = tuple(new[number] for number in recorded)
         object.__setattr__(self, "graph", graph)
         object.__setattr__(self, "binding", binding)
+        object.__setattr__(self, "recorded", recorded)
         obstacle = _obstacle(graph)
         if obstacle:
             raise PlanError(obstacle)
@@ -114,6 +121,7 @@ class Plan:
     def _arrange(
         self, step: Lowered, scratch: str = "chunk", before: int = 0
     ) -> Stored:
+        step = contract(step)
         return store(step, schedule(step), scratch, before)
 
     # -- what forward and backward share
@@ -144,14 +152,11 @@ class Plan:
     def saved_sizes(self) -> list[int]:
         return [int(self.graph.nodes[n].size) for n in self.saved]
 
-    def recorded_sizes(self) -> list[int]:
-        return [int(self.graph.nodes[n].size) for n in self.recorded]
-
     @cached_property
     def reached(self) -> tuple[frozenset[str], frozenset[int]]:
-        """Where the step's gradient arrives: at these inputs, and at these parameters
-        by number. Elsewhere it is zero whatever the values: behind `step`, in a value
-        that nothing reads."""
+        """Where the step's gradient arrives: at these inputs and items, and at these
+        parameters by number. Elsewhere it is zero whatever the values: behind `step`,
+        in a value that nothing reads."""
         binding = self.binding
         pieces = [binding.vectors[name] for name in self.vjp.cotangents("weight")]
         for affine, _ in self.vjp.affines:
@@ -159,8 +164,9 @@ class Plan:
             name = node["weight"]
             pieces += [binding.matrices[name, k] for k in range(len(node.args))]
             pieces += binding.biases.get(name, ())
-        inputs = frozenset(self.vjp.cotangents("input"))
-        return inputs, frozenset(piece.parameter for piece in pieces)
+        cotangents = self.vjp.cotangents
+        sources = frozenset((*cotangents("input"), *cotangents("item")))
+        return sources, frozenset(piece.parameter for piece in pieces)
 
 
 def unsupported(graph: Graph) -> str | None:
@@ -184,4 +190,7 @@ def _obstacle(graph: Graph) -> str | None:
                 f"the new value of state {state.name!r} is one number, the state has "
                 f"{state.size}"
             )
+    sets = {name for name in graph.sets if name not in (None, CHILDREN)}
+    if len(sets) > 1:
+        return f"it reads one set of items, the cell has {len(sets)}"
     return None if graph.states else "the cell has no state"

@@ -12,15 +12,18 @@ from typing import Any
 
 from ..language import OPS
 
-AXES = ("node", "child")  # what has a row: a step or node; each child of a node
 EVERY = -1  # the slot of a view that has a row for each child
 
 # Fields that name a value of one of the core's enumerations.
 ENUMERATIONS = {"rows": "Rows", "axis": "Axis", "when": "When", "op": "Opcode"}
 # How many arguments are registers; of other instructions, all.
 REGISTERS = {
-    **dict.fromkeys(("constant", "vector", "load", "total"), 0),
-    **dict.fromkeys(("store", "store_panel"), 1),
+    **dict.fromkeys(
+        ("constant", "vector", "load", "total", "weighted_total", "attention"), 0
+    ),
+    **dict.fromkeys(
+        ("store", "accumulate", "dot_items", "outer_items", "store_panel"), 1
+    ),
     **{name: 1 for name, op in OPS.items() if op.reduces},
 }
 PLAIN = {int, float, bool, str}  # fields that the core takes as they are
@@ -216,7 +219,7 @@ class _Listing:
     def _heading(self, number: int, stage: Stage) -> str:
         text = f"  stage {number}: {stage.units} units, {stage.tiles} registers"
         text += ", all units in a tile" if stage.whole else ""
-        text += ", for each child" if stage.axis == "child" else ""
+        text += f", for each {stage.axis}" if stage.axis != "node" else ""
         when = {"before_chunk": ", before a chunk", "after_chunk": ", after a chunk"}
         return text + when.get(stage.when, "")
 
@@ -242,6 +245,18 @@ class _Listing:
                 return f"{target} = {i.op} {self._array(s.views[i.args[0]])}"
             case "store":
                 return f"store {self._array(s.views[i.args[1]])} = {read}"
+            case "accumulate":
+                return f"store {self._array(s.views[i.args[1]])} += {read}"
+            case "weighted_total":
+                weights, values = (self._array(s.views[a]) for a in i.args)
+                return f"{target} = total {weights} · {values}"
+            case "dot_items" | "outer_items":
+                into, factor = (self._array(s.views[a]) for a in i.args[1:])
+                sign = "=" if i.op == "dot_items" else "+="
+                return f"store {into} {sign} {read} · {factor}"
+            case "attention":
+                scores, weights = (self._array(s.views[a]) for a in i.args)
+                return f"store {weights} = attention {scores}"
             case "store_panel":
                 panel = self._columns(s.views[i.args[1]].array, i.args[2], 1)
                 return f"store {panel} = {read}"

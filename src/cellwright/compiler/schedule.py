@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..language.graph import AFFINE, TRANSPOSED
 from .step import Group, Lowered
 from .verify import verify_groups
 
@@ -46,14 +45,27 @@ def _next(step: Lowered, pending: list[int], done: set[int], when: str) -> Group
     """The stage of the first node that can start, and all that fits into it."""
     ready = [n for n in pending if done.issuperset(step.before(n))]
     first = next((n for n in ready if step.units[n] is not None), ready[0])
-    units, axis = step.units[first] or 1, step.axis(first)
+    axis = step.axis(first)
+    # Where numbers alone are ready: the stage of what waits for them only, if any does.
+    waiting = [n for n in pending if step.axis(n) == axis]
+    sizes = [step.units[n] for n in ([first] if step.units[first] else waiting)]
+    for units in dict.fromkeys(filter(None, sizes)):
+        members = _members(step, pending, done, axis, units)
+        if any(step.units[member] == units for member in members):
+            return Group(units, axis, when, members)
+    return Group(1, axis, when, _members(step, pending, done, axis, 1))
+
+
+def _members(
+    step: Lowered, pending: list[int], done: set[int], axis: str, units: int
+) -> tuple[int, ...]:
+    """What a stage of so many units can compute of what is pending."""
     known = set(done)
     members = []
     for number in pending:
-        # A product reads memory: what an earlier stage has stored.
-        there = done if step.nodes[number].op in (AFFINE, TRANSPOSED) else known
         fits = step.units[number] in (None, units) and step.axis(number) == axis
-        if fits and there.issuperset(step.before(number)):
+        stored = done.issuperset(step.stored_before(number))
+        if fits and stored and known.issuperset(step.before(number)):
             members.append(number)
             known.add(number)
-    return Group(units, axis, when, tuple(members))
+    return tuple(members)

@@ -6,6 +6,7 @@ of two, with the same weights in the same parameters, it is a value of the node.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..language import Graph, Node, verify
@@ -14,14 +15,20 @@ from .bindings import Binding
 from .program import Piece
 
 
-def split_affines(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
+def split_affines(
+    graph: Graph, binding: Binding
+) -> tuple[Graph, Binding, Sequence[int]]:
     """The same step, in which no affine reads both a child's values and its node's.
 
-    A part is named after its operands: `f[0]`, `f[1]`; the node's has the bias.
+    A part is named after its operands: `f[0]`, `f[1]`; the node's has the bias. Items
+    are as children here.
+
+    Returns:
+        The step, its binding, and for each old node the new one of the same value.
     """
-    of_child = graph.per_child
+    of_child = [name is not None for name in graph.sets]
     if not any(of_child):
-        return graph, binding
+        return graph, binding, range(len(graph.nodes))
     nodes: list[Node] = []
     new: dict[int, int] = {}
     weights = {w.name: w for w in graph.weights}
@@ -55,4 +62,5 @@ def split_affines(graph: Graph, binding: Binding) -> tuple[Graph, Binding]:
     used = {n["weight"] for n in nodes if "weight" in n.options}
     kept = tuple(w for w in weights.values() if w.name in used)
     cut = verify(graph.with_nodes(nodes, new, weights=kept), after="split")
-    return cut, replace(binding, matrices=matrices, biases=biases, heads=heads)
+    bound = replace(binding, matrices=matrices, biases=biases, heads=heads)
+    return cut, bound, list(new.values())

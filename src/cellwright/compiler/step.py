@@ -12,14 +12,29 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..language import OPS, Node
-from ..language.graph import AFFINE, COTANGENT, EACH, TOTAL, TRANSPOSED, per_child
+from ..language.graph import (
+    AFFINE,
+    ATTENTION,
+    CHILDREN,
+    COTANGENT,
+    EACH,
+    TOTAL,
+    TRANSPOSED,
+    sets,
+)
 from .program import EVERY, Array, View
 
-PUT = "put"  # stores its first argument, once the others are computed; attr `view`
+# Stores its first argument, once the others are computed; attrs `view`, and `adds`: to
+# what is there.
+PUT = "put"
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
+DOT = "dot"  # of a row's value and each item's: one number an item (see `contract`)
+OUTER = "outer"  # adds a row's value times each item's number; attr `view`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
-_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT)  # of their stage's units, if of one too
+RECOMPUTED_OF_ITEMS = 100  # the same of each item: there are many of them
+# Of their stage's units, if of one too.
+_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION, OUTER)
 _REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
 _COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copies)))
 
@@ -71,19 +86,49 @@ class Lowered:
         return {n.args[0]: k for k, n in enumerate(self.nodes) if n.op == PANEL}
 
     @cached_property
-    def _per_child(self) -> list[bool]:
-        return per_child(self.nodes, self.many)
+    def axes(self) -> list[str]:
+        """The rows that each value has: one, or one for each child or item."""
+        return [axis_of(name) for name in sets(self.nodes, self.many)]
+
+    @cached_property
+    def kept(self) -> frozenset[int]:
+        """The values that are in memory alone: totals over items, attention, dots.
+
+        A total is summed by the stage of its items; the others are made by one of rows.
+        """
+        return frozenset(
+            number
+            for number, node in enumerate(self.nodes)
+            if node.op == DOT
+            or (
+                node.op in (TOTAL, ATTENTION)
+                and len(node.args) == 1
+                and self.axes[node.args[0]] == "item"
+            )
+        )
 
     def axis(self, number: int) -> str:
-        """The rows of a value: one for the node, or one for each of its children."""
-        if not self.many:
-            return "node"
+        """The rows of the stage that computes a value."""
         node = self.nodes[number]
+        if number in self.kept:
+            return "item" if node.op == TOTAL else "node"
+        if node.op == OUTER:
+            return "node"
         if node.op == PUT:
             view = node["view"]
             own = "child" if view.slot == EVERY else "node"
             return own if view.previous else self.arrays[view.array].axis
-        return "child" if self._per_child[number] else "node"
+        return self.axes[number]
+
+    def stored_before(self, number: int) -> list[int]:
+        """What a node reads that an earlier stage has to store, not its own one."""
+        before = self.before(number)
+        node = self.nodes[number]
+        weighted = node.op == TOTAL and len(node.args) == 2
+        if weighted or node.op in (AFFINE, TRANSPOSED, ATTENTION):
+            return before
+        column = node.args[1:] if node.op == OUTER else ()
+        return [a for a in before if a in self.kept or a in column]
 
     @cached_property
     def units(self) -> list[int | None]:
@@ -91,7 +136,7 @@ class Lowered:
         sizes = [int(node.size) for node in self.nodes]
         return [
             sizes[node.args[0]]
-            if node.op in _REDUCING
+            if node.op in (*_REDUCING, DOT)
             else size
             if size > 1 or node.op in _SIZED
             else None
@@ -117,7 +162,7 @@ class Lowered:
         in_memory = at_hand - (rows - self.where.keys())
         found = []
         for node, values in zip(self.nodes, self.values, strict=True):
-            there = in_memory if node.op == AFFINE else at_hand
+            there = in_memory if node.op in (AFFINE, ATTENTION) else at_hand
             args = node.args if node.op == PUT else values
             found.append([a for a in args if a not in there])
         return found
@@ -155,6 +200,11 @@ class Stored:
     panels: Mapping[int, tuple[int, int]]
 
 
+def axis_of(name: str | None) -> str:
+    """The rows of a value that varies over a set: of the core's enumeration."""
+    return {None: "node", CHILDREN: "child"}.get(name, "item")
+
+
 def summands(
     nodes: Sequence[Node], top: int, splits: Callable[[int], bool]
 ) -> list[int]:
@@ -169,6 +219,11 @@ def summands(
     return found
 
 
+def is_pointwise(op: str) -> bool:
+    """Whether it computes a value unit by unit, from values of the same row."""
+    return op == EACH or (op in OPS and op not in _REDUCING)
+
+
 def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
     """Whether a stage that knows some values can have another without its being stored.
 
@@ -176,7 +231,7 @@ def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
     """
     if number in known:
         return True
-    left = RECOMPUTED
+    left = RECOMPUTED_OF_ITEMS if step.axes[number] == "item" else RECOMPUTED
 
     def reach(n: int) -> bool:
         nonlocal left
@@ -184,8 +239,7 @@ def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
         if n in known or op in ROW_LEAVES:
             return True
         left -= 1
-        pointwise = op == EACH or (op in OPS and op not in _REDUCING)
-        return pointwise and left >= 0 and all(map(reach, step.values[n]))
+        return is_pointwise(op) and left >= 0 and all(map(reach, step.values[n]))
 
     return reach(number)
 
@@ -197,6 +251,11 @@ def lacking(
     op, values = step.nodes[number].op, step.values[number]
     if op == TRANSPOSED:  # it reads a panel
         return []
-    if op in (AFFINE, TOTAL):  # they read memory alone
+    of_children = op == TOTAL and number not in step.kept
+    if op == OUTER and values[1] not in memory:
+        return [values[1]]
+    if op in (OUTER, DOT):
+        values = values[:1]
+    if of_children or op in (AFFINE, ATTENTION):  # they read memory alone
         return [a for a in values if a not in memory]
     return [a for a in values if not obtainable(step, a, known)]

@@ -7,7 +7,7 @@ products that weights' gradients are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -26,6 +26,8 @@ def store(
 
     The program has `before` stages before these.
     """
+    crossing = _crossing(step, groups)
+    groups = [g for g in groups if _is_read(step, g, crossing)]
     arrays, panels = list(step.arrays), {}
     for stage, group in enumerate(groups, before):
         columns = _panel_columns(step, group)
@@ -37,17 +39,26 @@ def store(
     nodes, stored = list(step.nodes), dict(step.stored)
     members = [list(group.members) for group in groups]
     stage_of = {n: k for k, group in enumerate(groups) for n in group.members}
-    for number in _crossing(step, groups):
+    for number in crossing:
         name, size = f"temporary.{len(arrays)}", step.size(number)
-        view, axis = View(len(arrays)), step.axis(number)
-        arrays.append(Array(name, scratch, size, scratch=True, axis=axis))
-        members[stage_of[number]].append(len(nodes))
-        nodes.append(Node(PUT, (number,), (("view", view),), size))
+        view, axis = View(len(arrays)), step.axes[number]
+        # What there is of each item is read by the same level.
+        rows = "rolling" if axis == "item" and step.when == "level" else scratch
+        arrays.append(Array(name, rows, size, scratch=True, axis=axis))
         stored[number] = view
+        if number not in step.kept:  # those are stored by what computes them
+            members[stage_of[number]].append(len(nodes))
+            nodes.append(Node(PUT, (number,), (("adds", False), ("view", view)), size))
     arranged = replace(step, nodes=tuple(nodes), arrays=tuple(arrays), stored=stored)
     pairs = zip(groups, members, strict=True)
     stages = tuple(replace(g, members=tuple(m)) for g, m in pairs)
     return verify_stored(Stored(arranged, stages, panels), after="store")
+
+
+def _is_read(step: Lowered, group: Group, crossing: Collection[int]) -> bool:
+    """Whether a stage leaves anything behind: what it does may be done again later."""
+    results = {*step.roots, *step.late, *step.kept, *step.panels.values(), *crossing}
+    return not results.isdisjoint(group.members)
 
 
 def _crossing(step: Lowered, groups: Sequence[Group]) -> list[int]:

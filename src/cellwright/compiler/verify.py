@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NoReturn
 
 from ..language.errors import CellError
-from ..language.graph import AFFINE, TRANSPOSED
+from ..language.graph import TRANSPOSED
 from .program import Stage, View
-from .step import PANEL, PUT, Group, Lowered, Stored, lacking
+from .step import OUTER, PANEL, PUT, Group, Lowered, Stored, lacking
 
 
 def verify_step(step: Lowered, *, after: str) -> Lowered:
@@ -31,7 +31,8 @@ def verify_step(step: Lowered, *, after: str) -> Lowered:
             check(number, view)
     for root in (*step.roots, *step.late):
         node = step.nodes[root]
-        if node.op not in (PUT, PANEL) or max(node.args) >= root:
+        stored = root in step.kept and root in step.stored
+        if not (stored or node.op in (PUT, PANEL, OUTER)) or max(node.args) >= root:
             _fail(step, after, root, "is not a result of nodes before it")
         if node.op == PUT:
             check(node.args[0], node["view"])
@@ -45,14 +46,13 @@ def verify_groups(
     stage_of: dict[int, int] = {}
     for stage, group in enumerate(groups):
         for number in group.members:
-            op = step.nodes[number].op
             if step.units[number] not in (None, group.units):
                 _fail(step, after, number, f"is in a stage of {group.units} units")
             if step.axis(number) != group.axis:
                 _fail(step, after, number, f"is in a stage of every {group.axis}")
-            latest = stage - (op in (AFFINE, TRANSPOSED))  # products read memory
+            stored = step.stored_before(number)
             for arg in step.before(number):
-                if stage_of.get(arg, len(groups)) > latest:
+                if stage_of.get(arg, len(groups)) > stage - (arg in stored):
                     _fail(step, after, number, f"reads node {arg} before it is there")
             if number in stage_of:
                 _fail(step, after, number, "is computed twice")
@@ -78,6 +78,8 @@ def verify_stored(stored: Stored, *, after: str) -> Stored:
                 _fail(step, after, number, f"reads node {arg} before it is stored")
         for number in group.members:
             node = nodes[number]
+            if number in step.kept:
+                memory.add(number)
             if node.op == PUT and step.stored.get(node.args[0]) == node["view"]:
                 memory.add(node.args[0])
             if node.op == PANEL:

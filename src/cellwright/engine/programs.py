@@ -69,6 +69,8 @@ class Programs:
         self.tapped: bool = options.pop("tapped", False)
         assert not options, f"unknown options: {options}"
         self.inputs = tuple(i.name for i in graph.inputs)
+        self.items = tuple(i.name for i in graph.items)
+        self.sources = (*self.inputs, *self.items)  # what a call gives, in order
         self.sizes = tuple(int(s.size) for s in graph.states)
         self.output_size = int(graph.output_size)
         self.output_is_state = graph.output_is_state
@@ -141,12 +143,20 @@ class Programs:
         return (*self.hidden, *self.plan.saved_sizes())
 
     @cached_property
-    def saved_of_trees(self) -> list[tuple[int, bool]]:
-        """Columns of what training saves of trees, and whether it is one a child."""
+    def saved_values(self) -> list[tuple[int, bool]]:
+        """Columns of what training saves beside the states, and whether there is one
+        for each child, or item."""
         plan = self.plan
-        of_child = plan.graph.per_child  # of its graph: the passes renumber nodes
+        sets = plan.graph.sets  # of its graph: the passes renumber nodes
         sizes = zip(plan.saved, plan.saved_sizes(), strict=True)
-        return [(size, of_child[number]) for number, size in sizes]
+        return [(size, sets[number] is not None) for number, size in sizes]
+
+    @cached_property
+    def recorded_values(self) -> list[tuple[int, bool]]:
+        """The same of the recorded values."""
+        graph, numbers = self.plan.graph, self.plan.recorded
+        sets = graph.sets
+        return [(int(graph.nodes[n].size), sets[n] is not None) for n in numbers]
 
     def compiled(self, kind: str, wanted: tuple[str, ...] = ()) -> Any:
         """The core's program: "inference", "training" or "backward"."""
@@ -166,7 +176,7 @@ class Programs:
         """Gradients as autograd has them: `None` where none arrives, as it is for a
         weight that nothing reads; an optimiser leaves that alone."""
         inputs, parameters = self.plan.reached
-        named = zip(self.inputs, of_inputs, strict=True)
+        named = zip(self.sources, of_inputs, strict=True)
         return (
             [g if name in inputs else None for name, g in named],
             [g if k in parameters else None for k, g in enumerate(of_parameters)],

@@ -66,6 +66,12 @@ class Schedule:
         return self.batch_rows is None and self.resets is None
 
     @property
+    def steps(self) -> int:
+        """Of the sequence arrays."""
+        padded = self.batch_rows is not None
+        return self.rows // self.batch if padded else len(self.counts)
+
+    @property
     def at(self) -> Tensor | None:
         """Where the rows of a level stand, from its offset on; `None`: one by one."""
         return self.batch_rows if self.places is None else self.places

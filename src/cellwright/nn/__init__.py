@@ -7,6 +7,7 @@ from .convert import (
     to_keras_weights,
     to_torch,
 )
+from .encoder_decoder import EncoderDecoder
 from .penalties import activation_regularisation, temporal_activation_regularisation
 from .recurrent import Recurrent
 from .state import detach, reset_rows
@@ -17,6 +18,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "EncoderDecoder",
     "Forest",
     "Recurrent",
     "TreeRecurrent",

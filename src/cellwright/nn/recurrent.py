@@ -257,6 +257,9 @@ class Recurrent(SequenceLayer, nn.Module):
                 that x has not, resets that are neither 0 nor 1.
         """
         sizes = self.item_sizes
+        if sizes and torch.compiler.is_dynamo_compiling():
+            steps = {"lengths": lengths, "resets": resets, "starts": starts}
+            return _outside_graphs(self, x, state, **steps, **inputs)
         sets = take_items("Recurrent", sizes, inputs) if sizes else ()
         named, static = self._check_inputs(x, inputs)
         layout = Layout(x, self.batch_first, lengths, resets, starts)
@@ -411,6 +414,10 @@ class Recurrent(SequenceLayer, nn.Module):
         parts += [f"{n}={v}" for n, v in more.items() if v]
         parts += [f"{n}={v}" for n, v in self.sizes.items()]
         return ", ".join([*parts, f"engine={self.engine!r}"])
+
+
+# What depends on numbers of items breaks torch.compile's graph.
+_outside_graphs: Any = torch.compiler.disable(Recurrent.forward)
 
 
 # -- settings ------------------------------------------------------------------

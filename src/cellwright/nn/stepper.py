@@ -180,7 +180,8 @@ class Stepper:
     def attend_to(self, **items: Any) -> None:
         """Give the items that every step from now on looks at, until others are given.
 
-        They are not copied. `reset` and `state` leave them alone.
+        They may be copied: give them again once they have changed. `reset` and `state`
+        leave them alone.
 
         Args:
             **items: by name as the layer takes them: source=(S, B, size), (B, S, size)

@@ -288,7 +288,7 @@ class TextStream:
         check_length(len(tokens), batch, window)
         length = (len(tokens) - 1) // batch  # the last target is one token further
         self.size = batch * window
-        self.windows = length // window  # in every epoch
+        self.windows = self.batches = length // window  # in every epoch
         self._slack = length - self.windows * window
         self._tokens, self._window, self._seed = tokens, window, seed
         self._restart = restart

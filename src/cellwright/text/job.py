@@ -1,4 +1,4 @@
-"""The language-modelling job: from a run directory to a trained model and its figures.
+"""The job of training: from a run directory, of any kind, to a trained model.
 
 Everything is read from the directory, the first time as after any kill: that is why a
 resumed run is the same run.
@@ -6,7 +6,6 @@ resumed run is the same run.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,9 @@ from ..train.optimisers import make_optimiser
 from ..train.plan import Plan, Progress
 from ..train.report import MetricsFile, ProgressBar, Reporter, Together, Trackers
 from ..train.schedules import Constant, make_schedule
-from .corpus import TextStream
-from .model import LanguageModel, NextToken
-from .run import Run, RunError, Settings, StoredPlan
+from ..train.settings import LoopSettings
+from .directory import Epochs, RunDirectory, RunError, StoredPlan
+from .run import Run
 from .score import Score, score
 
 if TYPE_CHECKING:
@@ -31,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def train_run(
-    run: Run,
+    run: RunDirectory[Any],
     accelerator: Accelerator,
     *,
     resume: bool = False,
     reporter: Reporter | None = None,
-) -> tuple[LanguageModel, Progress]:
+) -> tuple[Any, Progress]:
     """Train a run to the end of its plan, which is made here if there is none yet.
 
     Raises:
@@ -45,21 +44,12 @@ def train_run(
             rows cannot be shared by the processes.
     """
     settings = run.settings
-    run.held_out.open(run.sizes.vocabulary)  # needed at the end: refuse damage now
+    run.check_held_out()  # needed at the end: refuse damage now
     torch.manual_seed(settings.seed)  # every process draws the same weights …
     model = run.new_model().to(accelerator.device)
     own_seed = (settings.seed + accelerator.process_index) % 2**64
     torch.manual_seed(own_seed)  # … and other masks
-    assert settings.batch is not None
-    assert settings.window is not None
-    stream = TextStream(
-        run.train_tokens.open(run.sizes.vocabulary),
-        settings.batch,
-        settings.window,
-        settings.seed,
-        (accelerator.process_index, accelerator.num_processes),
-        settings.restart,
-    )
+    stream = run.stream((accelerator.process_index, accelerator.num_processes))
     optimiser = _optimiser(settings, model)  # torch loads its compiler here: start-up
     plan = _plan(run, model, stream, accelerator)
     forcing = parse_forcing(settings.forcing, plan.steps)
@@ -67,7 +57,7 @@ def train_run(
     progress = train(
         model,
         stream,
-        NextToken(forcing, settings.ar, settings.tar),
+        run.objective(forcing),
         optimiser,
         make_schedule(settings.schedule, plan.steps, warm_up),
         plan,
@@ -80,7 +70,9 @@ def train_run(
     return model, progress
 
 
-def make_reporter(run: Run, accelerator: Accelerator, tensorboard: bool) -> Reporter:
+def make_reporter(
+    run: RunDirectory[Any], accelerator: Accelerator, tensorboard: bool
+) -> Reporter:
     """A progress bar, metrics.jsonl and TensorBoard; silence on other processes."""
     if tensorboard:
         accelerator.init_trackers("tensorboard")  # accelerate wants it on every process
@@ -103,13 +95,11 @@ def evaluate_held_out(run: Run, advance: Any = lambda count: None) -> Score | No
     return figures
 
 
-def _validate(model: nn.Module, run: Run) -> float:
-    assert isinstance(model, LanguageModel)
-    loss = score(model, run.held_out, run.tokenizer).nats_per_token
-    return math.inf if loss is None else loss
+def _validate(model: nn.Module, run: RunDirectory[Any]) -> float:
+    return run.validation_loss(model)
 
 
-def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+def _optimiser(settings: LoopSettings, model: nn.Module) -> torch.optim.Optimizer:
     return make_optimiser(
         settings.optimiser,
         model,
@@ -121,7 +111,7 @@ def _optimiser(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _plan(
-    run: Run, model: LanguageModel, stream: TextStream, accelerator: Accelerator
+    run: RunDirectory[Any], model: nn.Module, stream: Epochs, accelerator: Accelerator
 ) -> Plan:
     """The run's plan: the stored one, or a new one, which is then stored."""
     settings = run.settings
@@ -152,22 +142,22 @@ def _plan(
 
 
 def _steps(
-    run: Run,
+    run: RunDirectory[Any],
     plan: Plan,
-    model: LanguageModel,
-    stream: TextStream,
+    model: nn.Module,
+    stream: Epochs,
     accelerator: Accelerator,
 ) -> int:
     settings = run.settings
     if settings.steps is not None:
         return settings.steps
     if settings.minutes is None:
-        epochs = settings.epochs or Settings.DEFAULT_EPOCHS
-        return max(1, round(epochs * stream.windows / settings.accumulate))
+        epochs = settings.epochs or settings.DEFAULT_EPOCHS
+        return max(1, round(epochs * stream.batches / settings.accumulate))
     # A scheduled forcing is measured where some steps read the model's own samples.
     schedule = parse_forcing(settings.forcing, 2)
     ratio = 1.0 if schedule == ConstantForcing(1.0) else 0.5
-    objective = NextToken(ConstantForcing(ratio), settings.ar, settings.tar)
+    objective = run.objective(ConstantForcing(ratio))
 
     def trial(copied: nn.Module, short: Plan) -> None:
         optimiser = _optimiser(replace(settings, lr=0.0), copied)

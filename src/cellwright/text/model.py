@@ -170,15 +170,24 @@ def check_finite(logits: Tensor) -> None:
 
 
 def model_shapes(cell: Cell, sizes: ModelSizes) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model's weights by name; no memory is taken for them.
+    """The shapes of a language model's weights by name.
 
     Raises:
         ArgumentError: no memory could hold them, or as `LanguageModel`.
         CellError: the cell does not bind to these sizes.
     """
+    return shapes_of(lambda: LanguageModel(cell, sizes, engine="reference"))
+
+
+def shapes_of(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's weights by name; no memory is taken for them.
+
+    Raises:
+        ArgumentError: no memory could hold them.
+    """
     try:
         with torch.device("meta"):
-            model = LanguageModel(cell, sizes, engine="reference")
+            model = build()
     except RuntimeError as error:  # more bytes than torch can count
         raise ArgumentError(
             f"[model] cannot be made in these sizes: {str(error).splitlines()[0]}"

@@ -15,52 +15,48 @@ It comes into being whole: it is prepared beside its place and then renamed.
 
 from __future__ import annotations
 
-import errno
-import json
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from uuid import uuid4
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
+from torch import nn
 
-from ..files import read_file, sync_directory, write_and_sync, write_atomically
+from ..files import write_and_sync
 from ..language import Cell
-from ..language.errors import CellwrightError
 from ..nn.regularise import parse_probabilities
-from ..schema import Checked, Limits, check, parse_json
-from ..train.checkpoint import Store
-from ..train.lock import LOCK, holder_of
-from ..train.session import check_shapes, load_weights
+from ..schema import Checked, Limits
+from ..train.forcing import Forcing
 from ..train.settings import Settings
 from .corpus import (
     CorpusError,
+    TextStream,
     Tokens,
     check_length,
     fit_batch,
     open_text,
     write_tokens,
 )
-from .model import LanguageModel, ModelSizes, check_memory, model_shapes
-from .score import Score
+from .directory import (
+    RunDirectory,
+    RunError,
+    StoredPlan,
+    check_free,
+    create_directory,
+    to_json,
+)
+from .model import LanguageModel, ModelSizes, NextToken, check_memory, model_shapes
+from .score import Score, score
 from .tokenizer import TextTokenizer
+
+__all__ = ["Run", "RunError", "Settings", "StoredPlan", "create_run"]
 
 FORMAT = "cellwright-run"
 VERSION = 1
-
-T = TypeVar("T")
-
-
-class RunError(CellwrightError):
-    """A directory is no run, or holds one that must not be touched."""
 
 
 @dataclass(frozen=True)
@@ -86,36 +82,26 @@ class Config(Checked):
     held_out: Tokens
 
 
-@dataclass(frozen=True)
-class StoredPlan(Checked):
-    """`plan.json`."""
-
-    version: Literal[1]
-    steps: Annotated[int, Limits(ge=1)]
-    planning_seconds: Annotated[float, Limits(ge=0)]
-
-
-class Run:
-    """An existing run directory.
-
-    Every file is held to its schema when it is read, and must lie in the directory:
-    a link that leads out of it is refused.
+class Run(RunDirectory[Settings]):
+    """An existing run directory of a language model.
 
     Raises:
-        RunError: the directory is missing, is no run, or has another version.
+        RunError: the directory is missing, is no run of a language model, or has
+            another version.
     """
 
+    format, version = FORMAT, VERSION
+
     def __init__(self, directory: Path | str):
-        self.directory = Path(directory)
-        config = self._read_config()
+        super().__init__(directory)
+        config = self.read_config(Config)
         self.sources, self.settings = config.sources, config.settings
         self.sizes, self.text = config.model, config.text
         self.train_tokens, self.held_out = (
             replace(tokens, path=self.directory / tokens.path)
             for tokens in (config.train, config.held_out)
         )
-        self.cell = self._read_cell()
-        self.store = Store(self.directory / "checkpoints", root=self.directory)
+        self.cell, self.engine = self.read_cell("cell.txt"), self.settings.engine
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -157,114 +143,40 @@ class Run:
         """
         return self.tokenizer.decode(self.read(None, tokens).tolist())
 
-    def new_model(self) -> LanguageModel:
-        """The model as drawn from torch's generator: untrained.
-
-        Raises:
-            RunError: its sizes are not those of the tokenizer.
-            CheckpointError: they are not those of the weights on the disk.
-            ArgumentError: no memory could hold it.
-        """
+    def build(self, engine: str) -> LanguageModel:
         unknown = self.tokenizer.unknown
-        self._check_sizes()
-        return LanguageModel(
-            self.cell, self.sizes, engine=self.settings.engine, unknown=unknown
+        return LanguageModel(self.cell, self.sizes, engine=engine, unknown=unknown)
+
+    def check_sizes(self, stored: list[dict[str, tuple[int, ...]]]) -> None:
+        self.check_layers(self.sizes.layers, self.cell, stored)
+
+    def check_held_out(self) -> None:
+        self.held_out.open(self.sizes.vocabulary)
+
+    def stream(self, share: tuple[int, int]) -> TextStream:
+        settings = self.settings
+        assert settings.batch is not None
+        assert settings.window is not None
+        return TextStream(
+            self.train_tokens.open(self.sizes.vocabulary),
+            settings.batch,
+            settings.window,
+            settings.seed,
+            share,
+            settings.restart,
         )
 
-    def _check_sizes(self) -> None:
-        """Hold the sizes to what is on the disk, before any memory is taken."""
-        pointers = filter(self.store.has, ("last", "best"))
-        found = [self.store.shapes(pointer) for pointer in pointers]
-        fewest, layers = min(map(len, found), default=math.inf), self.sizes.layers
-        if self.cell.graph.weights and layers > fewest:  # cheap: no layer is made
-            raise RunError(
-                f"[{self.directory}/config.json, model.layers] received {layers}, "
-                f"expected fewer than the {fewest} weights of the checkpoint"
-            )
-        shapes = model_shapes(self.cell, self.sizes)
-        for stored in found:
-            check_shapes(stored, shapes, self.store)
-        if not found:
-            check_memory(shapes)
+    def objective(self, forcing: Forcing) -> NextToken:
+        return NextToken(forcing, self.settings.ar, self.settings.tar)
 
-    def trained_model(self) -> LanguageModel:
-        """The best checkpoint where training validated, else the last; in eval mode.
-
-        Raises:
-            CheckpointError: there is none yet, or it is damaged.
-        """
-        model = self.new_model()
-        pointer = "best" if self.store.has("best") else "last"
-        load_weights(model, self.store.load(pointer).model, self.store)
-        return model.eval()
-
-    def plan(self) -> StoredPlan | None:
-        """The stored plan, or None before training first began."""
-        return self._kept("plan.json", StoredPlan)
-
-    def keep(self, name: str, content: dict[str, Any]) -> None:
-        """Write one of the run's JSON files, in one atomic step."""
-        write_atomically(self.directory / name, _json(content))
+    def validation_loss(self, model: nn.Module) -> float:
+        assert isinstance(model, LanguageModel)
+        loss = score(model, self.held_out, self.tokenizer).nats_per_token
+        return math.inf if loss is None else loss
 
     def result(self) -> Score | None:
         """The figures of the held-out text, once training has ended."""
-        return self._kept("result.json", Score)
-
-    def _kept(self, name: str, kind: type[T]) -> T | None:
-        path = self.directory / name
-        if not os.path.lexists(path):
-            return None
-        content = parse_json(self._read(path), path, RunError)
-        return check(kind, content, path, RunError)
-
-    def _read(self, path: Path) -> bytes:
-        try:
-            return read_file(path, self.directory)
-        except OSError as error:
-            raise RunError(f"[{path}] cannot be read: {error.strerror}") from error
-
-    def _read_cell(self) -> Cell:
-        path = self.directory / "cell.txt"
-        try:
-            return Cell.from_text(self._read(path).decode())
-        except (CellwrightError, UnicodeError) as error:
-            why = " ".join(str(error).split())
-            raise RunError(f"[{path}] is no printed cell: {why}") from error
-
-    def _read_config(self) -> Config:
-        path = self.directory / "config.json"
-        if not os.path.lexists(path):
-            raise RunError(
-                f"[{self.directory}] is no run: it has no config.json. Expected a "
-                "directory that `cellwright train … --out` made"
-            )
-        content = parse_json(self._read(path), path, RunError)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise RunError(
-                f"[{path}] was not written by cellwright; expected format {FORMAT!r}"
-            )
-        if content.get("version") != VERSION:
-            raise RunError(
-                f"[{path}] has another version; received {content.get('version')!r}, "
-                f"expected {VERSION}. Use the cellwright that wrote it"
-            )
-        return check(Config, content, path, RunError)
-
-
-def check_free(directory: Path) -> None:
-    """Raise RunError unless a new run may be made at `directory`."""
-    if os.path.lexists(directory / "config.json"):
-        holder = holder_of(directory)
-        training = f", which {holder} is training" if holder else ""
-        raise RunError(
-            f"[{directory}] holds a run already{training}; nothing was changed. "
-            "Continue it with --resume, or choose another --out"
-        )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise RunError(
-            f"[{directory}] is not empty, and no run; nothing was changed. Choose "
-            "another --out"
-        )
+        return self.kept("result.json", Score)
 
 
 def create_run(
@@ -288,41 +200,10 @@ def create_run(
     """
     check_free(directory)
     settings.check()
-    with _folder_beside(directory) as aside:
-        _prepare(aside, sources, cell, settings, say)
-        try:
-            os.rename(aside, directory)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                check_free(directory)  # another process was faster
-            raise
-        sync_directory(directory.parent)
+    create_directory(
+        directory, lambda aside: _prepare(aside, sources, cell, settings, say)
+    )
     return Run(directory)
-
-
-@contextmanager
-def _folder_beside(directory: Path) -> Iterator[Path]:
-    """A folder of one's own beside a directory: it becomes that, or goes away.
-
-    While it is locked nobody takes it for what a killed process left.
-    """
-    prefix = f".{directory.name}.preparing-"
-    new = [p for p in (directory.parent, *directory.parent.parents) if not p.exists()]
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    for other in directory.parent.iterdir():
-        left = other.name.startswith(prefix) and (other / LOCK).exists()
-        if left and holder_of(other) is None:
-            shutil.rmtree(other, ignore_errors=True)
-    aside = directory.with_name(f"{prefix}{uuid4().hex}")
-    try:
-        aside.mkdir()
-        with FileLock(aside / LOCK).acquire(timeout=0):
-            yield aside
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        for parent in new:
-            with suppress(OSError):
-                parent.rmdir()  # it is empty: nothing came of it
 
 
 def _prepare(
@@ -362,7 +243,7 @@ def _prepare(
     counts = TextCounts(len(text.files), text.characters)
     made_by = FORMAT, VERSION, __version__
     config = Config(*made_by, sources, settings, sizes, counts, train, held_out)
-    write_and_sync(folder / "config.json", _json(asdict(config)))
+    write_and_sync(folder / "config.json", to_json(asdict(config)))
 
 
 def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settings:
@@ -386,9 +267,3 @@ def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
     for name in ("update_dropout", "zoneout"):
         sizes[name] = parse_probabilities(name, sizes[name])
     return ModelSizes(**{**sizes, "vocabulary": vocabulary, "embedding": embedding})
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    """JSON of plain data and of paths, which stand there without their folder."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=lambda p: p.name)
-    return f"{text}\n".encode()

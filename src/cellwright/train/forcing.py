@@ -13,14 +13,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from ..language.errors import ArgumentError
-from .bptt import State
+from ..nn.forcing import run_forced
+
+__all__ = [
+    "ConstantForcing",
+    "ExponentialForcing",
+    "Forcing",
+    "InverseSigmoidForcing",
+    "LinearForcing",
+    "parse_forcing",
+    "run_forced",
+]
 
 #: The probability ε_i of reading the truth, from the training step i.
-Forcing = Callable[[int], float]
+Forcing = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class ConstantForcing:
 
     ratio: float = 1.0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return self.ratio
 
 
@@ -41,7 +48,7 @@ class LinearForcing:
     c: float
     floor: float = 0.0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return max(self.floor, self.k - self.c * step)
 
 
@@ -51,7 +58,7 @@ class ExponentialForcing:
 
     k: float
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         return self.k**step
 
 
@@ -61,7 +68,7 @@ class InverseSigmoidForcing:
 
     k: float
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         exponent = step / self.k
         return self.k / (self.k + math.exp(exponent)) if exponent < 700 else 0.0
 
@@ -112,39 +119,3 @@ def _inverse_sigmoid_with_middle(middle: float) -> float:
         k -= (k * math.log(k) - middle) / (math.log(k) + 1)
         k = max(k, 1.0)
     return k
-
-
-def run_forced(
-    step: Callable[[Tensor, State], tuple[Tensor, State]],
-    inputs: Tensor,
-    state: State,
-    ratio: float,
-    feedback: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, State]:
-    """Run a model over a window, feeding some of its own predictions back to it.
-
-    Args:
-        step: `step(inputs (t, B, …), state) -> (outputs (t, B, …), state)`.
-        inputs: (T, B, …) the truth. Its first step is always read as it is.
-        state: the state before the window.
-        ratio: ε, the probability of reading the truth at a step. 1 runs the window in
-            one call; 0 is free running. The coins are torch's global generator's.
-        feedback: `feedback(outputs (1, B, …)) -> inputs (1, B, …)`, a sample or a mode
-            of the prediction. No gradient flows through it.
-
-    Returns:
-        The outputs (T, B, …) and the state after the window.
-    """
-    if ratio >= 1:
-        return step(inputs, state)
-    outputs = []
-    read = inputs[:1]  # (1, B, …)
-    for t in range(len(inputs)):
-        output, state = step(read, state)
-        outputs.append(output)
-        if t + 1 < len(inputs):
-            truth, own = inputs[t + 1 : t + 2], feedback(output.detach())
-            coins = torch.rand(truth.shape[:2], device=truth.device) < ratio  # (1, B)
-            shape = coins.shape + (1,) * (truth.ndim - 2)
-            read = torch.where(coins.view(shape), truth, own)
-    return torch.cat(outputs), state

@@ -51,7 +51,7 @@ UpdateDropout = Annotated[str, Rule(partial(_probabilities, "update_dropout"))]
 Zoneout = Annotated[str, Rule(partial(_probabilities, "zoneout"))]
 
 
-def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> Any:
+def setting(panel: str, default: Any, help: str, takes: type | None = None) -> Any:
     """A field with what the command line says of it: one sentence, under a heading.
 
     Args:
@@ -61,23 +61,21 @@ def _setting(panel: str, default: Any, help: str, takes: type | None = None) -> 
     return field(default=default, metadata=shown)
 
 
-_model = partial(_setting, "The model")
-_text = partial(_setting, "The text")
-_time = partial(_setting, "How long")
-_optim = partial(_setting, "Optimising")
-_run = partial(_setting, "The run")
+_model = partial(setting, "The model")
+_text = partial(setting, "The text")
+_time = partial(setting, "How long")
+_optim = partial(setting, "Optimising")
+_run = partial(setting, "The run")
+
+
+def engine_setting() -> Any:
+    """The engine, of any model."""
+    return _model("auto", f"What runs the cell: auto, {', '.join(ENGINES)}.", takes=str)
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
-    """What a run was asked for. One of minutes, epochs and steps says how long.
-
-    The defaults are tuned for a minute on two cores and a text of a million characters.
-    `None` for batch and window means: these defaults, or less where the text is short.
-
-    Raises:
-        ArgumentError: settings that contradict each other. `check` looks at each alone.
-    """
+class TextSettings(Checked):
+    """The language model, and the text that it is trained on."""
 
     cell: str = _model("lstm", "A cell of the zoo, or FILE.py:NAME.")
     hidden: Width = _model(256, "Units of a layer.")
@@ -102,9 +100,7 @@ class Settings(Checked):
     ar: AtLeast0 = _model(0.0, "Penalty on the squares of outputs (Merity: 2).")
     tar: AtLeast0 = _model(0.0, "Penalty on their differences (Merity: 1).")
     tie: bool = _model(False, "Use the embedding as the output matrix, too.")
-    engine: Engine = _model(
-        "auto", f"What runs the cell: auto, {', '.join(ENGINES)}.", takes=str
-    )
+    engine: Engine = engine_setting()
     tokenizer: Literal["char", "word", "bpe"] = _text("char", "What a token is.")
     vocab: Vocabulary | None = _text(
         None, "At most so many tokens. Default: all, 10000 words, 1024 bpe."
@@ -118,6 +114,17 @@ class Settings(Checked):
     batch: Count | None = _text(
         None, "Rows read side by side, over all processes. Default: 32."
     )
+    restart: Probability = _text(0.03, "Share of windows that start from a zero state.")
+
+
+@dataclass(frozen=True)
+class LoopSettings(Checked):
+    """How a run of any model is trained. One of minutes, epochs, steps says how long.
+
+    Raises:
+        ArgumentError: settings that contradict each other. `check` looks at each alone.
+    """
+
     minutes: Amount | None = _time(
         None, "Plan the steps for so many minutes on this machine."
     )
@@ -143,9 +150,6 @@ class Settings(Checked):
         "Teacher forcing: a ratio, or linear[:END], exponential[:K], sigmoid[:K] "
         "for scheduled sampling.",
     )
-    restart: Probability = _optim(
-        0.03, "Share of windows that start from a zero state."
-    )
     validate_every: Count | None = _run(
         None, "Validate, and keep the best model, every so many steps."
     )
@@ -158,9 +162,6 @@ class Settings(Checked):
         0, "Of weights, dropout and samples."
     )
 
-    DEFAULT_BATCH = 32
-    DEFAULT_WINDOW = 64
-    DEFAULT_EMBEDDING = 64
     DEFAULT_EPOCHS = 10
 
     def __post_init__(self) -> None:
@@ -174,12 +175,31 @@ class Settings(Checked):
             raise ArgumentError(
                 "[patience] early stopping needs validations; give validate_every, too"
             )
+
+    def check(self) -> None:
+        """Raise ArgumentError for a number that is out of its range."""
+        check(type(self), asdict(self))
+
+
+@dataclass(frozen=True)
+class Settings(LoopSettings, TextSettings):
+    """What a run of a language model was asked for.
+
+    The defaults are tuned for a minute on two cores and a text of a million characters.
+    `None` for batch and window means: these defaults, or less where the text is short.
+
+    Raises:
+        ArgumentError: settings that contradict each other. `check` looks at each alone.
+    """
+
+    DEFAULT_BATCH = 32
+    DEFAULT_WINDOW = 64
+    DEFAULT_EMBEDDING = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.validate_every and not self.val_fraction:
             raise ArgumentError(
                 "[validate_every] there is nothing to validate on; received a "
                 "val_fraction of 0, expected more"
             )
-
-    def check(self) -> None:
-        """Raise ArgumentError for a number that is out of its range."""
-        check(Settings, asdict(self))

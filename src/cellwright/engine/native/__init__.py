@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ...compiler.plan import unsupported
-from ...language.graph import ATTENTION, ITEM
 from ..call import Call
 from ..engine import Advance, Bound, BoundCell, Engine, Items
 from . import core, op
@@ -39,8 +38,6 @@ class Native(Engine):
             return f"it runs on the CPU, the parameters are on {device.type!r}"
         if dtype not in DTYPES:
             return f"it computes in float32 and float64, the parameters are {dtype}"
-        if any(node.op in (ITEM, ATTENTION) for node in bound.programs.graph.nodes):
-            return "it does not run cells with items or attention yet"
         return unsupported(bound.programs.graph)
 
     def detail(self, bound: BoundCell) -> str:
@@ -58,4 +55,4 @@ class Native(Engine):
         states: Sequence[Tensor],
         items: Sequence[Items] = (),
     ) -> Advance:
-        return make_stepper(stack, states)
+        return make_stepper(stack, states, items)

@@ -90,15 +90,15 @@ def memory(tensors: Sequence[Tensor | None]) -> list[Memory]:
     return [None if t is None else (t.data_ptr(), t.numel()) for t in tensors]
 
 
-def cut(whole: Tensor | None, rows: int, sizes: Sequence[int]) -> list[Memory]:
-    """A matrix (rows, size) for each size, one after the other, in one tensor."""
+def cut(whole: Tensor | None, counts: Sequence[int]) -> list[Memory]:
+    """So many numbers for each count, one after the other, in one tensor."""
     if whole is None:
-        return [None] * len(sizes)
+        return [None] * len(counts)
     address, element = whole.data_ptr(), whole.element_size()
     parts: list[Memory] = []
-    for size in sizes:
-        parts.append((address, rows * size))
-        address += rows * size * element
+    for count in counts:
+        parts.append((address, count))
+        address += count * element
     return parts
 
 

@@ -30,11 +30,13 @@ def run(
     Args:
         parameters: as the programs' binding lists them.
     """
-    x, inputs, states, reset_state, batch, reverse, taps, *_ = call
+    x, inputs, states, reset_state, batch, reverse, taps, items, sets = call
     assert isinstance(batch, SequenceBatch)
     if programs.recorded:
         tracing.check_values_may_leave()
     sources = (x, *(inputs[n] for n in programs.inputs[1:])) if inputs else (x,)
+    if items:
+        sources += tuple(items[name] for name in programs.items)
     dtype = parameters[0].dtype if parameters else x.dtype
     tensors = _cast((*sources, *states, *reset_state, *parameters, *taps), dtype)
     static: tuple[str, ...] = ()
@@ -43,6 +45,9 @@ def run(
     # The gradient of the reset state is wanted.
     learned = bool(reset_state) and any(t.requires_grad for t in reset_state)
     way = "op" if torch.compiler.is_compiling() else tracing.way(tensors)
+    if items and way == "op":  # the op takes none
+        tracing.refuse_jit("the steps of a cell with items")
+        way = "reference"
     first = len(sources)
     last = first + len(states)
     schedule = None if way == "op" else batch.schedule(reverse, learned)
@@ -57,7 +62,8 @@ def run(
         del tensors[last : last + len(reset_state)]
     if static:
         programs = programs.given_once(static)
-    return _scan(SequenceScan(programs, schedule), way, tensors)
+    own = next(iter(sets.values())) if items else None
+    return _scan(SequenceScan(programs, schedule, own), way, tensors)
 
 
 def run_trees(

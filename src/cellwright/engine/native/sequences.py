@@ -10,18 +10,22 @@ import torch
 from torch import Tensor
 
 from ..bound_weights import BoundWeights
+from ..items import ItemBatch
 from ..programs import Programs
 from ..reference import scan_graph
+from ..reference_items import Members
 from ..schedule import Schedule
 from ..tracing import readable
 from .core import Memory, cut, memory, run_core
+from .items import ItemColumns
 
 
 class SequenceScan(NamedTuple):
     """One scan: programs over a schedule.
 
     Its tensors are, in order: x and the named inputs, one row (…, size) for each of the
-    schedule, or of the batch where an input is constant or static; the initial states,
+    schedule, or of the batch where an input is constant or static; the items, one row
+    after the other of the batch's rows; the initial states,
     (B, size) or (1, B, size) each, or `None` for zeros (1, B, size) where the schedule
     is whole; with resets in the schedule, the reset states, (size,) each; the
     parameters, as the binding lists them; with tapped programs, the taps.
@@ -29,13 +33,15 @@ class SequenceScan(NamedTuple):
 
     programs: Programs
     schedule: Schedule
+    items: ItemBatch | None = None  # how many each row of the batch has
 
     def parts(self, tensors: Sequence[Any]) -> list[list[Any]]:
-        """Inputs, initial states, reset states, parameters and taps."""
+        """Sources (inputs, then items), initial states, reset states, parameters and
+        taps."""
         programs, rest = self.programs, iter(tensors)
         states = len(programs.sizes)
         resets = 0 if self.schedule.resets is None else states
-        counts = len(programs.inputs), states, resets, len(programs.binding.parameters)
+        counts = len(programs.sources), states, resets, len(programs.binding.parameters)
         return [*(list(islice(rest, n)) for n in counts), list(rest)]
 
     def _read(self, tensors: Sequence[Any]) -> list[Any]:
@@ -64,9 +70,9 @@ class SequenceScan(NamedTuple):
 
         The final states are shaped as the initial ones.
         """
-        programs, schedule = self
+        programs, schedule, _ = self
         read = self._read(tensors)
-        x, first = read[0], len(programs.inputs)
+        x, first = read[0], len(programs.sources)
         last = first + len(programs.sizes)
         states = tensors[first:last]
         y = _new(schedule, x, *x.shape[:-1], programs.output_size)
@@ -77,20 +83,20 @@ class SequenceScan(NamedTuple):
         ]
         if training:
             kind, rows, ends = "training", schedule.rows, schedule.last
-            sizes = programs.saved_sizes
         else:  # a state needs its last two levels alone
             kind, rows, ends = "inference", 2 * schedule.batch, schedule.last_rolling
-            sizes = programs.hidden
+        counts = [rows * size for size in programs.hidden]
+        counts += self._counts(programs.saved_values) if training else []
         # Where all rows end at one step, the core copies them.
         together = isinstance(ends, int)
         copies = self._copies(finals, ends) if together else ()
-        saved = x.new_empty(rows * sum(sizes)) if training or not together else None
+        saved = x.new_empty(sum(counts)) if training or not together else None
         given = memory(read)
-        arrays = self._arrays(given[:last], y, cut(saved, rows, sizes))
+        arrays = self._arrays(given[:last], y, cut(saved, counts))
         arrays += memory(records)
         run_core(
             programs.compiled(kind),
-            schedule.core,
+            self._core,
             y.element_size(),
             arrays,
             (given[last:], ()),
@@ -103,12 +109,14 @@ class SequenceScan(NamedTuple):
         if schedule.empty is not None:
             for final, state in zip(finals, states, strict=True):
                 final[..., schedule.empty, :] = state[..., schedule.empty, :]  # type: ignore[index]
-        return [y, *finals, *records], [y, saved] if training else []  # type: ignore[list-item]
+        records = self._columns(records) if records else []
+        results = [y, *finals, *records]
+        return results, [y, saved] if training else []  # type: ignore[list-item]
 
     def _arrays(self, given: list[Memory], y: Tensor, saved: list[Memory]) -> list[Any]:
         """The program's arrays up to the saved values: each state beside its initial
         rows."""
-        programs, first = self.programs, len(self.programs.inputs)
+        programs, first = self.programs, len(self.programs.sources)
         output = memory([y])
         sequences = output + saved if programs.output_is_state else saved
         arrays = given[:first]
@@ -122,8 +130,8 @@ class SequenceScan(NamedTuple):
         self, finals: Sequence[Tensor], last: Any
     ) -> list[tuple[int, int, int, int]]:
         """The final states as the core copies them: all rows of a state's last step."""
-        programs, schedule = self
-        batch, array, copies = schedule.batch, len(programs.inputs), []
+        programs, schedule, _ = self
+        batch, array, copies = schedule.batch, len(programs.sources), []
         of_output = programs.output_is_state  # y keeps every level
         for final in finals:
             row = (schedule.last if of_output else last) * batch
@@ -147,8 +155,38 @@ class SequenceScan(NamedTuple):
 
     def _records(self, x: Tensor) -> list[Tensor]:
         """New arrays, one for each recorded value."""
-        sizes = self.programs.plan.recorded_sizes()
-        return [_new(self.schedule, x, *x.shape[:-1], size) for size in sizes]
+        of_items = self.schedule.steps, self._items
+        return [
+            _new(self.schedule, x, *(of_items if many else x.shape[:-1]), size)
+            for size, many in self.programs.recorded_values
+        ]
+
+    def _columns(self, records: Sequence[Tensor]) -> list[Tensor]:
+        """Recorded values, or their gradients, as engines give them."""
+        return [
+            ItemColumns(self.items, self.schedule).padded(record)  # type: ignore[arg-type]
+            if many
+            else record
+            for record, (_, many) in zip(
+                records, self.programs.recorded_values, strict=True
+            )
+        ]
+
+    @property
+    def _items(self) -> int:
+        """How many there are, of all rows of the batch."""
+        return 0 if self.items is None else int(self.items.offsets[-1])
+
+    @property
+    def _core(self) -> Any:
+        """The schedule as the core has it, over the items."""
+        core = self.schedule.core
+        return core if self.items is None else core.with_items(self.items.offsets)
+
+    def _counts(self, values: Sequence[tuple[int, bool]]) -> list[int]:
+        """How many numbers there are of each value, at all steps."""
+        rows, of_items = self.schedule.rows, self.schedule.steps * self._items
+        return [size * (of_items if many else rows) for size, many in values]
 
     # -- backward
 
@@ -168,13 +206,13 @@ class SequenceScan(NamedTuple):
                 `None`.
             needed: for each tensor, whether its gradient is wanted.
         """
-        programs, schedule = self
+        programs, schedule, _ = self
         read = self._read(tensors)
-        first, count = len(programs.inputs), len(programs.sizes)
+        first, count = len(programs.sources), len(programs.sizes)
         last = first + count
         (y, values), (grad_y, *rest) = saved, grads
         wanted = tuple(
-            name for name, need in zip(programs.inputs, needed, strict=False) if need
+            name for name, need in zip(programs.sources, needed, strict=False) if need
         )
         grad_y = torch.zeros_like(y) if grad_y is None else readable([grad_y])[0]
         of_states = any(needed[first:last]) or not schedule.whole
@@ -184,12 +222,14 @@ class SequenceScan(NamedTuple):
         taps, totals = (
             self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
         )
-        given, kept = memory(read), cut(values, schedule.rows, programs.saved_sizes)
+        counts = [schedule.rows * size for size in programs.hidden]
+        kept = cut(values, counts + self._counts(programs.saved_values))
+        given = memory(read)
         arrays = self._arrays(given[:last], y, kept)
         arrays += [*memory([grad_y]), *pairs, *memory([*of_inputs, *taps, *totals])]
         run_core(
             programs.compiled("backward", wanted),
-            schedule.core,
+            self._core,
             y.element_size(),
             arrays,
             (given[last:], memory(gradients)),
@@ -201,21 +241,23 @@ class SequenceScan(NamedTuple):
         of_states, of_resets = self._state_gradients(states, carried, initial)
         found = iter(of_inputs)
         arrived, gradients = programs.arriving(
-            [next(found) if name in wanted else None for name in programs.inputs],
+            [next(found) if name in wanted else None for name in programs.sources],
             gradients,
         )
+        totals = self._columns(totals) if totals else []
         return [*arrived, *of_states, *of_resets, *gradients, *totals]
 
     def _input_gradients(
         self, read: Sequence[Any], wanted: Sequence[str]
     ) -> list[Tensor]:
         """Arrays for those of the wanted inputs."""
-        whole = self.schedule.batch_rows is None
+        programs, whole = self.programs, self.schedule.batch_rows is None
+        added = {*programs.static, *programs.items}  # to what is there
         return [
             torch.empty_like(source)
-            if whole and name not in self.programs.static
+            if whole and name not in added
             else torch.zeros_like(source)
-            for name, source in zip(self.programs.inputs, read, strict=False)
+            for name, source in zip(programs.sources, read, strict=False)
             if name in wanted
         ]
 
@@ -226,9 +268,20 @@ class SequenceScan(NamedTuple):
         totals = self._records(x)
         own = [
             torch.zeros_like(t) if grad is None else readable([grad])[0]
-            for t, grad in zip(totals, grads, strict=True)
+            for t, grad in zip(totals, self._rows_of(grads), strict=True)
         ]
         return own, totals
+
+    def _rows_of(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The opposite of `_columns`."""
+        return [
+            ItemColumns(self.items, self.schedule).packed(grad, size)  # type: ignore[arg-type]
+            if many and grad is not None
+            else grad
+            for grad, (size, many) in zip(
+                grads, self.programs.recorded_values, strict=True
+            )
+        ]
 
     def _carry(
         self, grads: Sequence[Tensor | None], wanted: bool, like: Tensor
@@ -244,7 +297,7 @@ class SequenceScan(NamedTuple):
         batch = schedule.batch
         if not wanted and all(grad is None for grad in grads):
             room = like.new_zeros(2 * batch * sum(sizes))
-            pairs = cut(room, batch, [size for size in sizes for _ in range(2)])
+            pairs = cut(room, [batch * size for size in sizes for _ in range(2)])
             return [room], [], pairs
         carried = [
             like.new_zeros(batch, size)
@@ -283,14 +336,21 @@ class SequenceScan(NamedTuple):
 
     def reference(self, tensors: Sequence[Any]) -> list[Tensor]:
         """What `forward` gives, stepped in torch."""
-        inputs, states, resets, parameters, taps = self.parts(tensors)
-        programs, schedule = self
-        states = programs.filled(states, inputs[0], schedule.batch)
+        sources, states, resets, parameters, taps = self.parts(tensors)
+        programs, schedule, items = self
+        states = programs.filled(states, sources[0], schedule.batch)
+        inputs, own = sources[: len(programs.inputs)], sources[len(programs.inputs) :]
+        members = None
+        if items is not None:
+            named = dict(zip(programs.items, own, strict=True))
+            sets = {item.set: items for item in programs.graph.items}
+            members = Members(programs.graph, named, sets, schedule)
         W = BoundWeights(programs.graph, programs.binding, parameters)
         rows = [s.reshape(-1, s.shape[-1]) for s in states]
         parts = inputs, rows, resets, taps
         static = {*programs.constant, *programs.static}
-        y, finals, records = scan_graph(programs, W, parts, schedule, static)
+        found = scan_graph(programs, W, parts, schedule, static, members)
+        y, finals, records = found
         finals = [f.reshape(s.shape) for f, s in zip(finals, states, strict=True)]
         return [y, *finals, *records]
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine import Advance, Bound
+from ..engine import Advance, Bound, Items
 from ..tracing import readable
 from .core import _core, check_memory, memory
 
 
 def make_stepper(
-    stack: Sequence[Callable[[], Bound]], states: Sequence[Tensor]
+    stack: Sequence[Callable[[], Bound]],
+    states: Sequence[Tensor],
+    items: Sequence[Items] = (),
 ) -> Advance:
     """As `Engine.stepper`; the same bits as the layers' scans."""
     layers = [give() for give in stack]
@@ -24,11 +26,18 @@ def make_stepper(
         readable([p.detach() for p in layer.weights.in_order(order)])
         for layer, order in zip(layers, orders, strict=True)
     ]
+    seen, first = [[] for _ in layers], [[] for _ in layers]
+    for k, (values, sets) in enumerate(items):
+        dtype = weights[k][0].dtype if weights[k] else states[0].dtype
+        seen[k] = readable([values[n].detach().to(dtype) for n in programs[k].items])
+        first[k] = next(iter(sets.values())).offsets.tolist()
     parts = [
         (
             own.compiled("inference"),
             memory(weights[k]),
-            [(s[k].data_ptr(), *s[k].shape, s[k].shape[1]) for s in states],
+            [_rows(s[k]) for s in states],
+            [_rows(values) for values in seen[k]],
+            first[k],
         )
         for k, own in enumerate(programs)
     ]
@@ -39,7 +48,9 @@ def make_stepper(
         check_memory([*chain.from_iterable(weights), *states])
         raise
 
-    def advance(x: Tensor, named: Sequence[Tensor], y: Tensor) -> None:
+    def advance(
+        x: Tensor, named: Sequence[Tensor], y: Tensor, _kept: Any = seen
+    ) -> None:
         if named:
             addresses = [x.data_ptr(), *(v.data_ptr() for v in named)]
             core.step(addresses, y.data_ptr())
@@ -47,3 +58,9 @@ def make_stepper(
             core.step(x.data_ptr(), y.data_ptr())
 
     return advance
+
+
+def _rows(matrix: Tensor) -> tuple[int, int, int, int]:
+    """A contiguous matrix as the core takes it."""
+    rows, size = matrix.shape
+    return matrix.data_ptr(), rows, size, size

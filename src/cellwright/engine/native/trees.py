@@ -60,7 +60,7 @@ class TreeScan(NamedTuple):
         nodes, edges = len(self.schedule.nodes), len(self.schedule.edges)
         return [
             like.new_empty(edges if of_child else nodes, size)
-            for size, of_child in self.programs.saved_of_trees
+            for size, of_child in self.programs.saved_values
         ]
 
     def backward(

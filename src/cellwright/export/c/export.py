@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...files import write_output
 from .blocks import modules_of
 from .model import Model
 from .program import main_program
@@ -30,6 +31,7 @@ def export_c(
         NAME_init(&state);                 to the initial states; so does NAME_reset
         NAME_step(&state, x, y);           one step; named inputs come after x
         NAME_step(&state, token, logits);  of a language model
+        NAME_text(token, &length)          the text of a token, with a tokenizer
 
     Args:
         model: a `Recurrent` of any cell, a drop-in, or torch.nn's LSTM, GRU or RNN; a
@@ -39,8 +41,8 @@ def export_c(
         name: the prefix of every name.
         self_test: write NAME_test.c too, a program that steps the model through a
             sequence and compares with what it should give; it returns 0 if that holds.
-        tokenizer: of a language model: write NAME_main.c too, a program that generates
-            text. A run brings its own.
+        tokenizer: of a language model: write the text of its tokens, and NAME_main.c,
+            a program that generates text. A run brings its own.
 
     Returns:
         The files written.
@@ -52,14 +54,14 @@ def export_c(
     check_name(name)
     if hasattr(model, "trained_model"):  # a run
         model, tokenizer = model.trained_model(), model.tokenizer
-    written = Model(name, modules_of(model))
+    written = Model(name, modules_of(model), tokenizer)
     texts = {f"{name}.h": written.header(), f"{name}.c": written.source()}
     if self_test:
         texts[f"{name}_test.c"] = test_program(written)
     if tokenizer is not None:
-        texts[f"{name}_main.c"] = main_program(written, tokenizer)
+        texts[f"{name}_main.c"] = main_program(written)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
-        (place / file).write_text(written.named(text), encoding="utf-8", newline="\n")
+        write_output(place / file, written.named(text).encode())
     return [place / file for file in texts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -13,7 +14,8 @@ from ...language import ArgumentError
 from .blocks import Block, blocks_of, in_float32
 from .operations import functions
 from .step import StepWriter
-from .templates import HEADER, SOURCE
+from .templates import HEADER, SOURCE, TEXT, WIDE
+from .tokens import tokens_of
 from .values import Tables, identifier, literal
 
 _MACROS = {"": "TOKENS", "x": "INPUT"}  # of the sizes; a named input has its own
@@ -26,12 +28,17 @@ class Model:
         embedding: (tokens, size), where the model begins with one.
         inputs: sizes of the arguments of the step, by name.
         fields: fields of the state: (size, initial values).
+        tokens: the text of the tokens, where it is known.
     """
 
-    def __init__(self, name: str, modules: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, name: str, modules: Sequence[nn.Module], tokenizer: Any = None
+    ) -> None:
         self.name, self.tables = name, Tables()
         self.embedding, modules = _split_embedding(modules)
         width = None if self.embedding is None else self.embedding.shape[1]
+        count = None if self.embedding is None else len(self.embedding)
+        self.tokens = None if tokenizer is None else tokens_of(tokenizer, count)
         self.blocks = blocks_of(modules, width)
         self.output_size = int(self.blocks[-1].graph.output_size)
         self.inputs = _inputs(self.blocks)
@@ -71,6 +78,7 @@ class Model:
             defines=defines,
             fields=fields,
             arguments=", ".join(self._arguments()),
+            text="" if self.tokens is None else TEXT,
         )
 
     def _arguments(self) -> list[str]:
@@ -96,13 +104,17 @@ class Model:
         return self._source
 
     def _write_source(self) -> str:
-        if self.embedding is not None:
-            table = self.tables.add("embedding", self.embedding)
-            self._embedding_table = table
         steps = "\n".join(writer.function() for writer in self.writers)
-        init = self._init()
-        code = f"{steps}{init}{self._step()}"
-        return SOURCE.format(functions=functions(code), tables=self.tables, code=code)
+        code = f"{steps}{self._init()}{self._step()}"
+        text = "" if self.tokens is None else self.tokens.definition()
+        sizes = [size for size, _ in self.fields.values()]
+        return SOURCE.format(
+            wide=WIDE if all(n >= 16 and n % 8 == 0 for n in sizes) else "",
+            functions=functions(code),
+            tables=self.tables,
+            code=code,
+            text=text,
+        )
 
     def _init(self) -> str:
         """The body of NAME_reset."""
@@ -122,10 +134,8 @@ class Model:
     def _step(self) -> str:
         """NAME_step: the blocks, one after another."""
         arguments = self._arguments()
-        lines, x = [], "x"
         y = arguments[-1].rpartition("*")[2]
-        if self.embedding is not None:
-            x = f"{self._embedding_table} + token * {self.embedding.shape[1]}"
+        x, lines = self._embedded()
         for k, block in enumerate(self.blocks):
             last = k == len(self.blocks) - 1
             target = y if last else f"y_{k}"
@@ -139,6 +149,20 @@ class Model:
             x = target
         body = "\n".join(f"    {line}" for line in lines)
         return f"\nvoid @_step({', '.join(arguments)}) {{\n{body}\n}}\n"
+
+    def _embedded(self) -> tuple[str, list[str]]:
+        """What the first block reads, and the lines that make it."""
+        if self.embedding is None:
+            return "x", []
+        count, width = self.embedding.shape
+        tied = self.tables.find(self.embedding.T)  # by column, as an output matrix
+        if tied is None:
+            return (
+                f"{self.tables.add('embedding', self.embedding)} + token * {width}",
+                [],
+            )
+        line = f"for (j = 0; j < {width}; ++j) x[j] = {tied}[j * {count} + token];"
+        return "x", [f"float x[{width}];", "int j;", line]
 
 
 def _split_embedding(

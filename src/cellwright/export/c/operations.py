@@ -92,63 +92,66 @@ static inline float @_select(int condition, float u, float v) {
     "abs": """
 static inline float @_abs(float x) { return @_float(@_bits(x) & 0x7fffffffu); }
 """,
-    "clamp": """
-/* NaN becomes `low`. */
-static inline float @_clamp(float x, float low, float high) {
-    const float y = @_select(x >= low, x, low);
-    return @_select(y <= high, y, high);
+    "limit": """
+/* x, but at most so far from 0; NaN too. All bits: a comparison of floats would have to
+ * be a branch, or two masks. `most` is the bits of a float. */
+static inline float @_limit(float x, uint32_t most) {
+    const uint32_t sign = @_bits(x) & 0x80000000u, size = @_bits(x) ^ sign;
+    return @_float((size < most ? size : most) | sign);
+}
+""",
+    "or_nan": """
+/* y, or NaN where x is NaN. */
+static inline float @_or_nan(float y, float x) {
+    const uint32_t beyond = 0x7f800000u - (@_bits(x) & 0x7fffffffu);
+    return @_float(@_bits(y) | (0u - (beyond >> 31)));
 }
 """,
     "nearest": """
-/* The whole number next to x / ln 2. */
+/* The whole number next to x / ln 2: the last bits of a float that is near 1.5 2^23. */
 static inline int32_t @_nearest(float x) {
-    const float half = @_float((@_bits(x) & 0x80000000u) | 0x3f000000u);
-    return (int32_t)(x * 1.44269504f + half);
+    return (int32_t)(@_bits(x * 1.44269504f + 12582912.0f) - 0x4b400000u);
 }
 """,
     "power": """
 static inline float @_power(int32_t n) { return @_float((uint32_t)(n + 127) << 23); }
 """,
     "expm1": """
-/* exp(x - n ln 2) - 1, where that is within ln 2 / 2 of 0. */
+/* exp(x - n ln 2) - 1, where that is within ln 2 / 2 of 0. The terms go in pairs, which
+ * wait for fewer others than by Horner's rule. */
 static inline float @_expm1(float x, int32_t n) {
     const float whole = (float)n;
-    const float r = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
-    float p = 1.0f / 5040.0f;
-    p = p * r + 1.0f / 720.0f;
-    p = p * r + 1.0f / 120.0f;
-    p = p * r + 1.0f / 24.0f;
-    p = p * r + 1.0f / 6.0f;
-    p = p * r + 0.5f;
-    return r + r * r * p;
+    const float r = (x - whole * 0.693359375f) - whole * -2.12194440e-4f, s = r * r;
+    const float high = (1.0f / 24.0f + r * (1.0f / 120.0f))
+                       + s * (1.0f / 720.0f + r * (1.0f / 5040.0f));
+    return r + s * ((0.5f + r * (1.0f / 6.0f)) + s * high);
 }
 """,
     "exp": """
 static inline float @_exp(float x) {
-    const float v = @_clamp(x, -104.0f, 89.0f);
-    const int32_t n = @_nearest(v), half = n / 2; /* 2^n itself may overflow */
-    const float y = (1.0f + @_expm1(v, n)) * @_power(half) * @_power(n - half);
-    return @_select(x == x, y, x);
+    const float v = @_limit(x, 0x42d00000u); /* 104 */
+    const int32_t n = @_nearest(v), half = n >> 1; /* 2^n itself may overflow */
+    const float p = @_expm1(v, n), s = @_power(half);
+    return @_or_nan((p * s + s) * @_power(n - half), x);
 }
 """,
     "sigmoid": """
-/* e / (1 + e), or 1 / (1 + e), with e = exp(-|x|) that cannot overflow. */
+/* 1 / (1 + exp(-x)), both parts times a power of 2, so that none overflows. */
 static inline float @_sigmoid(float x) {
-    const float v = @_clamp(-@_abs(x), -104.0f, 0.0f);
-    const int32_t n = @_nearest(v), half = n / 2;
-    const float e = (1.0f + @_expm1(v, n)) * @_power(half) * @_power(n - half);
-    return @_select(x == x, @_select(x < 0.0f, e, 1.0f) / (1.0f + e), x);
+    const float v = @_limit(-x, 0x42d00000u); /* 104 */
+    const int32_t n = @_nearest(v), half = n >> 1;
+    const float p = @_expm1(v, n), s = @_power(half), one = @_power(half - n);
+    return @_or_nan(one / (p * s + (s + one)), x);
 }
 """,
     "tanh": """
 /* m / (m + 2) with m = exp(2 |x|) - 1, which keeps its digits near 0. */
 static inline float @_tanh(float x) {
-    const uint32_t sign = @_bits(x) & 0x80000000u;
-    const float v = 2.0f * @_clamp(@_float(@_bits(x) ^ sign), 0.0f, 10.0f);
+    const float v = 2.0f * @_limit(@_abs(x), 0x41200000u); /* 10 */
     const int32_t n = @_nearest(v);
     const float p = @_expm1(v, n), s = @_power(n), m = s * p + (s - 1.0f);
-    const float y = @_float(@_bits(m / (m + 2.0f)) | sign);
-    return @_select(x == x, y, x);
+    const float y = m / (m + 2.0f);
+    return @_or_nan(@_float(@_bits(y) | (@_bits(x) & 0x80000000u)), x);
 }
 """,
     "log": """
@@ -219,15 +222,17 @@ static inline float @_cos(float x) { return @_sine(x, 1); }
 static const volatile float @_one = 1.0f;
 """,
     "add": """
-/* y += W x. W lies column by column. */
+/* y += W x. W lies column by column; eight at a time in two sums. */
 static void @_add(float *@@_RESTRICT y, const float *@@_RESTRICT w,
                   const float *@@_RESTRICT x, int rows, int columns) {
     int k = 0, j;
-    for (; k + 4 <= columns; k += 4, w += 4 * rows) {
-        const float a = x[k], b = x[k + 1], c = x[k + 2], d = x[k + 3];
-        const float *w_b = w + rows, *w_c = w_b + rows, *w_d = w_c + rows;
+    for (; k + 8 <= columns; k += 8, w += 8 * rows) {
+        const float *w_2 = w + 2 * rows, *w_4 = w + 4 * rows, *w_6 = w + 6 * rows;
         for (j = 0; j < rows; ++j)
-            y[j] += (w[j] * a + w_b[j] * b) + (w_c[j] * c + w_d[j] * d);
+            y[j] = (y[j] + w[j] * x[k] + w[rows + j] * x[k + 1]
+                    + w_2[j] * x[k + 2] + w_2[rows + j] * x[k + 3])
+                   + (w_4[j] * x[k + 4] + w_4[rows + j] * x[k + 5]
+                      + w_6[j] * x[k + 6] + w_6[rows + j] * x[k + 7]);
     }
     for (; k < columns; ++k, w += rows) {
         const float a = x[k];

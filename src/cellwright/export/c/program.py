@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ...language import ArgumentError
 from ...language.evaluate import evaluate, rows_of
 from .model import Model
 from .templates import MAIN, TEST
@@ -70,32 +67,8 @@ def exact_outputs(model: Model, inputs: dict[str, Tensor]) -> Tensor:
     return x
 
 
-def main_program(model: Model, tokenizer: Any) -> str:
-    """NAME_main.c.
-
-    Raises:
-        ArgumentError: the model reads no tokens.
-    """
-    if model.embedding is None:
-        raise ArgumentError(
-            "[export_c] tokenizer= is a language model's; received a model that reads "
-            "numbers, expected one that begins with an nn.Embedding"
-        )
-    pieces = tokenizer.pieces()
-    unknown = tokenizer.unknown
-    return MAIN.format(
-        pieces=",\n".join(f"    {_string(piece)}" for piece in pieces),
-        lengths=",\n".join(f"    {len(piece)}" for piece in pieces),
-        unknown=-1 if unknown is None else unknown,
-    )
-
-
-def _string(text: bytes) -> str:
-    """A string of C, every byte but letters and digits by its number."""
-    return (
-        '"'
-        + "".join(
-            chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:03o}" for b in text
-        )
-        + '"'
-    )
+def main_program(model: Model) -> str:
+    """NAME_main.c, of a model with the text of its tokens."""
+    assert model.tokens is not None
+    unknown = model.tokens.unknown
+    return MAIN.replace("{unknown}", str(-1 if unknown is None else unknown))

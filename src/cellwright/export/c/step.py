@@ -36,6 +36,9 @@ class StepWriter:
         self.places: dict[int, str] = {}  # where a value's units lie
         self.scalars: dict[int, str] = {}  # of values of one unit
         self.names = {n: f"{identifier(k)}_{n}" for k, n in self.graph.names}
+        self._old_states = {
+            n for n, node in enumerate(self.graph.nodes) if node.op == "state"
+        }
         self.lines: list[str] = []
 
     # -- the function
@@ -172,22 +175,38 @@ class StepWriter:
         self.lines.append(f"float {target}[{rows}];")
         label = f"{'_'.join(map(identifier, weights))}"
         label = f"{label if len(label) < 40 else label[:40]}_{self.index}"
-        biases = [self.block.bias(weight) for weight in weights]
-        begin = "0.0f"
-        if any(bias is not None for bias in biases):
-            pairs = zip(biases, sizes, strict=True)
-            whole = [np.zeros(n, np.float32) if b is None else b for b, n in pairs]
-            begin = f"{self.tables.add(f'b_{label}', np.concatenate(whole))}[j]"
-        self._loop(rows, [f"{target}[j] = {begin} * one;"])
-        heads = self.block.heads(weights[0])
-        for k, operand in enumerate(nodes[0].args):
+        begins, matrices = self._biases(weights, sizes, label), []
+        # What is no state is known before the last step ends: it goes first.
+        operands = sorted(
+            enumerate(nodes[0].args), key=lambda pair: pair[1] in self._old_states
+        )
+        for k, operand in operands:
             parts = [self.block.matrix(weight, k) for weight in weights]
             matrix = np.concatenate(parts, 1)  # (heads, rows, columns)
             table = self.tables.add(f"W{k}_{label}", matrix.transpose(0, 2, 1), True)
-            self._add(target, table, self._place(operand), matrix.shape, heads)
+            if operand in self.scalars:
+                begins.append(f"{table}[j] * {self.scalars[operand]}")
+            else:
+                matrices.append((table, self.places[operand], matrix.shape))
+        plain = not any(" * " in begin for begin in begins)
+        begin = " + ".join(begins) or "0.0f"
+        self._loop(rows, [f"{target}[j] = {begin}{' * one' if plain else ''};"])
+        for table, x, shape in matrices:
+            self._add(target, table, x, shape)
 
-    def _add(self, y: str, w: str, x: str, shape: tuple[int, ...], heads: int) -> None:
-        _, rows, columns = shape
+    def _biases(
+        self, weights: Sequence[str], sizes: Sequence[int], label: str
+    ) -> list[str]:
+        """What the sums of affines begin with, where one of them has a bias."""
+        biases = [self.block.bias(weight) for weight in weights]
+        if all(bias is None for bias in biases):
+            return []
+        pairs = zip(biases, sizes, strict=True)
+        whole = [np.zeros(n, np.float32) if b is None else b for b, n in pairs]
+        return [f"{self.tables.add(f'b_{label}', np.concatenate(whole))}[j]"]
+
+    def _add(self, y: str, w: str, x: str, shape: tuple[int, ...]) -> None:
+        heads, rows, columns = shape
         if heads == 1:
             self.lines.append(f"@_add({y}, {w}, {x}, {rows}, {columns});")
             return

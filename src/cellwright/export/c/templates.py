@@ -24,7 +24,7 @@ void @_reset(@_state *state);
 
 /* One step: reads the inputs, moves on the state, writes the output. */
 void @_step({arguments});
-
+{text}
 #ifdef __cplusplus
 }}
 #endif
@@ -55,9 +55,32 @@ using std::memcpy;
 #define @@_RESTRICT restrict
 #endif
 #endif
-{functions}
+{wide}{functions}
 {tables}
-{code}"""
+{code}{text}"""
+
+# Where the units fill registers of 16 floats, or of 16 and 8.
+WIDE = """
+#if defined(__AVX512F__) && !defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 8
+#pragma GCC target("prefer-vector-width=512") /* GCC's own choice is half of that */
+#endif
+"""
+
+TEXT = """
+/* The text of a token: *length bytes. */
+const char *@_text(int token, int *length);
+"""
+
+TOKENS = """
+static const char *const @_texts[{count}] = {{
+{texts}
+}};
+{lengths}
+const char *@_text(int token, int *length) {{
+    *length = @_lengths[token];
+    return @_texts[token];
+}}
+"""
 
 TEST = """\
 /* Steps @ through a sequence and compares with what it should give. Returns 0 if the
@@ -99,24 +122,18 @@ MAIN = """\
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const pieces[@@_TOKENS_SIZE] = {{
-{pieces}
-}};
-static const int lengths[@@_TOKENS_SIZE] = {{
-{lengths}
-}};
-enum {{ UNKNOWN = {unknown} }}; /* is never generated; -1: there is none */
+enum { UNKNOWN = {unknown} }; /* is never generated; -1: there is none */
 
 /* A number from 0 to 1: xorshift64* (Vigna 2016). */
-static double uniform(unsigned long long *seed) {{
+static double uniform(unsigned long long *seed) {
     *seed ^= *seed >> 12;
     *seed ^= *seed << 25;
     *seed ^= *seed >> 27;
     return (double)((*seed * 2685821657736338717ULL) >> 11) / 9007199254740992.0;
-}}
+}
 
 /* One token, drawn from what the model predicts; of temperature 0 the likeliest. */
-static int sample(const float *logits, double temperature, unsigned long long *seed) {{
+static int sample(const float *logits, double temperature, unsigned long long *seed) {
     double total = 0.0, left;
     int best = UNKNOWN == 0 ? 1 : 0, token;
     for (token = 0; token < @@_OUTPUT_SIZE; ++token)
@@ -127,51 +144,55 @@ static int sample(const float *logits, double temperature, unsigned long long *s
             total += exp((logits[token] - logits[best]) / temperature);
     left = total * uniform(seed);
     for (token = 0; token < @@_OUTPUT_SIZE; ++token)
-        if (token != UNKNOWN) {{
+        if (token != UNKNOWN) {
             left -= exp((logits[token] - logits[best]) / temperature);
             if (left <= 0.0) return token;
-        }}
+        }
     return best;
-}}
+}
 
 /* The longest token that the text begins with, or -1. */
-static int longest(const char *text) {{
-    const size_t rest = strlen(text);
-    int found = -1, token;
-    for (token = 0; token < @@_TOKENS_SIZE; ++token) {{
-        const size_t length = (size_t)lengths[token];
-        if (token == UNKNOWN || length == 0 || length > rest) continue;
-        if (memcmp(text, pieces[token], length) != 0) continue;
-        if (found < 0 || lengths[token] > lengths[found]) found = token;
-    }}
+static int longest(const char *text) {
+    const int rest = (int)strlen(text);
+    int found = -1, most = 0, token, length;
+    for (token = 0; token < @@_TOKENS_SIZE; ++token) {
+        const char *piece = @_text(token, &length);
+        if (token == UNKNOWN || length <= most || length > rest) continue;
+        if (memcmp(text, piece, (size_t)length) != 0) continue;
+        found = token;
+        most = length;
+    }
     return found;
-}}
+}
 
-int main(int count, char **arguments) {{
-    const char *prompt = count > 1 ? arguments[1] : "";
+int main(int count, char **arguments) {
+    const char *prompt = count > 1 ? arguments[1] : "", *text;
     const int length = count > 2 ? atoi(arguments[2]) : 500;
     const double temperature = count > 3 ? atof(arguments[3]) : 1.0;
     unsigned long long seed = count > 4 ? strtoull(arguments[4], NULL, 10) : 1;
     static @_state state;
     static float logits[@@_OUTPUT_SIZE];
-    int k, token;
+    int k, token, size;
     seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
     @_init(&state);
     fputs(prompt, stdout);
     if (*prompt == '\\0') prompt = "\\n";
-    while (*prompt != '\\0') {{
+    while (*prompt != '\\0') {
         token = longest(prompt);
+        size = 1;
+        if (token >= 0) @_text(token, &size);
         if (token < 0 && UNKNOWN >= 0) token = UNKNOWN;
         if (token >= 0) @_step(&state, token, logits);
-        prompt += token < 0 || token == UNKNOWN ? 1 : lengths[token];
-    }}
-    for (k = 0; k < length; ++k) {{
+        prompt += size;
+    }
+    for (k = 0; k < length; ++k) {
         token = sample(logits, temperature, &seed);
-        fwrite(pieces[token], 1, (size_t)lengths[token], stdout);
+        text = @_text(token, &size);
+        fwrite(text, 1, (size_t)size, stdout);
         fflush(stdout);
         @_step(&state, token, logits);
-    }}
+    }
     putchar('\\n');
     return 0;
-}}
+}
 """

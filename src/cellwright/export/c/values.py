@@ -87,6 +87,10 @@ class Tables:
         self._texts[name] = array(f"static const float {name}", flat)
         return name
 
+    def find(self, values: np.ndarray) -> str | None:
+        """The array of these values, where one is written."""
+        return self._known.get(values.ravel().tobytes())
+
     def __str__(self) -> str:
         return "".join(self._texts.values())
 

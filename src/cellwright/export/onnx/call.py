@@ -19,6 +19,7 @@ class NamedCall:
         lengths, starts: (batch,) of int64.
         resets: (time, batch), of any type of integers.
         reverse: from the last step to the first.
+        step: time is 1, and stays so.
     """
 
     x: str
@@ -30,3 +31,4 @@ class NamedCall:
     starts: str = ""
     resets: str = ""
     reverse: bool = False
+    step: bool = False

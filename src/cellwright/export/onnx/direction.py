@@ -1,8 +1,9 @@
-"""A layer in one direction: an operator of ONNX's, or a Scan over the cell's step."""
+"""A layer in one direction: an operator of ONNX's, or the cell's step, in a Scan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -54,6 +55,8 @@ def _write_scan(
     body, graph = writer.body(label), weights.graph
     step = Step(body, graph, weights, call.static, fresh, bool(real)).build()
     sequences = [call.x, *call.inputs.values(), *filter(None, [real, resets])]
+    if call.step:
+        return _write_step(writer, step, call.states, sequences)
     backwards = int(call.reverse)
     *finals, y = writer.add_several(
         "Scan",
@@ -66,6 +69,18 @@ def _write_scan(
         scan_output_directions=[backwards],
     )
     return y, finals
+
+
+def _write_step(
+    writer: Writer, body: Any, states: Sequence[str], sequences: Sequence[str]
+) -> tuple[str, list[str]]:
+    """The body of a Scan without the Scan, for runtimes that have none."""
+    rows = [writer.squeeze(value, 0) for value in sequences]
+    for own, value in zip(body.input, [*states, *rows], strict=True):
+        writer.append("Identity", [value], [own.name])
+    writer.nodes.extend(body.node)
+    *finals, y = (value.name for value in body.output)
+    return writer.unsqueeze(y, 0), finals
 
 
 def _real_steps(writer: Writer, call: NamedCall) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ class Wanted:
     resets: bool
     initial_states: bool
     static: Collection[str]
+    step: bool
 
 
 @torch.no_grad()
@@ -32,7 +34,37 @@ def layer_model(
     layer: SequenceLayer, wanted: Wanted, operators: bool, opset: int
 ) -> Any:
     """The model of one layer, an `onnx.ModelProto`."""
+    if wanted.step:
+        check_step(layer)
     return _Model(layer, wanted, operators).build(opset)
+
+
+def check_step(layer: Any) -> None:
+    """Raise ArgumentError for a layer that cannot go on from step to step."""
+    if layer.bidirectional:
+        raise ArgumentError(
+            "[export_onnx] a bidirectional layer reads the end of the sequence first, "
+            "so it has no step; received step=True, expected layers that scan forward "
+            "only"
+        )
+
+
+def initial_values(layer: SequenceLayer, names: Sequence[str]) -> str:
+    """The states that a layer starts from by itself, as JSON.
+
+    Args:
+        layer: whose.
+        names: of its states.
+
+    Returns:
+        An object: of each state one number, or (layers·directions, 1, size) of them.
+    """
+    found = {}
+    for name, value in zip(names, layer.own_states(), strict=True):
+        first = value.flatten()[0]
+        same = bool((value == first).all())
+        found[name] = first.item() if same else value[:, None].tolist()
+    return json.dumps(found)
 
 
 def _check_static(static: Collection[str], known: Sequence[str]) -> Collection[str]:
@@ -60,12 +92,12 @@ class _Model:
         self.own_states = layer.own_states()
 
     def build(self, opset: int) -> Any:
-        main, helper, cell = self.main, self.main.onnx.helper, self.layer.cell
+        main, helper, name = self.main, self.main.onnx.helper, self.layer.cell.name
         inputs = self.declared_inputs()
         y, finals = self.scan()
         outputs = self.outputs(y, finals)
         tensors = list(main.tensors.values())
-        graph = helper.make_graph(main.nodes, cell.name, inputs, outputs, tensors)
+        graph = helper.make_graph(main.nodes, name, inputs, outputs, tensors)
         opsets = [helper.make_opsetid("", opset)]
         model = helper.make_model(
             graph,
@@ -73,15 +105,23 @@ class _Model:
             ir_version=helper.find_min_ir_version_for(opsets),
             producer_name="cellwright",
         )
-        helper.set_model_props(model, {"cellwright.cell": cell.to_text()})
+        helper.set_model_props(model, self.metadata())
         fold_weights(model)
         return model
+
+    def metadata(self) -> dict[str, str]:
+        found = {"cellwright.cell": self.layer.cell.to_text()}
+        if self.wanted.initial_states:
+            names = [self.free(f"{s.name}_0") for s in self.graph.states]
+            found["cellwright.initial_states"] = initial_values(self.layer, names)
+        return found
 
     # -- inputs and outputs
 
     @property
-    def lead(self) -> tuple[str, str]:
-        return ("batch", "time") if self.layer.batch_first else ("time", "batch")
+    def lead(self) -> tuple[str | int, str | int]:
+        time = 1 if self.wanted.step else "time"
+        return ("batch", time) if self.layer.batch_first else (time, "batch")
 
     def free(self, name: str) -> str:
         """A name of the model's own: the user's inputs keep theirs.
@@ -158,6 +198,7 @@ class _Model:
                     "starts" if wanted.starts else "",
                     resets,
                     bool(k % self.layer.directions),
+                    wanted.step,
                 )
                 y, news = self.direction(k, call)
                 outputs.append(y)

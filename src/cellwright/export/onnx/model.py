@@ -6,8 +6,9 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from ...extras import require
 from ...language import ArgumentError
 from ...nn.layer import Layer, SequenceLayer
 from ..items import refuse_items
-from .translation import PREFIX, onnx_translations
+from .layer import check_step
+from .translation import PREFIX
 from .writer import check_dtype, fold_weights
 
 
@@ -30,7 +32,9 @@ def whole_model(
     model: nn.Module,
     example: Any,
     marks: Sequence[str],
-    operators: bool,
+    translations: Mapping[Callable, Callable],
+    *,
+    step: bool = False,
     **options: Any,
 ) -> Any:
     """Write a model as ONNX, an `onnx.ModelProto`.
@@ -39,12 +43,14 @@ def whole_model(
         model: that holds layers.
         example: as `export_onnx` has it.
         marks: those of "lengths", "starts" and "resets" that the model takes.
-        operators: as `export_onnx` has it.
+        translations: those of layers, `onnx_translations`.
+        step: as `export_onnx` has it.
         **options: of `torch.onnx.export`.
     """
     require("export_onnx", "onnx")
     layers = _layers(model)
     call = _arguments(model, example, marks, layers[0].batch_first)
+    times: set[str] = set()
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluated(model))
@@ -53,17 +59,21 @@ def whole_model(
             stack.enter_context(layer.running_on(ENGINES["native"]))
             _check_gates(layer, ENGINES["native"])
             stack.callback(layer.register_forward_pre_hook(_refuse_packed).remove)
+            if step:
+                check_step(layer)
+                hook = layer.register_forward_pre_hook(partial(_take_one_step, times))
+                stack.callback(hook.remove)
         program = _traced(model, call)
         written = torch.onnx.export(
             program,
             dynamo=True,
-            custom_translation_table=onnx_translations(operators=operators),
+            custom_translation_table=dict(translations),
             verbose=False,
             **options,
         )
     proto = written.model_proto  # type: ignore[union-attr]
     fold_weights(proto, PREFIX)
-    _name_sizes(proto.graph, layers[0].batch_first)
+    _name_sizes(proto.graph, layers[0].batch_first, times)
     return proto
 
 
@@ -121,6 +131,17 @@ def _refuse_packed(layer: nn.Module, arguments: Any) -> None:
             f"[export_onnx] a {type(layer).__name__} received a PackedSequence, whose "
             "sizes are numbers; expected a padded x, and its lengths as "
             "layer(x, lengths=lengths)"
+        )
+
+
+def _take_one_step(times: set[str], layer: Any, arguments: Any) -> None:
+    """Add the symbol of the size that is time to `times`."""
+    size = arguments[0].shape[1 if layer.batch_first else 0]
+    times.add(str(size))
+    if size != 1:
+        raise ArgumentError(
+            f"[export_onnx] step=True: a {type(layer).__name__} received {int(size)} "
+            "steps, expected an example of one"
         )
 
 
@@ -203,12 +224,13 @@ def _without_torchs_notes() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _name_sizes(graph: Any, batch_first: bool) -> None:
-    """Call the free sizes of the first input `time` and `batch`, everywhere."""
+def _name_sizes(graph: Any, batch_first: bool, ones: Collection[str]) -> None:
+    """Call the free sizes of the first input `time` and `batch`, everywhere; those in
+    `ones` are 1."""
     names = ("batch", "time") if batch_first else ("time", "batch")
     first = graph.input[0].type.tensor_type.shape.dim
     symbols = [size.dim_param for size in first]
-    known = dict(zip(symbols, names, strict=False))
+    known = dict(zip(symbols, names, strict=False)) | dict.fromkeys(ones, "1")
     del graph.value_info[:]  # a runtime infers them
     for value in (*graph.input, *graph.output):
         for size in value.type.tensor_type.shape.dim:

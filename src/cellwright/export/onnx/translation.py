@@ -18,18 +18,21 @@ from .writer import OPSET, Writer
 PREFIX = "cellwright."  # of the names of all that is written here
 
 
-def onnx_translations(*, operators: bool = True) -> dict[Callable, Callable]:
+def onnx_translations(
+    *, operators: bool = True, step: bool = False
+) -> dict[Callable, Callable]:
     """How `torch.onnx.export` writes layers on the native engine.
 
     `torch.onnx.export(model, …, custom_translation_table=cw.onnx_translations())`
 
     Args:
-        operators: as `export_onnx` has it.
+        operators, step: as `export_onnx` has them.
     """
     numbers = count()
 
     def translate(*arguments: Any) -> list[Any]:
-        return _translate(f"{PREFIX}{next(numbers)}.", operators, _Call(*arguments))
+        prefix, call = f"{PREFIX}{next(numbers)}.", _Call(*arguments)
+        return _translate(prefix, call, operators=operators, step=step)
 
     assert op  # which defines the operation
     return {torch.ops.cellwright.walk.default: translate}
@@ -52,7 +55,7 @@ class _Call(NamedTuple):
     starts: Any = None
 
 
-def _translate(prefix: str, operators: bool, call: _Call) -> list[Any]:
+def _translate(prefix: str, call: _Call, *, operators: bool, step: bool) -> list[Any]:
     """Write one call of the operation, and give its results."""
     if call.batch_sizes:
         raise ArgumentError(
@@ -89,6 +92,7 @@ def _translate(prefix: str, operators: bool, call: _Call) -> list[Any]:
             listed("reset", call.reset_states),
             *(named(n, getattr(call, n)) for n in ("lengths", "starts", "resets")),
             reverse=call.reverse,
+            step=step,
         ),
         operators=operators,
     )

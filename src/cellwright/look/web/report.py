@@ -27,24 +27,35 @@ MOST_WEIGHTS = 1_000_000  # a report of a larger model holds no weights
 
 def report(inspection: Inspection, beside: Inspection | None = None) -> str:
     """The HTML of a report; `beside` is a second model's, for comparison."""
-    data = report_json(inspection, beside).replace("<", "\\u003c")
+    title = f"{inspection.run.directory.name}: report"
+    return in_one_file(title, "report", report_json(inspection, beside))
+
+
+def in_one_file(title: str, name: str, data: str) -> str:
+    """A page of the bundle as one HTML file.
+
+    Args:
+        title: in the window's title bar.
+        name: the page's entry in `web/src/main.js`.
+        data: JSON that the page reads.
+    """
+    data = data.replace("<", "\\u003c")
     script = (STATIC / "cellwright.js").read_text(encoding="utf-8")
     style = (STATIC / "cellwright.css").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; "
         f"style-src '{_hash(style)}'; img-src data: blob:"
     )
-    name = escape(inspection.run.directory.name)
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{name}: report</title>\n"
+        f"<title>{escape(title)}</title>\n"
         '<link rel="icon" href="data:,">\n'
         f"<style>{style}</style>\n"
         f'<script type="application/json" id="report">{data}</script>\n'
-        '<body data-page="report"></body>\n'
+        f'<body data-page="{escape(name)}"></body>\n'
         f'<script type="module">{script}</script>\n</html>\n'
     )
 

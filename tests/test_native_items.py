@@ -1,0 +1,254 @@
+"""Cells with items on the native engine, held to the reference."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cellwright as cw
+from oracles import gradients, normal, randomise
+from strategies import HIDDEN, INPUT, ITEM, make_cell, sources
+
+core = pytest.importorskip("cellwright._core")
+
+T, B, S = 4, 3, 5
+examples = settings(
+    max_examples=40,
+    deadline=None,
+    phases=["generate"],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def make(cell, engine="native", **options):
+    layer = cw.Recurrent(
+        cell,
+        INPUT,
+        HIDDEN,
+        items={"source": ITEM},
+        engine=engine,
+        dtype=torch.float64,
+        **options,
+    )
+    assert layer.engine == engine
+    return layer
+
+
+def run(layer, leaves, states, options):
+    """Outputs and final states, then the gradient of every leaf and parameter."""
+    further = {n: v for n, v in leaves.items() if n != "x"}
+    wanted = {**leaves, **dict(layer.named_parameters())}
+    wanted |= {f"state {k}": s for k, s in enumerate(states)}
+
+    def results():
+        given = states[0] if len(states) == 1 else tuple(states)
+        return layer(leaves["x"], given, **further, **options)
+
+    return gradients(results, wanted)
+
+
+def assert_near(value, expected, what):
+    if value is None and expected is None:
+        return
+    expected = torch.zeros_like(value) if expected is None else expected.detach()
+    value = torch.zeros_like(expected) if value is None else value.detach()
+    error = float((value - expected).abs().max()) if value.numel() else 0.0
+    assert error <= 1e-10 * max(float(expected.abs().max()), 1.0), what
+
+
+@examples
+@given(sources(items=True), st.data())
+def test_random_cells_give_the_reference_s_values_and_gradients(source, data):
+    cell = make_cell(source)
+    recompute = data.draw(st.booleans())
+    bidirectional = data.draw(st.booleans())
+    native = make(
+        cell, bidirectional=bidirectional, memory="recompute" if recompute else "save"
+    )
+    randomise(native)
+    reference = make(cell, "reference", bidirectional=bidirectional)
+    reference.load_state_dict(native.state_dict())
+    options = {
+        "source_lengths": torch.tensor(
+            data.draw(st.lists(st.integers(0, S), min_size=B, max_size=B))
+        )
+    }
+    if data.draw(st.booleans()):
+        lengths = data.draw(st.lists(st.integers(0, T), min_size=B, max_size=B))
+        options["lengths"] = torch.tensor(lengths)
+    if data.draw(st.booleans()):
+        options["resets"] = torch.rand(T, B) < 0.4
+    leaves = {"x": normal(T, B, INPUT, seed=1), "source": normal(S, B, ITEM, seed=2)}
+    leaves |= {
+        i.name: normal(T, B, i.size, seed=7) for i in native.graphs[0].inputs[1:]
+    }
+    rows = 2 if bidirectional else 1
+    states = [
+        normal(rows, B, int(s.size), seed=20 + k)
+        for k, s in enumerate(native.graphs[0].states)
+    ]
+    found, of_native = run(native, leaves, states, options)
+    expected, of_reference = run(reference, leaves, states, options)
+    for value, other in zip(found, expected, strict=True):
+        assert_near(value, other, source)
+    for name, gradient in of_reference.items():
+        assert_near(of_native[name], gradient, f"gradient of {name}\n{source}")
+
+
+def attentive(**options):
+    return randomise(make("bahdanau_gru", **options))
+
+
+def test_rows_have_the_same_bits_in_every_batch_and_on_every_number_of_threads():
+    layer, batch = attentive(), 33
+    x, source = normal(T, batch, INPUT, seed=1), normal(S, batch, ITEM, seed=2)
+    lengths = torch.arange(batch) % (S + 1)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            leaves = {"x": x, "source": source, **dict(layer.named_parameters())}
+            results, grads = gradients(
+                lambda: layer(x, source=source, source_lengths=lengths), leaves
+            )
+            found.append([*results, *grads.values()])
+        for one, two in zip(*found, strict=True):
+            assert torch.equal(one, two)
+        alone, _ = layer(
+            x[:, 7:8], source=source[: lengths[7], 7:8], source_lengths=lengths[7:8]
+        )
+        assert torch.equal(alone[:, 0], found[0][0][:, 7])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_training_keeps_one_number_of_each_item_and_step():
+    """The weights of attention; tanh(query + key) is computed again."""
+    layer = attentive()
+    values = layer.direction(0).bound.programs.saved_values
+    assert [size for size, of_items in values if of_items] == [1]
+
+
+def test_recorded_values_and_their_gradients_are_the_reference_s():
+    found = []
+    for engine in ("native", "reference"):
+        layer = randomise(make("bahdanau_gru", engine))
+        x, source = normal(T, B, INPUT, seed=1), normal(S, B, ITEM, seed=2)
+        lengths = torch.tensor([5, 0, 2])
+        with cw.record(layer, gradients=True) as values:
+            y, _ = layer(x, source=source, source_lengths=lengths)
+        (y * normal(*y.shape, seed=9, grad=False)).sum().backward()
+        found.append({n: (v, v.grad) for n, v in values.items()})
+    native, reference = found
+    assert native.keys() == reference.keys()
+    assert native["0.attention"][0].shape == (T, B, S)
+    for name, pair in reference.items():
+        for value, expected in zip(native[name], pair, strict=True):
+            assert_near(value, expected, name)
+
+
+@pytest.mark.parametrize("cell", ["bahdanau_gru", "luong_lstm"])
+def test_a_stepper_has_the_layer_s_bits(cell):
+    sizes = {"luong_lstm": HIDDEN}
+    layer = cw.Recurrent(
+        cell, INPUT, HIDDEN, items={"source": sizes.get(cell, ITEM)}, num_layers=2
+    )
+    x = torch.randn(T, B, INPUT)
+    source = torch.randn(S, B, sizes.get(cell, ITEM))
+    lengths = torch.tensor([2, 0, 5])
+    y, _ = layer(x, source=source, source_lengths=lengths)
+    step = layer.stepper(B)
+    step.attend_to(source=source, source_lengths=lengths)
+    assert step.engine == "native"
+    assert torch.equal(torch.stack([step(row) for row in x]), y)
+
+
+def test_two_sets_of_items_are_the_reference_s():
+    @cw.cell
+    def two(W, x, h, *, a: cw.Items, b: cw.Items):
+        return cw.tanh(W.h(h, x, cw.total(a), cw.total(b)))
+
+    layer = cw.Recurrent(two, 2, 3, items={"a": 4, "b": 5})
+    assert layer.engine == "reference"
+    assert "reads one set of items, the cell has 2" in layer.engine_reason
+    with pytest.raises(cw.ArgumentError, match="one set of items"):
+        cw.Recurrent(two, 2, 3, items={"a": 4, "b": 5}, engine="native")
+
+
+def test_the_core_refuses_items_that_do_not_fit():
+    layer = attentive()
+    scan = layer.direction(0).bound.programs
+    schedule = core.Schedule(offsets=[0], counts=[2], initial_rows=2)
+    few = schedule.with_items(torch.tensor([0, 3]).numpy())
+    empty = [], [], []
+    with pytest.raises(ValueError, match="where the items of each row"):
+        core.run(scan.compiled("inference"), few, 8, *empty, 1, "")
+    back = schedule.with_items(torch.tensor([0, 3, 2]).numpy())
+    with pytest.raises(ValueError, match="follow one another"):
+        core.run(scan.compiled("inference"), back, 8, *empty, 1, "")
+
+
+# -- what torch does to tensors ---------------------------------------------------
+
+
+def forward_of(layer):
+    def forward(x, source):
+        return layer(x, source=source, source_lengths=[S, 0, 2])[0]
+
+    return forward
+
+
+def test_second_derivatives():
+    layer = attentive()
+    x = normal(2, B, INPUT, seed=1)
+    source = normal(S, B, ITEM, seed=2)
+    assert torch.autograd.gradgradcheck(forward_of(layer), (x, source))
+
+
+def test_batched_tensors_and_batched_gradients():
+    layer = attentive()
+    forward = forward_of(layer)
+    xs = normal(2, T, B, INPUT, seed=1, grad=False)
+    source = normal(2, S, B, ITEM, seed=2, grad=False)
+    expected = torch.stack([forward(*pair) for pair in zip(xs, source, strict=True)])
+    torch.testing.assert_close(torch.func.vmap(forward)(xs, source), expected)
+    found = torch.func.vmap(torch.func.grad(lambda *v: forward(*v).sin().sum(), 1))
+    by_hand = []
+    for pair in zip(xs, source, strict=True):
+        leaf = pair[1].clone().requires_grad_()
+        by_hand += torch.autograd.grad(forward(pair[0], leaf).sin().sum(), leaf)
+    torch.testing.assert_close(found(xs, source), torch.stack(by_hand))
+    leaf = source[0].clone().requires_grad_()
+    y = forward(xs[0], leaf)
+    cotangents = normal(3, *y.shape, seed=5, grad=False)
+    (many,) = torch.autograd.grad(
+        y, leaf, cotangents, is_grads_batched=True, retain_graph=True
+    )
+    for one, cotangent in zip(many, cotangents, strict=True):
+        (expected,) = torch.autograd.grad(y, leaf, cotangent, retain_graph=True)
+        torch.testing.assert_close(one, expected)
+
+
+def test_autocast_makes_keys_in_its_type_and_scans_in_the_weights():
+    layer = attentive().float()
+    x = normal(T, B, INPUT, seed=1, grad=False).float()
+    source = normal(S, B, ITEM, seed=2, grad=False).float().requires_grad_()
+    expected = forward_of(layer)(x, source)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = forward_of(layer)(x, source)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, expected, atol=0.02, rtol=0.02)
+    (gradient,) = torch.autograd.grad(y.sum(), source)
+    assert gradient.dtype == torch.float32
+    (by_hand,) = torch.autograd.grad(expected.sum(), source)
+    torch.testing.assert_close(gradient, by_hand, atol=0.02, rtol=0.05)
+
+
+def test_compiled_layers_have_the_values():
+    layer = attentive().float()
+    x, source = torch.randn(T, B, INPUT), torch.randn(S, B, ITEM)
+    expected = layer(x, source=source)[0]
+    torch._dynamo.reset()
+    found = torch.compile(layer, backend="eager")(x, source=source)[0]
+    torch.testing.assert_close(found, expected)
