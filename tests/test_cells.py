@@ -380,18 +380,23 @@ def test_get_finds_cells_by_name_and_suggests_the_nearest():
         cw.cells.get("lstn")
 
 
+def everything():
+    zoo = cw.cells
+    return {**zoo.all(), **zoo.all_with_items(), **zoo.all_of_trees()}
+
+
 def test_a_star_import_brings_the_zoo_and_leaves_numpy_its_name():
     scope = {}
     exec("import numpy as np; from cellwright.cells import *", scope)
     assert scope["np"].__name__ == "numpy"
-    zoo = {**cw.cells.all(), **cw.cells.all_of_trees()}
+    zoo = everything()
     assert {n for n in zoo if scope.get(n) is not zoo[n]} == {"np"}
     assert cw.cells.np is cw.cells.get("np")
 
 
 def test_no_weight_of_the_zoo_bears_a_reserved_name():
     """Its cells may be traced before the layers reserve what they need."""
-    for found in {**cw.cells.all(), **cw.cells.all_of_trees()}.values():
+    for found in everything().values():
         assert not {w.name for w in found.graph.weights} & set(dir(nn.Module))
 
 

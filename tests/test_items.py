@@ -442,6 +442,30 @@ def test_products_of_the_items_are_made_once_a_call():
     assert len(calls) == 1
 
 
+def test_a_weight_of_items_and_states_is_one_weight():
+    @cell
+    def shared(W, x, h, *, source: Items["hidden_size"]):  # noqa: F821
+        e = cw.sum(W.m(h) * W.m(source))
+        return tanh(W.g(h, x, attend(e, W.m(source))))
+
+    layer = cw.Recurrent(shared, INPUT, HIDDEN, dtype=torch.float64)
+    with raises(cw.ArgumentError, "'hidden_size'", "received 9 for them, expected 4"):
+        cw.Recurrent(shared, INPUT, HIDDEN, items={"source": 9})
+    randomise(layer)
+    W, x, h = layer.cells[0], normal(2, 1, INPUT, seed=1), normal(1, 1, HIDDEN, seed=2)
+    source = normal(S, 1, HIDDEN, seed=3)
+    last = h[0]
+    for x_t in x:
+        last = shared(W, x_t, last, source=source[:, 0])
+    y, _ = layer(x, h, source=source)
+    torch.testing.assert_close(y[-1], last)
+    wanted = [x, h, source, *layer.parameters()]
+    cotangent = random_cotangents([last])
+    found = torch.autograd.grad(y[-1], wanted, cotangent)
+    expected = torch.autograd.grad(last, wanted, cotangent)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
 def test_a_cell_without_items_is_left_as_it_is():
     graph = cw.Recurrent("lstm", 2, 3).graphs[0]
     assert made_once(graph).step is graph
@@ -534,6 +558,15 @@ def test_two_sets_have_lengths_of_their_own():
     for row, (m, n) in enumerate(zip(COUNTS, [0, 2, 1], strict=True)):
         one, _ = layer(x[:, row], source=source[:m, row], facts=facts[:n, row])
         torch.testing.assert_close(one, y[:, row])
+
+
+def test_items_are_no_wider_in_one_layer_than_in_another():
+    @cell
+    def wide(W, x, h, *, source: Items["input_size"]):  # noqa: F821
+        return tanh(W.g(h, x, total(source)))
+
+    with raises(cw.ArgumentError, "every layer sees the same items"):
+        cw.Recurrent(wide, INPUT, HIDDEN)
 
 
 def test_several_heads_are_a_loop_over_names():

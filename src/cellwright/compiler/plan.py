@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..language import OPS, Graph
-from ..language.graph import CHILDREN
+from ..language.graph import ATTENTION, CHILDREN
 from . import lower
 from .bindings import Binding
 from .contract import contract
@@ -190,6 +190,8 @@ def _obstacle(graph: Graph) -> str | None:
                 f"the new value of state {state.name!r} is one number, the state has "
                 f"{state.size}"
             )
+    if graph.many and any(node.op == ATTENTION for node in graph.nodes):
+        return "it has no attention over children"
     sets = {name for name in graph.sets if name not in (None, CHILDREN)}
     if len(sets) > 1:
         return f"it reads one set of items, the cell has {len(sets)}"

@@ -79,9 +79,10 @@ class Reference(Engine):
                 # Copies: a result may be an old state itself, as in a delay line.
                 olds = [state[k].clone() for state in states]
                 bound, W = direction.bound, direction.weights
-                step = _step_of(bound.cell, W, bound.programs)
                 if seen:
                     step = _step_of_graph(W, bound.programs, seen[k])
+                else:
+                    step = _step_of(bound.cell, W, bound.programs)
                 x, news = step([x, *named], olds)
                 for state, new in zip(states, news, strict=True):
                     state[k] = new
@@ -160,9 +161,8 @@ def scan_graph(
     step = _step_of_graph(W, programs, members)
     once = [name in static for name in programs.inputs]
     y, finals = scan(step, parts, schedule, once)
-    y, *records = y.split(
-        [members.width(n) for n in (graph.output, *programs.recorded)], -1
-    )
+    widths = [members.width(n) for n in (graph.output, *programs.recorded)]
+    y, *records = y.split(widths, -1)
     return y, finals, records
 
 

@@ -148,7 +148,7 @@ class Recurrent(SequenceLayer, nn.Module):
         if not options.get("proj_size", 1):
             del options["proj_size"]  # torch's way of saying: no projection
         given = dict(inputs or {}), dict(items or {})
-        cell, sizes = configure(cell, *given, options)
+        cell, sizes = configure(cell, *given, options, hidden_size)
         if "proj_size" in cell.graph.size_names:
             sizes.setdefault("proj_size", hidden_size)
         self.regularisers, self._regularised = wanted, bool(wanted.given)
@@ -486,7 +486,11 @@ def _check_keywords(cell: Cell, **arguments: Any) -> None:
 
 
 def configure(
-    cell: Cell, inputs: dict[str, int], items: dict[str, int], options: dict[str, Any]
+    cell: Cell,
+    inputs: dict[str, int],
+    items: dict[str, int],
+    options: dict[str, Any],
+    hidden_size: int,
 ) -> tuple[Cell, dict[str, int]]:
     """The cell with its inputs and hyperparameters, and the sizes among `options`."""
     inputs = {n: plain(v) for n, v in inputs.items()}
@@ -511,7 +515,8 @@ def configure(
                 f"{named.name!r}; received no size for it, expected "
                 f"inputs={{{named.name!r}: 1}}"
             )
-    sizes.update(_item_sizes(cell, items, options))
+    others = {**options, "hidden_size": hidden_size}
+    sizes.update(_item_sizes(cell, items, others))
     for name, value in options.items():
         if name in hyperparameters:
             continue
@@ -526,9 +531,14 @@ def configure(
 
 
 def _item_sizes(
-    cell: Cell, given: dict[str, int], options: dict[str, Any]
+    cell: Cell, given: dict[str, int], others: dict[str, Any]
 ) -> dict[str, int]:
-    """The sizes of the sets of items that a cell looks at, by the name of the size."""
+    """The sizes of the sets of items that a cell looks at, by the name of the size.
+
+    Args:
+        given: by the name of the set.
+        others: sizes that are known, and do not have to be given.
+    """
     declared = {item.name: item.size for item in cell.graph.items}
     taken = {*_FORWARD, *(i.name for i in cell.graph.inputs), *declared}
     for name in given:
@@ -546,8 +556,14 @@ def _item_sizes(
                 f"items {name!r}, and one of these is taken; received {sorted(taken)}. "
                 "Give them another name in the cell"
             )
+        if size == "input_size":
+            raise ArgumentError(
+                f"[Recurrent] every layer sees the same items {name!r}, and layers "
+                "differ in their input_size; received Items['input_size'], expected a "
+                "size of its own, as Items['item_size']"
+            )
         named = isinstance(size, str)
-        known = options.get(size) if named else size
+        known = others.get(size) if named else size
         wanted = given.get(name, known)
         if wanted is None:
             raise ArgumentError(

@@ -69,12 +69,13 @@ class Stepper:
         engine: "native", the same bits as the layer's; or else "reference".
     """
 
+    _items: ItemInputs | None = None
+
     def __init__(self, layer: Any, batch_size: int) -> None:
         self.layer, self.batch_size = layer, batch_size
         engine = layer.current_engine
         self._engine = engine if engine.packs else REFERENCE
         self._states: list[Tensor] = []
-        self._items: ItemInputs | None = None
         self.refresh()
 
     @property
