@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from .schedule import outside_graphs
 from .tracing import numbers
 
 
-class ItemRows(NamedTuple):
+@dataclass(frozen=True)
+class ItemRows:
     """The items that rows look at, one row's after the other's.
 
     Attributes:
@@ -101,8 +102,9 @@ class ItemBatch:
         """
         if order is not None or self._lengths is not None:
             found = self._ordered(order)
-            tensors = (None if t is None else t.to(device) for t in found[:3])
-            return ItemRows(*tensors, found.ends)  # type: ignore[arg-type]
+            taken = None if found.taken is None else found.taken.to(device)
+            indices = found.parents.to(device), found.padded.to(device)
+            return ItemRows(taken, *indices, found.ends)
         size = self.longest
         padded = torch.arange(self.batch * size, device=device)
         parents = padded // max(size, 1)
