@@ -466,6 +466,30 @@ def test_a_weight_of_items_and_states_is_one_weight():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+def test_a_dot_product_that_a_weight_scales_is_kept_for_its_gradient():
+    @cell
+    def scaled(W, x, h, *, source: Items):
+        e = W.scalar("sharpness") * cw.sum(W.q(h) * W.k(source))
+        return tanh(W.g(h, x, attend(e, source)))
+
+    results = []
+    x, source = normal(T, B, INPUT, seed=1), normal(S, B, ITEM, seed=2)
+    for engine in ("auto", "reference"):
+        layer = cw.Recurrent(
+            scaled,
+            INPUT,
+            HIDDEN,
+            items={"source": ITEM},
+            engine=engine,
+            dtype=torch.float64,
+        )
+        y, _ = randomise(layer)(x, source=source, source_lengths=COUNTS)
+        wanted = [x, source, *layer.parameters()]
+        found = torch.autograd.grad(y, wanted, random_cotangents([y]))
+        results.append([y, *found])
+    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+
+
 def test_a_cell_without_items_is_left_as_it_is():
     graph = cw.Recurrent("lstm", 2, 3).graphs[0]
     assert made_once(graph).step is graph

@@ -61,6 +61,13 @@ def _contracted(
 def _results(step: Lowered, nodes: list[Node], root: int) -> list[int]:
     """A result; of what is added to memory, its outer products apart."""
     put = nodes[root]
+    value = put.args[0]
+    if (
+        put.op == PUT
+        and nodes[value].op == DOT
+        and step.stored.get(value) == put["view"]
+    ):
+        return [value]  # it stores itself
     if put.op == TOTAL and len(put.args) == 2:  # it is in a register now
         attrs = (("adds", False), ("view", step.stored[root]))
         nodes.append(Node(PUT, (root,), attrs, put.size))
