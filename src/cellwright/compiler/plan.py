@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..language import OPS, Graph
+from ..language.linear import diagonal_groups
 from . import lower
 from .bindings import Binding
 from .differentiate import VectorJacobian, differentiate
@@ -24,6 +25,7 @@ from .schedule import schedule
 from .split import split_affines
 from .step import Lowered, Stored
 from .store import store
+from .verify import verify_linear
 
 MOST_NODES = 1_000  # a stage of so many reads and keeps no more than the core takes
 
@@ -120,7 +122,9 @@ class Plan:
 
     @cached_property
     def vjp(self) -> VectorJacobian:
-        return differentiate(self.graph, self.recorded if self.tapped else ())
+        vjp = differentiate(self.graph, self.recorded if self.tapped else ())
+        verify_linear(vjp, diagonal_groups(self.graph))
+        return vjp
 
     @property
     def _once(self) -> tuple[str, ...]:

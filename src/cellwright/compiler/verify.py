@@ -5,12 +5,46 @@ A failure is a mistake of the compiler, never of the cell.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, NoReturn
 
+from ..language import OPS
 from ..language.errors import CellError
-from ..language.graph import AFFINE, TRANSPOSED
+from ..language.graph import AFFINE, COTANGENT, TRANSPOSED, reachable
 from .program import Stage, View
 from .step import PANEL, PUT, Group, Lowered, Stored, lacking
+
+if TYPE_CHECKING:
+    from .differentiate import VectorJacobian
+
+
+def verify_linear(vjp: VectorJacobian, groups: Iterable[Collection[str]]) -> None:
+    """Hold states that are said to be diagonal to their derivative: an old state's
+    cotangent follows from the new one's by work of each unit alone, whose factors read
+    no state of its group.
+
+    Args:
+        groups: of diagonal states, those together that read one another.
+    """
+    nodes = vjp.nodes
+    for group in groups:
+        linear, reading = set(), set()  # in the cotangents, in the old states
+        for number, node in enumerate(nodes):
+            of_group = node.options.get("name", "").removeprefix("d.") in group
+            for op, found in ((COTANGENT, linear), ("state", reading)):
+                if (node.op == op and of_group) or not found.isdisjoint(node.args):
+                    found.add(number)
+        olds = [c for name, c in vjp.cotangents("state").items() if name in group]
+        for number in sorted(linear & reachable(nodes, olds)):
+            node = nodes[number]
+            factors = () if node.op in ("add", "sub") else {*node.args} - linear
+            mixes = node.op == TRANSPOSED or (node.op in OPS and OPS[node.op].reduces)
+            if mixes or not reading.isdisjoint(factors):
+                raise CellError(
+                    f"[{node.source or '?'}, cell {vjp.forward.name!r}, after linear] "
+                    f"node {number} ({node.op}): the gradient of {sorted(group)} "
+                    f"{'mixes units' if mixes else 'depends on the states'}"
+                )
 
 
 def verify_step(step: Lowered, *, after: str) -> Lowered:
