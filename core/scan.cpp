@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "chunk.h"
 #include "flush_subnormals.h"
@@ -48,7 +49,7 @@ public:
 
     void run() override {
         const FlushSubnormals flush;
-        level(0, context_.chunks[0], 0);
+        stages(context_.chunks[0], 0);
     }
 
 private:
@@ -79,17 +80,12 @@ private:
     }
 
     void work(int thread) {
-        const bool backward = context_.program.backward;
         packing_.pack(thread);
         wait();
         for (size_t c = 0; c < context_.chunks.size(); ++c) {
             const Chunk& chunk = context_.chunks[c];
-            before_chunk(chunk, thread);
-            const int64_t n = chunk.last_level - chunk.first_level;
-            for (int64_t i = 0; i < n; ++i)
-                level(backward ? chunk.last_level - 1 - i : chunk.first_level + i, chunk,
-                      thread);
-            wait();  // nobody fills the next chunk's arrays while this one's are read
+            hoist(chunk, thread);
+            stages(chunk, thread);
             tasks_.run(c, thread);
         }
         packing_.unpack(thread);
@@ -97,15 +93,9 @@ private:
 
     void wait() { context_.barrier.wait(); }
 
-    void before_chunk(const Chunk& chunk, int thread) {
-        const std::vector<Stage>& stages = context_.program.stages;
-        for (size_t i = 0; i < stages.size(); ++i) {
-            if (stages[i].when != When::before_chunk) continue;
-            lookup_->find_chunk(stages[i], chunk, thread);
-            tiles_.run(i, chunk, context_.rows_of(chunk, stages[i].axis), true, thread);
-            wait();
-        }
+    void hoist(const Chunk& chunk, int thread) {
         if (!context_.hoists) return;
+        const std::vector<Stage>& stages = context_.program.stages;
         for (size_t i = 0; i < stages.size(); ++i) {
             if (context_.stages[i].hoisted == 0) continue;
             lookup_->find_chunk(stages[i], chunk, thread);
@@ -114,16 +104,63 @@ private:
         wait();
     }
 
-    void level(int64_t l, const Chunk& chunk, int thread) {
-        const bool shared = context_.shared_stages;
-        int64_t first = 0, last = context_.schedule.counts[l];
-        if (!shared) {
-            first = std::min(last, own_first_[thread]);
-            last = std::min(last, own_first_[thread + 1]);
+    // After each run threads wait: the next reads what others wrote.
+    void stages(const Chunk& chunk, int thread) {
+        for (const StageRun& run : context_.runs) {
+            if (run.pointwise && context_.chunked)
+                pointwise_loop(run.first, chunk, thread);
+            else if (run.levels)
+                each_level(chunk, [&](int64_t l) { level(run, l, chunk, thread); });
+            else
+                whole_chunk(run.first, chunk, thread);
+            wait();
         }
+    }
+
+    // In the order of the scan.
+    template <class F> void each_level(const Chunk& chunk, const F& f) const {
+        const bool backward = context_.program.backward;
+        for (int64_t i = 0; i < chunk.last_level - chunk.first_level; ++i)
+            f(backward ? chunk.last_level - 1 - i : chunk.first_level + i);
+    }
+
+    void whole_chunk(size_t index, const Chunk& chunk, int thread) {
+        const Stage& stage = context_.program.stages[index];
+        lookup_->find_chunk(stage, chunk, thread);
+        tiles_.run(index, chunk, context_.rows_of(chunk, stage.axis), true, thread);
+    }
+
+    // A thread takes some of the units, or of the rows, through all levels of the chunk.
+    void pointwise_loop(size_t index, const Chunk& chunk, int thread) {
+        const int64_t blocks = context_.stages[index].blocks, threads = context_.threads;
+        const int64_t most = context_.stages[index].tile_rows;
+        const bool shared = context_.shared_units;
+        std::vector<Run> rows;  // of the chunk, tile by tile
+        each_level(chunk, [&](int64_t l) {
+            const int64_t before = context_.rows_before[l] - chunk.base;
+            const auto [first, last] = rows_of_level(l, shared, thread);
+            for (int64_t r = first; r < last; r += most)
+                rows.push_back({before + r, std::min(most, last - r)});
+        });
+        lookup_->find_chunk(context_.program.stages[index], chunk, thread);
+        const int64_t begin = shared ? blocks * thread / threads : 0;
+        const int64_t end = shared ? blocks * (thread + 1) / threads : blocks;
+        for (int64_t block = begin; block < end; ++block)
+            tiles_.run_loop(index, block, rows, thread);
+    }
+
+    // All rows of a level, or the thread's own.
+    std::pair<int64_t, int64_t> rows_of_level(int64_t l, bool all, int thread) const {
+        const int64_t count = context_.schedule.counts[l];
+        if (all) return {0, count};
+        return {std::min(count, own_first_[thread]), std::min(count, own_first_[thread + 1])};
+    }
+
+    void level(const StageRun& run, int64_t l, const Chunk& chunk, int thread) {
+        const bool shared = context_.shared_stages;
+        const auto [first, last] = rows_of_level(l, shared, thread);
         const std::vector<Stage>& stages = context_.program.stages;
-        for (size_t i = 0; i < stages.size(); ++i) {
-            if (stages[i].when != When::level) continue;
+        for (size_t i = run.first; i < run.last; ++i) {
             if (last > first) {
                 lookup_->find_level(stages[i], l, first, last, chunk, thread);
                 tiles_.run(i, chunk, rows_of(stages[i].axis, l, first, last), shared, thread);

@@ -41,6 +41,8 @@ constexpr int64_t kPackedDepth = 64;   // k of a block that packing writes at a 
 
 constexpr int64_t kChunkRows = 512;    // rows of gate gradients held at a time; 256 and
                                        // 1024 make no difference; engine
+constexpr int64_t kForwardRows = 128;  // rows of a forward chunk: what its stages hand on
+                                       // stays in the L2 cache; linear.py --threads 1
 constexpr int64_t kHoistedRows = 64;   // rows whose inputs' products are held at a time;
                                        // engine --shapes 1x100x64x128
 constexpr int64_t kSliceColumns = 96;  // source columns of a weight gradient's task; engine

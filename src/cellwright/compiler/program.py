@@ -110,6 +110,7 @@ class Stage:
     whole: bool = False
     when: str = "level"
     axis: str = "node"
+    loop: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,9 @@ class _Listing:
         text = f"  stage {number}: {stage.units} units, {stage.tiles} registers"
         text += ", all units in a tile" if stage.whole else ""
         text += ", for each child" if stage.axis == "child" else ""
-        when = {"before_chunk": ", before a chunk", "after_chunk": ", after a chunk"}
+        first = all(s.when == "chunk" for s in self.program.stages[:number])
+        chunk = "before a chunk" if first else "once for a chunk"
+        when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}
         return text + when.get(stage.when, "")
 
     def _stage(self, s: Stage) -> list[str]:
