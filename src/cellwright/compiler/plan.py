@@ -20,6 +20,7 @@ from . import lower
 from .bindings import Binding
 from .differentiate import VectorJacobian, differentiate
 from .emit import emit, emit_gradients, emit_reductions
+from .loops import Loops
 from .program import Program, Stage
 from .schedule import schedule
 from .split import split_affines
@@ -48,6 +49,8 @@ class Plan:
         recorded: forward nodes whose values are results too, for every row.
         tapped: the recorded values have cotangents of their own, and the backward scan
             gives each one's whole cotangent, through everything it feeds.
+        may_split: loops over levels may stand apart from the rest: see `loops`. Not
+            where a level has rows enough for its products.
     """
 
     graph: Graph
@@ -57,6 +60,7 @@ class Plan:
     static: tuple[str, ...] = ()
     recorded: tuple[int, ...] = ()
     tapped: bool = False
+    may_split: bool = True
 
     def __post_init__(self) -> None:
         graph, binding = split_affines(self.graph, self.binding)
@@ -70,8 +74,16 @@ class Plan:
 
     @cached_property
     def inference(self) -> Program:
-        memory = lower.forward_memory(self.graph, self._once, training=False)
+        every = self.is_split  # what follows a loop reads all levels of its states
+        memory = lower.forward_memory(self.graph, self._once, training=every)
         return self._forward("inference", memory)
+
+    @cached_property
+    def is_split(self) -> bool:
+        """Whether loops over levels stand apart from the products, for many levels."""
+        memory = lower.forward_memory(self.graph, self._once)
+        step = lower.forward_step(self.graph, memory)
+        return self.may_split and Loops(step).worth_splitting
 
     @cached_property
     def training(self) -> Program:
@@ -84,12 +96,12 @@ class Plan:
         recomputed: tuple[Stage, ...] = ()
         if self.recompute:
             step = lower.recompute_step(self.graph, memory.arrays, places, self.needed)
-            stored = self._arrange(step)
+            stored = self._arrange(step, False)
             recomputed = emit(stored, self.binding)
             memory = replace(memory, arrays=stored.step.arrays)
             places = {**places, **step.stored}
         step = lower.backward_step(vjp, memory, places)
-        stored = self._arrange(step, before=len(recomputed))
+        stored = self._arrange(step, self.is_split, before=len(recomputed))
         return Program(
             f"{self.graph.name} backward",
             True,
@@ -103,7 +115,8 @@ class Plan:
 
     def _forward(self, kind: str, memory: lower.Memory) -> Program:
         step = lower.forward_step(self.graph, memory, self.recorded)
-        stored = self._arrange(step, scratch="rolling")
+        scratch = "chunk" if self.is_split else "rolling"
+        stored = self._arrange(step, self.is_split, scratch)
         return Program(
             f"{self.graph.name} {kind}",
             False,
@@ -114,9 +127,9 @@ class Plan:
         )
 
     def _arrange(
-        self, step: Lowered, scratch: str = "chunk", before: int = 0
+        self, step: Lowered, apart: bool, scratch: str = "chunk", before: int = 0
     ) -> Stored:
-        return store(step, schedule(step), scratch, before)
+        return store(step, schedule(step, apart), scratch, before)
 
     # -- what forward and backward share
 

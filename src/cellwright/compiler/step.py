@@ -17,6 +17,7 @@ from .program import EVERY, Array, View
 
 PUT = "put"  # stores its first argument, once the others are computed; attr `view`
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
+RESULTS = (PUT, PANEL)
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
 _SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT)  # of their stage's units, if of one too
@@ -132,12 +133,17 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Group:
-    """The nodes of one stage, arguments first, before its code is written."""
+    """The nodes of one stage, arguments first, before its code is written.
+
+    Attributes:
+        units, axis, when, loop: as in `Stage`.
+    """
 
     units: int
     axis: str
     when: str
     members: tuple[int, ...]
+    loop: int = 0
 
 
 @dataclass(frozen=True)

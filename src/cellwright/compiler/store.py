@@ -13,7 +13,7 @@ from itertools import permutations
 
 from ..language import Node
 from .program import Array, View
-from .step import PANEL, PUT, Group, Lowered, Stored, lacking
+from .step import PANEL, PUT, RESULTS, Group, Lowered, Stored, lacking
 from .verify import verify_stored
 
 MOST_PERMUTED = 6  # columns whose every order is tried: 720
@@ -44,9 +44,12 @@ def store(
         members[stage_of[number]].append(len(nodes))
         nodes.append(Node(PUT, (number,), (("view", view),), size))
         stored[number] = view
+    # What is computed again where it is read leaves a stage without a result.
+    kept = [k for k, m in enumerate(members) if any(nodes[n].op in RESULTS for n in m)]
+    moved = {before + old: before + new for new, old in enumerate(kept)}
+    arrays = [replace(a, stage=moved.get(a.stage, a.stage)) for a in arrays]
     arranged = replace(step, nodes=tuple(nodes), arrays=tuple(arrays), stored=stored)
-    pairs = zip(groups, members, strict=True)
-    stages = tuple(replace(g, members=tuple(m)) for g, m in pairs)
+    stages = tuple(replace(groups[k], members=tuple(members[k])) for k in kept)
     return verify_stored(Stored(arranged, stages, panels), after="store")
 
 

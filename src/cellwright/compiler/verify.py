@@ -5,12 +5,13 @@ A failure is a mistake of the compiler, never of the cell.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from ..language import OPS
 from ..language.errors import CellError
 from ..language.graph import AFFINE, COTANGENT, TRANSPOSED, reachable
+from .loops import Loops
 from .program import Stage, View
 from .step import PANEL, PUT, Group, Lowered, Stored, lacking
 
@@ -94,7 +95,28 @@ def verify_groups(
     for root in (*step.roots, *step.late):
         if root not in stage_of:
             _fail(step, after, root, "is computed in no stage")
+    _verify_levels(step, groups, stage_of, after=after)
     return groups
+
+
+def _verify_levels(
+    step: Lowered,
+    groups: tuple[Group, ...],
+    stage_of: Mapping[int, int],
+    *,
+    after: str,
+) -> None:
+    """What reads the level before goes level by level with what stores there, or comes
+    once that is stored for all levels."""
+    loops = Loops(step)
+    for number, stage in stage_of.items():
+        before = (loops.stored.get(a, ()) for a in (number, *loops.arguments(number)))
+        for put in set().union(*before):
+            one, other = groups[stage], groups[stage_of[put]]
+            together = one.when == other.when == "level" and one.loop == other.loop
+            if not together and stage_of[put] >= stage:
+                problem = f"reads the level before, which node {put} stores later"
+                _fail(step, after, number, problem)
 
 
 def verify_stored(stored: Stored, *, after: str) -> Stored:

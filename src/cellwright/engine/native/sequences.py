@@ -30,6 +30,11 @@ class SequenceScan(NamedTuple):
     programs: Programs
     schedule: Schedule
 
+    @property
+    def fitting(self) -> Programs:
+        """Its programs, as they are for so many rows."""
+        return self.programs.for_rows(self.schedule.batch, len(self.schedule.counts))
+
     def parts(self, tensors: Sequence[Any]) -> list[list[Any]]:
         """Inputs, initial states, reset states, parameters and taps."""
         programs, rest = self.programs, iter(tensors)
@@ -64,7 +69,7 @@ class SequenceScan(NamedTuple):
 
         The final states are shaped as the initial ones.
         """
-        programs, schedule = self
+        programs, schedule = self.fitting, self.schedule
         read = self._read(tensors)
         x, first = read[0], len(programs.inputs)
         last = first + len(programs.sizes)
@@ -75,16 +80,17 @@ class SequenceScan(NamedTuple):
             x.new_empty((1, schedule.batch, size) if state is None else state.shape)
             for state, size in zip(states, programs.sizes, strict=True)
         ]
-        if training:
-            kind, rows, ends = "training", schedule.rows, schedule.last
-            sizes = programs.saved_sizes
+        kind = "training" if training else "inference"
+        sizes = programs.saved_sizes if training else programs.hidden
+        every = training or programs.plan.is_split
+        if every:
+            rows, ends = schedule.rows, schedule.last
         else:  # a state needs its last two levels alone
-            kind, rows, ends = "inference", 2 * schedule.batch, schedule.last_rolling
-            sizes = programs.hidden
+            rows, ends = 2 * schedule.batch, schedule.last_rolling
         # Where all rows end at one step, the core copies them.
         together = isinstance(ends, int)
         copies = self._copies(finals, ends) if together else ()
-        saved = x.new_empty(rows * sum(sizes)) if training or not together else None
+        saved = x.new_empty(rows * sum(sizes)) if every or not together else None
         given = memory(read)
         arrays = self._arrays(given[:last], y, cut(saved, rows, sizes))
         arrays += memory(records)
@@ -168,7 +174,7 @@ class SequenceScan(NamedTuple):
                 `None`.
             needed: for each tensor, whether its gradient is wanted.
         """
-        programs, schedule = self
+        programs, schedule = self.fitting, self.schedule
         read = self._read(tensors)
         first, count = len(programs.inputs), len(programs.sizes)
         last = first + count

@@ -26,7 +26,7 @@ def make_stepper(
     ]
     parts = [
         (
-            own.compiled("inference"),
+            own.for_rows(states[0].shape[1], 1).compiled("inference"),
             memory(weights[k]),
             [(s[k].data_ptr(), *s[k].shape, s[k].shape[1]) for s in states],
         )
