@@ -36,6 +36,7 @@ Layout::Layout(const Program& program, const Call& call, const Widths& widths)
       independent_rows(!program.tree) {
     lay_out_levels();
     lay_out_items();
+    lay_out_runs();
     choose_threads();
     group_rows_of_items();
     // Few rows a level use a product badly. What needs no state needs not wait for it; but
@@ -55,11 +56,27 @@ int64_t Layout::most_rows(Axis axis) const {
     return axis == Axis::node ? chunk_rows : chunk_children;
 }
 
+void Layout::lay_out_runs() {
+    const std::vector<Stage>& all = program.stages;
+    for (size_t i = 0; i < all.size();) {
+        StageRun run{i, i + 1, all[i].when == When::level, false};
+        while (run.levels && run.last < all.size() && all[run.last].when == When::level &&
+               all[run.last].loop == all[i].loop)
+            ++run.last;
+        run.pointwise = run.levels && run.last == i + 1 && independent_rows &&
+                        all[i].terms.empty() && !all[i].whole;
+        if (all[i].when != When::after_chunk) runs.push_back(run);
+        chunked = chunked || all[i].when == When::chunk;
+        i = run.last;
+    }
+}
+
 void Layout::lay_out_stages() {
     const int W = widths.lanes;
-    for (const Stage& s : program.stages) {
+    for (size_t i = 0; i < program.stages.size(); ++i) {
+        const Stage& s = program.stages[i];
         StageLayout l{};
-        l.vectors = s.whole ? int(ceil_div(s.units, W)) : vectors_of_block(s);
+        l.vectors = s.whole ? int(ceil_div(s.units, W)) : vectors_of_block(i);
         l.width = int64_t(l.vectors) * W;
         l.blocks = ceil_div(s.units, l.width);
         const int64_t fit = kTileBytes / (s.tiles * l.width * element_size);
@@ -131,14 +148,21 @@ size_t Layout::leading_inputs(const Stage& s) const {
 // are moved at once, and dispatch is paid for more. Threads that share a stage need
 // blocks to share; heads are best one by one. Sums over a panel go block by block: its
 // blocks are the same whatever the rows and threads, and so are the sums' bits.
-int Layout::vectors_of_block(const Stage& s) const {
+int Layout::vectors_of_block(size_t index) const {
+    const Stage& s = program.stages[index];
     const int64_t W = widths.lanes, single = ceil_div(s.units, W);
     const bool panel = fills_panel(s), level = s.when == When::level && !panel;
     const int64_t rows =
         panel ? kPanelRows : level ? std::min(rows_at_once(), kReuseRows) : kReuseRows;
     int64_t most = kTileBytes / (s.tiles * rows * W * element_size);
-    if (!panel && (shared_stages || !level))
+    const bool pointwise = std::any_of(runs.begin(), runs.end(), [&](const StageRun& r) {
+        return r.pointwise && r.first == index;
+    });
+    if (pointwise && !panel) {
+        if (shared_units) most = std::min(most, ceil_div(single, threads));
+    } else if (!panel && threads > 1 && (shared_stages || !level)) {
         most = std::min(most, single / (kBlocksEach * threads));
+    }
     for (const Term& t : s.terms) most = std::min(most, single / t.heads);
     int64_t vectors = 1;
     for (int64_t v = 2; v <= single; ++v) {
@@ -259,8 +283,10 @@ void Layout::lay_out_chunks() {
         chunk_rows = std::max(chunk_rows, rows);
         chunk_children = std::max(chunk_children, chunks.back().children);
     };
-    if (!program.backward && !hoists) return add(0, s.levels);
-    const int64_t most = program.backward ? kChunkRows : kHoistedRows;
+    if (!program.backward && !hoists && !chunked) return add(0, s.levels);
+    const int64_t most = program.backward ? kChunkRows
+                         : chunked        ? kForwardRows
+                                          : kHoistedRows;
     int64_t done = 0, rows = 0, read = 0;
     const auto close = [&](int64_t end) {  // levels [done, end) in the order of the scan
         if (program.backward)
@@ -287,24 +313,29 @@ void Layout::lay_out_chunks() {
 // chunks, if there is much to do: on a busy machine a helper may be late, and the first
 // thread waits for it.
 void Layout::choose_threads() {
-    int64_t of_items = 0;
+    int64_t at_levels = 0, of_items = 0;
     for (const Stage& s : program.stages) {
-        for (const Term& t : s.terms)
-            work += int64_t(t.pieces.size()) * t.width * s.units / t.heads;
+        for (const Term& t : s.terms) {
+            const int64_t products = int64_t(t.pieces.size()) * t.width * s.units / t.heads;
+            work += products;
+            if (s.when != When::chunk) at_levels += products;
+        }
         if (s.axis == Axis::item) of_items += int64_t(s.code.size()) * s.units;
     }
     if (level_rows > 0) work += of_items * level_children / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;
-    shared_stages = threads > 1 && items_before.empty() && work * level_rows >= kOneLevel &&
+    shared_stages = threads > 1 && items_before.empty() && at_levels * level_rows >= kOneLevel &&
                     (!independent_rows || level_rows < kOwnRows * threads ||
-                     work * element_size > kOwnWeights);
+                     at_levels * element_size > kOwnWeights);
+    shared_units = threads > 1 && independent_rows && level_rows < kOwnRows * threads;
     if (shared_stages) return;
-    if (independent_rows && !program.backward)
+    if (independent_rows && !program.backward && !chunked)
         threads = int(std::min<int64_t>(threads, level_rows));
     const bool alone = !independent_rows || level_rows == 1;
     const bool few = level_rows < kOwnRows * threads;
     const int64_t worth = alone ? kOneScanner : few ? kFewRowsWork : kOneThread;
-    if ((alone && !program.backward) || work * total_rows < worth) threads = 1;
+    if ((alone && !program.backward && !chunked) || work * total_rows < worth) threads = 1;
+    shared_units = shared_units && threads > 1;
 }
 
 // At every level a row reads its items again: so few rows go together that these stay in
@@ -331,7 +362,7 @@ void Layout::lay_out_memory() {
         tile = std::max(tile, s.tiles * l.tile_rows * l.width);
         if (l.hoisted > 0) l.sums = reserve(l.blocks * chunk_rows * l.sums_row);
     }
-    table_rows = std::max(level_rows, program.backward || hoists ? chunk_rows : 0);
+    table_rows = std::max(level_rows, program.backward || hoists || chunked ? chunk_rows : 0);
     table_rows = std::max({table_rows, level_children, items_before.empty() || chunks_items()
                                                            ? chunk_children
                                                            : 0});

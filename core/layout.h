@@ -43,6 +43,14 @@ struct StageLayout {
     size_t sums = 0;         // [block][row of the chunk][accumulator][width]
 };
 
+// Stages that run together: one over a chunk's rows, or those of a loop over its levels.
+struct StageRun {
+    size_t first, last;  // [first, last)
+    bool levels;
+    bool pointwise;  // one stage without products or sums over units: what a unit of a row
+                     // is depends on that unit of that row alone
+};
+
 struct PanelLayout {
     int64_t block, row, stride;  // elements of a row, from row to row, from block to block
     bool reduced = false;
@@ -118,8 +126,11 @@ struct Layout {
     bool shared_stages = false;     // threads share each stage, rather than own rows
     bool independent_rows = false;  // within a level and its rows' own pasts: a sequence's
     bool hoists = false;            // inputs' products are summed up before a chunk
+    bool chunked = false;           // some of the work is done for a chunk of levels at once
+    bool shared_units = false;      // threads share the units of a pointwise loop
 
     std::vector<StageLayout> stages;
+    std::vector<StageRun> runs;
     std::vector<PanelLayout> panels;  // by array
     std::vector<GradientLayout> gradients;
     std::vector<SourceLayout> sources;
@@ -139,6 +150,7 @@ private:
     void lay_out_levels();
     void lay_out_items();
     void lay_out_chunks();
+    void lay_out_runs();
     void choose_threads();
     void group_rows_of_items();
     void lay_out_stages();
@@ -153,7 +165,7 @@ private:
     bool chunks_items() const;
     size_t source_of(const Gradient& g);
     size_t leading_inputs(const Stage& s) const;
-    int vectors_of_block(const Stage& s) const;
+    int vectors_of_block(size_t index) const;
     int64_t rows_at_once() const;
     int vectors_abreast(int64_t rows) const;
     int64_t odd_lines(int64_t elements) const;

@@ -53,12 +53,11 @@ struct Checker {
         require(!core_only || a.scratch, "chunks and panels are the core's own");
         require(!a.scratch || core_only || a.rows == Rows::rolling,
                 "scratch is rolling, a chunk or a panel");
-        require(!core_only || program.backward, "only a backward scan has chunks");
         if (a.rows == Rows::rolling) size(a.depth, "depth");
         if (a.rows == Rows::panel) {
             index(a.stage, program.stages.size(), "the panel's stage");
-            require(program.stages[a.stage].when == When::level,
-                    "a panel belongs to a step's stage");
+            require(program.backward && program.stages[a.stage].when != When::after_chunk,
+                    "a panel belongs to a stage of a backward scan, not after a chunk");
             require(program.stages[a.stage].axis == a.axis, "a panel is its stage's");
         }
         if (a.initial >= 0) {
@@ -238,7 +237,8 @@ struct Checker {
                 "too many registers");
         require(s.views.size() <= size_t(kMaxViews), "too many views");
         require(s.when >= When::level && s.when <= When::after_chunk, "unknown when");
-        require(s.when == When::level || program.backward, "only a backward scan has chunks");
+        require(s.when != When::after_chunk || program.backward,
+                "only a backward scan has work after a chunk");
         axis(s.axis);
         for (const View& v : s.views) view(v);
         for (const Piece& p : s.vectors) piece(p, s.units, 1);

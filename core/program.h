@@ -99,15 +99,16 @@ struct Accumulator {
     int32_t tile, start;
 };
 
-// When a stage runs: at every level, or once for each chunk of levels, over all of its
-// rows, before or after them. Stages before a chunk run one after the other; those after
-// it in any order.
-enum class When : int32_t { level, before_chunk, after_chunk };
+// When a stage runs: at every level; or once for each chunk of levels, over all of its
+// rows. Stages run in their order, and consecutive ones of levels and of one `loop` level
+// by level: a loop over the chunk's levels. Stages after a chunk run in any order.
+enum class When : int32_t { level, chunk, after_chunk };
 
 struct Stage {
     When when;
     Axis axis;       // each child, or item, sees what its row has once
     bool whole;      // a tile spans all units: the code reduces over them
+    int32_t loop;    // of a level's stage: those of one loop run together at every level
     int64_t units;
     int32_t tiles;  // registers that are tiles; row registers are numbered after them
     int32_t row_registers;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "chunk.h"
 #include "flush_subnormals.h"
@@ -55,7 +56,7 @@ public:
 
     void run() override {
         const FlushSubnormals flush;
-        level(0, context_.chunks[0], 0, 0, context_.level_rows);
+        stages(context_.chunks[0], 0);
     }
 
 private:
@@ -90,9 +91,8 @@ private:
         wait();
         for (size_t c = 0; c < context_.chunks.size(); ++c) {
             const Chunk& chunk = context_.chunks[c];
-            before_chunk(chunk, thread);
-            levels(chunk, thread);
-            wait();  // nobody fills the next chunk's arrays while this one's are read
+            hoist(chunk, thread);
+            stages(chunk, thread);
             tasks_.run(c, thread);
         }
         packing_.unpack(thread);
@@ -100,25 +100,42 @@ private:
 
     void wait() { context_.barrier.wait(); }
 
-    void before_chunk(const Chunk& chunk, int thread) {
-        const std::vector<Stage>& stages = context_.program.stages;
-        for (size_t i = 0; i < stages.size(); ++i) {
-            if (stages[i].when != When::before_chunk) continue;
-            if (stages[i].axis == Axis::item) {
-                items_of_chunk(i, chunk, thread);
-            } else {
-                lookup_->find_chunk(stages[i], chunk, thread);
-                tiles_.run(i, chunk, context_.rows_of(chunk, stages[i].axis), true, thread);
-            }
-            wait();
-        }
+    void hoist(const Chunk& chunk, int thread) {
         if (!context_.hoists) return;
+        const std::vector<Stage>& stages = context_.program.stages;
         for (size_t i = 0; i < stages.size(); ++i) {
             if (context_.stages[i].hoisted == 0) continue;
             lookup_->find_chunk(stages[i], chunk, thread);
             tiles_.hoist(i, chunk, thread);
         }
         wait();
+    }
+
+    // After each run threads wait: the next reads what others wrote.
+    void stages(const Chunk& chunk, int thread) {
+        for (const StageRun& run : context_.runs) {
+            if (run.pointwise && context_.chunked)
+                pointwise_loop(run.first, chunk, thread);
+            else if (run.levels)
+                levels(run, chunk, thread);
+            else
+                whole_chunk(run.first, chunk, thread);
+            wait();
+        }
+    }
+
+    // In the order of the scan.
+    template <class F> void each_level(const Chunk& chunk, const F& f) const {
+        const bool backward = context_.program.backward;
+        for (int64_t i = 0; i < chunk.last_level - chunk.first_level; ++i)
+            f(backward ? chunk.last_level - 1 - i : chunk.first_level + i);
+    }
+
+    void whole_chunk(size_t index, const Chunk& chunk, int thread) {
+        const Stage& stage = context_.program.stages[index];
+        if (stage.axis == Axis::item) return items_of_chunk(index, chunk, thread);
+        lookup_->find_chunk(stage, chunk, thread);
+        tiles_.run(index, chunk, context_.rows_of(chunk, stage.axis), true, thread);
     }
 
     // The items of a row are one thread's: their totals are sums in order.
@@ -149,29 +166,51 @@ private:
         }
     }
 
+    // A thread takes some of the units, or of the rows, through all levels of the chunk.
+    void pointwise_loop(size_t index, const Chunk& chunk, int thread) {
+        const int64_t blocks = context_.stages[index].blocks, threads = context_.threads;
+        const int64_t most = context_.stages[index].tile_rows;
+        const bool shared = context_.shared_units;
+        std::vector<Run> rows;  // of the chunk, tile by tile
+        each_level(chunk, [&](int64_t l) {
+            const int64_t before = context_.rows_before[l] - chunk.base;
+            const auto [first, last] = rows_of_level(l, shared, thread);
+            for (int64_t r = first; r < last; r += most)
+                rows.push_back({before + r, std::min(most, last - r)});
+        });
+        lookup_->find_chunk(context_.program.stages[index], chunk, thread);
+        const int64_t begin = shared ? blocks * thread / threads : 0;
+        const int64_t end = shared ? blocks * (thread + 1) / threads : blocks;
+        for (int64_t block = begin; block < end; ++block)
+            tiles_.run_loop(index, block, rows, thread);
+    }
+
+    // All rows of a level, or the thread's own.
+    std::pair<int64_t, int64_t> rows_of_level(int64_t l, bool all, int thread) const {
+        const int64_t count = context_.schedule.counts[l];
+        if (all) return {0, count};
+        return {std::min(count, own_first_[thread]), std::min(count, own_first_[thread + 1])};
+    }
+
     // All levels of a chunk; rows whose items fit into the cache go through them together.
-    void levels(const Chunk& chunk, int thread) {
-        const int64_t n = chunk.last_level - chunk.first_level;
+    void levels(const StageRun& run, const Chunk& chunk, int thread) {
         const bool shared = context_.shared_stages;
         int64_t first = shared ? 0 : own_first_[thread];
         const int64_t end = shared ? context_.level_rows : own_first_[thread + 1];
         do {
             const int64_t last = std::min(end, first + context_.group_rows);
-            for (int64_t i = 0; i < n; ++i)
-                level(context_.program.backward ? chunk.last_level - 1 - i
-                                                : chunk.first_level + i,
-                      chunk, thread, first, last);
+            each_level(chunk, [&](int64_t l) { level(run, l, chunk, thread, first, last); });
             first = last;
         } while (first < end);
     }
 
     // Those of the rows [first, last) that a level has.
-    void level(int64_t l, const Chunk& chunk, int thread, int64_t first, int64_t last) {
+    void level(const StageRun& run, int64_t l, const Chunk& chunk, int thread, int64_t first,
+               int64_t last) {
         const bool shared = context_.shared_stages;
         last = std::min(last, context_.schedule.counts[l]);
         const std::vector<Stage>& stages = context_.program.stages;
-        for (size_t i = 0; i < stages.size(); ++i) {
-            if (stages[i].when != When::level) continue;
+        for (size_t i = run.first; i < run.last; ++i) {
             if (last > first && stages[i].axis == Axis::item) {
                 items_of_level(i, l, first, last, chunk, thread);
             } else if (last > first) {

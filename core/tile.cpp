@@ -108,21 +108,48 @@ void Tiles<T>::run_tile(size_t index, const Chunk& chunk, int64_t block, int64_t
     TileView<T> views[kMaxViews];
     view_rows(index, block, row, thread, views);
     if (lookup_.all_discarded(stage, views, rows, thread)) return;
-    Tile<T> t{};
-    t.tile_registers = context_.at(context_.tiles[thread]);
-    t.tile_size = s.tile_rows * s.width;
-    t.row_registers = context_.row_registers(index, block);
-    t.tiles = stage.tiles;
+    Tile<T> t = tile_of(index, block, views, thread);
     t.rows = rows;
-    t.width = s.width;
-    t.units = std::min(s.width, stage.units - block * s.width);
-    t.views = views;
     start_accumulators(index, block, context_.first_row[thread] - chunk.base + row, t);
     for (size_t i = s.hoisted; i < stage.terms.size(); ++i)
         product(index, i, block, views, {t.tile_registers, t.tile_size, s.width, rows});
     t.code = stage.code.data();
     t.count = int64_t(stage.code.size());
     context_.kernels.pointwise(t);
+}
+
+template <class T>
+void Tiles<T>::run_loop(size_t index, int64_t block, std::span<const Run> rows,
+                        int thread) const {
+    const Stage& stage = context_.program.stages[index];
+    TileView<T> views[kMaxViews];
+    view_rows(index, block, 0, thread, views);
+    Tile<T> t = tile_of(index, block, views, thread);
+    t.code = stage.code.data();
+    t.count = int64_t(stage.code.size());
+    int64_t at = 0;
+    for (const Run& run : rows) {
+        for (size_t v = 0; v < stage.views.size(); ++v) views[v].rows += run.first - at;
+        at = run.first;
+        t.rows = run.count;
+        context_.kernels.pointwise(t);
+    }
+}
+
+template <class T>
+Tile<T> Tiles<T>::tile_of(size_t index, int64_t block, const TileView<T>* views,
+                          int thread) const {
+    const Stage& stage = context_.program.stages[index];
+    const StageLayout& s = context_.stages[index];
+    Tile<T> t{};
+    t.tile_registers = context_.at(context_.tiles[thread]);
+    t.tile_size = s.tile_rows * s.width;
+    t.row_registers = context_.row_registers(index, block);
+    t.tiles = stage.tiles;
+    t.width = s.width;
+    t.units = std::min(s.width, stage.units - block * s.width);
+    t.views = views;
+    return t;
 }
 
 template <class T>

@@ -22,6 +22,9 @@ public:
     void run_tile(size_t stage, const Chunk& chunk, int64_t block, int64_t row, int64_t rows,
                   int thread) const;
 
+    // Of a stage without products: one block of units of some rows after others.
+    void run_loop(size_t stage, int64_t block, std::span<const Run> rows, int thread) const;
+
     // The thread's share of the sums of a stage's hoisted terms, for all rows of a chunk.
     void hoist(size_t stage, const Chunk& chunk, int thread) const;
 
@@ -36,6 +39,7 @@ private:
     void each_tile(const StageLayout& s, int64_t rows, bool shared, int thread,
                    const F& f) const;
     void hoist_tile(size_t stage, int64_t block, int64_t row, int64_t rows, int thread) const;
+    Tile<T> tile_of(size_t stage, int64_t block, const TileView<T>* views, int thread) const;
     void view_rows(size_t stage, int64_t block, int64_t row, int thread,
                    TileView<T>* views) const;
     void start_accumulators(size_t stage, int64_t block, int64_t chunk_row, Tile<T>& t) const;

@@ -47,6 +47,8 @@ constexpr int64_t kChunkItems = 8192;  // items of a chunk's rows, where they ar
 constexpr int64_t kItemBytes = 2 << 20;  // bytes of items that go through the levels
                                          // together: no more than the L2 cache; attention
 constexpr int64_t kItemRows = 8;         // and at least so many rows; likewise
+constexpr int64_t kForwardRows = 128;  // rows of a forward chunk: what its stages hand on
+                                       // stays in the L2 cache; linear.py --threads 1
 constexpr int64_t kHoistedRows = 64;   // rows whose inputs' products are held at a time;
                                        // engine --shapes 1x100x64x128
 constexpr int64_t kSliceColumns = 96;  // source columns of a weight gradient's task; engine

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import oracles_linear
 from oracles import affine, logistic
 
 
@@ -153,6 +154,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "lem": lem,
     "cfn": cfn,
     "mc_lstm": mc_lstm,
+    **oracles_linear.STEPS,
 }
 
 

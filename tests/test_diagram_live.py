@@ -165,9 +165,10 @@ def any_moment(name: str) -> tuple[cw.Cell, Moment]:
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(4)
-    labels = [n.label for n in graph.nodes if n.op == "state"]
+    olds = [n for n in graph.nodes if n.op == "state"]
     given = {"x": torch.randn(5)} | {name: torch.rand(1) for name in inputs}
-    states = {label: torch.rand(24) for label in labels}
+    widths = {"input_size": 5}
+    states = {n.label: torch.rand(widths.get(n.size, 24)) for n in olds}
     return layer.cell, Moment(layer.cells[0], given, states)
 
 

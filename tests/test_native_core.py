@@ -148,7 +148,7 @@ def broken(program, **stage):
             lambda s: {"code": (replace(s.code[0], op="softmax"), *s.code[1:])},
             "spans all units",
         ),
-        (lambda s: {"when": "after_chunk"}, "only a backward scan has chunks"),
+        (lambda s: {"when": "after_chunk"}, "only a backward scan has work after"),
     ],
 )
 def test_a_program_that_is_none_is_refused(change, message):

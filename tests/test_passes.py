@@ -72,8 +72,9 @@ def test_every_pass_accepts_its_own_work():
             ),
             (backward(name), plan.backward(("x",))),
         ):
-            scratch = "chunk" if program.backward else "rolling"
-            stored = store(step, schedule(step), scratch)
+            chunked = program.backward or plan.is_split
+            scratch = "chunk" if chunked else "rolling"
+            stored = store(step, schedule(step, plan.is_split), scratch)
             assert stored.step.arrays == program.arrays
             assert emit(stored, plan.binding) == program.stages
 

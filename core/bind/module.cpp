@@ -61,7 +61,7 @@ void bind_program(nb::module_& m) {
         .value("item", Axis::item);
     nb::enum_<When>(m, "When")
         .value("level", When::level)
-        .value("before_chunk", When::before_chunk)
+        .value("chunk", When::chunk)
         .value("after_chunk", When::after_chunk);
     m.attr("EVERY_CHILD") = kEveryChild;
     bind_struct(m, "Array", Field{"name", &Array::name}, Field{"rows", &Array::rows},
@@ -95,7 +95,8 @@ void bind_program(nb::module_& m) {
                 Field{"vectors", &Stage::vectors}, Field{"accumulators", &Stage::accumulators},
                 Field{"terms", &Stage::terms}, Field{"prologue", &Stage::prologue},
                 Field{"code", &Stage::code}, Field{"whole", &Stage::whole},
-                Field{"when", &Stage::when}, Field{"axis", &Stage::axis});
+                Field{"when", &Stage::when}, Field{"axis", &Stage::axis},
+                Field{"loop", &Stage::loop});
     bind_struct(m, "Gradient", Field{"panel", &Gradient::panel},
                 Field{"first", &Gradient::first}, Field{"source", &Gradient::source},
                 Field{"width", &Gradient::width}, Field{"heads", &Gradient::heads},

@@ -7,7 +7,17 @@ that look at sets of items too, `cells.all_of_trees()` those of trees.
 
 from ..language import Cell, CellError, TreeCell, load_cell
 from ..language.errors import did_you_mean
-from . import classic, memory, minimal, modern, physical, search_space, searched, trees
+from . import (
+    classic,
+    linear,
+    memory,
+    minimal,
+    modern,
+    physical,
+    search_space,
+    searched,
+    trees,
+)
 from .classic import (
     coupled,
     gru,
@@ -21,10 +31,22 @@ from .classic import (
     rnn,
     rnn_relu,
 )
+from .linear import lru, min_gru, min_lstm, qrnn, rg_lru, sru
 from .memory import bahdanau_gru, luong_lstm
-from .minimal import indrnn, janet, leaky_rnn, mgu, ugrnn
-from .modern import layer_norm_lstm, multiplicative_lstm, slstm, star
-from .physical import cfn, lem, mc_lstm
+from .minimal import (
+    fast_grnn,
+    fast_rnn,
+    indrnn,
+    janet,
+    leaky_rnn,
+    li_gru,
+    mgu,
+    minimal_rnn,
+    scrn,
+    ugrnn,
+)
+from .modern import layer_norm_lstm, multiplicative_lstm, rhn, slstm, star
+from .physical import cfc, cfn, cornn, lem, ltc, mc_lstm, unicornn
 from .search_space import cifg, fgr, nfg, niaf, nig, noaf, nog, vanilla
 from .search_space import np as np
 from .searched import mut1, mut2, mut3, nas
@@ -33,7 +55,7 @@ from .trees import binary_lstm, child_sum_gru, child_sum_lstm, nary_lstm, recurs
 
 def all() -> dict[str, Cell]:
     """Every cell of sequences by name, in the order of the course."""
-    rooms = (classic, minimal, search_space, searched, modern, physical)
+    rooms = (classic, minimal, search_space, searched, modern, physical, linear)
     return {n: v for r in rooms for n, v in vars(r).items() if isinstance(v, Cell)}
 
 
@@ -65,11 +87,13 @@ def get(name: str) -> Cell:
 
 
 __all__ = [  # without np: `from … import *` would hide numpy's
-    "all", "all_of_trees", "all_with_items", "bahdanau_gru", "binary_lstm", "cfn",
-    "child_sum_gru", "child_sum_lstm", "cifg", "coupled", "fgr", "get", "gru",
-    "gru_bias", "gru_reset_after", "indrnn", "janet", "layer_norm_lstm",
-    "leaky_rnn", "lem", "lstm", "lstm_book", "lstm_projected", "luong_lstm",
-    "mc_lstm", "mgu", "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm",
-    "nas", "nfg", "niaf", "nig", "noaf", "nog", "peephole", "peephole_diagonal",
-    "recursive", "rnn", "rnn_relu", "slstm", "star", "ugrnn", "vanilla",
+    "all", "all_of_trees", "all_with_items", "bahdanau_gru", "binary_lstm", "cfc",
+    "cfn", "child_sum_gru", "child_sum_lstm", "cifg", "cornn", "coupled", "fast_grnn",
+    "fast_rnn", "fgr", "get", "gru", "gru_bias", "gru_reset_after", "indrnn", "janet",
+    "layer_norm_lstm", "leaky_rnn", "lem", "li_gru", "lru", "lstm", "lstm_book",
+    "lstm_projected", "ltc", "luong_lstm", "mc_lstm", "mgu", "min_gru", "min_lstm",
+    "minimal_rnn", "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm", "nas",
+    "nfg", "niaf", "nig", "noaf", "nog", "peephole", "peephole_diagonal", "qrnn",
+    "recursive", "rg_lru", "rhn", "rnn", "rnn_relu", "scrn", "slstm", "sru", "star",
+    "ugrnn", "unicornn", "vanilla",
 ]  # fmt: skip

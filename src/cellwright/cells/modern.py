@@ -68,3 +68,15 @@ def star(W, x, h):
     z = tanh(W.z(x))
     k = sigmoid(W.k(h, x))
     return tanh((1 - k) * h + k * z)
+
+
+@cell
+def rhn(W, x, h, *, depth=3):
+    """Recurrent highway network (Zilly, Srivastava, Koutník & Schmidhuber 2017, eq.
+    6–9), carry gates coupled: `depth` highway layers in every step."""
+    for layer in range(depth):
+        seen = (h, x) if layer == 0 else (h,)
+        t = sigmoid(getattr(W, f"t{layer}")(*seen, bias=-2.0))
+        n = tanh(getattr(W, f"n{layer}")(*seen))
+        h = n * t + h * (1 - t)
+    return h

@@ -1,7 +1,7 @@
 """Cells built as dynamical systems: what they keep, and what they cannot do."""
 
 from ..language import cell, name
-from ..language.ops import abs_, sigmoid, softmax, sum_, tanh
+from ..language.ops import abs_, sigmoid, softmax, softplus, sum_, tanh
 
 
 @cell
@@ -37,3 +37,44 @@ def mc_lstm(W, x, c, *, mass: 1):  # type: ignore
     o = sigmoid(W.o(share, x))
     total = name("total", W.r(c, bias=False, columns=softmax) + i * mass)
     return o * total, (1 - o) * total
+
+
+@cell
+def cornn(W, x, y, z, *, dt=0.05, gamma=1.0, epsilon=1.0):
+    """Coupled oscillators (Rusch & Mishra 2021, eq. 3, explicit in the damping as in
+    their code): z is the velocity of y."""
+    force = tanh(W.force(y, z, x))
+    z = z + dt * (force - gamma * y - epsilon * z)
+    return y + dt * z, z
+
+
+@cell
+def unicornn(W, x, y, z, *, dt=0.05, alpha=1.0):
+    """Undamped independent oscillators (Rusch & Mishra 2021, "UnICORNN"): each
+    unit has its own step, at most `dt`."""
+    step = dt * sigmoid(W.vector("c"))
+    z = z - step * (tanh(W.w * y + W.u(x)) + alpha * y)
+    return y + step * z, z
+
+
+@cell
+def cfc(W, x, h, *, dt: 1):  # type: ignore
+    """Closed-form continuous-time network (Hasani et al. 2022), with one layer before
+    its heads as in the authors' `ncps`; `dt` is the time since the last step.
+    """
+    z = 1.7159 * tanh(0.666 * W.z(x, h))
+    f = tanh(W.f(z))
+    g = tanh(W.g(z))
+    t = name("t", sigmoid(W.a(z) * dt + W.b(z)))
+    return f * (1 - t) + t * g
+
+
+@cell
+def ltc(W, x, h, *, dt: 1, unfolds=6):  # type: ignore
+    """Liquid time-constant network (Hasani et al. 2021, eq. 1, algorithm 1: the fused
+    solver), `unfolds` steps of it over the time `dt`."""
+    part, tau = dt / unfolds, softplus(W.vector("tau", init=0.5))
+    for _ in range(unfolds):
+        f = sigmoid(W.f(h, x))
+        h = (h + part * f * W.a) / (1 + part * (1 / tau + f))
+    return h

@@ -323,6 +323,7 @@ class _StageWriter:
             whole=self.whole,
             when=self.group.when,
             axis=self.group.axis,
+            loop=self.group.loop,
         )
 
     def _number_tiles(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..language import Cell
+from ..language.linear import describe_linear
 from .bindings import own_parameters
 from .once import made_once
 from .plan import Plan
@@ -29,6 +30,7 @@ def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
     return "\n".join(
         [
             *cell.equations,
+            *describe_linear(cell.graph),
             "",
             f"sizes: {', '.join(f'{n} = {v}' for n, v in sizes.items())}",
             f"kept a row and step for training, in float32: {4 * (states + saved):,} "

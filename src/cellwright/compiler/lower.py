@@ -148,7 +148,7 @@ def recompute_step(
     more: dict[str, Any] = {"rows": "chunk", "scratch": True}
     stored = {number: draft.value_array(number, **more) for number in numbers}
     roots = [draft.result(number, view, stored) for number, view in stored.items()]
-    return draft.step(roots, places=places, stored=stored, when="before_chunk")
+    return draft.step(roots, places=places, stored=stored, when="chunk")
 
 
 @dataclass(frozen=True)

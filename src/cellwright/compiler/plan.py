@@ -16,17 +16,20 @@ from functools import cached_property
 
 from ..language import OPS, Graph
 from ..language.graph import ATTENTION, CHILDREN
+from ..language.linear import diagonal_groups
 from . import lower
 from .bindings import Binding
 from .contract import contract
 from .differentiate import VectorJacobian, differentiate
 from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
+from .loops import Loops
 from .program import Program, Stage
 from .schedule import schedule
 from .split import split_affines
 from .step import Lowered, Stored
 from .store import store
+from .verify import verify_linear
 
 MOST_NODES = 1_000  # a stage of so many reads and keeps no more than the core takes
 
@@ -49,6 +52,8 @@ class Plan:
         recorded: forward nodes whose values are results too, for every row.
         tapped: the recorded values have cotangents of their own, and the backward scan
             gives each one's whole cotangent, through everything it feeds.
+        may_split: loops over levels may stand apart from the rest: see `loops`. Not
+            where a level has rows enough for its products.
     """
 
     graph: Graph
@@ -58,6 +63,7 @@ class Plan:
     static: tuple[str, ...] = ()
     recorded: tuple[int, ...] = ()
     tapped: bool = False
+    may_split: bool = True
 
     def __post_init__(self) -> None:
         graph, binding, recorded = self.graph, self.binding, self.recorded
@@ -75,8 +81,17 @@ class Plan:
 
     @cached_property
     def inference(self) -> Program:
-        memory = lower.forward_memory(self.graph, self._once, training=False)
+        every = self.is_split  # what follows a loop reads all levels of its states
+        memory = lower.forward_memory(self.graph, self._once, training=every)
         return self._forward("inference", memory)
+
+    @cached_property
+    def is_split(self) -> bool:
+        """Whether loops over levels stand apart from the products, for many levels."""
+        memory = lower.forward_memory(self.graph, self._once)
+        step = lower.forward_step(self.graph, memory)
+        may = self.may_split and not self.graph.items
+        return may and Loops(step).worth_splitting
 
     @cached_property
     def training(self) -> Program:
@@ -89,12 +104,12 @@ class Plan:
         recomputed: tuple[Stage, ...] = ()
         if self.recompute:
             step = lower.recompute_step(self.graph, memory.arrays, places, self.needed)
-            stored = self._arrange(step)
+            stored = self._arrange(step, False)
             recomputed = emit(stored, self.binding)
             memory = replace(memory, arrays=stored.step.arrays)
             places = {**places, **step.stored}
         step = lower.backward_step(vjp, memory, places)
-        stored = self._arrange(step, before=len(recomputed))
+        stored = self._arrange(step, self.is_split, before=len(recomputed))
         return Program(
             f"{self.graph.name} backward",
             True,
@@ -108,7 +123,8 @@ class Plan:
 
     def _forward(self, kind: str, memory: lower.Memory) -> Program:
         step = lower.forward_step(self.graph, memory, self.recorded)
-        stored = self._arrange(step, scratch="rolling")
+        scratch = "chunk" if self.is_split else "rolling"
+        stored = self._arrange(step, self.is_split, scratch)
         return Program(
             f"{self.graph.name} {kind}",
             False,
@@ -119,16 +135,18 @@ class Plan:
         )
 
     def _arrange(
-        self, step: Lowered, scratch: str = "chunk", before: int = 0
+        self, step: Lowered, apart: bool, scratch: str = "chunk", before: int = 0
     ) -> Stored:
         step = contract(step)
-        return store(step, schedule(step), scratch, before)
+        return store(step, schedule(step, apart), scratch, before)
 
     # -- what forward and backward share
 
     @cached_property
     def vjp(self) -> VectorJacobian:
-        return differentiate(self.graph, self.recorded if self.tapped else ())
+        vjp = differentiate(self.graph, self.recorded if self.tapped else ())
+        verify_linear(vjp, diagonal_groups(self.graph))
+        return vjp
 
     @property
     def _once(self) -> tuple[str, ...]:

@@ -113,6 +113,7 @@ class Stage:
     whole: bool = False
     when: str = "level"
     axis: str = "node"
+    loop: int = 0
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,9 @@ class _Listing:
         text = f"  stage {number}: {stage.units} units, {stage.tiles} registers"
         text += ", all units in a tile" if stage.whole else ""
         text += f", for each {stage.axis}" if stage.axis != "node" else ""
-        when = {"before_chunk": ", before a chunk", "after_chunk": ", after a chunk"}
+        first = all(s.when == "chunk" for s in self.program.stages[:number])
+        chunk = "before a chunk" if first else "once for a chunk"
+        when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}
         return text + when.get(stage.when, "")
 
     def _stage(self, s: Stage) -> list[str]:

@@ -1,28 +1,48 @@
 """Scheduling: which nodes of a step are computed together, in a stage.
 
 A stage computes values of one size. It begins with matrix products, whose operands
-are in memory; so a product of a value of this step starts a later stage.
+are in memory; so a product of a value of this step starts a later stage. What waits for
+no level before it is computed for a chunk of levels at once: see `loops`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from .loops import split
 from .step import Group, Lowered
 from .verify import verify_groups
 
 
-def schedule(step: Lowered) -> tuple[Group, ...]:
-    """Put each node that a result needs into the earliest stage of its size."""
+def schedule(step: Lowered, apart: bool = False) -> tuple[Group, ...]:
+    """Put each node that a result needs into the earliest stage of its size.
+
+    Args:
+        apart: the step's loops apart from the rest, which goes for a chunk at once.
+    """
     found: list[Group] = []
     done: set[int] = set()
-    for roots, when in ((step.roots, step.when), (step.late, "after_chunk")):
-        pending = _needed(step, roots, done)
-        while pending:
-            found.append(_next(step, pending, done, when))
-            done.update(found[-1].members)
-            pending = [n for n in pending if n not in done]
+    pending = _needed(step, step.roots, done)
+    parts = split(step, pending) if apart else [(pending, step.when)]
+    for loop, (part, when) in enumerate(parts):
+        found += _stages(step, part, done, when, loop)
+    late = _needed(step, step.late, done)
+    found += _stages(step, late, done, "after_chunk")
     return verify_groups(step, tuple(found), after="schedule")
+
+
+def _stages(
+    step: Lowered, pending: list[int], done: set[int], when: str, loop: int = 0
+) -> list[Group]:
+    """The stages that compute some nodes, which are then done."""
+    found: list[Group] = []
+    while pending:
+        group = _next(step, pending, done, when)
+        found.append(replace(group, loop=loop))
+        done.update(group.members)
+        pending = [n for n in pending if n not in done]
+    return found
 
 
 def _needed(step: Lowered, roots: Sequence[int], done: set[int]) -> list[int]:

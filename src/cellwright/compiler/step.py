@@ -177,12 +177,17 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Group:
-    """The nodes of one stage, arguments first, before its code is written."""
+    """The nodes of one stage, arguments first, before its code is written.
+
+    Attributes:
+        units, axis, when, loop: as in `Stage`.
+    """
 
     units: int
     axis: str
     when: str
     members: tuple[int, ...]
+    loop: int = 0
 
 
 @dataclass(frozen=True)

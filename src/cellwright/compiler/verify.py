@@ -5,12 +5,47 @@ A failure is a mistake of the compiler, never of the cell.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, NoReturn
 
+from ..language import OPS
 from ..language.errors import CellError
-from ..language.graph import TRANSPOSED
+from ..language.graph import COTANGENT, TRANSPOSED, reachable
+from .loops import Loops
 from .program import Stage, View
 from .step import OUTER, PANEL, PUT, Group, Lowered, Stored, lacking
+
+if TYPE_CHECKING:
+    from .differentiate import VectorJacobian
+
+
+def verify_linear(vjp: VectorJacobian, groups: Iterable[Collection[str]]) -> None:
+    """Hold states that are said to be diagonal to their derivative: an old state's
+    cotangent follows from the new one's by work of each unit alone, whose factors read
+    no state of its group.
+
+    Args:
+        groups: of diagonal states, those together that read one another.
+    """
+    nodes = vjp.nodes
+    for group in groups:
+        linear, reading = set(), set()  # in the cotangents, in the old states
+        for number, node in enumerate(nodes):
+            of_group = node.options.get("name", "").removeprefix("d.") in group
+            for op, found in ((COTANGENT, linear), ("state", reading)):
+                if (node.op == op and of_group) or not found.isdisjoint(node.args):
+                    found.add(number)
+        olds = [c for name, c in vjp.cotangents("state").items() if name in group]
+        for number in sorted(linear & reachable(nodes, olds)):
+            node = nodes[number]
+            factors = () if node.op in ("add", "sub") else {*node.args} - linear
+            mixes = node.op == TRANSPOSED or (node.op in OPS and OPS[node.op].reduces)
+            if mixes or not reading.isdisjoint(factors):
+                raise CellError(
+                    f"[{node.source or '?'}, cell {vjp.forward.name!r}, after linear] "
+                    f"node {number} ({node.op}): the gradient of {sorted(group)} "
+                    f"{'mixes units' if mixes else 'depends on the states'}"
+                )
 
 
 def verify_step(step: Lowered, *, after: str) -> Lowered:
@@ -60,7 +95,28 @@ def verify_groups(
     for root in (*step.roots, *step.late):
         if root not in stage_of:
             _fail(step, after, root, "is computed in no stage")
+    _verify_levels(step, groups, stage_of, after=after)
     return groups
+
+
+def _verify_levels(
+    step: Lowered,
+    groups: tuple[Group, ...],
+    stage_of: Mapping[int, int],
+    *,
+    after: str,
+) -> None:
+    """What reads the level before goes level by level with what stores there, or comes
+    once that is stored for all levels."""
+    loops = Loops(step)
+    for number, stage in stage_of.items():
+        before = (loops.stored.get(a, ()) for a in (number, *loops.arguments(number)))
+        for put in set().union(*before):
+            one, other = groups[stage], groups[stage_of[put]]
+            together = one.when == other.when == "level" and one.loop == other.loop
+            if not together and stage_of[put] >= stage:
+                problem = f"reads the level before, which node {put} stores later"
+                _fail(step, after, number, problem)
 
 
 def verify_stored(stored: Stored, *, after: str) -> Stored:

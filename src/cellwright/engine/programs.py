@@ -15,6 +15,8 @@ from ..compiler.plan import Plan
 from ..language import ArgumentError, Graph
 from .call import States
 
+MANY_ROWS = 16  # of a level: benchmarks/linear.py --rows
+
 _alive: weakref.WeakSet[Programs] = weakref.WeakSet()
 _traced: dict[str, Programs] = {}  # by key: programs that hold no more live on
 
@@ -56,6 +58,7 @@ class Programs:
             of the batch, the sum over its steps.
         recorded: nodes of the graph whose values are results too.
         tapped: gradients flow into the recorded values, and theirs can be had.
+        may_split: loops over levels may stand apart from products: as in `Plan`.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Programs:
         self.static: tuple[str, ...] = options.pop("static", ())
         self.recorded: tuple[int, ...] = options.pop("recorded", ())
         self.tapped: bool = options.pop("tapped", False)
+        self.may_split: bool = options.pop("may_split", True)
         assert not options, f"unknown options: {options}"
         self.inputs = tuple(i.name for i in graph.inputs)
         self.items = tuple(i.name for i in graph.items)
@@ -88,7 +92,9 @@ class Programs:
     @property
     def _options(self) -> dict[str, Any]:
         names = "isa", "recompute", "constant", "static", "recorded", "tapped"
-        return {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names}
+        # Left out as it is by default: keys are in exported programs.
+        return options if self.may_split else {**options, "may_split": False}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make, (self.graph, self.binding, self._options)
@@ -111,6 +117,12 @@ class Programs:
         if not static:
             return self
         return self.variant(static=tuple(n for n in self.inputs if n in static))
+
+    def for_rows(self, rows: int, levels: int) -> Programs:
+        """The same cell for levels of so many rows: where there are many, products of
+        one level are as fast as those of many levels."""
+        few = rows < MANY_ROWS and levels > 1
+        return self if few or not self.plan.is_split else self.variant(may_split=False)
 
     def key_with(self, static: Iterable[str]) -> str:
         """The text that stands for the cell, and for what it is given once."""
@@ -135,6 +147,7 @@ class Programs:
             static=self.static,
             recorded=self.recorded,
             tapped=self.tapped,
+            may_split=self.may_split,
         )
 
     @cached_property

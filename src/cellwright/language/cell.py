@@ -14,6 +14,7 @@ from .evaluate import evaluate
 from .graph import Graph, Size, State
 from .hyperparameters import with_hyperparameters
 from .latex import EquationWriter
+from .linear import linear_in
 from .names import activation_arguments
 from .ops import Op
 from .parser import checked, parse_graph
@@ -108,6 +109,13 @@ class Cell:
     @property
     def states(self) -> tuple[State, ...]:
         return self.graph.states
+
+    @property
+    def linear_in(self) -> dict[str, str | None]:
+        """For each state: `"diagonal"` where new = a * old + b, unit by unit, and
+        neither a nor b reads it (states that read one another are linear together);
+        else `None`."""
+        return linear_in(self.graph)
 
     @property
     def equations(self) -> list[str]:

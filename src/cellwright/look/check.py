@@ -16,6 +16,7 @@ from ..engine.forest import Forest
 from ..language import ArgumentError, Cell, Graph, TreeCell
 from ..language.evaluate import Edges, evaluate_nodes, rows_of
 from ..language.graph import CHILDREN
+from ..language.linear import describe_linear
 from ..nn import Recurrent, TreeRecurrent
 from ..nn.items import length_name
 from ..nn.weights import concatenate
@@ -44,6 +45,8 @@ class Check:
         gradient_norms: ‖∂L/∂(states at T − k)‖ for k = 0…T, relative to k = 0.
         state_norms: root mean square of each state after 1…T steps.
         silent: parameters that get no gradient.
+        linear_in: for each state, how the recurrence is linear in it: `"diagonal"`, or
+            `None`.
         problems: what makes the cell unsound, in words; empty if nothing does.
         remarks: what is worth knowing.
     """
@@ -58,6 +61,7 @@ class Check:
     gradient_norms: list[float]
     state_norms: dict[str, list[float]]
     silent: list[str]
+    linear_in: dict[str, str | None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -151,9 +155,11 @@ def check_cell(
         gradient_norms=gradient_norms,
         state_norms=state_norms,
         silent=silent,
+        linear_in=cell.linear_in,
     )
     _judge_engine(found, failure, default.engine_reason)
     _judge(found)
+    found.remarks.extend(_describe_linear(step.graph))
     return found
 
 
@@ -592,6 +598,15 @@ def _judge(found: Check) -> None:
             )
     found.problems.extend(f"parameter {n!r} gets no gradient" for n in found.silent)
     found.remarks.append(_describe_growth(found.growth))
+
+
+def _describe_linear(graph: Graph) -> list[str]:
+    """What it means that a cell is linear in some of its states."""
+    return [
+        f"{line}. It can be computed in parallel in time, and the gradient's factor "
+        "from step to step is exactly what multiplies the old state"
+        for line in describe_linear(graph)
+    ]
 
 
 def _describe_growth(growth: float) -> str:

@@ -201,6 +201,15 @@ class Recurrent(SequenceLayer, nn.Module):
             graphs += [graph] * self.directions
             width = self.directions * int(graph.output_size)
             known["input_size"] = width
+        for first, other in zip(graphs[0].states, graphs[-1].states, strict=True):
+            if first.size != other.size:
+                raise ArgumentError(
+                    f"[Recurrent] state {first.name!r} of cell {cell.name!r} is as "
+                    f"wide as its layer's input; received {first.size} units in the "
+                    f"first layer, {other.size} in the last, expected equal ones, for "
+                    "one tensor holds all layers'. Stack layers of one layer each, or "
+                    "let input_size be the output's width"
+                )
         return graphs
 
     def reset_parameters(self) -> None:

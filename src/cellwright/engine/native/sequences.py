@@ -35,6 +35,11 @@ class SequenceScan(NamedTuple):
     schedule: Schedule
     items: ItemBatch | None = None  # how many each row of the batch has
 
+    @property
+    def fitting(self) -> Programs:
+        """Its programs, as they are for so many rows."""
+        return self.programs.for_rows(self.schedule.batch, len(self.schedule.counts))
+
     def parts(self, tensors: Sequence[Any]) -> list[list[Any]]:
         """Sources (inputs, then items), initial states, reset states, parameters and
         taps."""
@@ -70,7 +75,7 @@ class SequenceScan(NamedTuple):
 
         The final states are shaped as the initial ones.
         """
-        programs, schedule, _ = self
+        programs, schedule = self.fitting, self.schedule
         read = self._read(tensors)
         x, first = read[0], len(programs.sources)
         last = first + len(programs.sizes)
@@ -81,16 +86,18 @@ class SequenceScan(NamedTuple):
             x.new_empty((1, schedule.batch, size) if state is None else state.shape)
             for state, size in zip(states, programs.sizes, strict=True)
         ]
-        if training:
-            kind, rows, ends = "training", schedule.rows, schedule.last
+        kind = "training" if training else "inference"
+        every = training or programs.plan.is_split
+        if every:
+            rows, ends = schedule.rows, schedule.last
         else:  # a state needs its last two levels alone
-            kind, rows, ends = "inference", 2 * schedule.batch, schedule.last_rolling
+            rows, ends = 2 * schedule.batch, schedule.last_rolling
         counts = [rows * size for size in programs.hidden]
         counts += self._counts(programs.saved_values) if training else []
         # Where all rows end at one step, the core copies them.
         together = isinstance(ends, int)
         copies = self._copies(finals, ends) if together else ()
-        saved = x.new_empty(sum(counts)) if training or not together else None
+        saved = x.new_empty(sum(counts)) if every or not together else None
         given = memory(read)
         arrays = self._arrays(given[:last], y, cut(saved, counts))
         arrays += memory(records)
@@ -206,7 +213,7 @@ class SequenceScan(NamedTuple):
                 `None`.
             needed: for each tensor, whether its gradient is wanted.
         """
-        programs, schedule, _ = self
+        programs, schedule = self.fitting, self.schedule
         read = self._read(tensors)
         first, count = len(programs.sources), len(programs.sizes)
         last = first + count

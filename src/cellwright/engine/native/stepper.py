@@ -33,7 +33,7 @@ def make_stepper(
         first[k] = next(iter(sets.values())).offsets.tolist()
     parts = [
         (
-            own.compiled("inference"),
+            own.for_rows(states[0].shape[1], 1).compiled("inference"),
             memory(weights[k]),
             [_rows(s[k]) for s in states],
             [_rows(values) for values in seen[k]],
