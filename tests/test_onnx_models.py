@@ -173,6 +173,53 @@ def test_resets_and_states_of_a_model(tmp_path):
     assert_close(run(file, dict(zip(names, given, strict=True))), expected)
 
 
+class Encoder(nn.Module):
+    """What an encoder-decoder makes of a source: its decoder's first state."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, source, lengths):
+        return self.whole.encode(source, lengths)[1]
+
+
+class Decoder(nn.Module):
+    """Logits and the new state of some tokens."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, tokens, state):
+        x = self.whole.target_embedding(tokens)
+        y, state = self.whole.decoder(x, state)
+        return self.whole.head(y), state
+
+
+def test_the_parts_of_an_encoder_decoder():
+    torch.manual_seed(0)
+    encoder = cw.Recurrent("peephole", X, H, bidirectional=True)
+    whole = cw.EncoderDecoder(encoder, cw.Recurrent("gru", X, 8), WORDS, CLASSES)
+    whole.eval()
+    given = words(5, 3), torch.tensor([5, 0, 2])
+    state = Encoder(whole)(*given)
+    tokens = words(1, 3, seed=2) % CLASSES
+    for part, example in ((Encoder, given), (Decoder, (tokens, state))):
+        model = cw.export_onnx(part(whole), example=example)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        names = [i.name for i in session.get_inputs()]
+        feeds = {n: v.detach().numpy() for n, v in zip(names, example, strict=True)}
+        found = [torch.from_numpy(value) for value in session.run(None, feeds)]
+        assert_close(found, part(whole)(*example))
+
+
+def test_a_decoder_with_items_is_refused_with_the_reason():
+    decoder = cw.Recurrent("bahdanau_gru", X, H, items={"source": 4})
+    with pytest.raises(cw.ArgumentError, match="items"):
+        cw.export_onnx(decoder, io.BytesIO())
+
+
 def test_several_layers_on_any_engine():
     class Stack(nn.Module):
         def __init__(self):
