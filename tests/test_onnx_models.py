@@ -203,7 +203,7 @@ def test_the_parts_of_an_encoder_decoder():
     whole = cw.EncoderDecoder(encoder, cw.Recurrent("gru", X, 8), WORDS, CLASSES)
     whole.eval()
     given = words(5, 3), torch.tensor([5, 0, 2])
-    state = Encoder(whole)(*given)
+    state = Encoder(whole)(*given).detach()
     tokens = words(1, 3, seed=2) % CLASSES
     for part, example in ((Encoder, given), (Decoder, (tokens, state))):
         model = cw.export_onnx(part(whole), example=example)
