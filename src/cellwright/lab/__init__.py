@@ -2,7 +2,7 @@
 
 from cellwright import lab
 
-lab.NAMES                                 # the experiments, in the exam's order
+lab.NAMES                                 # the experiments
 experiment = lab.get("bptt")
 result = lab.run_experiment(experiment, Path("out"), quick=True)
 result = lab.load_result("bptt")          # of the full form, as it was committed
@@ -28,6 +28,7 @@ NAMES = (
     "training-problems",
     "recursive",
     "teacher-forcing",
+    "attention",
     "long-term",
     "forget-activation",
     "variants",

@@ -3,14 +3,15 @@
 A net that predicts a sequence is trained on the truth (teacher forcing), on what it
 predicted itself (free running), or on a toss between both (scheduled sampling; Bengio,
 Vinyals, Jaitly & Shazeer 2015). Afterwards each runs freely: its loss by horizon lies
-above the forced one, and the gap is the exposure bias. On a text, and on a chaotic
-series.
+above the forced one, and the gap is the exposure bias. On a text, on a chaotic series,
+and on what an encoder-decoder copies.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 
 import cellwright as cw
 
-from ..train.forcing import Forcing, parse_forcing, run_forced
+from ..train.forcing import parse_forcing, run_forced
 from . import tasks
 from .experiment import Claim, Experiment, Record, Rows, Table
 from .models import Readout
 from .plotting import label, look
 from .tasks.prose import LETTERS, prose
-from .training import Training, fit
+from .tasks.sequences import integers
+from .training import Draw, Training, fit
+from .training import Loss as Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,13 +43,14 @@ FORCINGS = {
 INTERVAL = 0.05  # time between two samples of the series
 WARM_UP = 30  # true steps before a net predicts
 HORIZON = 100  # steps that it then runs freely
+SYMBOLS, COPIED = 8, 10  # kinds of tokens, and how many are copied
 
 
 def cases(quick: bool, seed: int) -> list[Record]:
     sizes = (
-        {"text": (96, 250), "series": (48, 250)}
+        {"text": (96, 250), "series": (48, 250), "copying": (64, 300)}
         if quick
-        else {"text": (128, 500), "series": (64, 600)}
+        else {"text": (128, 500), "series": (64, 600), "copying": (64, 1200)}
     )
     forcings = ("1", "0") if quick else tuple(FORCINGS)
     return [
@@ -163,10 +167,63 @@ def series(case: Record) -> Record:
     }
 
 
-PARTS: dict[str, Callable[[Record], Record]] = {"text": text, "series": series}
+# -- an encoder-decoder --------------------------------------------------------
 
 
-# -- what both share -----------------------------------------------------------
+def copying(case: Record) -> Record:
+    """A GRU reads random tokens, another one writes them again; no attention.
+
+    The errors are shares of wrong tokens, by their place; free is greedy search.
+    """
+    hidden = case["hidden"]
+    model = cw.EncoderDecoder(
+        cw.Recurrent("gru", 32, hidden, bidirectional=True),
+        cw.Recurrent("gru", 32, hidden),
+        SYMBOLS + 1,
+        SYMBOLS + 1,
+    )
+    probability = probabilities(case)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        source, target = batch
+        return model(source, None, target, None, next(probability))[1]
+
+    seconds = timed_fit(case, model, lambda g: copies(64, g), objective, lr=0.003)
+    source, target = copies(512, _generator(case))
+    with torch.no_grad():
+        forced = model(source, None, target)[0].argmax(-1) != target
+    free = written(model, source) != target
+    return {
+        "forced": _list(forced[:-1].double().mean(1)),  # without the end token's
+        "free": _list(free[:-1].double().mean(1)),
+        "exact": round(1 - free.any(0).double().mean().item(), 4),
+        "cpu_seconds": seconds,
+    }
+
+
+def copies(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random tokens (T, B), and the same with the end token (T + 1, B)."""
+    source = integers(generator, 1, SYMBOLS, COPIED, rows)
+    return source, F.pad(source, (0, 0, 0, 1))
+
+
+def written(model: cw.EncoderDecoder, source: Tensor) -> Tensor:
+    """What a model writes greedily: (T + 1, B), end tokens after an output's last."""
+    found = model.greedy(source, max_length=len(source) + 1)
+    tokens = torch.full((len(source) + 1, len(found)), model.end)
+    for row, best in enumerate(found):
+        tokens[: len(best.tokens), row] = torch.tensor(best.tokens, dtype=torch.long)
+    return tokens
+
+
+PARTS: dict[str, Callable[[Record], Record]] = {
+    "text": text,
+    "series": series,
+    "copying": copying,
+}
+
+
+# -- what they share -----------------------------------------------------------
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -185,24 +242,28 @@ def train(
     Returns:
         The processor's seconds.
     """
-    forcing: Forcing = parse_forcing(case["forcing"], case["steps"])
-    done = 0
+    probability = probabilities(case)
 
     def objective(model: nn.Module, batch: Tensor) -> Tensor:
-        nonlocal done
         _, state = step(batch[:WARM_UP], None)
         inputs, targets = batch[WARM_UP:-1], batch[WARM_UP + 1 :]
-        outputs, _ = run_forced(step, inputs, state, forcing(done), feedback)
-        done += 1
+        outputs, _ = run_forced(step, inputs, state, next(probability), feedback)
         return loss(outputs, targets).mean()
 
+    return timed_fit(case, model, draw, objective, lr=0.005)
+
+
+def probabilities(case: Record) -> Iterator[float]:
+    """The probability of reading the truth, at each step of the training."""
+    return map(parse_forcing(case["forcing"], case["steps"]), itertools.count())
+
+
+def timed_fit(
+    case: Record, model: nn.Module, draw: Draw, objective: Objective, *, lr: float
+) -> float:
+    """Train as long as the case says; the processor's seconds."""
     began = time.process_time()
-    fit(
-        model,
-        draw,
-        objective,
-        Training(steps=case["steps"], lr=0.005, seed=case["seed"]),
-    )
+    fit(model, draw, objective, Training(steps=case["steps"], lr=lr, seed=case["seed"]))
     return round(time.process_time() - began, 1)
 
 
@@ -246,7 +307,16 @@ def _list(values: Tensor) -> list[float]:
 
 # -- what it shows -------------------------------------------------------------
 
-UNITS = {"text": "nats a letter", "series": "error / spread"}
+UNITS = {
+    "text": "nats a letter",
+    "series": "error / spread",
+    "copying": "share of wrong tokens",
+}
+HORIZONS = {
+    "text": (1, 10, 30, 100),
+    "series": (1, 10, 30, 100),
+    "copying": (1, 4, 7, 10),
+}
 
 
 def curve(rows: Rows, part: str, forcing: str, key: str) -> list[float]:
@@ -296,13 +366,21 @@ def tables(rows: Rows) -> list[Table]:
             "Root mean square of the error of x over its standard deviation. Valid: "
             "until the median error is half of that.",
         ),
+        _table(
+            rows,
+            "copying",
+            "exact match",
+            lambda f: f"{rows.where(part='copying', forcing=f).median('exact'):.0%}",
+            f"An encoder-decoder without attention copies {COPIED} random tokens of "
+            f"{SYMBOLS} kinds. Free: greedy search. A step is a token of the output.",
+        ),
     ]
 
 
 def _table(
     rows: Rows, part: str, heading: str, last: Callable[[str], str], note: str
 ) -> Table:
-    runs, horizons = rows.where(part=part), (1, 10, 30, 100)
+    runs, horizons = rows.where(part=part), HORIZONS[part]
     body = [
         (
             FORCINGS[f],
@@ -327,38 +405,49 @@ def _table(
     )
 
 
+#: Title and horizon of each panel, and the horizon of one step.
+PANELS = {
+    "text": ("A text, read freely", "horizon (letters)", 1.0),
+    "series": (
+        "The Lorenz system, run freely",
+        "horizon (Lyapunov times)",
+        INTERVAL / tasks.LYAPUNOV_TIME,
+    ),
+    "copying": ("Copying, by an encoder-decoder", "token of the output", 1.0),
+}
+
+
 def draw(rows: Rows, figure: Figure) -> None:
-    axes = figure.subplots(1, 2)
-    for ax, part in zip(axes, ("text", "series"), strict=True):
+    axes = figure.subplots(1, len(PANELS))
+    for ax, part in zip(axes, PANELS, strict=True):
         _draw_part(rows, part, ax)
     handles, names = axes[1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9)
 
 
 def _draw_part(rows: Rows, part: str, ax: Axes) -> None:
-    per_step = 1 if part == "text" else INTERVAL / tasks.LYAPUNOV_TIME
-    horizons = [(k + 1) * per_step for k in range(HORIZON)]
+    title, horizon, per_step = PANELS[part]
+    forced = curve(rows, part, "1", "forced")
+    horizons = [(k + 1) * per_step for k in range(len(forced))]
     names = list(FORCINGS)
     for forcing in rows.where(part=part).values("forcing"):
         k = names.index(forcing)
-        style: dict[str, Any] = look(k) | {"markevery": 15}
+        style: dict[str, Any] = look(k) | {"markevery": max(1, len(forced) // 7)}
         free = curve(rows, part, forcing, "free")
         ax.plot(horizons, free, label=FORCINGS[forcing], **style)
         if forcing == "1":
-            forced = curve(rows, part, forcing, "forced")
             ax.plot(horizons, forced, color="#000000", label="teacher forcing, forced")
             ax.fill_between(horizons, forced, free, color="#000000", alpha=0.07)
-            middle = HORIZON // 2
+            middle = len(forced) // 2
             ax.text(
                 horizons[middle],
                 (forced[middle] * free[middle]) ** 0.5,
                 "exposure bias",
+                bbox={"facecolor": "#ffffff", "edgecolor": "none", "pad": 1},
             )
     if part == "series":
         ax.set_yscale("log")
-    what = {"text": "letters", "series": "Lyapunov times"}[part]
-    title = {"text": "A text, read freely", "series": "The Lorenz system, run freely"}
-    label(ax, title[part], f"horizon ({what})", UNITS[part])
+    label(ax, title, horizon, UNITS[part])
 
 
 def claims(rows: Rows) -> list[Claim]:
@@ -383,7 +472,36 @@ def claims(rows: Rows) -> list[Claim]:
             / mean(curve(rows, "series", "1", "forced")),
             low=1.0,
         ),
+        *_copying_claims(rows),
     ]
+
+
+def _copying_claims(rows: Rows) -> list[Claim]:
+    forced, own = (biases(rows, forcing) for forcing in ("1", "0"))
+    return [
+        Claim(
+            "copying: free error less the forced one, first token (share)",
+            abs(forced[0]),
+            high=0.005,
+        ),
+        Claim(
+            "copying: exposure bias of teacher forcing (share of wrong tokens)",
+            mean(forced),
+            low=0.05,
+        ),
+        Claim(
+            "copying: exposure bias after free-running training over that after "
+            "teacher forcing",
+            mean(own) / mean(forced),
+            high=0.5,
+        ),
+    ]
+
+
+def biases(rows: Rows, forcing: str) -> list[float]:
+    """Exposure bias by the place in a copy: the free error above the forced one."""
+    both = (curve(rows, "copying", forcing, key) for key in ("free", "forced"))
+    return [free - forced for free, forced in zip(*both, strict=True)]
 
 
 def gap_at_first(rows: Rows) -> float:
@@ -425,13 +543,29 @@ def conclude(rows: Rows) -> str:
         "Reading itself cannot be one call: as many steps of training take "
         f"{own / base:.0f} times as long on the series."
     )
+    said.append(_conclude_copying(rows))
     return " ".join(said)
+
+
+def _conclude_copying(rows: Rows) -> str:
+    """What the encoder-decoder shows."""
+    runs = rows.where(part="copying")
+    exact = {f: runs.where(forcing=f).median("exact") for f in runs.values("forcing")}
+    best = max(exact, key=lambda f: exact[f])
+    last = [curve(rows, "copying", "1", key)[-1] for key in ("forced", "free")]
+    listed = ", ".join(f"{FORCINGS[f]} {share:.0%}" for f, share in exact.items())
+    return (
+        f"After teacher forcing an encoder-decoder gets {last[0]:.0%} of the last "
+        f"tokens wrong when it reads the truth before them, and {last[1]:.0%} when it "
+        f"reads what it wrote. Whole outputs that are right: {listed}; the most after "
+        f"{FORCINGS[best]}."
+    )
 
 
 EXPERIMENT = Experiment(
     name="teacher-forcing",
     question="What is teacher forcing, and what are its advantages and problems?",
-    minutes=6,
+    minutes=7,
     cases=cases,
     run=run,
     tables=tables,
