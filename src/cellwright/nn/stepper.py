@@ -320,7 +320,7 @@ class Stepper:
     def __getstate__(self) -> dict[str, Any]:
         states = [state.clone() for state in self._states]
         names = "layer", "batch_size", "_engine", "_items"
-        kept = {name: vars(self)[name] for name in names}
+        kept = {name: getattr(self, name) for name in names}
         return {**kept, "_states": states}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
