@@ -15,6 +15,8 @@ from cellwright.engine.schedule import SequenceBatch
 from oracles import flat, normal, random_cotangents, randomise
 
 EXTRA_SIZES = {"proj_size": 6}
+# A step of several layers: each amplifies the rounding of the one before.
+SMALLER = {"cfc": 0.25}
 
 
 def make_layer(cell, X, H, dtype=torch.float64, isa="", scale=0.25, **options):
@@ -22,6 +24,7 @@ def make_layer(cell, X, H, dtype=torch.float64, isa="", scale=0.25, **options):
     cell = cw.cells.get(cell) if isinstance(cell, str) else cell
     extra = {n: v for n, v in EXTRA_SIZES.items() if n in cell.graph.size_names}
     layer = cw.Recurrent(cell, X, H, engine="native", dtype=dtype, **extra, **options)
+    scale *= SMALLER.get(cell.name, 1.0)
     randomise(layer, scale=scale / max(1.0, (H / 8) ** 0.5))
     replace_programs(layer, isa=isa)
     return layer

@@ -164,13 +164,15 @@ def test_a_wrong_gate_is_noticed(zoo, name):
         check(layer, InC(zoo[1], f"one_{name}", layer.output_size))
 
 
+SINES = {n for n in ZOO if {"sin", "cos"} & {v.op for v in cw.cells.get(n).graph.nodes}}
 SAMPLE = ["lstm", "gru", "slstm", "mc_lstm", "layer_norm_lstm", "lstm_projected"]
 FEW = [pytest.param(n, marks=() if n in SAMPLE else pytest.mark.full) for n in ZOO]
 
 
 @pytest.mark.parametrize("name", FEW)
 def test_every_cell_in_two_layers(name, tmp_path):
-    layer = make(name, H=6, num_layers=2)
+    count = 1 if name == "qrnn" else 2  # a state of the input's size: one layer
+    layer = make(name, H=6, num_layers=count)
     check(layer, exported(layer, tmp_path, layer.output_size))
 
 
@@ -702,7 +704,13 @@ def test_a_cortex_m4(zoo, name, tmp_path):
     path = tmp_path / "model.o"
     how = [*STRICT, "-Os", "-ffreestanding", *CORTEX_M4]
     shell(ARM, *how, "-c", zoo[0] / f"one_{name}.c", "-o", path)
-    assert shell(ARM.replace("gcc", "nm"), "-u", path) == ""
+    calls = {
+        line.split()[-1]
+        for line in shell(ARM.replace("gcc", "nm"), "-u", path).split("\n")
+        if line
+    }
+    # sin and cos reduce their angle in double precision, which is the compiler's here.
+    assert all(c.startswith("__aeabi_") and name in SINES for c in calls)
     sections = shell(ARM.replace("gcc", "size"), "-A", path)
     code = sum(int(n) for n in re.findall(r"^\.text\S*\s+(\d+)", sections, re.M))
     assert code <= 8192

@@ -58,6 +58,8 @@ def test_rows(name, names):
 def test_every_cell_with_rows_of_its_own(number, bidirectional, layers):
     """Types and opsets in turn: every one meets every shape, not every cell."""
     name, turn = CELLS[number], number + 2 * bidirectional + layers
+    if name == "qrnn" and layers > 1:
+        pytest.skip("a state of the input's size is one of one layer")
     dtype = (torch.float32, torch.float64)[turn % 2]
     opset = (None, 25, 26)[turn % 3]
     for names in ([], *WAYS):
