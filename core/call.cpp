@@ -57,6 +57,9 @@ struct CallChecker {
         REQUIRE(call.element_size == 4 || call.element_size == 8,
                 "[call] elements are float or double");
         REQUIRE(call.isa != nullptr && call.threads >= 1, "[call] no instruction set");
+        REQUIRE(program.sets() <= schedule.sets,
+                "[call] the program reads " + std::to_string(program.sets()) +
+                    " sets of items; received " + std::to_string(schedule.sets));
         REQUIRE(int(call.arrays.size()) == program.given_arrays(),
                 "[call] expected " + std::to_string(program.given_arrays()) +
                     " arrays; received " + std::to_string(call.arrays.size()));
@@ -66,8 +69,6 @@ struct CallChecker {
         REQUIRE(call.gradients.size() == (program.backward ? program.parameters.size() : 0),
                 "[call] a backward scan writes a gradient for each parameter, a forward one "
                 "none");
-        REQUIRE(!program.reads_items() || schedule.first_item != nullptr,
-                "[call] the program reads items");
         REQUIRE((schedule.trees != nullptr) == program.tree,
                 program.tree ? "[call] the program scans trees"
                              : "[call] the program scans sequences");
@@ -92,9 +93,9 @@ struct CallChecker {
         const Array& a = program.arrays[array];
         if (a.axis == Axis::child) return schedule.trees->child_count;
         if (a.axis == Axis::item)
-            return schedule.items() * (a.rows == Rows::sequence  ? schedule.steps()
-                                       : a.rows == Rows::rolling ? a.depth
-                                                                 : 1);
+            return schedule.items(a.axis.set) * (a.rows == Rows::sequence  ? schedule.steps()
+                                                 : a.rows == Rows::rolling ? a.depth
+                                                                           : 1);
         switch (a.rows) {
             case Rows::input: return schedule.trees->inputs;
             case Rows::sequence: return schedule.rows;

@@ -53,7 +53,15 @@ bool Layout::left_out(size_t array) const {
 }
 
 int64_t Layout::most_rows(Axis axis) const {
-    return axis == Axis::node ? chunk_rows : chunk_children;
+    if (axis == Axis::node) return chunk_rows;
+    int64_t most = 0;
+    for (const Chunk& chunk : chunks) most = std::max(most, rows_of(chunk, axis));
+    return most;
+}
+
+int64_t Layout::rows_of_level(Axis axis) const {
+    if (axis == Axis::item) return items[axis.set].of_rows.back();
+    return axis == Axis::child ? level_children : level_rows;
 }
 
 void Layout::lay_out_runs() {
@@ -229,6 +237,7 @@ void Layout::lay_out_levels() {
         while (next < s.reset_count && s.resets[next].level == l) ++next;
     }
     first_reset.push_back(next);
+    rows_before.push_back(total_rows);
     bool zeros = !independent_rows || (program.backward && s.reset_count > 0);
     for (size_t i = 0; i < call.arrays.size(); ++i)
         zeros = zeros || (left_out(i) && program.arrays[i].rows == Rows::initial);
@@ -242,16 +251,19 @@ void Layout::lay_out_levels() {
 // A row reads the items of its row of the batch, at every level that it lives.
 void Layout::lay_out_items() {
     const Schedule& s = schedule;
-    if (!program.reads_items()) return;
-    first_item.push_back(0);
-    for (int64_t r = 0; r < level_rows; ++r) {
-        const int64_t at = s.width > 0 ? s.batch_rows[r] : r;
-        first_item.push_back(first_item[r] + s.first_item[at + 1] - s.first_item[at]);
+    items.resize(program.sets());
+    for (int32_t set = 0; set < program.sets(); ++set) {
+        const int64_t* const first = s.first_item_of(set);
+        auto& [of_rows, before] = items[set];
+        of_rows.push_back(0);
+        for (int64_t r = 0; r < level_rows; ++r) {
+            const int64_t at = s.width > 0 ? s.batch_rows[r] : r;
+            of_rows.push_back(of_rows[r] + first[at + 1] - first[at]);
+        }
+        before.push_back(0);
+        for (int64_t l = 0; l < s.levels; ++l)
+            before.push_back(before[l] + of_rows[s.counts[l]]);
     }
-    items_before.push_back(0);
-    for (int64_t l = 0; l < s.levels; ++l)
-        items_before.push_back(items_before[l] + first_item[s.counts[l]]);
-    level_children = first_item.back();
 }
 
 // Whether more than a level's items are looked at together.
@@ -268,20 +280,11 @@ bool Layout::chunks_items() const {
 
 void Layout::lay_out_chunks() {
     const Schedule& s = schedule;
-    const bool items = chunks_items();
-    const auto children = [&](int64_t level) {  // before it
-        return level < s.levels       ? children_before(level, 0)
-               : program.tree         ? s.first_child(total_rows)
-               : items_before.empty() ? 0
-                                      : items_before.back();
-    };
+    const bool together = chunks_items();
     const auto add = [&](int64_t first, int64_t last) {  // levels [first, last)
-        const int64_t base = rows_before[first];
-        const int64_t rows = (last < s.levels ? rows_before[last] : total_rows) - base;
-        const int64_t child = children(first);
-        chunks.push_back({first, last, base, rows, child, children(last) - child});
+        const int64_t rows = rows_before[last] - rows_before[first];
+        chunks.push_back({first, last, rows_before[first], rows});
         chunk_rows = std::max(chunk_rows, rows);
-        chunk_children = std::max(chunk_children, chunks.back().children);
     };
     if (!program.backward && !hoists && !chunked) return add(0, s.levels);
     const int64_t most = program.backward ? kChunkRows
@@ -298,7 +301,9 @@ void Layout::lay_out_chunks() {
     };
     for (int64_t i = 0; i < s.levels; ++i) {
         const int64_t level = program.backward ? s.levels - 1 - i : i, more = s.counts[level];
-        const int64_t reads = items ? children(level + 1) - children(level) : 0;
+        int64_t reads = 0;
+        for (const ItemCounts& of_set : items)
+            if (together) reads += of_set.of_rows[more];
         if (rows > 0 && (rows + more > most || read + reads > kChunkItems)) close(i);
         rows += more;
         read += reads;
@@ -313,18 +318,19 @@ void Layout::lay_out_chunks() {
 // chunks, if there is much to do: on a busy machine a helper may be late, and the first
 // thread waits for it.
 void Layout::choose_threads() {
-    int64_t at_levels = 0, of_items = 0;
+    int64_t at_levels = 0, of_items = 0;  // of a level
     for (const Stage& s : program.stages) {
         for (const Term& t : s.terms) {
             const int64_t products = int64_t(t.pieces.size()) * t.width * s.units / t.heads;
             work += products;
             if (s.when != When::chunk) at_levels += products;
         }
-        if (s.axis == Axis::item) of_items += int64_t(s.code.size()) * s.units;
+        if (s.axis == Axis::item)
+            of_items += int64_t(s.code.size()) * s.units * rows_of_level(s.axis);
     }
-    if (level_rows > 0) work += of_items * level_children / level_rows;
+    if (level_rows > 0) work += of_items / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;
-    shared_stages = threads > 1 && items_before.empty() && at_levels * level_rows >= kOneLevel &&
+    shared_stages = threads > 1 && items.empty() && at_levels * level_rows >= kOneLevel &&
                     (!independent_rows || level_rows < kOwnRows * threads ||
                      at_levels * element_size > kOwnWeights);
     shared_units = threads > 1 && independent_rows && level_rows < kOwnRows * threads;
@@ -342,14 +348,26 @@ void Layout::choose_threads() {
 // the L2 cache from level to level.
 void Layout::group_rows_of_items() {
     group_rows = level_rows;
-    if (items_before.empty() || level_rows == 0) return;
-    int64_t columns = 0;
+    if (items.empty() || level_rows == 0) return;
+    int64_t elements = 0;
     for (const Array& a : program.arrays)
         if (a.axis == Axis::item && !a.scratch && a.rows != Rows::sequence)
-            columns += a.columns;
-    const int64_t bytes = columns * element_size * level_children / level_rows;
+            elements += a.columns * rows_of_level(a.axis);
+    const int64_t bytes = elements * element_size / level_rows;
     group_rows = std::clamp<int64_t>(kItemBytes / std::max<int64_t>(bytes, 1), kItemRows,
                                      level_rows);
+}
+
+// Children, or items, of what is found together: of a level, or of a chunk.
+int64_t Layout::most_entries() const {
+    if (items.empty()) return std::max(level_children, most_rows({Axis::child, 0}));
+    const bool together = chunks_items();
+    int64_t most = 0;
+    for (int32_t set = 0; set < program.sets(); ++set) {
+        const Axis axis{Axis::item, set};
+        most = std::max(most, together ? most_rows(axis) : rows_of_level(axis));
+    }
+    return most;
 }
 
 void Layout::lay_out_memory() {
@@ -363,9 +381,7 @@ void Layout::lay_out_memory() {
         if (l.hoisted > 0) l.sums = reserve(l.blocks * chunk_rows * l.sums_row);
     }
     table_rows = std::max(level_rows, program.backward || hoists || chunked ? chunk_rows : 0);
-    table_rows = std::max({table_rows, level_children, items_before.empty() || chunks_items()
-                                                           ? chunk_children
-                                                           : 0});
+    table_rows = std::max(table_rows, most_entries());
     for (int t = 0; t < threads; ++t) {
         if (!independent_rows)
             discarded_rows.push_back(memory.reserve<char>(int64_t(zero_row_bytes)));
@@ -390,8 +406,8 @@ void Layout::lay_out_scratch() {
         } else {
             const int64_t rows = a.rows != Rows::rolling ? most_rows(a.axis)
                                  : a.axis == Axis::child ? level_children
-                                 : a.axis == Axis::item  ? a.depth * schedule.items()
-                                                         : a.depth * block_rows;
+                                 : a.axis == Axis::item ? a.depth * schedule.items(a.axis.set)
+                                                        : a.depth * block_rows;
             scratch[i] = reserve(rows * scratch_stride(a));
         }
     }
@@ -427,12 +443,13 @@ int64_t Layout::scratch_stride(const Array& a) const {
 }
 
 void Layout::lay_out_tasks() {
-    for (size_t i = 0; i < program.stages.size(); ++i)
-        if (program.stages[i].when == When::after_chunk)
-            for (int64_t b = 0; b < stages[i].blocks; ++b)
-                for (int64_t r = 0; r < most_rows(program.stages[i].axis);
-                     r += stages[i].tile_rows)
-                    tasks.push_back({Task::tile, int(i), b, r});
+    for (size_t i = 0; i < program.stages.size(); ++i) {
+        if (program.stages[i].when != When::after_chunk) continue;
+        const int64_t rows = most_rows(program.stages[i].axis);
+        for (int64_t b = 0; b < stages[i].blocks; ++b)
+            for (int64_t r = 0; r < rows; r += stages[i].tile_rows)
+                tasks.push_back({Task::tile, int(i), b, r});
+    }
     for (size_t i = 0; i < gradients.size(); ++i) {
         GradientLayout& l = gradients[i];
         // Smaller tasks where there would be too few of them.

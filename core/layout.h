@@ -75,7 +75,12 @@ struct SourceLayout {
 struct Chunk {
     int64_t first_level, last_level;  // [first, last)
     int64_t base, rows;               // counted in the order of the scan
-    int64_t first_child, children;    // over trees: of its rows; or items
+};
+
+// How many items of a set the rows of levels have.
+struct ItemCounts {
+    std::vector<int64_t> of_rows;  // of a level's rows before each, and all; for any level
+    std::vector<int64_t> before;   // of the levels before each, and of all
 };
 
 // Of a chunk's work that has no order: a tile of a stage, a slice of a gradient, or the
@@ -97,14 +102,16 @@ struct Layout {
     int panel_stage(const Stage& s, const Term& t) const {
         return program.arrays[s.views[t.view].array].stage;
     }
-    int64_t rows_of(const Chunk& chunk, Axis axis) const {
-        return axis == Axis::node ? chunk.rows : chunk.children;
-    }
 
-    // How many children, or items, the rows before one of a level have, in the scan's order.
-    int64_t children_before(int64_t level, int64_t row) const {
-        if (program.tree) return schedule.first_child(rows_before[level] + row);
-        return items_before.empty() ? 0 : items_before[level] + first_item[row];
+    // How many rows of an axis, in the scan's order, are before one of a level; of a level
+    // after the last: how many there are.
+    int64_t before(Axis axis, int64_t level, int64_t row = 0) const {
+        const int64_t nodes = rows_before[level] + row;
+        if (axis == Axis::item) return items[axis.set].before[level] + items[axis.set].of_rows[row];
+        return axis == Axis::child ? schedule.first_child(nodes) : nodes;
+    }
+    int64_t rows_of(const Chunk& chunk, Axis axis) const {
+        return before(axis, chunk.last_level) - before(axis, chunk.first_level);
     }
 
     const Program& program;
@@ -118,7 +125,7 @@ struct Layout {
     int64_t block_rows = 0;  // of a level in a rolling array
     int64_t total_rows = 0;  // of all levels
     int64_t chunk_rows = 0;  // of the largest chunk
-    int64_t level_children = 0, chunk_children = 0;  // or items: the most there are
+    int64_t level_children = 0;  // the most there are
     int64_t table_rows = 0;  // of a thread's row pointers, for each view
     int64_t work = 0;        // multiply-adds a row, and as many weights
     int64_t group_rows = 0;  // rows of a thread that go through a chunk's levels together
@@ -135,10 +142,10 @@ struct Layout {
     std::vector<GradientLayout> gradients;
     std::vector<SourceLayout> sources;
     std::vector<Chunk> chunks;
-    std::vector<int64_t> rows_before;   // of the levels before each, in the scan's order
-    std::vector<int64_t> first_reset;   // of each level
-    std::vector<int64_t> items_before;  // of the levels before each; empty without items
-    std::vector<int64_t> first_item;    // of a level's rows before each, for any level
+    std::vector<int64_t> rows_before;  // of the levels before each, in the scan's order; and
+                                       // of all
+    std::vector<int64_t> first_reset;  // of each level
+    std::vector<ItemCounts> items;     // by set
     std::vector<Task> tasks;
     size_t zero_row = 0, zero_row_bytes = 0;  // what a row that is not there reads as
     std::vector<size_t> discarded_rows;       // of each thread: where one is written; trees
@@ -167,9 +174,11 @@ private:
     size_t leading_inputs(const Stage& s) const;
     int vectors_of_block(size_t index) const;
     int64_t rows_at_once() const;
+    int64_t most_entries() const;
     int vectors_abreast(int64_t rows) const;
     int64_t odd_lines(int64_t elements) const;
-    int64_t most_rows(Axis axis) const;  // of the largest chunk
+    int64_t most_rows(Axis axis) const;      // of the largest chunk
+    int64_t rows_of_level(Axis axis) const;  // of the widest
     size_t reserve(int64_t elements) { return memory.reserve<char>(elements * element_size); }
 };
 

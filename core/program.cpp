@@ -71,9 +71,11 @@ struct Checker {
     }
 
     void axis(Axis a) const {
-        require(a >= Axis::node && a <= Axis::item, "unknown axis");
+        require(a.kind >= Axis::node && a.kind <= Axis::item, "unknown axis");
         require(a != Axis::child || program.tree, "only a scan of trees has children");
         require(a != Axis::item || !program.tree, "only a scan of sequences has items");
+        require(a == Axis::item ? a.set >= 0 && a.set < kMaxSets : a.set == 0,
+                "no such set of items");
     }
 
     void view(const View& v) const {
@@ -129,6 +131,9 @@ struct Checker {
             require(found, "register " + std::to_string(c) + " is no accumulator");
         }
         const View& v = s.views[t.view];
+        require(program.axis(v) == Axis::node || program.axis(v) == s.axis,
+                "a product reads array '" + program.arrays[v.array].name +
+                    "' of other children or items");
         if (t.transposed) {
             const int64_t units = panel_units(v.array, t.first, t.pieces.size());
             require(units == t.width, "a transposed term's width is the panel's units");
@@ -137,8 +142,6 @@ struct Checker {
             const Array& a = program.arrays[v.array];
             require(a.rows != Rows::panel && a.columns == t.width,
                     "a term's width must be that of array '" + a.name + "'");
-            require(s.axis != Axis::node || program.axis(v) == Axis::node,
-                    "a product for nodes reads array '" + a.name + "' of children or items");
             for (const Piece& p : t.pieces) piece(p, s.units, t.width / t.heads);
         }
     }
@@ -183,6 +186,9 @@ struct Checker {
         const auto items = [&](int64_t v, bool reads) {
             access(v, node && axis_of(v) == Axis::item, reads);
         };
+        const auto one_set = [&](int64_t v, int64_t other) {
+            require(axis_of(v) == axis_of(other), std::string(info.name) + " reads one set");
+        };
         const auto columns = [&](int64_t v) {
             index(v, s.views.size(), "view");
             return program.arrays[s.views[v].array].columns;
@@ -203,19 +209,23 @@ struct Checker {
                 return access(in.b, axis == s.axis || total, false);
             }
             case Opcode::attention_:
+                one_set(in.a, in.b);
                 items(in.a, true);
                 return items(in.b, false);
             case Opcode::weighted_total_:
                 number(in.a);
+                one_set(in.a, in.b);
                 items(in.a, true);
                 return items(in.b, true);
             case Opcode::dot_items_:
                 require(s.whole, "dot_items needs a stage that spans all units");
+                one_set(in.b, in.c);
                 items(in.b, false);
                 number(in.b);
                 items(in.c, true);
                 return require(columns(in.c) == s.units, "dot_items reads all units");
             case Opcode::outer_items_:
+                one_set(in.b, in.c);
                 items(in.b, false);
                 items(in.c, true);
                 return number(in.c);
@@ -262,9 +272,9 @@ struct Checker {
                     source.rows == Rows::input || source.rows == Rows::batch ||
                     (source.rows == Rows::rolling && source.depth == 1),
                 "a gradient's source must outlive its level");
-        require(program.arrays[g.panel].axis != Axis::node ||
-                    program.axis(g.source) == Axis::node,
-                "a gradient for nodes reads array '" + source.name + "' of children or items");
+        require(program.axis(g.source) == Axis::node ||
+                    program.axis(g.source) == program.arrays[g.panel].axis,
+                "a gradient reads array '" + source.name + "' of other children or items");
         heads(g.heads, units, g.width);
         for (const Piece& p : g.pieces) piece(p, units, g.width / g.heads);
     }
@@ -312,9 +322,11 @@ std::vector<bool> Program::written() const {
     return writes;
 }
 
-bool Program::reads_items() const {
-    const auto item = [](const auto& x) { return x.axis == Axis::item; };
-    return std::any_of(arrays.begin(), arrays.end(), item);
+int32_t Program::sets() const {
+    int32_t count = 0;
+    for (const Array& a : arrays)
+        if (a.axis == Axis::item) count = std::max(count, a.axis.set + 1);
+    return count;
 }
 
 }  // namespace cellwright

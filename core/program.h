@@ -27,11 +27,17 @@ enum class Rows : int32_t {
 };
 
 // What has a row of its own: each row of the schedule; or, in a scan of trees, each
-// child of each row; or, in one of sequences, each item that a row reads: those of its row
-// of the batch, at every level. Children have rows of sequence, rolling, chunk and panel
-// arrays. Items have those and batch arrays: one row an item of the batch in batch and
-// rolling arrays, and in sequence arrays one for each step too.
-enum class Axis : int32_t { node, child, item };
+// child of each row; or, in one of sequences, each item of a set that a row reads: those of
+// its row of the batch, at every level. Children have rows of sequence, rolling, chunk and
+// panel arrays. Items have those and batch arrays: one row an item of the batch in batch
+// and rolling arrays, and in sequence arrays one for each step too.
+struct Axis {
+    enum Kind : int32_t { node, child, item } kind;
+    int32_t set;  // of items: which one
+
+    bool operator==(const Axis&) const = default;
+    bool operator==(Kind other) const { return kind == other; }
+};
 
 // An array that the program reads or writes. The caller's arrays come first, in the
 // order in which they are passed; the rest is scratch that the core owns for one call.
@@ -49,6 +55,7 @@ struct Array {
 };
 
 constexpr int kMaxViews = 2048;  // of a stage
+constexpr int kMaxSets = 1024;   // of items
 
 // Whether an instruction writes a view, its b, and no register.
 inline bool stores(const Instruction& in) {
@@ -151,11 +158,11 @@ struct Program {
 
     int given_arrays() const;
     Axis axis(const View& v) const {
-        if (v.previous) return v.slot == kEveryChild ? Axis::child : Axis::node;
+        if (v.previous) return {v.slot == kEveryChild ? Axis::child : Axis::node, 0};
         return arrays[v.array].axis;
     }
     std::vector<bool> written() const;  // by array
-    bool reads_items() const;
+    int32_t sets() const;  // of items
 };
 
 }  // namespace cellwright

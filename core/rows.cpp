@@ -12,15 +12,16 @@ public:
     explicit SequenceRows(Context<T>& context)
         : RowLookup<T>(context), nodes_(context.threads), of_chunk_(context.threads) {
         for (std::vector<Run>& runs : runs_) runs.resize(1);
-        if (context.items_before.empty()) return;
+        if (context.items.empty()) return;
         for (std::vector<T*>& nodes : nodes_) nodes.resize(context.level_rows);
+        for (auto& segments : of_chunk_) segments.resize(context.items.size());
     }
 
     void find_level(const Stage& stage, int64_t level, int64_t first, int64_t last,
                     const Chunk& chunk, int thread) override {
         context_.first_row[thread] = context_.rows_before[level] + first;
-        if (!context_.items_before.empty())
-            this->segments_[thread] = context_.first_item.data() + first;
+        for (size_t set = 0; set < context_.items.size(); ++set)
+            this->segments_[thread][set] = context_.items[set].of_rows.data() + first;
         for (size_t v = 0; v < stage.views.size(); ++v)
             find(stage, v, {level, first, last, context_.row_pointers(thread, v)}, chunk, thread);
     }
@@ -32,14 +33,8 @@ public:
             for (int64_t l = chunk.first_level; l < chunk.last_level; ++l)
                 out = find(stage, v, {l, 0, schedule_.counts[l], out}, chunk, thread);
         }
-        if (context_.items_before.empty()) return;
-        std::vector<int64_t>& segments = of_chunk_[thread];
-        segments.clear();
-        for (int64_t l = chunk.first_level; l < chunk.last_level; ++l)
-            for (int64_t r = 0; r < schedule_.counts[l]; ++r)
-                segments.push_back(context_.children_before(l, r));
-        segments.push_back(chunk.first_child + chunk.children);
-        this->segments_[thread] = segments.data();
+        for (int32_t set = 0; set < int32_t(context_.items.size()); ++set)
+            find_segments({Axis::item, set}, chunk, thread);
     }
 
     bool any_present(T* const*, int64_t) const override { return true; }
@@ -58,6 +53,16 @@ private:
     using RowLookup<T>::context_;
     using RowLookup<T>::runs_;
 
+    void find_segments(Axis axis, const Chunk& chunk, int thread) {
+        std::vector<int64_t>& segments = of_chunk_[thread][axis.set];
+        segments.clear();
+        for (int64_t l = chunk.first_level; l < chunk.last_level; ++l)
+            for (int64_t r = 0; r < schedule_.counts[l]; ++r)
+                segments.push_back(context_.before(axis, l, r));
+        segments.push_back(context_.before(axis, chunk.last_level));
+        this->segments_[thread][axis.set] = segments.data();
+    }
+
     // Rows [first, last) of a level; the pointer of row r goes to out[r - first].
     struct Wanted {
         int64_t level, first, last;
@@ -74,11 +79,10 @@ private:
         }
         T** const nodes = nodes_[thread].data();  // each item sees its row's
         find_nodes(view, {w.level, w.first, w.last, nodes}, chunk);
+        const std::vector<int64_t>& items = context_.items[stage.axis.set].of_rows;
         T** out = w.out;
-        for (int64_t r = w.first; r < w.last; ++r) {
-            const int64_t count = context_.first_item[r + 1] - context_.first_item[r];
-            out = std::fill_n(out, count, nodes[r - w.first]);
-        }
+        for (int64_t r = w.first; r < w.last; ++r)
+            out = std::fill_n(out, items[r + 1] - items[r], nodes[r - w.first]);
         return out;
     }
 
@@ -87,19 +91,20 @@ private:
         const auto [base, stride] = context_.arrays[view.array];
         T** out = w.out;
         if (a.rows == Rows::chunk || a.rows == Rows::panel) {
-            int64_t i = context_.children_before(w.level, w.first) - chunk.first_child;
-            const int64_t end = context_.children_before(w.level, w.last) - chunk.first_child;
+            const int64_t start = context_.before(a.axis, chunk.first_level);
+            int64_t i = context_.before(a.axis, w.level, w.first) - start;
+            const int64_t end = context_.before(a.axis, w.level, w.last) - start;
             for (; i < end; ++i) *out++ = base + i * stride;
             return out;
         }
         int64_t block = 0;  // of all items of the batch
         if (a.rows == Rows::sequence) block = schedule_.step_of(w.level);
         if (a.rows == Rows::rolling) block = w.level % a.depth;
-        T* const all = base + block * schedule_.items() * stride;
+        T* const all = base + block * schedule_.items(a.axis.set) * stride;
+        const int64_t* const first = schedule_.first_item_of(a.axis.set);
         for (int64_t r = w.first; r < w.last; ++r) {
             const int64_t at = schedule_.width > 0 ? schedule_.batch_rows[r] : r;
-            for (int64_t i = schedule_.first_item[at]; i < schedule_.first_item[at + 1]; ++i)
-                *out++ = all + i * stride;
+            for (int64_t i = first[at]; i < first[at + 1]; ++i) *out++ = all + i * stride;
         }
         return out;
     }
@@ -180,8 +185,9 @@ private:
     }
 
     const Schedule& schedule_ = context_.schedule;
-    std::vector<std::vector<T*>> nodes_;          // of each thread: for its items
-    std::vector<std::vector<int64_t>> of_chunk_;  // of each thread: segments of a chunk
+    std::vector<std::vector<T*>> nodes_;  // of each thread: for its items
+    std::vector<std::vector<std::vector<int64_t>>> of_chunk_;  // of each thread: segments of a
+                                                               // chunk, by set
 };
 
 // Rows of trees: where a row is, or a child of one, is looked up. What is not there (a
@@ -246,7 +252,7 @@ private:
     void find(const Stage& stage, int64_t first, int64_t last, const Chunk& chunk, int thread) {
         context_.first_row[thread] = first;
         const int64_t* const children = context_.schedule.trees->first_child;
-        this->segments_[thread] = children == nullptr ? nullptr : children + first;
+        this->segments_[thread][0] = children == nullptr ? nullptr : children + first;
         for (size_t v = 0; v < stage.views.size(); ++v) {
             const View& view = stage.views[v];
             const Axis axis = context_.program.axis(view);
@@ -301,7 +307,7 @@ private:
         switch (context_.program.arrays[view.array].rows) {
             case Rows::sequence: return child;
             case Rows::rolling: return rank;
-            default: return child - chunk.first_child;
+            default: return child - context_.schedule.first_child(chunk.base);
         }
     }
 

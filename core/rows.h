@@ -1,6 +1,7 @@
 // Where the rows that a stage reads and writes lie: of sequences, and of trees.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <span>
 #include <vector>
@@ -18,7 +19,10 @@ struct Run {
 template <class T> class RowLookup {
 public:
     explicit RowLookup(Context<T>& context)
-        : context_(context), runs_(context.threads), segments_(context.threads) {}
+        : context_(context),
+          runs_(context.threads),
+          segments_(context.threads, std::vector<const int64_t*>(
+                                         std::max<size_t>(1, context.items.size()))) {}
     virtual ~RowLookup() = default;
 
     // Rows [first, last) of a level.
@@ -39,9 +43,9 @@ public:
     virtual std::span<const Run> present(const SourceLayout& source, const Chunk& chunk,
                                          int thread) = 0;
 
-    // Of the rows that were found last: where each row's children, or items, begin among
-    // those of all; counted from the first entry. Null where there are none.
-    const int64_t* segments(int thread) const { return segments_[thread]; }
+    // Of the rows that were found last: where each row's children, or items of a set, begin
+    // among those of all; counted from the first entry. Null where there are none.
+    const int64_t* segments(Axis axis, int thread) const { return segments_[thread][axis.set]; }
 
     void find_source(const SourceLayout& source, const Chunk& chunk, int thread) {
         Stage reader{};
@@ -52,8 +56,8 @@ public:
 
 protected:
     Context<T>& context_;
-    std::vector<std::vector<Run>> runs_;   // of each thread
-    std::vector<const int64_t*> segments_;  // of each thread
+    std::vector<std::vector<Run>> runs_;                  // of each thread
+    std::vector<std::vector<const int64_t*>> segments_;  // of each thread, by set
 };
 
 // As the program's schedule has it.

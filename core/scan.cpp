@@ -215,16 +215,12 @@ private:
                 items_of_level(i, l, first, last, chunk, thread);
             } else if (last > first) {
                 lookup_->find_level(stages[i], l, first, last, chunk, thread);
-                tiles_.run(i, chunk, rows_of(stages[i].axis, l, first, last), shared, thread);
+                const int64_t rows = context_.before(stages[i].axis, l, last) -
+                                     context_.before(stages[i].axis, l, first);
+                tiles_.run(i, chunk, rows, shared, thread);
             }
             if (shared) wait();
         }
-    }
-
-    // Rows [first, last) of a level, or their children.
-    int64_t rows_of(Axis axis, int64_t l, int64_t first, int64_t last) const {
-        if (axis == Axis::node) return last - first;
-        return context_.children_before(l, last) - context_.children_before(l, first);
     }
 
     void copy(const Final& f) const {

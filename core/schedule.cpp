@@ -108,10 +108,11 @@ void check_levels(const Schedule& s, bool up) {
 void check_items(const Schedule& s) {
     REQUIRE(s.trees == nullptr && s.first_item_count == s.block_rows() + 1,
             "[schedule] expected where the items of each row of the batch begin");
-    REQUIRE(s.first_item[0] == 0, "[schedule] items must follow one another");
-    for (int64_t r = 0; r + 1 < s.first_item_count; ++r)
-        REQUIRE(s.first_item[r] <= s.first_item[r + 1],
+    for (int32_t set = 0; set < s.sets; ++set) {
+        const int64_t* first = s.first_item_of(set);
+        REQUIRE(first[0] == 0 && std::is_sorted(first, first + s.first_item_count),
                 "[schedule] items must follow one another");
+    }
 }
 
 }  // namespace
@@ -119,7 +120,7 @@ void check_items(const Schedule& s) {
 void Schedule::validate() const {
     REQUIRE(levels >= 0 && rows >= 0 && initial_rows >= 0,
             "[schedule] sizes must not be negative");
-    if (first_item != nullptr) check_items(*this);
+    if (sets > 0) check_items(*this);
     if (width > 0) {
         check_padded(*this);
         return check_resets(*this);

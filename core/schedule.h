@@ -54,10 +54,11 @@ struct Schedule {
 
     const Trees* trees = nullptr;  // null: sequences
 
-    // Where the items of each row of the batch begin, in the arrays of all items; and where
-    // those of the last end. Null: there are none.
+    // Of each set of items, one set after the other: where those of each row of the batch
+    // begin in the arrays of all its items, and where those of the last end.
     const int64_t* first_item = nullptr;
-    int64_t first_item_count = 0;
+    int64_t first_item_count = 0;  // of a set
+    int64_t sets = 0;
 
     // Throws std::invalid_argument where an index or size is out of place.
     void validate() const;
@@ -66,7 +67,10 @@ struct Schedule {
     int64_t scanned_rows() const;        // of all levels
     int64_t block_rows() const;          // of one level in a rolling array
     int64_t rows_of_gradients() const;   // of the initial arrays that are written
-    int64_t items() const { return first_item == nullptr ? 0 : first_item[first_item_count - 1]; }
+    const int64_t* first_item_of(int32_t set) const {
+        return first_item + set * first_item_count;
+    }
+    int64_t items(int32_t set) const { return first_item_of(set)[first_item_count - 1]; }
     int64_t steps() const { return width > 0 ? rows / width : levels; }
     int64_t step_of(int64_t level) const {  // in arrays of the sequence
         if (width > 0) return offsets[level] / width;

@@ -86,9 +86,13 @@ std::unique_ptr<Stepper::Layer> Stepper::make_layer(StepperLayer given, int elem
     layer->call = {element_size, std::move(arrays), std::move(given.parameters), {},
                    {1, &offset_, &rows_, rows, rows}, 1, &isa};
     layer->first_item = std::move(given.first_item);
-    if (program.reads_items()) {
-        layer->call.schedule.first_item = layer->first_item.data();
-        layer->call.schedule.first_item_count = int64_t(layer->first_item.size());
+    if (program.sets() > 0) {
+        Schedule& schedule = layer->call.schedule;
+        schedule.sets = program.sets();
+        schedule.first_item = layer->first_item.data();
+        schedule.first_item_count = rows + 1;
+        require(int64_t(layer->first_item.size()) == (rows + 1) * schedule.sets,
+                "expected where the items of each row begin");
     }
     for (const Buffer& b : given.states)
         require(b.rows == rows && b.stride == b.columns, "a state's rows are not contiguous");

@@ -14,7 +14,7 @@ struct StepperLayer {
     std::vector<Buffer> parameters;  // read once, by the constructor
     std::vector<Buffer> states;      // rows x size each: read and written at every step
     std::vector<Buffer> items;       // one row an item each: read at every step
-    std::vector<int64_t> first_item; // of each row, and the end: see Schedule
+    std::vector<int64_t> first_item; // of each row, and the end, set by set: see Schedule
 };
 
 class Stepper {

@@ -28,7 +28,8 @@ void Tiles<T>::run(size_t stage, const Chunk& chunk, int64_t rows, bool shared,
 template <class T>
 void Tiles<T>::run_items(size_t stage, const Chunk& chunk, int64_t first, int64_t last,
                          int thread) const {
-    const int64_t* const begin = lookup_.segments(thread);
+    const Axis axis = context_.program.stages[stage].axis;
+    const int64_t* const begin = lookup_.segments(axis, thread);
     const int64_t from = begin[first] - begin[0], to = begin[last] - begin[0];
     each_tile(context_.stages[stage], to - from, false, thread,
               [&](int64_t block, int64_t row, int64_t count) {
@@ -75,8 +76,9 @@ void Tiles<T>::view_rows(size_t index, int64_t block, int64_t row, int thread,
         views[v].offset = panel ? block * context_.panels[id].stride : one ? 0 : block * width;
         views[v].units = std::max<int64_t>(0, a.columns - block * width);
         views[v].spread = one;
-        if (stage.axis == Axis::node && context_.program.axis(stage.views[v]) != Axis::node) {
-            const int64_t* start = lookup_.segments(thread);
+        const Axis axis = context_.program.axis(stage.views[v]);
+        if (stage.axis == Axis::node && axis != Axis::node) {
+            const int64_t* start = lookup_.segments(axis, thread);
             views[v].segments = start + row;
             views[v].rows = context_.row_pointers(thread, v) + (start[row] - start[0]);
         }

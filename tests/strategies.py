@@ -17,7 +17,7 @@ from cellwright.language import Graph
 from cellwright.language.evaluate import Edges, evaluate_nodes
 
 INPUT, HIDDEN = 6, 4  # both even, so that two heads fit
-ITEM = 3
+ITEM_SIZES = {"source": 3, "notes": 2}  # of what cells with items look at
 
 _ACTIVATIONS = (
     "sigmoid",
@@ -72,13 +72,13 @@ _ONE_UNIT = (  # {0}: a weight's name of its own, {1}: a value of the hidden siz
 )
 
 
-_KEYS = (  # {0}: a number of its own, {1}: a value of the hidden size; one an item
-    "W.k{0}(source)",
-    "tanh(W.r{0}({1}, bias=False) + W.k{0}(source))",
-    "tanh(W.k{0}({1}, source))",
-    "sigmoid(W.k{0}(source)) * {1}",
-    "layer_norm(W.k{0}(source) - {1})",
-    "W.k{0}(source - 0.1 * total(source))",
+_KEYS = (  # {0}: a number, {1}: a value of the hidden size, {2}: a set; one an item
+    "W.k{0}({2})",
+    "tanh(W.r{0}({1}, bias=False) + W.k{0}({2}))",
+    "tanh(W.k{0}({1}, {2}))",
+    "sigmoid(W.k{0}({2})) * {1}",
+    "layer_norm(W.k{0}({2}) - {1})",
+    "W.k{0}({2} - 0.1 * total({2}))",
 )
 _SCORES = (  # {2}: a key
     "W.e{0}({2}, size=1)",
@@ -177,17 +177,17 @@ class _Draft:
             self.add(f"b{number}", self.one_of(lines).split(" = ", 1)[1])
 
     def attention(self, number: int) -> None:
-        """What a step sees of the set of items `source`."""
-        query = self.one_of(self.values)
-        key = self.one_of(_KEYS).format(number, query)
+        """What a step sees of a set of items."""
+        query, items = self.one_of(self.values), self.one_of(ITEM_SIZES)
+        key = self.one_of(_KEYS).format(number, query, items)
         form = self.draw(st.integers(0, 3))
         if form == 0:
             self.add(f"t{number}", f"0.3 * total({key})")
         elif form == 1:  # a softmax for each unit
-            self.add(f"t{number}", f"attend({key}, W.v{number}(source))")
+            self.add(f"t{number}", f"attend({key}, W.v{number}({items}))")
         else:
             score = self.one_of(_SCORES).format(number, query, key)
-            values = self.one_of(("source", f"{ITEM} * source", "tanh(source)"))
+            values = self.one_of((items, f"0.5 * {items}", f"tanh({items})"))
             self.lines.append(f"    e{number} = {score}")
             seen = f"W.c{number}(attend(e{number}, {values}))"
             self.add(f"t{number}", f"tanh({seen})")
@@ -209,7 +209,7 @@ def sources(draw: Any, unread: bool = False, items: bool = False) -> str:
 
     Args:
         unread: leave values in it that nothing reads.
-        items: it looks at the set of items `source`.
+        items: it looks at sets of items, of `ITEM_SIZES`.
     """
     states = ["h", "c", "m"][: draw(st.integers(1, 3))]
     inits = [draw(st.sampled_from(["", "=0.5", "=0", "=-1"])) for _ in states]
@@ -237,7 +237,8 @@ def sources(draw: Any, unread: bool = False, items: bool = False) -> str:
     arguments = ", ".join(s + i for s, i in zip(states, inits, strict=True))
     body = "\n".join(draft.lines)
     further = ["dt: 1"] if re.search(r"\bdt\b", body) else []
-    further += ["source: Items"] if items else []
+    sets = ITEM_SIZES if items else ()
+    further += [f"{s}: Items" for s in sets if re.search(rf"\b{s}\b", body)]
     if further:
         arguments += f", *, {', '.join(further)}"
     return (

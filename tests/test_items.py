@@ -17,11 +17,23 @@ from cellwright.compiler.once import made_once
 from cellwright.language import verify
 from cellwright.language.evaluate import Edges, evaluate, evaluate_nodes
 from oracles import normal, random_cotangents, randomise
-from strategies import HIDDEN, INPUT, ITEM, make_cell, sources, table_gradients
+from strategies import (
+    HIDDEN,
+    INPUT,
+    ITEM_SIZES,
+    make_cell,
+    sources,
+    table_gradients,
+)
 
 T, B, S = 4, 3, 5
+ITEM = ITEM_SIZES["source"]
 COUNTS = [4, 0, 2]
-EDGES = {"source": Edges(torch.tensor([0, 0, 0, 0, 2, 2]), B)}
+SETS = {"source": COUNTS, "notes": [1, 3, 0]}
+EDGES = {
+    name: Edges(torch.arange(B).repeat_interleave(torch.tensor(counts)), B)
+    for name, counts in SETS.items()
+}
 examples = settings(
     max_examples=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -350,12 +362,14 @@ def make_random(source):
         random,
         INPUT,
         HIDDEN,
-        items={"source": ITEM},
+        items={i.name: ITEM_SIZES[i.name] for i in random.graph.items},
         engine="reference",
         dtype=torch.float64,
     )
     randomise(layer)
-    leaves = {"x": normal(B, INPUT, seed=1), "source": normal(6, ITEM, seed=9)}
+    leaves = {"x": normal(B, INPUT, seed=1)}
+    for name, size in layer.item_sizes.items():
+        leaves[name] = normal(sum(SETS[name]), size, seed=9)
     leaves |= {i.name: normal(B, i.size, seed=7) for i in random.graph.inputs[1:]}
     for k, state in enumerate(random.states):
         leaves[state.name] = normal(B, HIDDEN, seed=2 + k)
@@ -364,12 +378,14 @@ def make_random(source):
 
 def row_by_row(random, W, leaves):
     """The function itself on each row: what its tensors have is its items alone."""
-    rows, items = [], leaves["source"].split(COUNTS)
+    rows = []
+    items = {i.name: leaves[i.name].split(SETS[i.name]) for i in random.graph.items}
     for row in range(B):
-        now = {n: v[row : row + 1] for n, v in leaves.items() if n != "source"}
+        now = {n: v[row : row + 1] for n, v in leaves.items() if n not in items}
         named = {i.name: now[i.name] for i in random.graph.inputs[1:]}
+        named |= {name: own[row] for name, own in items.items()}
         states = [now[s.name] for s in random.states]
-        found = random(W, now["x"], *states, source=items[row], **named)
+        found = random(W, now["x"], *states, **named)
         rows.append(found if isinstance(found, tuple) else (found,))
     return [torch.cat(column) for column in zip(*rows, strict=True)]
 
@@ -411,7 +427,8 @@ def test_a_step_cut_in_two_computes_the_same(source):
     random, layer, leaves = make_random(source)
     W, graph = layer.cells[0], layer.graphs[0]
     once = made_once(graph)
-    before = evaluate_nodes(once.nodes, W, {"source": leaves["source"]}, EDGES)
+    given = {i.name: leaves[i.name] for i in graph.items}
+    before = evaluate_nodes(once.nodes, W, given, EDGES)
     items = {name: before[n] for name, n in once.made.items()}
     states = {s.name: leaves[s.name] for s in random.states}
     inputs = {i.name: leaves[i.name] for i in graph.inputs}

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 import cellwright as cw
 from oracles import gradients, normal, randomise
-from strategies import HIDDEN, INPUT, ITEM, make_cell, sources
+from strategies import HIDDEN, INPUT, ITEM_SIZES, make_cell, sources
 
 core = pytest.importorskip("cellwright._core")
 
 T, B, S = 4, 3, 5
+ITEM = ITEM_SIZES["source"]
 examples = settings(
     max_examples=40,
     deadline=None,
@@ -20,12 +21,12 @@ examples = settings(
 )
 
 
-def make(cell, engine="native", **options):
+def make(cell, engine="native", sizes=None, **options):
     layer = cw.Recurrent(
         cell,
         INPUT,
         HIDDEN,
-        items={"source": ITEM},
+        items=sizes or {"source": ITEM},
         engine=engine,
         dtype=torch.float64,
         **options,
@@ -62,23 +63,21 @@ def test_random_cells_give_the_reference_s_values_and_gradients(source, data):
     cell = make_cell(source)
     recompute = data.draw(st.booleans())
     bidirectional = data.draw(st.booleans())
-    native = make(
-        cell, bidirectional=bidirectional, memory="recompute" if recompute else "save"
-    )
+    memory = "recompute" if recompute else "save"
+    sizes = {i.name: ITEM_SIZES[i.name] for i in cell.graph.items}
+    native = make(cell, sizes=sizes, bidirectional=bidirectional, memory=memory)
     randomise(native)
-    reference = make(cell, "reference", bidirectional=bidirectional)
+    reference = make(cell, "reference", sizes, bidirectional=bidirectional)
     reference.load_state_dict(native.state_dict())
-    options = {
-        "source_lengths": torch.tensor(
-            data.draw(st.lists(st.integers(0, S), min_size=B, max_size=B))
-        )
-    }
+    counts = st.lists(st.integers(0, S), min_size=B, max_size=B)
+    options = {f"{n}_lengths": torch.tensor(data.draw(counts)) for n in sizes}
     if data.draw(st.booleans()):
         lengths = data.draw(st.lists(st.integers(0, T), min_size=B, max_size=B))
         options["lengths"] = torch.tensor(lengths)
     if data.draw(st.booleans()):
         options["resets"] = torch.rand(T, B) < 0.4
-    leaves = {"x": normal(T, B, INPUT, seed=1), "source": normal(S, B, ITEM, seed=2)}
+    leaves = {"x": normal(T, B, INPUT, seed=1)}
+    leaves |= {n: normal(S, B, size, seed=2) for n, size in sizes.items()}
     leaves |= {
         i.name: normal(T, B, i.size, seed=7) for i in native.graphs[0].inputs[1:]
     }
@@ -164,16 +163,95 @@ def test_a_stepper_has_the_layer_s_bits(cell):
     assert torch.equal(torch.stack([step(row) for row in x]), y)
 
 
-def test_two_sets_of_items_are_the_reference_s():
-    @cw.cell
-    def two(W, x, h, *, a: cw.Items, b: cw.Items):
-        return cw.tanh(W.h(h, x, cw.total(a), cw.total(b)))
+@cw.cell
+def reader_of_two(W, x, h, *, source: cw.Items, facts: cw.Items, notes: cw.Items):
+    """Additive scores of one set, dot products with another, the total of a third."""
+    e = W.e(cw.tanh(W.query(h, bias=False) + W.key(source)), size=1, bias=False)
+    seen = cw.attend(e, source)
+    d = cw.name("d", cw.sum(W.ask(h) * W.fact(facts, bias=False)))
+    known = cw.attend(d, facts)
+    told = cw.total(cw.sigmoid(W.note(seen, notes)))
+    return cw.tanh(W.h(h, x, seen, known, told))
 
-    layer = cw.Recurrent(two, 2, 3, items={"a": 4, "b": 5})
-    assert layer.engine == "reference"
-    assert "reads one set of items, the cell has 2" in layer.engine_reason
-    with pytest.raises(cw.ArgumentError, match="one set of items"):
-        cw.Recurrent(two, 2, 3, items={"a": 4, "b": 5}, engine="native")
+
+READ = {"source": ITEM, "facts": 5, "notes": 2}  # units of each set's items
+LENGTHS = {"source": [5, 0, 2], "facts": [2, 7, 0], "notes": [1, 3, 0]}
+
+
+def read(engine="native", **options):
+    return randomise(make(reader_of_two, engine, READ, **options))
+
+
+def given_sets(dtype=torch.float64):
+    """The three sets, each of its own longest, and their lengths."""
+    sets = {
+        name: normal(max(LENGTHS[name]), B, size, seed=30 + k).detach().to(dtype)
+        for k, (name, size) in enumerate(READ.items())
+    }
+    lengths = {f"{n}_lengths": torch.tensor(c) for n, c in LENGTHS.items()}
+    return {n: v.requires_grad_() for n, v in sets.items()}, lengths
+
+
+@pytest.mark.parametrize("lengths", [[T, T, T], [4, 0, 2]])
+def test_several_sets_are_the_reference_s(lengths):
+    sets, counts = given_sets()
+    options = {**counts, "lengths": lengths}
+    leaves = {"x": normal(T, B, INPUT, seed=1), **sets}
+    states = [normal(1, B, HIDDEN, seed=4)]
+    found, of_native = run(read(), leaves, states, options)
+    expected, of_reference = run(read("reference"), leaves, states, options)
+    for value, other in zip(found, expected, strict=True):
+        assert_near(value, other, "values")
+    for name, gradient in of_reference.items():
+        assert_near(of_native[name], gradient, name)
+        assert gradient.abs().max() > 1e-3, name
+
+
+def test_several_sets_have_the_same_bits_on_every_number_of_threads():
+    layer, batch = read(), 21
+    x, rows = normal(T, batch, INPUT, seed=1), torch.arange(batch)
+    sets = {n: normal(4, batch, size, seed=2) for n, size in READ.items()}
+    lengths = {f"{n}_lengths": (rows + k) % 5 for k, n in enumerate(READ)}
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            leaves = {"x": x, **sets, **dict(layer.named_parameters())}
+            results, grads = gradients(lambda: layer(x, **sets, **lengths), leaves)
+            found.append([*results, *grads.values()])
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_stepper_looks_at_several_sets():
+    layer = read().float()
+    x = torch.randn(T, B, INPUT)
+    sets, lengths = given_sets(torch.float32)
+    y, _ = layer(x, **sets, **lengths)
+    step = layer.stepper(B)
+    step.attend_to(**sets, **lengths)
+    assert step.engine == "native"
+    assert torch.equal(torch.stack([step(row) for row in x]), y)
+
+
+def test_values_of_several_sets_are_recorded():
+    found, names = [], ["e", "d", "note", "attention.e", "attention.d"]
+    for engine in ("native", "reference"):
+        layer = read(engine)
+        sets, lengths = given_sets()
+        with cw.record(layer, names=names, gradients=True) as values:
+            y, _ = layer(normal(T, B, INPUT, seed=1), **sets, **lengths)
+        (y * normal(*y.shape, seed=9, grad=False)).sum().backward()
+        found.append({n: (v, v.grad) for n, v in values.items()})
+    native, reference = found
+    assert native.keys() == reference.keys()
+    assert native["0.attention.e"][0].shape == (T, B, 5)
+    assert native["0.attention.d"][0].shape == (T, B, 7)
+    for name, pair in reference.items():
+        for value, expected in zip(native[name], pair, strict=True):
+            assert_near(value, expected, name)
 
 
 def test_the_core_refuses_items_that_do_not_fit():
@@ -187,6 +265,12 @@ def test_the_core_refuses_items_that_do_not_fit():
     back = schedule.with_items(torch.tensor([0, 3, 2]).numpy())
     with pytest.raises(ValueError, match="follow one another"):
         core.run(scan.compiled("inference"), back, 8, *empty, 1, "")
+    scan = read().direction(0).bound.programs
+    two = schedule.with_items(*2 * [torch.tensor([0, 3, 4])])
+    with pytest.raises(ValueError, match="reads 3 sets of items; received 2"):
+        core.run(scan.compiled("inference"), two, 8, *empty, 1, "")
+    with pytest.raises(ValueError, match="sets of items are of the same rows"):
+        schedule.with_items(torch.tensor([0, 3, 4]), torch.tensor([0, 3]))
 
 
 # -- what torch does to tensors ---------------------------------------------------

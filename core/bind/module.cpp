@@ -55,7 +55,7 @@ void bind_program(nb::module_& m) {
         .value("panel", Rows::panel)
         .value("batch", Rows::batch)
         .value("input", Rows::input);
-    nb::enum_<Axis>(m, "Axis")
+    nb::enum_<Axis::Kind>(m, "AxisKind")
         .value("node", Axis::node)
         .value("child", Axis::child)
         .value("item", Axis::item);
@@ -64,6 +64,7 @@ void bind_program(nb::module_& m) {
         .value("chunk", When::chunk)
         .value("after_chunk", When::after_chunk);
     m.attr("EVERY_CHILD") = kEveryChild;
+    bind_struct(m, "Axis", Field{"kind", &Axis::kind}, Field{"set", &Axis::set});
     bind_struct(m, "Array", Field{"name", &Array::name}, Field{"rows", &Array::rows},
                 Field{"columns", &Array::columns}, Field{"depth", &Array::depth},
                 Field{"initial", &Array::initial}, Field{"stage", &Array::stage},
@@ -138,6 +139,7 @@ struct OwnedSchedule {
     int64_t rows, initial_rows, width, gradient_rows;
     std::optional<OwnedTrees> trees = {};
     std::vector<int64_t> first_item = {};
+    int64_t sets = 0;
 
     // `of` is where its trees are described, if it has any.
     Schedule view(Trees& of) const {
@@ -155,8 +157,9 @@ struct OwnedSchedule {
                 .reset_count = int64_t(resets.size()),
                 .gradient_rows = gradient_rows,
                 .trees = trees ? &of : nullptr,
-                .first_item = first_item.empty() ? nullptr : first_item.data(),
-                .first_item_count = int64_t(first_item.size())};
+                .first_item = first_item.data(),
+                .first_item_count = sets == 0 ? 0 : int64_t(first_item.size()) / sets,
+                .sets = sets};
     }
 };
 
@@ -218,10 +221,17 @@ OwnedSchedule make_trees(const Indices& counts, const Indices& place, const Indi
     return s;
 }
 
-// The same schedule over the items of a call.
-OwnedSchedule with_items(const OwnedSchedule& schedule, const Indices& first_item) {
+// The same schedule over the items of a call: of each set where those of each row begin.
+OwnedSchedule with_items(const OwnedSchedule& schedule, const nb::args& sets) {
     OwnedSchedule s = schedule;
-    s.first_item = copied(first_item);
+    s.sets = int64_t(sets.size());
+    s.first_item.clear();
+    for (nb::handle set : sets) {
+        const auto first = nb::cast<Indices>(set);
+        s.first_item.insert(s.first_item.end(), first.data(), first.data() + first.shape(0));
+        if (first.shape(0) != nb::cast<Indices>(sets[0]).shape(0))
+            throw std::invalid_argument("[schedule] sets of items are of the same rows");
+    }
     return s;
 }
 
@@ -352,7 +362,7 @@ NB_MODULE(_core, m) {
              "initial_rows"_a, "batch_rows"_a = std::vector<int64_t>(),
              "places"_a = std::vector<int64_t>(), "width"_a = 0, "rows"_a = 0,
              "resets"_a.none() = nb::none(), "gradient_rows"_a = 0)
-        .def("with_items", &with_items, "first_item"_a)
+        .def("with_items", &with_items, "sets"_a)
         .def_static("trees", &make_trees, nb::kw_only(), "counts"_a, "place"_a, "input"_a,
                     "inputs"_a, "children"_a, "first_child"_a, "child"_a, "parent"_a);
     m.def("run", &run_program, "program"_a, "schedule"_a, "element_size"_a, "arrays"_a,

@@ -261,8 +261,8 @@ namespace {
 Program make_tree_forward(int64_t I, int64_t H) {
     Program p = make_forward(I, H);
     p.tree = true;
-    p.arrays = {{"x", Rows::input, I, 1, -1, -1, false, Axis::node},
-                {"h", Rows::sequence, H, 1, -1, -1, false, Axis::node}};
+    p.arrays = {{"x", Rows::input, I, 1, -1, -1, false, {Axis::node}},
+                {"h", Rows::sequence, H, 1, -1, -1, false, {Axis::node}}};
     p.parameters[0] = H * (2 * H + I);
     Stage& s = p.stages[0];
     s.views = {{kH, true, 0}, {kH, true, 1}, {kX, false, 0}, {kH, false, 0}};

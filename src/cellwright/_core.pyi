@@ -8,7 +8,7 @@ from typing import Any
 
 class Opcode(Enum): ...
 class Rows(Enum): ...
-class Axis(Enum): ...
+class AxisKind(Enum): ...
 class When(Enum): ...
 
 EVERY_CHILD: int
@@ -16,6 +16,7 @@ EVERY_CHILD: int
 class _Struct:
     def __init__(self, **fields: Any) -> None: ...
 
+class Axis(_Struct): ...
 class Array(_Struct): ...
 class View(_Struct): ...
 class Piece(_Struct): ...
@@ -59,6 +60,9 @@ class Schedule:
     ) -> None:
         """`resets` is an (n, 4) int64 array: level, row, initial row, gradient row."""
 
+    def with_items(self, *sets: Any) -> Schedule:
+        """Over the items of a call: an int64 array a set, as in core/schedule.h."""
+
     @staticmethod
     def trees(
         *,
@@ -93,7 +97,8 @@ def run(
 class Stepper:
     """Layers run step by step, on weights that stay packed: see core/stepper.h.
 
-    A layer is (program, parameters, states); a step takes addresses of contiguous rows.
+    A layer is (program, parameters, states, items, where each row's items begin, set by
+    set); a step takes addresses of contiguous rows.
     """
 
     def __init__(

@@ -16,13 +16,14 @@ from dataclasses import replace
 
 from ..language import OPS, Node
 from ..language.graph import EACH, TOTAL
+from .program import NODE
 from .step import DOT, OUTER, PUT, ROW_LEAVES, Lowered, summands
 from .verify import verify_step
 
 
 def contract(step: Lowered) -> Lowered:
     """The same step with these forms as nodes; where there are no items, as it is."""
-    if "item" not in step.axes:
+    if not step.item_sets:
         return step
     nodes = list(step.nodes)
     memory = {*step.where, *step.kept}
@@ -45,10 +46,10 @@ def _contracted(
     """A total or a sum as one of the forms, if it is."""
     node = nodes[number]
     product = nodes[node.args[0]] if node.op in (TOTAL, "sum") else node
-    if product.op != "mul" or step.axes[node.args[0]] != "item":
+    if product.op != "mul" or not step.of_items(node.args[0]):
         return None
     for one, vector in (product.args, product.args[::-1]):
-        if vector not in memory or step.axes[vector] != "item":
+        if vector not in memory or not step.of_items(vector):
             continue
         if node.op == TOTAL and _is_number(step, _bare(nodes, one)):
             return node.on((_bare(nodes, one), vector))
@@ -72,7 +73,7 @@ def _results(step: Lowered, nodes: list[Node], root: int) -> list[int]:
         attrs = (("adds", False), ("view", step.stored[root]))
         nodes.append(Node(PUT, (root,), attrs, put.size))
         return [len(nodes) - 1]
-    if put.op != PUT or not put["adds"] or step.axes[put.args[0]] != "item":
+    if put.op != PUT or not put["adds"] or not step.of_items(put.args[0]):
         return [root]
     found: list[int] = []
     for part in summands(nodes, put.args[0], step.read_once.__contains__):
@@ -107,7 +108,7 @@ def _bare(nodes: list[Node], number: int) -> int:
 
 def _is_number(step: Lowered, number: int) -> bool:
     """Whether it is one number for each item."""
-    return step.axes[number] == "item" and step.size(number) == 1
+    return step.of_items(number) and step.size(number) == 1
 
 
 def _row(step: Lowered, nodes: list[Node], number: int) -> int | None:
@@ -115,5 +116,5 @@ def _row(step: Lowered, nodes: list[Node], number: int) -> int | None:
     number = _bare(nodes, number)
     if nodes[number].op == EACH:
         number = nodes[number].args[0]
-    own = step.axes[number] == "node" and nodes[number].op not in ROW_LEAVES
+    own = step.axes[number] == NODE and nodes[number].op not in ROW_LEAVES
     return number if own else None

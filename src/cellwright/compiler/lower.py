@@ -15,7 +15,7 @@ from typing import Any
 from ..language import Graph, Node
 from ..language.graph import AFFINE, ATTENTION, COTANGENT, ITEM, TOTAL
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
-from .program import EVERY, Array, View
+from .program import EVERY, Array, Axis, View
 from .step import (
     PANEL,
     PUT,
@@ -66,8 +66,8 @@ def forward_memory(
         rows = "batch" if source.name in once else draft.input_rows
         of_input[source.name] = draft.array(source.name, rows, source.size)
     for item in graph.items:
-        view = draft.array(item.name, "batch", item.size, axis="item")
-        of_input[item.name] = view
+        axis = draft.axis_of(item.set)
+        of_input[item.name] = draft.array(item.name, "batch", item.size, axis=axis)
     for state in graph.states:
         # Without a backward, a state but the output needs its last two levels only.
         every = training or (graph.output_is_state and state is graph.states[0])
@@ -105,7 +105,8 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     """
     graph = vjp.forward
     count = len(graph.nodes)
-    step = Lowered(graph.name, vjp.nodes, memory.arrays, memory.places)
+    arrays, places, sets = memory.arrays, memory.places, graph.item_sets
+    step = Lowered(graph.name, vjp.nodes, arrays, places, item_sets=sets)
     read = {a for values in step.values[count:] for a in values if a < count}
     for affine, _ in vjp.affines:
         read.update(graph.nodes[affine].args)
@@ -127,7 +128,7 @@ def _not_of_items(step: Lowered, numbers: Iterable[int]) -> set[int]:
     stack = [*numbers]
     while stack:
         number = stack.pop()
-        over_items = step.axes[number] == "item" and number not in step.places
+        over_items = step.of_items(number) and number not in step.places
         if over_items and is_pointwise(step.nodes[number].op):
             args = step.values[number]
             stack += [a for a in args if step.nodes[a].op not in ROW_LEAVES]
@@ -204,8 +205,8 @@ def cotangent_memory(
             (sums if once else inputs)[source.name] = view
     for item in graph.items:
         if item.name in wanted:
-            view = draft.array(f"d.{item.name}", "rolling", item.size, axis="item")
-            sums[item.name] = view
+            axis, name = draft.axis_of(item.set), f"d.{item.name}"
+            sums[item.name] = draft.array(name, "rolling", item.size, axis=axis)
     for number in vjp.recorded:
         given[recorded_name(number)] = (draft.value_array(number, "d.{}.record"),)
     label = "d.{}.record.total"
@@ -219,10 +220,13 @@ class _Draft:
     def __init__(
         self, graph: Graph, nodes: Sequence[Node] = (), arrays: Sequence[Array] = ()
     ) -> None:
-        self.graph, self.axes = graph, [axis_of(name) for name in graph.sets]
-        self.nodes, self.arrays = list(nodes), list(arrays)
+        self.graph, self.nodes, self.arrays = graph, list(nodes), list(arrays)
+        self.axes = [self.axis_of(name) for name in graph.sets]
         # A sequence has inputs at every row; of a tree's nodes, some.
         self.input_rows = "input" if graph.children else "sequence"
+
+    def axis_of(self, name: str | None) -> Axis:
+        return axis_of(name, self.graph.item_sets)
 
     def array(self, name: str, rows: str, columns: Any, **more: Any) -> View:
         self.arrays.append(Array(name, rows, int(columns), **more))
@@ -261,13 +265,15 @@ class _Draft:
     def result(self, value: int, view: View, stored: Mapping[int, View]) -> int:
         """The same of a forward value, which may be stored by what computes it."""
         node = self.nodes[value]
-        kept = node.op in (TOTAL, ATTENTION) and self.axes[node.args[0]] == "item"
+        over = node.op in (TOTAL, ATTENTION) and self.axes[node.args[0]]
+        kept = over and over.kind == "item"
         return value if kept and stored[value] == view else self.put(value, view)
 
     def step(self, roots: Iterable[int], **more: Any) -> Lowered:
         nodes, arrays = tuple(self.nodes), tuple(self.arrays)
-        name, many = self.graph.name, self.graph.many
-        step = Lowered(name, nodes, arrays, roots=tuple(roots), many=many, **more)
+        graph = self.graph
+        more |= {"many": graph.many, "item_sets": graph.item_sets}
+        step = Lowered(graph.name, nodes, arrays, roots=tuple(roots), **more)
         return verify_step(step, after="lower")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..language import OPS, Graph
-from ..language.graph import ATTENTION, CHILDREN
+from ..language.graph import ATTENTION
 from ..language.linear import diagonal_groups
 from . import lower
 from .bindings import Binding
@@ -210,7 +210,4 @@ def _obstacle(graph: Graph) -> str | None:
             )
     if graph.many and any(node.op == ATTENTION for node in graph.nodes):
         return "it has no attention over children"
-    sets = {name for name in graph.sets if name not in (None, CHILDREN)}
-    if len(sets) > 1:
-        return f"it reads one set of items, the cell has {len(sets)}"
     return None if graph.states else "the cell has no state"

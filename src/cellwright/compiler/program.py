@@ -15,7 +15,7 @@ from ..language import OPS
 EVERY = -1  # the slot of a view that has a row for each child
 
 # Fields that name a value of one of the core's enumerations.
-ENUMERATIONS = {"rows": "Rows", "axis": "Axis", "when": "When", "op": "Opcode"}
+ENUMERATIONS = {"rows": "Rows", "kind": "AxisKind", "when": "When", "op": "Opcode"}
 # How many arguments are registers; of other instructions, all.
 REGISTERS = {
     **dict.fromkeys(
@@ -30,6 +30,20 @@ PLAIN = {int, float, bool, str}  # fields that the core takes as they are
 
 
 @dataclass(frozen=True)
+class Axis:
+    """What has a row of its own: a row of the scan, a child, or an item of a set."""
+
+    kind: str
+    set: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} of set {self.set}" if self.set else self.kind
+
+
+NODE = Axis("node")
+
+
+@dataclass(frozen=True)
 class Array:
     """Memory with one row for each row of the scan, of a level, or of a chunk."""
 
@@ -40,7 +54,7 @@ class Array:
     initial: int = -1
     stage: int = -1
     scratch: bool = False
-    axis: str = "node"
+    axis: Axis = NODE
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,7 @@ class Stage:
     code: tuple[Instruction, ...]
     whole: bool = False
     when: str = "level"
-    axis: str = "node"
+    axis: Axis = NODE
     loop: int = 0
 
 
@@ -220,7 +234,7 @@ class _Listing:
     def _heading(self, number: int, stage: Stage) -> str:
         text = f"  stage {number}: {stage.units} units, {stage.tiles} registers"
         text += ", all units in a tile" if stage.whole else ""
-        text += f", for each {stage.axis}" if stage.axis != "node" else ""
+        text += f", for each {stage.axis}" if stage.axis != NODE else ""
         first = all(s.when == "chunk" for s in self.program.stages[:number])
         chunk = "before a chunk" if first else "once for a chunk"
         when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}

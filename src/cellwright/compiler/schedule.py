@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .loops import split
+from .program import Axis
 from .step import Group, Lowered
 from .verify import verify_groups
 
@@ -77,7 +78,7 @@ def _next(step: Lowered, pending: list[int], done: set[int], when: str) -> Group
 
 
 def _members(
-    step: Lowered, pending: list[int], done: set[int], axis: str, units: int
+    step: Lowered, pending: list[int], done: set[int], axis: Axis, units: int
 ) -> tuple[int, ...]:
     """What a stage of so many units can compute of what is pending."""
     known = set(done)

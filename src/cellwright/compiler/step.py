@@ -22,7 +22,7 @@ from ..language.graph import (
     TRANSPOSED,
     sets,
 )
-from .program import EVERY, Array, View
+from .program import EVERY, NODE, Array, Axis, View
 
 # Stores its first argument, once the others are computed; attrs `view`, and `adds`: to
 # what is there.
@@ -57,6 +57,7 @@ class Lowered:
             forward nodes, are read from memory, or computed again where needed.
         when: the roots are computed, as in `Stage`.
         many: of a tree cell that sums over its children.
+        item_sets: of the graph.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Lowered:
     first: int = 0
     when: str = "level"
     many: bool = False
+    item_sets: tuple[str, ...] = ()
 
     def size(self, number: int) -> int:
         return int(self.nodes[number].size)
@@ -86,9 +88,14 @@ class Lowered:
         return {n.args[0]: k for k, n in enumerate(self.nodes) if n.op == PANEL}
 
     @cached_property
-    def axes(self) -> list[str]:
+    def axes(self) -> list[Axis]:
         """The rows that each value has: one, or one for each child or item."""
-        return [axis_of(name) for name in sets(self.nodes, self.many)]
+        found = sets(self.nodes, self.many)
+        return [axis_of(name, self.item_sets) for name in found]
+
+    def of_items(self, number: int) -> bool:
+        """Whether there is a value for each item."""
+        return self.axes[number].kind == "item"
 
     @cached_property
     def kept(self) -> frozenset[int]:
@@ -103,20 +110,20 @@ class Lowered:
             or (
                 node.op in (TOTAL, ATTENTION)
                 and len(node.args) == 1
-                and self.axes[node.args[0]] == "item"
+                and self.of_items(node.args[0])
             )
         )
 
-    def axis(self, number: int) -> str:
+    def axis(self, number: int) -> Axis:
         """The rows of the stage that computes a value."""
         node = self.nodes[number]
         if number in self.kept:
-            return "item" if node.op == TOTAL else "node"
+            return self.axes[node.args[0]] if node.op == TOTAL else NODE
         if node.op == OUTER:
-            return "node"
+            return NODE
         if node.op == PUT:
             view = node["view"]
-            own = "child" if view.slot == EVERY else "node"
+            own = Axis("child") if view.slot == EVERY else NODE
             return own if view.previous else self.arrays[view.array].axis
         return self.axes[number]
 
@@ -184,7 +191,7 @@ class Group:
     """
 
     units: int
-    axis: str
+    axis: Axis
     when: str
     members: tuple[int, ...]
     loop: int = 0
@@ -205,9 +212,11 @@ class Stored:
     panels: Mapping[int, tuple[int, int]]
 
 
-def axis_of(name: str | None) -> str:
-    """The rows of a value that varies over a set: of the core's enumeration."""
-    return {None: "node", CHILDREN: "child"}.get(name, "item")
+def axis_of(name: str | None, item_sets: Sequence[str]) -> Axis:
+    """The rows of a value that varies over a set."""
+    if name in item_sets:
+        return Axis("item", item_sets.index(name))
+    return Axis("child") if name == CHILDREN else NODE
 
 
 def summands(
@@ -236,7 +245,7 @@ def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
     """
     if number in known:
         return True
-    left = RECOMPUTED_OF_ITEMS if step.axes[number] == "item" else RECOMPUTED
+    left = RECOMPUTED_OF_ITEMS if step.of_items(number) else RECOMPUTED
 
     def reach(n: int) -> bool:
         nonlocal left

@@ -43,7 +43,7 @@ def store(
         name, size = f"temporary.{len(arrays)}", step.size(number)
         view, axis = View(len(arrays)), step.axes[number]
         # What there is of each item is read by the same level.
-        rows = "rolling" if axis == "item" and step.when == "level" else scratch
+        rows = "rolling" if axis.kind == "item" and step.when == "level" else scratch
         arrays.append(Array(name, rows, size, scratch=True, axis=axis))
         stored[number] = view
         if number not in step.kept:  # those are stored by what computes them

@@ -156,20 +156,20 @@ class Programs:
         return (*self.hidden, *self.plan.saved_sizes())
 
     @cached_property
-    def saved_values(self) -> list[tuple[int, bool]]:
-        """Columns of what training saves beside the states, and whether there is one
-        for each child, or item."""
+    def saved_values(self) -> list[tuple[int, str | None]]:
+        """Columns of what training saves beside the states, and the set that it varies
+        over, if any."""
         plan = self.plan
         sets = plan.graph.sets  # of its graph: the passes renumber nodes
         sizes = zip(plan.saved, plan.saved_sizes(), strict=True)
-        return [(size, sets[number] is not None) for number, size in sizes]
+        return [(size, sets[number]) for number, size in sizes]
 
     @cached_property
-    def recorded_values(self) -> list[tuple[int, bool]]:
+    def recorded_values(self) -> list[tuple[int, str | None]]:
         """The same of the recorded values."""
         graph, numbers = self.plan.graph, self.plan.recorded
         sets = graph.sets
-        return [(int(graph.nodes[n].size), sets[n] is not None) for n in numbers]
+        return [(int(graph.nodes[n].size), sets[n]) for n in numbers]
 
     def compiled(self, kind: str, wanted: tuple[str, ...] = ()) -> Any:
         """The core's program: "inference", "training" or "backward"."""

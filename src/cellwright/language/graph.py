@@ -312,6 +312,11 @@ class Graph:
         return sets(self.nodes, self.many)
 
     @property
+    def item_sets(self) -> tuple[str, ...]:
+        """The sets of its items, in order."""
+        return tuple(dict.fromkeys(item.set for item in self.items))
+
+    @property
     def per_child(self) -> list[bool]:
         """Which nodes have a value for each child, rather than one for the node."""
         return per_child(self.nodes, self.many)

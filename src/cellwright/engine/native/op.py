@@ -62,8 +62,7 @@ def run(
         del tensors[last : last + len(reset_state)]
     if static:
         programs = programs.given_once(static)
-    own = next(iter(sets.values())) if items else None
-    return _scan(SequenceScan(programs, schedule, own), way, tensors)
+    return _scan(SequenceScan(programs, schedule, sets), way, tensors)
 
 
 def run_trees(

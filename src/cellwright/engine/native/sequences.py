@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class SequenceScan(NamedTuple):
 
     programs: Programs
     schedule: Schedule
-    items: ItemBatch | None = None  # how many each row of the batch has
+    sets: Mapping[str, ItemBatch] = {}  # how many items each row of the batch has
 
     @property
     def fitting(self) -> Programs:
@@ -162,38 +162,51 @@ class SequenceScan(NamedTuple):
 
     def _records(self, x: Tensor) -> list[Tensor]:
         """New arrays, one for each recorded value."""
-        of_items = self.schedule.steps, self._items
-        return [
-            _new(self.schedule, x, *(of_items if many else x.shape[:-1]), size)
-            for size, many in self.programs.recorded_values
+        schedule = self.schedule
+        shapes = [
+            (
+                *(
+                    x.shape[:-1]
+                    if over is None
+                    else (schedule.steps, self._items(over))
+                ),
+                size,
+            )
+            for size, over in self.programs.recorded_values
         ]
+        return [_new(schedule, x, *shape) for shape in shapes]
 
     def _columns(self, records: Sequence[Tensor]) -> list[Tensor]:
         """Recorded values, or their gradients, as engines give them."""
         return [
-            ItemColumns(self.items, self.schedule).padded(record)  # type: ignore[arg-type]
-            if many
-            else record
-            for record, (_, many) in zip(
+            record
+            if over is None
+            else ItemColumns(self.sets[over], self.schedule).padded(record)
+            for record, (_, over) in zip(
                 records, self.programs.recorded_values, strict=True
             )
         ]
 
-    @property
-    def _items(self) -> int:
-        """How many there are, of all rows of the batch."""
-        return 0 if self.items is None else int(self.items.offsets[-1])
+    def _items(self, name: str) -> int:
+        """How many there are of a set, of all rows of the batch."""
+        return int(self.sets[name].offsets[-1])
 
     @property
     def _core(self) -> Any:
         """The schedule as the core has it, over the items."""
+        names = self.programs.graph.item_sets
         core = self.schedule.core
-        return core if self.items is None else core.with_items(self.items.offsets)
+        return (
+            core.with_items(*(self.sets[n].offsets for n in names)) if names else core
+        )
 
-    def _counts(self, values: Sequence[tuple[int, bool]]) -> list[int]:
+    def _counts(self, values: Sequence[tuple[int, str | None]]) -> list[int]:
         """How many numbers there are of each value, at all steps."""
-        rows, of_items = self.schedule.rows, self.schedule.steps * self._items
-        return [size * (of_items if many else rows) for size, many in values]
+        rows, steps = self.schedule.rows, self.schedule.steps
+        return [
+            size * (rows if over is None else steps * self._items(over))
+            for size, over in values
+        ]
 
     # -- backward
 
@@ -282,10 +295,10 @@ class SequenceScan(NamedTuple):
     def _rows_of(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The opposite of `_columns`."""
         return [
-            ItemColumns(self.items, self.schedule).packed(grad, size)  # type: ignore[arg-type]
-            if many and grad is not None
-            else grad
-            for grad, (size, many) in zip(
+            grad
+            if over is None or grad is None
+            else ItemColumns(self.sets[over], self.schedule).packed(grad, size)
+            for grad, (size, over) in zip(
                 grads, self.programs.recorded_values, strict=True
             )
         ]
@@ -344,13 +357,12 @@ class SequenceScan(NamedTuple):
     def reference(self, tensors: Sequence[Any]) -> list[Tensor]:
         """What `forward` gives, stepped in torch."""
         sources, states, resets, parameters, taps = self.parts(tensors)
-        programs, schedule, items = self
+        programs, schedule, sets = self
         states = programs.filled(states, sources[0], schedule.batch)
         inputs, own = sources[: len(programs.inputs)], sources[len(programs.inputs) :]
         members = None
-        if items is not None:
+        if sets:
             named = dict(zip(programs.items, own, strict=True))
-            sets = {item.set: items for item in programs.graph.items}
             members = Members(programs.graph, named, sets, schedule)
         W = BoundWeights(programs.graph, programs.binding, parameters)
         rows = [s.reshape(-1, s.shape[-1]) for s in states]

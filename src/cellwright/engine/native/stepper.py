@@ -30,7 +30,8 @@ def make_stepper(
     for k, (values, sets) in enumerate(items):
         dtype = weights[k][0].dtype if weights[k] else states[0].dtype
         seen[k] = readable([values[n].detach().to(dtype) for n in programs[k].items])
-        first[k] = next(iter(sets.values())).offsets.tolist()
+        for name in programs[k].graph.item_sets:
+            first[k] += sets[name].offsets.tolist()
     parts = [
         (
             own.for_rows(states[0].shape[1], 1).compiled("inference"),

@@ -59,8 +59,8 @@ class TreeScan(NamedTuple):
         """New arrays for the values that training saves: of nodes, or of edges."""
         nodes, edges = len(self.schedule.nodes), len(self.schedule.edges)
         return [
-            like.new_empty(edges if of_child else nodes, size)
-            for size, of_child in self.programs.saved_values
+            like.new_empty(nodes if over is None else edges, size)
+            for size, over in self.programs.saved_values
         ]
 
     def backward(
