@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cellwright as cw
+from cellwright.compiler.explain import explain
 from oracles import gradients, normal, randomise
 from strategies import HIDDEN, INPUT, ITEM_SIZES, make_cell, sources
 
@@ -249,6 +250,73 @@ def test_values_of_several_sets_are_recorded():
     assert native.keys() == reference.keys()
     assert native["0.attention.e"][0].shape == (T, B, 5)
     assert native["0.attention.d"][0].shape == (T, B, 7)
+    for name, pair in reference.items():
+        for value, expected in zip(native[name], pair, strict=True):
+            assert_near(value, expected, name)
+
+
+# -- products of values of the step and of items ------------------------------------
+
+
+@cw.cell
+def mixing(W, x, h, *, source: cw.Items):
+    """Affines of h, of items as they are, and of what both make; two heads of one."""
+    a = cw.tanh(W.a(h, source, bias=1.0))
+    b = W.b(source, a, h, heads=2, bias=False, size=4)
+    seen = cw.attend(W.e(a, source, size=1), cw.tanh(W.v(source, b)))
+    return cw.tanh(W.h(h, x, seen))
+
+
+MIXED = {"source": HIDDEN}
+
+
+def test_the_items_part_of_a_product_is_made_once_a_call():
+    own, once = make(mixing, sizes=MIXED).direction(0).bound.programs.ahead
+    assert own.items == ("a[1]", "b[0]", "e[1]", "v[0]")
+    assert [n.op for n in once.nodes].count("affine") == 4
+    biases = {w.name for w in own.graph.weights if w.bias}
+    assert biases == {"a[0]", "h"}  # those of e and v are in what is made once
+    assert "load a[1]" in explain(mixing, HIDDEN, HIDDEN)
+    assert make("bahdanau_gru").direction(0).bound.programs.ahead is None
+
+
+@pytest.mark.parametrize("memory", ["save", "recompute"])
+def test_products_that_mix_are_the_reference_s(memory):
+    leaves = {
+        "x": normal(T, B, INPUT, seed=1),
+        "source": normal(S, B, HIDDEN, seed=2),
+    }
+    options = {"source_lengths": [5, 0, 2], "lengths": [4, 2, 3]}
+    states = [normal(1, B, HIDDEN, seed=4)]
+    native = randomise(make(mixing, sizes=MIXED, memory=memory))
+    reference = randomise(make(mixing, "reference", MIXED))
+    found, of_native = run(native, leaves, states, options)
+    expected, of_reference = run(reference, leaves, states, options)
+    for value, other in zip(found, expected, strict=True):
+        assert_near(value, other, "values")
+    for name, gradient in of_reference.items():
+        assert_near(of_native[name], gradient, name)
+        assert gradient.abs().max() > 1e-3 or name.endswith("e.bias"), name
+    step = native.stepper(B)
+    step.attend_to(source=leaves["source"], source_lengths=options["source_lengths"])
+    first = step(leaves["x"][0].detach())
+    whole, _ = native(
+        leaves["x"][:1], source=leaves["source"], source_lengths=[5, 0, 2]
+    )
+    assert torch.equal(first, whole[0])
+
+
+def test_values_beside_products_that_mix_are_recorded():
+    found = []
+    for engine in ("native", "reference"):
+        layer = randomise(make(mixing, engine, MIXED))
+        x, source = normal(T, B, INPUT, seed=1), normal(S, B, HIDDEN, seed=2)
+        with cw.record(layer, names=["a", "a.pre", "e"], gradients=True) as values:
+            y, _ = layer(x, source=source, source_lengths=[5, 0, 2])
+        (y * normal(*y.shape, seed=9, grad=False)).sum().backward()
+        found.append({n: (v, v.grad) for n, v in values.items()})
+    native, reference = found
+    assert native.keys() == reference.keys() != set()
     for name, pair in reference.items():
         for value, expected in zip(native[name], pair, strict=True):
             assert_near(value, expected, name)

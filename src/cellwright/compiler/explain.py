@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..language import Cell
 from ..language.linear import describe_linear
 from .bindings import own_parameters
-from .once import made_once
+from .once import made_once, made_once_of_mixed
 from .plan import Plan
 
 
@@ -19,7 +19,9 @@ def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
     known = {"input_size": input_size}
     sizes = {n: known.get(n, hidden_size) for n in cell.graph.size_names}
     graph = made_once(cell.graph.bind(**sizes)).step
-    plan = Plan(graph, own_parameters(graph))
+    binding = own_parameters(graph)
+    mixed = made_once_of_mixed(graph, binding)
+    plan = Plan(graph, binding) if mixed is None else Plan(mixed[0].step, mixed[1])
     graph = plan.graph
     forward, backward = plan.training, plan.backward(("x",))
     states = sum(int(s.size) for s in graph.states)

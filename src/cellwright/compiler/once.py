@@ -2,6 +2,7 @@
 
 `W.key(source)` is the same at every step. So a step with items is cut in two: what is
 made of the items alone, before the first step, and a step that has it as items too.
+Of `W.a(h, source)` that is a part, which `made_once_of_mixed` cuts off.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..language import Graph, Node, verify
-from ..language.graph import ITEM, Item, before_steps, reachable, select
+from ..language.graph import AFFINE, ITEM, Item, before_steps, reachable, select
+from .bindings import Binding
+from .split import split_affines
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,42 @@ class Once:
             cell, and of `made`.
         nodes: what is computed before the first step, from the cell's items.
         made: for each item of `step`, the node of `nodes` that it is.
+        left: of each node of `whole` that is left to `step`, where it is there.
     """
 
     whole: Graph
     step: Graph
     nodes: tuple[Node, ...]
     made: Mapping[str, int]
+    left: Mapping[int, int]
+
+
+def made_once_of_mixed(graph: Graph, binding: Binding) -> tuple[Once, Binding] | None:
+    """Cut a step once more: `W.a(h, source)` becomes the sum of a part that reads h and
+    has the bias, and of one that is made of the items, both of the same parameters.
+
+    Args:
+        graph: a step that `made_once` has left.
+        binding: of its weights.
+
+    Returns:
+        The two steps, whose weights are as the binding says; `None` where there is no
+        such product.
+    """
+    if not graph.items:
+        return None
+    split, bound, new = split_affines(graph, binding)
+    once = made_once(split)
+    if all(once.nodes[number].op == ITEM for number in once.made.values()):
+        return None
+    left = {old: once.left[n] for old, n in enumerate(new) if n in once.left}
+    return replace(once, left=left), bound
 
 
 def made_once(graph: Graph) -> Once:
     """Cut a step in two; one without items stays what it is."""
     if not graph.items:
-        return Once(graph, graph, (), {})
+        return Once(graph, graph, (), {}, {n: n for n in range(len(graph.nodes))})
     sets, fixed = graph.sets, before_steps(graph.nodes)
     before = {n for n, name in enumerate(sets) if name is not None and fixed[n]}
     roots = {n for n in range(len(fixed)) if not fixed[n]} | {*graph.returned}
@@ -57,7 +84,7 @@ def made_once(graph: Graph) -> Once:
     )
     first, place = select(graph.nodes, sorted(reachable(graph.nodes, items)))
     made = {item.name: place[number] for number, item in items.items()}
-    return Once(graph, verify(step, after="once"), first, made)
+    return Once(graph, verify(step, after="once"), first, made, new)
 
 
 def _items(graph: Graph, numbers: list[int]) -> dict[int, Item]:
@@ -72,7 +99,8 @@ def _items(graph: Graph, numbers: list[int]) -> dict[int, Item]:
         if node.op == ITEM:
             found[number] = own[node["name"]]
             continue
-        name = labels.get(number, f"{of}_{number}")
+        fallback = node["weight"] if node.op == AFFINE else f"{of}_{number}"
+        name = labels.get(number, fallback)
         while name in taken:
             name += "_"
         taken.add(name)

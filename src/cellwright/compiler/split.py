@@ -1,7 +1,8 @@
-"""Affines over children, cut in two: `W.f(child.h, x)` maps x once for a node.
+"""Affines over children or items, cut in parts: `W.f(child.h, x)` maps x once a node.
 
 Written as one affine, the part of x would be computed again for every child. As a sum
-of two, with the same weights in the same parameters, it is a value of the node.
+of two, with the same weights in the same parameters, it is a value of the node. So is
+the part of `W.a(h, source)` that reads the items alone: the same at every step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..language import Graph, Node, verify
-from ..language.graph import AFFINE
+from ..language.graph import AFFINE, before_steps
 from .bindings import Binding
 from .program import Piece
 
@@ -20,8 +21,9 @@ def split_affines(
 ) -> tuple[Graph, Binding, Sequence[int]]:
     """The same step, in which no affine reads both a child's values and its node's.
 
-    A part is named after its operands: `f[0]`, `f[1]`; the node's has the bias. Items
-    are as children here.
+    A part is named after its operands: `f[0]`, `f[1]`; the last has the bias: the
+    node's, if there is one. Items are as children here; those that are the same at
+    every step have a part of their own.
 
     Returns:
         The step, its binding, and for each old node the new one of the same value.
@@ -29,6 +31,7 @@ def split_affines(
     of_child = [name is not None for name in graph.sets]
     if not any(of_child):
         return graph, binding, range(len(graph.nodes))
+    fixed = before_steps(graph.nodes)
     nodes: list[Node] = []
     new: dict[int, int] = {}
     weights = {w.name: w for w in graph.weights}
@@ -49,13 +52,22 @@ def split_affines(
         nodes.append(replace(node, args=args, attrs=(("weight", name),)))
         return len(nodes) - 1
 
+    def operands(node: Node) -> list[list[int]]:
+        """Those of each part: per member at every step; at all steps; of the node."""
+        kinds: tuple[list[int], ...] = [], [], []
+        for operand, arg in enumerate(node.args):
+            kinds[fixed[arg] if of_child[arg] else 2].append(operand)
+        return [kind for kind in kinds if kind]
+
     for number, node in enumerate(graph.nodes):
-        own = [o for o, a in enumerate(node.args) if not of_child[a]]
-        if node.op == AFFINE and own and of_child[number]:
-            each = [o for o in range(len(node.args)) if o not in own]
+        parts = operands(node) if node.op == AFFINE and of_child[number] else []
+        if len(parts) > 1:
             has_bias = graph.weight(node["weight"]).bias
-            halves = part(node, each, False), part(node, own, has_bias)
-            nodes.append(replace(node, op="add", args=halves, attrs=()))
+            terms = [part(node, own, has_bias and own is parts[-1]) for own in parts]
+            while len(terms) > 1:
+                added = (terms.pop(0), terms.pop(0))
+                nodes.append(replace(node, op="add", args=added, attrs=()))
+                terms.insert(0, len(nodes) - 1)
         else:
             nodes.append(node.on(tuple(new[a] for a in node.args)))
         new[number] = len(nodes) - 1

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..compiler.bindings import Binding
+from ..compiler.once import Once, made_once_of_mixed
 from ..compiler.plan import Plan
 from ..language import ArgumentError, Graph
 from .call import States
@@ -123,6 +124,18 @@ class Programs:
         one level are as fast as those of many levels."""
         few = rows < MANY_ROWS and levels > 1
         return self if few or not self.plan.is_split else self.variant(may_split=False)
+
+    @cached_property
+    def ahead(self) -> tuple[Programs, Once] | None:
+        """Where products mix items with values of the step: the same cell without the
+        items' parts of them, and what makes those before the first step."""
+        found = made_once_of_mixed(self.graph, self.binding)
+        if found is None:
+            return None
+        once, binding = found
+        recorded = tuple(once.left[number] for number in self.recorded)
+        options = {**self._options, "recorded": recorded}
+        return Programs(once.step, binding, **options), once
 
     def key_with(self, static: Iterable[str]) -> str:
         """The text that stands for the cell, and for what it is given once."""

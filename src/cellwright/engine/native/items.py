@@ -1,14 +1,41 @@
-"""Recorded values of items: as the core has them, and as engines give them."""
+"""Items as the core has them: what is made of them before a scan, recorded values."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ...language.evaluate import evaluate_nodes
+from ..bound_weights import BoundWeights
+from ..engine import Items
 from ..items import ItemBatch
+from ..programs import Programs
 from ..schedule import Schedule
+
+
+def made_ahead(
+    programs: Programs, parameters: Sequence[Tensor], given: Items
+) -> tuple[Programs, list[Tensor]]:
+    """The programs that run a call, and their items in order: the items' parts of
+    products that mix them with values of the step are made here, once.
+
+    Args:
+        parameters: as the programs' binding lists them.
+    """
+    values, sets = given
+    if programs.ahead is None:
+        return programs, [values[name] for name in programs.items]
+    own, once = programs.ahead
+    if parameters:
+        values = {n: v.to(parameters[0].dtype) for n, v in values.items()}
+    W = BoundWeights(once.whole, own.binding, parameters)
+    device = next(iter(values.values())).device
+    edges = {name: sets[name].edges(device) for name in once.whole.item_sets}
+    found = evaluate_nodes(once.nodes, W, values, edges)
+    return own, [found[once.made[name]] for name in own.items]
 
 
 class ItemColumns(NamedTuple):

@@ -18,6 +18,7 @@ from .. import tracing
 from ..call import Call
 from ..programs import Programs, find_programs
 from ..schedule import SequenceBatch
+from .items import made_ahead
 from .sequences import SequenceScan
 from .trees import TreeScan
 
@@ -36,7 +37,8 @@ def run(
         tracing.check_values_may_leave()
     sources = (x, *(inputs[n] for n in programs.inputs[1:])) if inputs else (x,)
     if items:
-        sources += tuple(items[name] for name in programs.items)
+        programs, own = made_ahead(programs, parameters, (items, sets))
+        sources += tuple(own)
     dtype = parameters[0].dtype if parameters else x.dtype
     tensors = _cast((*sources, *states, *reset_state, *parameters, *taps), dtype)
     static: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..engine import Advance, Bound, Items
 from ..tracing import readable
 from .core import _core, check_memory, memory
+from .items import made_ahead
 
 
 def make_stepper(
@@ -29,7 +30,9 @@ def make_stepper(
     seen, first = [[] for _ in layers], [[] for _ in layers]
     for k, (values, sets) in enumerate(items):
         dtype = weights[k][0].dtype if weights[k] else states[0].dtype
-        seen[k] = readable([values[n].detach().to(dtype) for n in programs[k].items])
+        values = {name: value.detach().to(dtype) for name, value in values.items()}
+        programs[k], own = made_ahead(programs[k], weights[k], (values, sets))
+        seen[k] = readable(own)
         for name in programs[k].graph.item_sets:
             first[k] += sets[name].offsets.tolist()
     parts = [
