@@ -53,7 +53,7 @@ bool Layout::left_out(size_t array) const {
 }
 
 int64_t Layout::most_rows(Axis axis) const {
-    return axis == Axis::node ? chunk_rows : chunk_children;
+    return axis == Axis::child || axis == Axis::item ? chunk_children : chunk_rows;
 }
 
 void Layout::lay_out_runs() {
@@ -64,7 +64,8 @@ void Layout::lay_out_runs() {
                all[run.last].loop == all[i].loop)
             ++run.last;
         run.pointwise = run.levels && run.last == i + 1 && independent_rows &&
-                        all[i].terms.empty() && !all[i].whole;
+                        all[i].terms.empty() &&
+                        (!all[i].whole || all[i].axis == Axis::matrix);
         if (all[i].when != When::after_chunk) runs.push_back(run);
         chunked = chunked || all[i].when == When::chunk;
         i = run.last;
@@ -321,6 +322,8 @@ void Layout::choose_threads() {
             if (s.when != When::chunk) at_levels += products;
         }
         if (s.axis == Axis::item) of_items += int64_t(s.code.size()) * s.units;
+        if (s.axis == Axis::matrix)
+            work += int64_t(s.code.size()) * s.heads * s.block_rows * s.units;
     }
     if (level_rows > 0) work += of_items * level_children / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;
@@ -388,7 +391,8 @@ void Layout::lay_out_scratch() {
             scratch[i] = reserve(s.blocks * panels[i].stride);
             if (panels[i].reduced) panels[i].sums = reserve(s.blocks * panels[i].block);
         } else {
-            const int64_t rows = a.rows != Rows::rolling ? most_rows(a.axis)
+            const int64_t rows = a.rows == Rows::parameter ? 1
+                                 : a.rows != Rows::rolling ? most_rows(a.axis)
                                  : a.axis == Axis::child ? level_children
                                  : a.axis == Axis::item  ? a.depth * schedule.items()
                                                          : a.depth * block_rows;
