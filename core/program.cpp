@@ -233,6 +233,7 @@ struct Checker {
             case Opcode::dot_columns_:
             case Opcode::dot_rows_:
             case Opcode::sum_block_:
+            case Opcode::dot_block_:
                 return require(false, std::string(info.name) + " is of matrices");
             default: break;
         }
@@ -276,6 +277,9 @@ struct Checker {
                 sees(in.b, {columns}, false);
                 return sees(in.c, {rows, heads, number}, true);
             case Opcode::sum_block_: return sees(in.b, {heads, number}, false);
+            case Opcode::dot_block_:
+                sees(in.b, {heads, number}, false);
+                return sees(in.c, {matrix}, true);
             default:
                 require(kOpcodes[int(in.op)].kind != Kind::memory,
                         std::string(kOpcodes[int(in.op)].name) + " is not of matrices");

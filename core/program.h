@@ -76,6 +76,7 @@ inline bool stores(const Instruction& in) {
         case Opcode::dot_columns_:
         case Opcode::dot_rows_:
         case Opcode::sum_block_:
+        case Opcode::dot_block_:
         case Opcode::store_panel_: return true;
         default: return false;
     }
@@ -154,7 +155,9 @@ inline int64_t elements(const Stage& s, Form form) {
 
 // Whether an instruction adds up what a level's rows of a matrix, or of a set, give.
 inline bool sums_up(const Stage& s, const Instruction& in) {
-    if (in.op == Opcode::dot_rows_ || in.op == Opcode::sum_block_) return true;
+    if (in.op == Opcode::dot_rows_ || in.op == Opcode::sum_block_ ||
+        in.op == Opcode::dot_block_)
+        return true;
     if (in.op != Opcode::accumulate_) return false;
     return s.axis == Axis::matrix && s.views[in.b].form != Form::matrix;
 }

@@ -355,6 +355,25 @@ static void sum_block(const Tile<T>& t, Operand<T> a, const TileView<T>& out) {
     out.rows[0][0] += sum_of_lanes<T>(sums) + rest;
 }
 
+template <class T>
+static void dot_block(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
+                      const TileView<T>& v) {
+    constexpr int W = kLanes<T>;
+    Vec<T> s0 = {}, s1 = {};
+    T rest = 0;
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const T *row = a.data + r * a.stride, *other = v.rows[r];
+        int64_t i = 0;
+        for (; i + 2 * W <= t.units; i += 2 * W) {
+            s0 += load(row + i) * load(other + i);
+            s1 += load(row + i + W) * load(other + i + W);
+        }
+        for (; i + W <= t.units; i += W) s0 += load(row + i) * load(other + i);
+        for (; i < t.units; ++i) rest += row[i] * other[i];
+    }
+    out.rows[0][0] += sum_of_lanes<T>(s0 + s1) + rest;
+}
+
 // Padding becomes 0: a product reads it, against weights that are 0.
 template <class T>
 static void store_panel(const Tile<T>& t, Operand<T> a, const TileView<T>& v,
@@ -497,6 +516,9 @@ template <class T> static void pointwise(const Tile<T>& t) {
                 break;
             case Opcode::dot_rows_:
                 dot_rows(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
+                break;
+            case Opcode::dot_block_:
+                dot_block(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
                 break;
             case Opcode::sum_block_: sum_block(t, operand(t, in.a), t.views[in.b]); break;
             case Opcode::attention_: attention_tile(t, t.views[in.a], t.views[in.b]); break;

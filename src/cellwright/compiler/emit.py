@@ -389,6 +389,8 @@ class _MatrixWriter(_StageWriter):
         node, nodes = self.step.nodes[number], self.step.nodes
         if number in self.step.cotangents or self._is_loaded(number):
             return ()
+        if self._factors(node):
+            return self._factors(node)[:1]
         apart = {node.args[k] for k in (*self._outer(number), *self._scaled(number))}
         return tuple(
             a
@@ -408,6 +410,21 @@ class _MatrixWriter(_StageWriter):
     def _is_known(self, number: int, place: int) -> bool:
         arg = self.step.nodes[number].args[place]
         return arg in self.registers or self._is_loaded(arg)
+
+    def _factors(self, node: Node) -> tuple[int, ...]:
+        """Of a sum of products: a matrix in a register, and one in memory."""
+        product = self.step.nodes[node.args[0]] if node.op == "sum" else node
+        once = node.op == "sum" and node.args[0] in self.step.read_once
+        if not once or product.op != "mul" or self._is_loaded(node.args[0]):
+            return ()
+        for one, other in (product.args, product.args[::-1]):
+            matrices = all(
+                is_matrix(self.step.nodes[a]) and self.step.nodes[a].op != "spread"
+                for a in (one, other)
+            )
+            if matrices and self._is_loaded(other) and not self._is_loaded(one):
+                return one, other
+        return ()
 
     def _scaled(self, number: int) -> tuple[int, ...]:
         """Both arguments of a product of a matrix in memory and a number for each row or
@@ -466,6 +483,10 @@ class _MatrixWriter(_StageWriter):
 
     def _made(self, node: Node) -> tuple[str, tuple[_Register, ...], tuple[int, ...]]:
         """How a vector is made: the instruction, its register, the view that it reads."""
+        if self._factors(node):
+            one, other = self._factors(node)
+            view = replace(self.step.where[other], form="matrix")
+            return "dot_block", (self.registers[one],), (self._view(view),)
         if node.op in ("matvec", "vecmat"):
             matrix, vector = (0, 1) if node.op == "matvec" else (1, 0)
             op = "dot_columns" if node.op == "matvec" else "dot_rows"

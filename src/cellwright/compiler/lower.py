@@ -379,7 +379,8 @@ class _Backward(_Draft):
                 return own and number >= self.first and int(nodes[number].size) == 1
 
             for part in summands(nodes, whole, splits):
-                part = nodes[part].args[0] if nodes[part].op == "sum" else part
+                summed = nodes[part].op == "sum" and not is_matrix(nodes[nodes[part].args[0]])
+                part = nodes[part].args[0] if summed else part
                 found.append((part, name))
         return found
 

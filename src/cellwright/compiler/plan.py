@@ -25,6 +25,7 @@ from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
 from .loops import Loops
 from .matrices import is_matrix, matrix_of, read, with_copies
+from .outers import scale_vectors
 from .program import Program, Stage
 from .schedule import schedule
 from .split import split_affines
@@ -68,7 +69,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         graph, binding, recorded = self.graph, self.binding, self.recorded
-        for cut in (split_affines, dot_products):
+        for cut in (split_affines, dot_products, scale_vectors):
             graph, binding, new = cut(graph, binding)
             recorded = tuple(new[number] for number in recorded)
         object.__setattr__(self, "graph", graph)
@@ -213,8 +214,6 @@ def unsupported(graph: Graph) -> str | None:
 
 def _obstacle(graph: Graph) -> str | None:
     """What the programs cannot express."""
-    if graph.has_matrices:
-        return "it has no matrix states yet, and no sums of heads"
     for state, update in zip(graph.states, graph.updates, strict=True):
         if graph.nodes[update].size != state.size:
             return (

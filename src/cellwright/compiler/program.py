@@ -31,7 +31,7 @@ REGISTERS = {
     **dict.fromkeys(
         ("store", "accumulate", "dot_items", "outer_items", "store_panel"), 1
     ),
-    **dict.fromkeys(("add_outer", "dot_columns", "dot_rows", "sum_block"), 1),
+    **dict.fromkeys(("add_outer", "dot_columns", "dot_rows", "sum_block", "dot_block"), 1),
     **{name: 1 for name, op in OPS.items() if op.reduces},
 }
 PLAIN = {int, float, bool, str}  # fields that the core takes as they are
@@ -280,6 +280,9 @@ class _Listing:
             case "add_outer":
                 rows, columns = (self._array(s.views[a]) for a in i.args[1:])
                 return f"{target} = {read} + {rows} ⊗ {columns}"
+            case "dot_block":
+                into, matrix = (self._array(s.views[a]) for a in i.args[1:])
+                return f"store {into} += sum {read} · {matrix}"
             case "dot_columns" | "dot_rows":
                 into, vector = (self._array(s.views[a]) for a in i.args[1:])
                 sign, t = ("=", "") if i.op == "dot_columns" else ("+=", "ᵀ")

@@ -23,7 +23,10 @@ def schedule(step: Lowered, apart: bool = False) -> tuple[Group, ...]:
     """
     found: list[Group] = []
     done: set[int] = set()
-    pending = _needed(step, step.roots, done)
+    # What is made of a matrix is made where that is, for results that are late too.
+    late = _needed(step, step.late, done)
+    made = [n for n in late if step.axis(n) == "matrix"]
+    pending = _needed(step, (*step.roots, *made), done)
     parts = split(step, pending) if apart else [(pending, step.when)]
     for loop, (part, when) in enumerate(parts):
         found += _stages(step, part, done, when, loop)

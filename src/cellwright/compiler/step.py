@@ -177,9 +177,17 @@ class Lowered:
         return [n.args[:1] if n.op in _COPYING else read(n) for n in self.nodes]
 
     @cached_property
+    def _read(self) -> list[tuple[int, ...]]:
+        """The arguments of each node, but for what gives a matrix's size alone."""
+        return [
+            read(node) if node.op == "spread" and is_matrix(node) else node.args
+            for node in self.nodes
+        ]
+
+    @cached_property
     def read_once(self) -> set[int]:
         """The nodes that the step reads once, its forward nodes apart."""
-        uses = Counter(a for node in self.nodes[self.first :] for a in node.args)
+        uses = Counter(a for args in self._read[self.first :] for a in args)
         return {number for number, count in uses.items() if count == 1}
 
     @cached_property
