@@ -52,7 +52,9 @@ template <class T> void Context<T>::place_arrays() {
             arrays[i] = {static_cast<T*>(call.arrays[i].data), call.arrays[i].stride};
         else
             arrays[i] = {at(scratch[i]),
-                         a.rows == Rows::panel ? panels[i].row : scratch_stride(a)};
+                         a.rows == Rows::panel       ? panels[i].row
+                         : a.rows == Rows::parameter ? 0
+                                                     : scratch_stride(a)};
     }
 }
 

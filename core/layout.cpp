@@ -72,7 +72,8 @@ void Layout::lay_out_runs() {
                all[run.last].loop == all[i].loop)
             ++run.last;
         run.pointwise = run.levels && run.last == i + 1 && independent_rows &&
-                        all[i].terms.empty() && !all[i].whole;
+                        all[i].terms.empty() &&
+                        (!all[i].whole || all[i].axis == Axis::matrix);
         if (all[i].when != When::after_chunk) runs.push_back(run);
         chunked = chunked || all[i].when == When::chunk;
         i = run.last;
@@ -327,6 +328,8 @@ void Layout::choose_threads() {
         }
         if (s.axis == Axis::item)
             of_items += int64_t(s.code.size()) * s.units * rows_of_level(s.axis);
+        if (s.axis == Axis::matrix)
+            work += int64_t(s.code.size()) * s.heads * s.block_rows * s.units;
     }
     if (level_rows > 0) work += of_items / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;
@@ -404,7 +407,8 @@ void Layout::lay_out_scratch() {
             scratch[i] = reserve(s.blocks * panels[i].stride);
             if (panels[i].reduced) panels[i].sums = reserve(s.blocks * panels[i].block);
         } else {
-            const int64_t rows = a.rows != Rows::rolling ? most_rows(a.axis)
+            const int64_t rows = a.rows == Rows::parameter ? 1
+                                 : a.rows != Rows::rolling ? most_rows(a.axis)
                                  : a.axis == Axis::child ? level_children
                                  : a.axis == Axis::item ? a.depth * schedule.items(a.axis.set)
                                                         : a.depth * block_rows;

@@ -48,7 +48,8 @@ struct StageRun {
     size_t first, last;  // [first, last)
     bool levels;
     bool pointwise;  // one stage without products or sums over units: what a unit of a row
-                     // is depends on that unit of that row alone
+                     // is depends on that unit of that row alone; or one of matrices, where
+                     // the rows of a block depend on that row alone
 };
 
 struct PanelLayout {

@@ -16,6 +16,12 @@ template <class T> void Packing<T>::pack(int thread) const {
             for (size_t t = 0; t < context_.program.stages[i].terms.size(); ++t)
                 if (mine()) pack_term(i, t, b);
         }
+    for (size_t i = 0; i < context_.program.arrays.size(); ++i) {
+        const Array& a = context_.program.arrays[i];
+        if (a.rows == Rows::parameter && mine())
+            std::copy_n(static_cast<const T*>(context_.call.parameters[a.parameter].data),
+                        a.columns, context_.at(context_.scratch[i]));
+    }
     clear_gradients(thread);
     if (thread == 0) clear_sums();
 }

@@ -42,17 +42,23 @@ struct Checker {
 
     void array(const Array& a, bool after_scratch) const {
         size(a.columns, "columns");
-        require(a.rows >= Rows::sequence && a.rows <= Rows::input, "unknown kind of rows");
+        require(a.rows >= Rows::sequence && a.rows <= Rows::parameter, "unknown kind of rows");
         axis(a.axis);
+        require(a.axis != Axis::matrix, "an array has no rows of a matrix");
         const bool of_nodes = a.rows == Rows::input || a.rows == Rows::initial;
         require(!of_nodes || a.axis == Axis::node, "a child or an item has no such rows");
         require(a.rows != Rows::input || program.tree, "only trees may lack an input");
         require(a.rows != Rows::initial || !program.tree, "trees have no initial rows");
         require(a.scratch || !after_scratch, "the caller's arrays must come first");
-        const bool core_only = a.rows == Rows::chunk || a.rows == Rows::panel;
-        require(!core_only || a.scratch, "chunks and panels are the core's own");
+        const bool core_only = a.rows == Rows::chunk || a.rows == Rows::panel ||
+                               a.rows == Rows::parameter;
+        require(!core_only || a.scratch, "chunks, panels and parameters are the core's own");
         require(!a.scratch || core_only || a.rows == Rows::rolling,
-                "scratch is rolling, a chunk or a panel");
+                "scratch is rolling, a chunk, a panel or a parameter");
+        if (a.rows == Rows::parameter) {
+            index(a.parameter, program.parameters.size(), "parameter");
+            require(a.columns == program.parameters[a.parameter], "a row is all of a parameter");
+        }
         if (a.rows == Rows::rolling) size(a.depth, "depth");
         if (a.rows == Rows::panel) {
             index(a.stage, program.stages.size(), "the panel's stage");
@@ -71,9 +77,10 @@ struct Checker {
     }
 
     void axis(Axis a) const {
-        require(a.kind >= Axis::node && a.kind <= Axis::item, "unknown axis");
+        require(a.kind >= Axis::node && a.kind <= Axis::matrix, "unknown axis");
         require(a != Axis::child || program.tree, "only a scan of trees has children");
         require(a != Axis::item || !program.tree, "only a scan of sequences has items");
+        require(a != Axis::matrix || !program.tree, "only a scan of sequences has matrices");
         require(a == Axis::item ? a.set >= 0 && a.set < kMaxSets : a.set == 0,
                 "no such set of items");
     }
@@ -171,10 +178,12 @@ struct Checker {
             if (in.op == Opcode::layer_norm_ || in.op == Opcode::block_mean_)
                 heads(in.b, s.units, s.units);
         }
+        if (s.axis == Axis::matrix) return of_matrix(s, in);
         const auto access = [&](int64_t v, bool fits, bool reads) {
             const Array& a = program.arrays[s.views[v].array];
             require(fits, std::string(info.name) + " does not fit the rows of its stage");
-            require(reads || a.rows != Rows::batch, "'" + a.name + "' is only read");
+            require(reads || (a.rows != Rows::batch && a.rows != Rows::parameter),
+                    "'" + a.name + "' is only read");
             require(a.rows != Rows::panel && (a.columns == s.units || a.columns == 1),
                     "array '" + a.name + "' does not fit the stage's units");
         };
@@ -229,6 +238,13 @@ struct Checker {
                 items(in.b, false);
                 items(in.c, true);
                 return number(in.c);
+            case Opcode::load_scaled_:
+            case Opcode::add_outer_:
+            case Opcode::dot_columns_:
+            case Opcode::dot_rows_:
+            case Opcode::sum_block_:
+            case Opcode::dot_block_:
+                return require(false, std::string(info.name) + " is of matrices");
             default: break;
         }
         if (in.op == Opcode::store_panel_) {
@@ -237,6 +253,46 @@ struct Checker {
             panel_units(v.array, in.c, 1);
             require(&program.stages[program.arrays[v.array].stage] == &s,
                     "a panel is written by its own stage");
+        }
+    }
+
+    // What may stand in a stage of matrices, and where it reads and writes.
+    void of_matrix(const Stage& s, const Instruction& in) const {
+        using enum Form;
+        const auto sees = [&](int64_t v, std::initializer_list<Form> forms, bool reads) {
+            index(v, s.views.size(), "view");
+            const View& view = s.views[v];
+            const Array& a = program.arrays[view.array];
+            require(std::find(forms.begin(), forms.end(), view.form) != forms.end(),
+                    "array '" + a.name + "' is not seen in a form that the instruction takes");
+            require(reads || (a.rows != Rows::batch && a.rows != Rows::parameter),
+                    "'" + a.name + "' is only read");
+            require(a.rows != Rows::panel && a.columns == elements(s, view.form),
+                    "array '" + a.name + "' does not fit the stage's matrix");
+        };
+        switch (in.op) {
+            case Opcode::load_: return sees(in.a, {matrix, rows, columns, heads, number}, true);
+            case Opcode::store_: return sees(in.b, {matrix, rows}, false);
+            case Opcode::accumulate_: return sees(in.b, {matrix, columns, heads, number}, false);
+            case Opcode::load_scaled_:
+                sees(in.a, {matrix}, true);
+                return sees(in.b, {rows, heads, number}, true);
+            case Opcode::add_outer_:
+                sees(in.b, {rows, heads, number}, true);
+                return sees(in.c, {columns}, true);
+            case Opcode::dot_columns_:
+                sees(in.b, {rows}, false);
+                return sees(in.c, {columns}, true);
+            case Opcode::dot_rows_:
+                sees(in.b, {columns}, false);
+                return sees(in.c, {rows, heads, number}, true);
+            case Opcode::sum_block_: return sees(in.b, {heads, number}, false);
+            case Opcode::dot_block_:
+                sees(in.b, {heads, number}, false);
+                return sees(in.c, {matrix}, true);
+            default:
+                require(kOpcodes[int(in.op)].kind != Kind::memory,
+                        std::string(kOpcodes[int(in.op)].name) + " is not of matrices");
         }
     }
 
@@ -250,7 +306,20 @@ struct Checker {
         require(s.when != When::after_chunk || program.backward,
                 "only a backward scan has work after a chunk");
         axis(s.axis);
-        for (const View& v : s.views) view(v);
+        for (const View& v : s.views) {
+            view(v);
+            require((v.form == Form::whole) == (s.axis != Axis::matrix) &&
+                        v.form >= Form::whole && v.form <= Form::number,
+                    "a stage of matrices, and no other, sees arrays in a form");
+        }
+        if (s.axis == Axis::matrix) {
+            size(s.heads, "heads");
+            size(s.block_rows, "rows of a block");
+            require(s.heads * s.block_rows < kLimit / s.units, "too large a matrix");
+            require(s.whole && s.terms.empty() && s.vectors.empty(),
+                    "a stage of matrices spans their columns, and has no products");
+            require(s.when != When::after_chunk, "nor does it run after a chunk");
+        }
         for (const Piece& p : s.vectors) piece(p, s.units, 1);
         for (const Accumulator& a : s.accumulators) {
             index(a.tile, s.tiles, "tile");
@@ -265,6 +334,7 @@ struct Checker {
     void gradient(const Gradient& g) const {
         const int64_t units = panel_units(g.panel, g.first, g.pieces.size());
         view(g.source);
+        require(g.source.form == Form::whole, "a gradient's source is a whole row");
         const Array& source = program.arrays[g.source.array];
         require(source.rows != Rows::panel && source.columns == g.width,
                 "a gradient's width must be that of array '" + source.name + "'");

@@ -24,19 +24,33 @@ enum class Rows : int32_t {
     panel,     // gate gradients of a chunk, in blocks of units; always the core's own
     batch,     // one row for each row of the batch, the same at every level; only read
     input,     // one row for each row of the schedule that has an input, as it says
+    parameter,  // one row for all: a copy of a parameter; always the core's own, only read
 };
 
 // What has a row of its own: each row of the schedule; or, in a scan of trees, each
 // child of each row; or, in one of sequences, each item of a set that a row reads: those of
 // its row of the batch, at every level. Children have rows of sequence, rolling, chunk and
 // panel arrays. Items have those and batch arrays: one row an item of the batch in batch
-// and rolling arrays, and in sequence arrays one for each step too.
+// and rolling arrays, and in sequence arrays one for each step too. Arrays have no rows of
+// a matrix.
 struct Axis {
-    enum Kind : int32_t { node, child, item } kind;
+    enum Kind : int32_t { node, child, item, matrix } kind;
     int32_t set;  // of items: which one
 
     bool operator==(const Axis&) const = default;
     bool operator==(Kind other) const { return kind == other; }
+};
+
+// A stage of matrices has a row for each row of a matrix: a state is then
+// `heads` blocks of `rows` x `units`, one after the other in its row of an array. What such
+// a stage sees of an array, for row r of block h:
+enum class Form : int32_t {
+    whole,    // in other stages: the row itself
+    matrix,   // that row of a matrix
+    rows,     // one number for each row of a block: element h * rows + r
+    columns,  // one number for each column of a block: from h * units on
+    heads,    // one number for each block: element h
+    number,   // one number: element 0
 };
 
 // An array that the program reads or writes. The caller's arrays come first, in the
@@ -52,6 +66,7 @@ struct Array {
     int32_t stage;     // panel only: the stage that writes it
     bool scratch;
     Axis axis;
+    int32_t parameter;  // parameter only: which
 };
 
 constexpr int kMaxViews = 2048;  // of a stage
@@ -65,6 +80,10 @@ inline bool stores(const Instruction& in) {
         case Opcode::dot_items_:
         case Opcode::outer_items_:
         case Opcode::attention_:
+        case Opcode::dot_columns_:
+        case Opcode::dot_rows_:
+        case Opcode::sum_block_:
+        case Opcode::dot_block_:
         case Opcode::store_panel_: return true;
         default: return false;
     }
@@ -78,6 +97,7 @@ struct View {
     int32_t array;
     bool previous;  // its predecessor's row, or its row of the initial array; else its own
     int32_t slot;   // which predecessor: 0 in sequences; kEveryChild: a row for each child
+    Form form;
 };
 
 // Part of a parameter as a matrix: element (unit, k) is at offset + unit * stride + k.
@@ -125,7 +145,29 @@ struct Stage {
     std::vector<Term> terms;
     std::vector<Instruction> prologue;  // fills row registers, once a call
     std::vector<Instruction> code;
+    int32_t heads;  // of matrices: their blocks,
+    int64_t block_rows;  // and the rows of one
 };
+
+// Elements that a stage of matrices sees of an array.
+inline int64_t elements(const Stage& s, Form form) {
+    switch (form) {
+        case Form::matrix: return s.heads * s.block_rows * s.units;
+        case Form::rows: return s.heads * s.block_rows;
+        case Form::columns: return s.heads * s.units;
+        case Form::heads: return s.heads;
+        default: return 1;
+    }
+}
+
+// Whether an instruction adds up what a level's rows of a matrix, or of a set, give.
+inline bool sums_up(const Stage& s, const Instruction& in) {
+    if (in.op == Opcode::dot_rows_ || in.op == Opcode::sum_block_ ||
+        in.op == Opcode::dot_block_)
+        return true;
+    if (in.op != Opcode::accumulate_) return false;
+    return s.axis == Axis::matrix && s.views[in.b].form != Form::matrix;
+}
 
 // A weight gradient, summed over all rows:
 //   pieces[j](u, k) += sum over rows of panel(first + j, u) * source(k)

@@ -73,7 +73,7 @@ private:
     T** find(const Stage& stage, size_t v, const Wanted& w, const Chunk& chunk, int thread) {
         const View& view = stage.views[v];
         if (context_.program.axis(view) == Axis::item) return find_items(view, w, chunk);
-        if (stage.axis == Axis::node) {
+        if (stage.axis != Axis::item) {
             find_nodes(view, w, chunk);
             return w.out + (w.last - w.first);
         }

@@ -6,6 +6,7 @@
 
 #include "chunk.h"
 #include "flush_subnormals.h"
+#include "matrix.h"
 #include "packing.h"
 #include "require.h"
 #include "tuning.h"
@@ -21,7 +22,8 @@ public:
         for (const Stage& s : program.stages) {
             Stage& totals = totals_.emplace_back();
             for (const Instruction& in : s.code)
-                if (in.op == Opcode::accumulate_ && s.axis != program.axis(s.views[in.b]))
+                if (in.op == Opcode::accumulate_ && s.axis != Axis::matrix &&
+                    s.axis != program.axis(s.views[in.b]))
                     totals.views.push_back(s.views[in.b]);
         }
     }
@@ -115,7 +117,7 @@ private:
     void stages(const Chunk& chunk, int thread) {
         for (const StageRun& run : context_.runs) {
             if (run.pointwise && context_.chunked)
-                pointwise_loop(run.first, chunk, thread);
+                loop(run.first, chunk, thread);
             else if (run.levels)
                 levels(run, chunk, thread);
             else
@@ -135,6 +137,7 @@ private:
         const Stage& stage = context_.program.stages[index];
         if (stage.axis == Axis::item) return items_of_chunk(index, chunk, thread);
         lookup_->find_chunk(stage, chunk, thread);
+        if (stage.axis == Axis::matrix) return matrices_.run(index, chunk.rows, true, thread);
         tiles_.run(index, chunk, context_.rows_of(chunk, stage.axis), true, thread);
     }
 
@@ -164,6 +167,16 @@ private:
             const int64_t columns = context_.program.arrays[views[v].array].columns;
             for (int64_t r = first; r < last; ++r) std::fill_n(rows[r], columns, T(0));
         }
+    }
+
+    void loop(size_t index, const Chunk& chunk, int thread) {
+        const Stage& stage = context_.program.stages[index];
+        if (stage.axis != Axis::matrix) return pointwise_loop(index, chunk, thread);
+        const bool shared = context_.shared_units;
+        lookup_->find_chunk(stage, chunk, thread);
+        matrices_.run_loop(index, chunk, shared ? 0 : own_first_[thread],
+                           shared ? context_.level_rows : own_first_[thread + 1], shared,
+                           thread);
     }
 
     // A thread takes some of the units, or of the rows, through all levels of the chunk.
@@ -215,9 +228,13 @@ private:
                 items_of_level(i, l, first, last, chunk, thread);
             } else if (last > first) {
                 lookup_->find_level(stages[i], l, first, last, chunk, thread);
-                const int64_t rows = context_.before(stages[i].axis, l, last) -
-                                     context_.before(stages[i].axis, l, first);
-                tiles_.run(i, chunk, rows, shared, thread);
+                if (stages[i].axis == Axis::matrix) {
+                    matrices_.run(i, last - first, shared, thread);
+                } else {
+                    const int64_t rows = context_.before(stages[i].axis, l, last) -
+                                         context_.before(stages[i].axis, l, first);
+                    tiles_.run(i, chunk, rows, shared, thread);
+                }
             }
             if (shared) wait();
         }
@@ -233,6 +250,7 @@ private:
     Context<T> context_;
     std::unique_ptr<RowLookup<T>> lookup_ = make_row_lookup(context_);
     Tiles<T> tiles_{context_, *lookup_};
+    Matrices<T> matrices_{context_};
     Packing<T> packing_{context_};
     ChunkTasks<T> tasks_{context_, *lookup_, tiles_};
     std::vector<Stage> totals_;       // of each stage: readers of what its items add to

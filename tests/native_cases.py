@@ -49,7 +49,7 @@ def make_leaves(layer, T, B, dtype=torch.float64) -> dict[str, Tensor]:
     }
     leaves |= {
         # positive: the sLSTM divides by a state, and near 0 that is chaos
-        s.name: 0.3 + 0.5 * normal(B, s.size, seed=60 + n, grad=False).abs()
+        s.name: 0.3 + 0.5 * normal(B, int(s.size), seed=60 + n, grad=False).abs()
         for n, s in enumerate(graph.states)
     }
     return {n: v.to(dtype).requires_grad_() for n, v in leaves.items()}

@@ -54,11 +54,20 @@ void bind_program(nb::module_& m) {
         .value("chunk", Rows::chunk)
         .value("panel", Rows::panel)
         .value("batch", Rows::batch)
-        .value("input", Rows::input);
+        .value("input", Rows::input)
+        .value("parameter", Rows::parameter);
     nb::enum_<Axis::Kind>(m, "AxisKind")
         .value("node", Axis::node)
         .value("child", Axis::child)
-        .value("item", Axis::item);
+        .value("item", Axis::item)
+        .value("matrix", Axis::matrix);
+    nb::enum_<Form>(m, "Form")
+        .value("whole", Form::whole)
+        .value("matrix", Form::matrix)
+        .value("rows", Form::rows)
+        .value("columns", Form::columns)
+        .value("heads", Form::heads)
+        .value("number", Form::number);
     nb::enum_<When>(m, "When")
         .value("level", When::level)
         .value("chunk", When::chunk)
@@ -68,9 +77,10 @@ void bind_program(nb::module_& m) {
     bind_struct(m, "Array", Field{"name", &Array::name}, Field{"rows", &Array::rows},
                 Field{"columns", &Array::columns}, Field{"depth", &Array::depth},
                 Field{"initial", &Array::initial}, Field{"stage", &Array::stage},
-                Field{"scratch", &Array::scratch}, Field{"axis", &Array::axis});
+                Field{"scratch", &Array::scratch}, Field{"axis", &Array::axis},
+                Field{"parameter", &Array::parameter});
     bind_struct(m, "View", Field{"array", &View::array}, Field{"previous", &View::previous},
-                Field{"slot", &View::slot});
+                Field{"slot", &View::slot}, Field{"form", &View::form});
     bind_struct(m, "Piece", Field{"parameter", &Piece::parameter},
                 Field{"offset", &Piece::offset}, Field{"stride", &Piece::stride});
     bind_struct(m, "Term", Field{"view", &Term::view}, Field{"width", &Term::width},
@@ -97,7 +107,8 @@ void bind_program(nb::module_& m) {
                 Field{"terms", &Stage::terms}, Field{"prologue", &Stage::prologue},
                 Field{"code", &Stage::code}, Field{"whole", &Stage::whole},
                 Field{"when", &Stage::when}, Field{"axis", &Stage::axis},
-                Field{"loop", &Stage::loop});
+                Field{"loop", &Stage::loop}, Field{"heads", &Stage::heads},
+                Field{"block_rows", &Stage::block_rows});
     bind_struct(m, "Gradient", Field{"panel", &Gradient::panel},
                 Field{"first", &Gradient::first}, Field{"source", &Gradient::source},
                 Field{"width", &Gradient::width}, Field{"heads", &Gradient::heads},

@@ -252,6 +252,128 @@ static void attention_tile(const Tile<T>& t, const TileView<T>& from, const Tile
     }
 }
 
+// -- matrices: a tile is some rows of a block; a view that is spread has one number a row.
+// Rows of a tile without padding, `columns` elements each, are read and written in vectors,
+// and what is left over one by one.
+
+template <class T>
+static void load_scaled(const Tile<T>& t, T* d, const TileView<T>& v, const TileView<T>& by) {
+    constexpr int W = kLanes<T>;
+    for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
+        const T *row = v.rows[r], scale = by.rows[r][0];
+        int64_t i = 0;
+        for (; i + W <= t.units; i += W) store<T>(d + i, splat<T>(scale) * load(row + i));
+        for (; i < t.units; ++i) d[i] = scale * row[i];
+        for (; i < t.width; ++i) d[i] = 0;
+    }
+}
+
+template <class T>
+static void add_outer(const Tile<T>& t, T* d, Operand<T> a, const TileView<T>& v,
+                      const TileView<T>& columns) {
+    constexpr int W = kLanes<T>;
+    const T* k = columns.rows[0];
+    for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
+        const T *row = a.data + r * a.stride, scale = v.rows[r][0];
+        int64_t i = 0;
+        for (; i + W <= t.units; i += W)
+            store<T>(d + i, load(row + i) + splat<T>(scale) * load(k + i));
+        for (; i < t.units; ++i) d[i] = row[i] + scale * k[i];
+        for (; i < t.width; ++i) d[i] = 0;
+    }
+}
+
+// The elements of a vector, added up in pairs.
+template <class T> CELLWRIGHT_INLINE T sum_of_lanes(Vec<T> v) {
+    T s[kLanes<T>];
+    store<T>(s, v);
+    for (int n = kLanes<T> / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; ++i) s[i] += s[i + n];
+    return s[0];
+}
+
+template <class T> CELLWRIGHT_INLINE T dot(const T* a, const T* b, int64_t n) {
+    constexpr int W = kLanes<T>;
+    Vec<T> s0 = {}, s1 = {};
+    int64_t i = 0;
+    for (; i + 2 * W <= n; i += 2 * W) {
+        s0 += load(a + i) * load(b + i);
+        s1 += load(a + i + W) * load(b + i + W);
+    }
+    for (; i + W <= n; i += W) s0 += load(a + i) * load(b + i);
+    T sum = sum_of_lanes<T>(s0 + s1);
+    for (; i < n; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+template <class T>
+static void dot_columns(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
+                        const TileView<T>& v) {
+    for (int64_t r = 0; r < t.rows; ++r)
+        out.rows[r][0] = dot(a.data + r * a.stride, v.rows[0], t.units);
+}
+
+// N vectors from column i on.
+template <class T, int N>
+CELLWRIGHT_INLINE void add_rows(T* d, const T* a, int64_t stride, T* const* scales,
+                                int64_t rows) {
+    Vec<T> sums[N];
+    for (int v = 0; v < N; ++v) sums[v] = load(d + v * kLanes<T>);
+    for (int64_t r = 0; r < rows; ++r, a += stride) {
+        const Vec<T> s = splat<T>(scales[r][0]);
+        for (int v = 0; v < N; ++v) sums[v] += s * load(a + v * kLanes<T>);
+    }
+    for (int v = 0; v < N; ++v) store<T>(d + v * kLanes<T>, sums[v]);
+}
+
+// Rows in their order: one chain of additions, whatever the tile.
+template <class T>
+static void dot_rows(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
+                     const TileView<T>& v) {
+    constexpr int W = kLanes<T>;
+    T* d = out.rows[0];
+    int64_t i = 0;
+    for (; i + 4 * W <= t.units; i += 4 * W)
+        add_rows<T, 4>(d + i, a.data + i, a.stride, v.rows, t.rows);
+    for (; i + W <= t.units; i += W)
+        add_rows<T, 1>(d + i, a.data + i, a.stride, v.rows, t.rows);
+    for (; i < t.units; ++i)
+        for (int64_t r = 0; r < t.rows; ++r) d[i] += v.rows[r][0] * a.data[r * a.stride + i];
+}
+
+template <class T>
+static void sum_block(const Tile<T>& t, Operand<T> a, const TileView<T>& out) {
+    constexpr int W = kLanes<T>;
+    Vec<T> sums = {};
+    T rest = 0;
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const T* row = a.data + r * a.stride;
+        int64_t i = 0;
+        for (; i + W <= t.units; i += W) sums += load(row + i);
+        for (; i < t.units; ++i) rest += row[i];
+    }
+    out.rows[0][0] += sum_of_lanes<T>(sums) + rest;
+}
+
+template <class T>
+static void dot_block(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
+                      const TileView<T>& v) {
+    constexpr int W = kLanes<T>;
+    Vec<T> s0 = {}, s1 = {};
+    T rest = 0;
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const T *row = a.data + r * a.stride, *other = v.rows[r];
+        int64_t i = 0;
+        for (; i + 2 * W <= t.units; i += 2 * W) {
+            s0 += load(row + i) * load(other + i);
+            s1 += load(row + i + W) * load(other + i + W);
+        }
+        for (; i + W <= t.units; i += W) s0 += load(row + i) * load(other + i);
+        for (; i < t.units; ++i) rest += row[i] * other[i];
+    }
+    out.rows[0][0] += sum_of_lanes<T>(s0 + s1) + rest;
+}
+
 // Padding becomes 0: a product reads it, against weights that are 0.
 template <class T>
 static void store_panel(const Tile<T>& t, Operand<T> a, const TileView<T>& v,
@@ -383,6 +505,22 @@ template <class T> static void pointwise(const Tile<T>& t) {
             case Opcode::outer_items_:
                 outer_items(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
                 break;
+            case Opcode::load_scaled_:
+                load_scaled(t, d.data, t.views[in.a], t.views[in.b]);
+                break;
+            case Opcode::add_outer_:
+                add_outer(t, d.data, operand(t, in.a), t.views[in.b], t.views[in.c]);
+                break;
+            case Opcode::dot_columns_:
+                dot_columns(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
+                break;
+            case Opcode::dot_rows_:
+                dot_rows(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
+                break;
+            case Opcode::dot_block_:
+                dot_block(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
+                break;
+            case Opcode::sum_block_: sum_block(t, operand(t, in.a), t.views[in.b]); break;
             case Opcode::attention_: attention_tile(t, t.views[in.a], t.views[in.b]); break;
             case Opcode::store_panel_:
                 store_panel(t, operand(t, in.a), t.views[in.b], in.c);

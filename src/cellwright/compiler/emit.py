@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
 from ..language import OPS, Node
 from ..language.expand import definition
 from ..language.graph import AFFINE, ATTENTION, EACH, TOTAL, TRANSPOSED
+from ..language.sizes import MatrixSize
 from .bindings import Binding
 from .differentiate import VectorJacobian
+from .matrices import form, is_matrix, made_form, read
 from .program import (
+    MATRIX,
     Accumulator,
     Gradient,
     Instruction,
@@ -51,7 +55,12 @@ class _Line(NamedTuple):
 
 def emit(stored: Stored, binding: Binding) -> tuple[Stage, ...]:
     """The stages of a step."""
-    writers = (_StageWriter(stored, group, binding) for group in stored.groups)
+    writers = (
+        (_MatrixWriter if group.axis == MATRIX else _StageWriter)(
+            stored, group, binding
+        )
+        for group in stored.groups
+    )
     stages = tuple(writer.stage() for writer in writers)
     return verify_stages(stages, stored, after="emit")
 
@@ -76,7 +85,8 @@ class _StageWriter:
         self.accumulators: dict[_Register, _Register] = {}  # tile → where it starts
         self.terms: list[Term] = []
         self.code: list[_Line] = []
-        self.whole = False
+        # A stage of matrices spans their columns.
+        self.whole = isinstance(group.units, MatrixSize)
 
     def stage(self) -> Stage:
         self._products()
@@ -98,6 +108,8 @@ class _StageWriter:
     def _keep(self, number: int) -> None:
         """Attention, a dot or a total over items, into the memory where it is read."""
         where, node = self.step.where, self.step.nodes[number]
+        if self.step.matrices[number]:
+            return self._make_vector(node, where[number])
         view = self._view(where[number])
         if node.op == ATTENTION:
             line = _Line(
@@ -344,6 +356,162 @@ class _StageWriter:
                 if line.target not in last:
                     free.append(line.target.number)
         return max(count, 1)
+
+
+class _MatrixWriter(_StageWriter):
+    """Writes a stage of the rows of matrices: see `matrices`.
+
+    Where there is an instruction that reads vectors, or a matrix, from memory itself,
+    that is taken, rather than a load.
+    """
+
+    def __init__(self, stored: Stored, group: Group, binding: Binding) -> None:
+        super().__init__(stored, group, binding)
+        self.whole = True
+
+    def _packed(self) -> Stage:
+        heads, rows, columns = self.group.units.blocks  # type: ignore[union-attr]
+        return replace(super()._packed(), units=columns, heads=heads, block_rows=rows)
+
+    def _form(self, node: Node, place: int) -> View:
+        """An argument in memory, as the stage sees it."""
+        view = self.step.where[node.args[place]]
+        return replace(view, form=form(self.step.nodes, node, place))
+
+    def _seen(self, node: Node, place: int) -> _Register:
+        """The register of an argument; of a vector, loaded."""
+        arg = node.args[place]
+        if arg in self.registers:
+            return self.registers[arg]
+        return self._load("load", self._form(node, place))
+
+    def _read(self, number: int) -> tuple[int, ...]:
+        node, nodes = self.step.nodes[number], self.step.nodes
+        if number in self.step.cotangents or self._is_loaded(number):
+            return ()
+        if self._factors(node):
+            return self._factors(node)[:1]
+        apart = {node.args[k] for k in (*self._outer(number), *self._scaled(number))}
+        return tuple(
+            a
+            for a in self.step.values[number]
+            if a not in apart and (is_matrix(nodes[a]) or nodes[a].op == "constant")
+        )
+
+    def _outer(self, number: int) -> tuple[int, ...]:
+        """Which argument of a sum is an outer product that is added at once."""
+        nodes, once = self.step.nodes, self.step.read_once
+        if nodes[number].op != "add":
+            return ()
+        args = enumerate(nodes[number].args)
+        outer = (k for k, a in args if nodes[a].op == "outer" and a in once)
+        return next(((k,) for k in outer if not self._is_known(number, k)), ())
+
+    def _is_known(self, number: int, place: int) -> bool:
+        arg = self.step.nodes[number].args[place]
+        return arg in self.registers or self._is_loaded(arg)
+
+    def _factors(self, node: Node) -> tuple[int, ...]:
+        """Of a sum of products: a matrix in a register, and one in memory."""
+        product = self.step.nodes[node.args[0]] if node.op == "sum" else node
+        once = node.op == "sum" and node.args[0] in self.step.read_once
+        if not once or product.op != "mul" or self._is_loaded(node.args[0]):
+            return ()
+        for one, other in (product.args, product.args[::-1]):
+            matrices = all(
+                is_matrix(self.step.nodes[a]) and self.step.nodes[a].op != "spread"
+                for a in (one, other)
+            )
+            if matrices and self._is_loaded(other) and not self._is_loaded(one):
+                return one, other
+        return ()
+
+    def _scaled(self, number: int) -> tuple[int, ...]:
+        """Both arguments of a product of a matrix in memory and a number for each row or
+        block."""
+        node, nodes, once = (
+            self.step.nodes[number],
+            self.step.nodes,
+            self.step.read_once,
+        )
+        if node.op == "scale_rows":
+            return (0, 1) if self._is_loaded(node.args[0]) else ()
+        if node.op != "mul":
+            return ()
+        for matrix, by in ((0, 1), (1, 0)):
+            one, other = node.args[matrix], nodes[node.args[by]]
+            vector = other.args[0] if other.op == "spread" else node.args[by]
+            number_like = not is_matrix(nodes[vector]) and vector in self.step.where
+            if self._is_loaded(one) and one in once and number_like:
+                return matrix, by
+        return ()
+
+    def _compute(self, number: int) -> _Register:
+        step, node = self.step, self.step.nodes[number]
+        if node.op == "constant":
+            return self._constant(float(node["value"]))
+        if self._is_loaded(number):
+            return self._load("load", replace(step.where[number], form="matrix"))
+        if number in step.cotangents:
+            views = (replace(v, form="matrix") for v in step.cotangents[number])
+            return reduce(
+                partial(self._emit, "add"), [self._load("load", v) for v in views]
+            )
+        if node.op == "outer":
+            return self._add_outer(self._constant(0.0), node)
+        for k in self._outer(number):
+            outer = step.nodes[node.args[k]]
+            return self._add_outer(self.registers[node.args[1 - k]], outer)
+        if self._scaled(number):
+            return self._load_scaled(node, *self._scaled(number))
+        args = [self._seen(node, k) for k in range(len(step.values[number]))]
+        if node.op in ("scale_rows", "scale_columns"):
+            return self._emit("mul", *args)
+        return self._operate(node, args)
+
+    def _add_outer(self, to: _Register, outer: Node) -> _Register:
+        indices = tuple(self._view(self._form(outer, k)) for k in range(2))
+        return self._emit("add_outer", to, indices=indices)
+
+    def _load_scaled(self, node: Node, matrix: int, by: int) -> _Register:
+        factor = self.step.nodes[node.args[by]]
+        scale = self._form(factor, 0) if factor.op == "spread" else self._form(node, by)
+        indices = self._view(self._form(node, matrix)), self._view(scale)
+        return self._emit("load_scaled", indices=indices)
+
+    def _keep(self, number: int) -> None:
+        node = self.step.nodes[number]
+        for arg in self._read(number):
+            self._obtain(arg)
+        into = self._view(replace(self.step.where[number], form=made_form(node)))
+        op, values, indices = self._made(node)
+        self.code.append(_Line(op, _NONE, values, (into, *indices)))
+
+    def _made(self, node: Node) -> tuple[str, tuple[_Register, ...], tuple[int, ...]]:
+        """How a vector is made: the instruction, its register, the view that it reads."""
+        if self._factors(node):
+            one, other = self._factors(node)
+            view = replace(self.step.where[other], form="matrix")
+            return "dot_block", (self.registers[one],), (self._view(view),)
+        if node.op in ("matvec", "vecmat"):
+            matrix, vector = (0, 1) if node.op == "matvec" else (1, 0)
+            op = "dot_columns" if node.op == "matvec" else "dot_rows"
+            view = self._view(self._form(node, vector))
+            return op, (self._seen(node, matrix),), (view,)
+        values = [self._seen(node, k) for k in range(len(read(node)))]
+        if node.op == "sum":
+            return "sum_block", (values[0],), ()
+        if node.op == "spread":
+            return "store", (values[0],), ()
+        products = self._emit("mul", *values)
+        if node.op == "column_dots":
+            return "accumulate", (products,), ()
+        return "store", (self._emit("sum", products, indices=(1, 0)),), ()
+
+    def _store(self, node: Node, value: _Register) -> None:
+        op = "accumulate" if node["adds"] else "store"
+        view = self._view(replace(node["view"], form="matrix"))
+        self.code.append(_Line(op, _NONE, (value,), (view,)))
 
 
 def _instruction(line: _Line) -> Instruction:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 from ..language.graph import AFFINE, TRANSPOSED
+from .matrices import is_matrix
 from .step import PANEL, PUT, Lowered
 
 
@@ -49,6 +50,41 @@ class Loops:
         for reader, puts in self.stored.items():
             loop = _reached([reader], self._after) & _reached(puts, self._before)
             self.of.update(dict.fromkeys(loop, frozenset(loop)))
+        for loop in [*dict.fromkeys(self.of.values())]:
+            self._join_matrices(loop)
+
+    def _join_matrices(self, loop: frozenset[int]) -> None:
+        """What reads the matrices of a loop, or others of their size, goes with it, if
+        it waits for nothing else that the loop makes: it finds them in the cache, and
+        none is stored for it."""
+        step = self.step
+        sizes = {step.matrices[n] for n in loop} - {None}
+        if not sizes:
+            return
+        after, joined = _reached(loop, self._after), set(loop)
+        for number in range(step.first, len(step.nodes)):
+            read = {*self.arguments(number), *self.stored.get(number, ())} & after
+            in_registers = all(a in joined and is_matrix(step.nodes[a]) for a in read)
+            if (
+                step.matrices[number] in sizes
+                and number not in self.of
+                and in_registers
+            ):
+                joined.add(number)
+        self.of.update(dict.fromkeys(joined, frozenset(joined)))
+
+    @property
+    def hold_matrices(self) -> bool:
+        """Whether all that reads a state that is a matrix is in the state's loop."""
+        nodes, matrices = self.step.nodes, self.step.matrices
+        readers = [{n for n in after if matrices[n]} for after in self._after]
+        return all(
+            self.of.get(reader) == self.of.get(state)
+            for state in self.stored
+            if is_matrix(nodes[state])
+            for reader in _reached([state], readers)
+            if nodes[reader].op != PUT
+        )
 
     def _stored(self) -> dict[int, set[int]]:
         stores: dict[int, set[int]] = {}  # by array
@@ -91,6 +127,9 @@ class Loops:
 
     def _has_product(self, loop: Iterable[int]) -> bool:
         return any(self.step.nodes[n].op in (AFFINE, TRANSPOSED) for n in loop)
+
+    def _has_matrix(self, loop: Iterable[int]) -> bool:
+        return any(self.step.matrices[n] for n in loop)
 
     @property
     def worth_splitting(self) -> bool:
@@ -139,7 +178,10 @@ class Loops:
             if done.issuperset(outside):
                 ready.append(loop)
         light = [loop for loop in ready if not self._has_product(loop)]
-        chosen = light or ready[:1]
+        # One of matrices has a stage of its own; vectors go first.
+        matrices = [loop for loop in light if self._has_matrix(loop)]
+        vectors = [loop for loop in light if loop not in matrices]
+        chosen = vectors or (light or ready)[:1]
         return [n for n in pending if self.of.get(n) in chosen]
 
     def _levels(self, number: int) -> set[int]:

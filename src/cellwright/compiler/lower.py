@@ -15,6 +15,7 @@ from typing import Any
 from ..language import Graph, Node
 from ..language.graph import AFFINE, ATTENTION, COTANGENT, ITEM, TOTAL
 from .differentiate import OUTPUT, VectorJacobian, recorded_name
+from .matrices import is_matrix, matrix_of, weights_of_matrices
 from .program import EVERY, Array, Axis, View
 from .step import (
     PANEL,
@@ -53,11 +54,14 @@ def forward_memory(
     graph: Graph,
     once: Collection[str] = (),
     saved: Sequence[int] = (),
-    training: bool = True,
+    keeps: str = "all",
 ) -> Memory:
     """The arrays of a forward scan; inputs of `once` have one row for all levels.
 
-    Training keeps every level of every state, and saves some nodes beside them.
+    Args:
+        saved: nodes that training saves beside the states.
+        keeps: the states of which every level is kept: "all", "vectors" or "none" but
+            the output.
     """
     draft = _Draft(graph)
     of_input: dict[str, View] = {}
@@ -70,7 +74,9 @@ def forward_memory(
         of_input[item.name] = draft.array(item.name, "batch", item.size, axis=axis)
     for state in graph.states:
         # Without a backward, a state but the output needs its last two levels only.
-        every = training or (graph.output_is_state and state is graph.states[0])
+        # A matrix is read by the steps themselves alone: see `Loops.hold_matrices`.
+        kept = keeps == "all" or (keeps == "vectors" and not is_matrix(state))
+        every = kept or (graph.output_is_state and state is graph.states[0])
         rows, depth = ("sequence", 1) if every else ("rolling", 2)
         of_state[state.name] = draft.state_array(state.name, state.size, rows, depth)
     results = [*zip(graph.updates, of_state.values(), strict=True)]
@@ -88,14 +94,24 @@ def forward_memory(
     return Memory(tuple(draft.arrays), leaves, tuple(results))
 
 
-def forward_step(graph: Graph, memory: Memory, recorded: Sequence[int] = ()) -> Lowered:
-    """One level forward: the results are stored, and after them the recorded values."""
+def forward_step(
+    graph: Graph,
+    memory: Memory,
+    recorded: Sequence[int] = (),
+    parameters: Mapping[str, int] | None = None,
+) -> Lowered:
+    """One level forward: the results are stored, and after them the recorded values.
+
+    Args:
+        parameters: the numbers of the parameters of vectors and numbers, by name.
+    """
     draft = _Draft(graph, graph.nodes, memory.arrays)
     records = [(n, draft.value_array(n, "{}.record")) for n in recorded]
     results = [*memory.results, *records]
     stored = dict(reversed(results))
     roots = [draft.result(number, view, stored) for number, view in results]
-    return draft.step(roots, places=memory.leaves, stored=stored)
+    places = {**memory.leaves, **draft.weights(parameters or {})}
+    return draft.step(roots, places=places, stored=stored)
 
 
 def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
@@ -111,15 +127,15 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
     for affine, _ in vjp.affines:
         read.update(graph.nodes[affine].args)
     known, found = set(memory.places), []
-    for number in sorted(_not_of_items(step, read)):
+    for number in sorted(_not_of_many(step, read)):
         if not obtainable(step, number, known):
             known.add(number)
             found.append(number)
     return tuple(found)
 
 
-def _not_of_items(step: Lowered, numbers: Iterable[int]) -> set[int]:
-    """The values, or what those follow from that have one for each item.
+def _not_of_many(step: Lowered, numbers: Iterable[int]) -> set[int]:
+    """The values, or what those follow from that have one for each item, or are matrices.
 
     They are computed again, whatever that takes: to keep them for every step would take
     as much memory as nothing else.
@@ -128,8 +144,9 @@ def _not_of_items(step: Lowered, numbers: Iterable[int]) -> set[int]:
     stack = [*numbers]
     while stack:
         number = stack.pop()
-        over_items = step.of_items(number) and number not in step.places
-        if over_items and is_pointwise(step.nodes[number].op):
+        axis = step.axes[number]
+        many = axis.kind in ("item", "matrix") and number not in step.places
+        if many and is_pointwise(step.nodes[number].op):
             args = step.values[number]
             stack += [a for a in args if step.nodes[a].op not in ROW_LEAVES]
         else:
@@ -142,6 +159,7 @@ def recompute_step(
     arrays: Sequence[Array],
     places: Mapping[int, View],
     numbers: Sequence[int],
+    parameters: Mapping[str, int],
 ) -> Lowered:
     """Values that were not saved, computed again for a chunk of levels at once: all old
     states are known."""
@@ -149,6 +167,7 @@ def recompute_step(
     more: dict[str, Any] = {"rows": "chunk", "scratch": True}
     stored = {number: draft.value_array(number, **more) for number in numbers}
     roots = [draft.result(number, view, stored) for number, view in stored.items()]
+    places = {**places, **draft.weights(parameters)}
     return draft.step(roots, places=places, stored=stored, when="chunk")
 
 
@@ -161,7 +180,8 @@ class Cotangents:
         given: of each result, by name: the views whose sum its cotangent is.
         carried: of each state: what a level passes to the level before it.
         inputs: the gradients of inputs.
-        sums: the gradients of static inputs, a row a row of the batch; and of items.
+        sums: the gradients of static inputs, a row a row of the batch; of items; and of
+            weights that are matrices element by element, a row a row of the batch.
         totals: of each recorded node: its cotangent through everything that it feeds.
     """
 
@@ -207,6 +227,8 @@ def cotangent_memory(
         if item.name in wanted:
             axis, name = draft.axis_of(item.set), f"d.{item.name}"
             sums[item.name] = draft.array(name, "rolling", item.size, axis=axis)
+    for weight in filter(is_matrix, graph.weights):
+        sums[weight.name] = draft.array(f"d.{weight.name}", "rolling", weight.size)
     for number in vjp.recorded:
         given[recorded_name(number)] = (draft.value_array(number, "d.{}.record"),)
     label = "d.{}.record.total"
@@ -240,6 +262,17 @@ class _Draft:
         axis = self.axes[number]
         return self.array(label.format(name), rows, size, axis=axis, **more)
 
+    def weights(self, parameters: Mapping[str, int]) -> dict[int, View]:
+        """Where stages of matrices find weights."""
+        found: dict[str, View] = {}
+        for name in weights_of_matrices(self.nodes).values():
+            if name not in found:
+                size = self.graph.weight(name).size
+                rows = {"scratch": True, "parameter": parameters[name]}
+                found[name] = self.array(name, "parameter", size, **rows)
+        numbers = weights_of_matrices(self.nodes).items()
+        return {number: found[name] for number, name in numbers}
+
     def state_array(self, name: str, size: Any, rows: str, depth: int = 1) -> View:
         """A state's rows: those of all nodes of a tree, where missing ones are 0; or
         the levels of a sequence, and its initial rows."""
@@ -266,7 +299,8 @@ class _Draft:
         """The same of a forward value, which may be stored by what computes it."""
         node = self.nodes[value]
         over = node.op in (TOTAL, ATTENTION) and self.axes[node.args[0]]
-        kept = over and over.kind == "item"
+        of_items = bool(over) and over.kind == "item"
+        kept = of_items or (matrix_of(self.nodes, node) and not is_matrix(node))
         return value if kept and stored[value] == view else self.put(value, view)
 
     def step(self, roots: Iterable[int], **more: Any) -> Lowered:
@@ -278,10 +312,13 @@ class _Draft:
 
 
 def backward_step(
-    vjp: VectorJacobian, memory: Cotangents, places: Mapping[int, View]
+    vjp: VectorJacobian,
+    memory: Cotangents,
+    places: Mapping[int, View],
+    parameters: Mapping[str, int],
 ) -> Lowered:
     """One level backward; `places` says where forward values are."""
-    return _Backward(vjp, memory, places).lowered()
+    return _Backward(vjp, memory, places).lowered(parameters)
 
 
 class _Backward(_Draft):
@@ -301,7 +338,7 @@ class _Backward(_Draft):
         }
         self.cotangents = {n: memory.given[name] for name, n in self.seeds.items()}
 
-    def lowered(self) -> Lowered:
+    def lowered(self, parameters: Mapping[str, int]) -> Lowered:
         sums = self._sums()
         roots = self._panels(part for part, _ in sums)
         operands = self._operands()
@@ -316,7 +353,7 @@ class _Backward(_Draft):
         ]
         return self.step(
             roots,
-            places=self.places,
+            places={**self.places, **self.weights(parameters)},
             stored=operands,
             cotangents=self.cotangents,
             late=tuple(late),
@@ -340,7 +377,8 @@ class _Backward(_Draft):
         nodes, of_weights = self.nodes, self.vjp.cotangents("weight")
         uses = Counter(a for node in nodes for a in node.args)
         found: list[tuple[int, str]] = []
-        for name in (w.name for w in self.graph.weights if w.name in of_weights):
+        vectors = (w.name for w in self.graph.weights if not is_matrix(w))
+        for name in (name for name in vectors if name in of_weights):
             whole = of_weights[name]
 
             def splits(number: int, whole: int = whole) -> bool:
@@ -348,7 +386,10 @@ class _Backward(_Draft):
                 return own and number >= self.first and int(nodes[number].size) == 1
 
             for part in summands(nodes, whole, splits):
-                part = nodes[part].args[0] if nodes[part].op == "sum" else part
+                summed = nodes[part].op == "sum" and not is_matrix(
+                    nodes[nodes[part].args[0]]
+                )
+                part = nodes[part].args[0] if summed else part
                 found.append((part, name))
         return found
 
@@ -394,9 +435,12 @@ class _Backward(_Draft):
         Level after level adds to the same rows, so that the order of the sum is the
         scan's, whichever threads take the rows.
         """
+        matrices = {w.name for w in self.graph.weights if is_matrix(w)}
+        of_weights = self.vjp.cotangents("weight")
         for name, view in self.memory.sums.items():
-            if name in self.of_inputs:
-                yield self.put(self.of_inputs[name], view, adds=True)
+            found = of_weights if name in matrices else self.of_inputs
+            if name in found:
+                yield self.put(found[name], view, adds=True)
 
 
 def value_name(graph: Graph, number: int) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..language import OPS, Graph
+from ..language import OPS, Graph, Node
 from ..language.graph import ATTENTION
 from ..language.linear import diagonal_groups
 from . import lower
@@ -24,6 +24,8 @@ from .differentiate import VectorJacobian, differentiate
 from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
 from .loops import Loops
+from .matrices import is_matrix, matrix_of, read, with_copies
+from .outers import scale_vectors
 from .program import Program, Stage
 from .schedule import schedule
 from .split import split_affines
@@ -67,7 +69,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         graph, binding, recorded = self.graph, self.binding, self.recorded
-        for cut in (split_affines, dot_products):
+        for cut in (split_affines, dot_products, scale_vectors):
             graph, binding, new = cut(graph, binding)
             recorded = tuple(new[number] for number in recorded)
         object.__setattr__(self, "graph", graph)
@@ -81,17 +83,19 @@ class Plan:
 
     @cached_property
     def inference(self) -> Program:
-        every = self.is_split  # what follows a loop reads all levels of its states
-        memory = lower.forward_memory(self.graph, self._once, training=every)
+        # What follows a loop reads all levels of its states.
+        keeps = "vectors" if self.is_split else "none"
+        memory = lower.forward_memory(self.graph, self._once, keeps=keeps)
         return self._forward("inference", memory)
 
     @cached_property
     def is_split(self) -> bool:
         """Whether loops over levels stand apart from the products, for many levels."""
         memory = lower.forward_memory(self.graph, self._once)
-        step = lower.forward_step(self.graph, memory)
+        step = lower.forward_step(self.graph, memory, (), self._weights)
         may = self.may_split and not self.graph.items
-        return may and Loops(step).worth_splitting
+        loops = Loops(step)
+        return may and loops.worth_splitting and loops.hold_matrices
 
     @cached_property
     def training(self) -> Program:
@@ -103,12 +107,15 @@ class Plan:
         memory = lower.cotangent_memory(vjp, self._memory.arrays, wanted, self.static)
         recomputed: tuple[Stage, ...] = ()
         if self.recompute:
-            step = lower.recompute_step(self.graph, memory.arrays, places, self.needed)
+            step = lower.recompute_step(
+                self.graph, memory.arrays, places, self.needed, self._weights
+            )
             stored = self._arrange(step, False)
             recomputed = emit(stored, self.binding)
             memory = replace(memory, arrays=stored.step.arrays)
             places = {**places, **step.stored}
-        step = lower.backward_step(vjp, memory, places)
+        vjp = with_copies(vjp, places)
+        step = lower.backward_step(vjp, memory, places, self._weights)
         stored = self._arrange(step, self.is_split, before=len(recomputed))
         return Program(
             f"{self.graph.name} backward",
@@ -122,7 +129,7 @@ class Plan:
         )
 
     def _forward(self, kind: str, memory: lower.Memory) -> Program:
-        step = lower.forward_step(self.graph, memory, self.recorded)
+        step = lower.forward_step(self.graph, memory, self.recorded, self._weights)
         scratch = "chunk" if self.is_split else "rolling"
         stored = self._arrange(step, self.is_split, scratch)
         return Program(
@@ -147,6 +154,11 @@ class Plan:
         vjp = differentiate(self.graph, self.recorded if self.tapped else ())
         verify_linear(vjp, diagonal_groups(self.graph))
         return vjp
+
+    @property
+    def _weights(self) -> dict[str, int]:
+        """The numbers of the parameters of vectors and matrices, by name."""
+        return {n: piece.parameter for n, piece in self.binding.vectors.items()}
 
     @property
     def _once(self) -> tuple[str, ...]:
@@ -210,4 +222,17 @@ def _obstacle(graph: Graph) -> str | None:
             )
     if graph.many and any(node.op == ATTENTION for node in graph.nodes):
         return "it has no attention over children"
+    for node in graph.nodes:
+        if any(is_matrix(graph.nodes[a]) for a in read(node)) and _spans_matrix(node):
+            return f"it computes no {node.op} of a matrix"
+        if graph.children and matrix_of(graph.nodes, node):
+            return "it has no matrices in trees"
+        if graph.items and matrix_of(graph.nodes, node):
+            return "it has no matrices beside sets of items"
     return None if graph.states else "the cell has no state"
+
+
+def _spans_matrix(node: Node) -> bool:
+    """Whether an operation of a matrix looks at all of it, and is none of matrices."""
+    of_matrices = ("sum", "matvec", "vecmat", "row_dots", "column_dots")
+    return node.op in OPS and OPS[node.op].reduces and node.op not in of_matrices

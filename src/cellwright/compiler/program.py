@@ -15,14 +15,24 @@ from ..language import OPS
 EVERY = -1  # the slot of a view that has a row for each child
 
 # Fields that name a value of one of the core's enumerations.
-ENUMERATIONS = {"rows": "Rows", "kind": "AxisKind", "when": "When", "op": "Opcode"}
+ENUMERATIONS = {
+    "rows": "Rows",
+    "kind": "AxisKind",
+    "when": "When",
+    "op": "Opcode",
+    "form": "Form",
+}
 # How many arguments are registers; of other instructions, all.
 REGISTERS = {
     **dict.fromkeys(
         ("constant", "vector", "load", "total", "weighted_total", "attention"), 0
     ),
+    "load_scaled": 0,
     **dict.fromkeys(
         ("store", "accumulate", "dot_items", "outer_items", "store_panel"), 1
+    ),
+    **dict.fromkeys(
+        ("add_outer", "dot_columns", "dot_rows", "sum_block", "dot_block"), 1
     ),
     **{name: 1 for name, op in OPS.items() if op.reduces},
 }
@@ -31,7 +41,8 @@ PLAIN = {int, float, bool, str}  # fields that the core takes as they are
 
 @dataclass(frozen=True)
 class Axis:
-    """What has a row of its own: a row of the scan, a child, or an item of a set."""
+    """What has a row of its own: a row of the scan, a child, an item of a set, or a row
+    of a matrix."""
 
     kind: str
     set: int = 0
@@ -41,6 +52,7 @@ class Axis:
 
 
 NODE = Axis("node")
+MATRIX = Axis("matrix")
 
 
 @dataclass(frozen=True)
@@ -55,15 +67,20 @@ class Array:
     stage: int = -1
     scratch: bool = False
     axis: Axis = NODE
+    parameter: int = -1
 
 
 @dataclass(frozen=True)
 class View:
-    """An array, at a row's own place or at a predecessor's: in trees one child's."""
+    """An array, at a row's own place or at a predecessor's: in trees one child's.
+
+    `form`: what a stage of matrices sees of it.
+    """
 
     array: int
     previous: bool = False
     slot: int = 0
+    form: str = "whole"
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,8 @@ class Stage:
     when: str = "level"
     axis: Axis = NODE
     loop: int = 0
+    heads: int = 1
+    block_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -235,6 +254,8 @@ class _Listing:
         text = f"  stage {number}: {stage.units} units, {stage.tiles} registers"
         text += ", all units in a tile" if stage.whole else ""
         text += f", for each {stage.axis}" if stage.axis != NODE else ""
+        if stage.axis == MATRIX:
+            text += f" of {stage.block_rows} rows in {stage.heads} blocks"
         first = all(s.when == "chunk" for s in self.program.stages[:number])
         chunk = "before a chunk" if first else "once for a chunk"
         when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}
@@ -271,6 +292,21 @@ class _Listing:
                 into, factor = (self._array(s.views[a]) for a in i.args[1:])
                 sign = "=" if i.op == "dot_items" else "+="
                 return f"store {into} {sign} {read} · {factor}"
+            case "load_scaled":
+                values, scale = (self._array(s.views[a]) for a in i.args)
+                return f"{target} = {values} · {scale}"
+            case "add_outer":
+                rows, columns = (self._array(s.views[a]) for a in i.args[1:])
+                return f"{target} = {read} + {rows} ⊗ {columns}"
+            case "dot_block":
+                into, matrix = (self._array(s.views[a]) for a in i.args[1:])
+                return f"store {into} += sum {read} · {matrix}"
+            case "dot_columns" | "dot_rows":
+                into, vector = (self._array(s.views[a]) for a in i.args[1:])
+                sign, t = ("=", "") if i.op == "dot_columns" else ("+=", "ᵀ")
+                return f"store {into} {sign} {read}{t} · {vector}"
+            case "sum_block":
+                return f"store {self._array(s.views[i.args[1]])} += sum {read}"
             case "attention":
                 scores, weights = (self._array(s.views[a]) for a in i.args)
                 return f"store {weights} = attention {scores}"

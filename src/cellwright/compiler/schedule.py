@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .loops import split
-from .program import Axis
+from .program import MATRIX, Axis
 from .step import Group, Lowered
 from .verify import verify_groups
 
@@ -24,7 +24,10 @@ def schedule(step: Lowered, apart: bool = False) -> tuple[Group, ...]:
     """
     found: list[Group] = []
     done: set[int] = set()
-    pending = _needed(step, step.roots, done)
+    # What is made of a matrix is made where that is, for results that are late too.
+    late = _needed(step, step.late, done)
+    made = [n for n in late if step.axis(n) == MATRIX]
+    pending = _needed(step, (*step.roots, *made), done)
     parts = split(step, pending) if apart else [(pending, step.when)]
     for loop, (part, when) in enumerate(parts):
         found += _stages(step, part, done, when, loop)

@@ -22,17 +22,19 @@ from ..language.graph import (
     TRANSPOSED,
     sets,
 )
-from .program import EVERY, NODE, Array, Axis, View
+from ..language.sizes import MatrixSize
+from .matrices import is_matrix, matrix_of, read
+from .program import EVERY, MATRIX, NODE, Array, Axis, View
 
 # Stores its first argument, once the others are computed; attrs `view`, and `adds`: to
 # what is there.
 PUT = "put"
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
 DOT = "dot"  # of a row's value and each item's: one number an item (see `contract`)
-OUTER = "outer"  # adds a row's value times each item's number; attr `view`
+OUTER = "outer_items"  # adds a row's value times each item's number; attr `view`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
-RECOMPUTED_OF_ITEMS = 100  # the same of each item: there are many of them
+RECOMPUTED_OF_MANY = 100  # the same of each item, or of a matrix: so much to store
 # Of their stage's units, if of one too.
 _SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION, OUTER)
 _REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
@@ -78,6 +80,14 @@ class Lowered:
         return int(self.nodes[number].size)
 
     @cached_property
+    def matrices(self) -> list[MatrixSize | None]:
+        """For each node, the matrix in whose stage it is computed, if it is in one."""
+        return [
+            matrix_of(self.nodes, node.on(node.args[:1]) if node.op == PUT else node)
+            for node in self.nodes
+        ]
+
+    @cached_property
     def where(self) -> dict[int, View]:
         """The view of each value that is in memory before the step, or stored by it."""
         return {**self.stored, **self.places}
@@ -90,8 +100,9 @@ class Lowered:
     @cached_property
     def axes(self) -> list[Axis]:
         """The rows that each value has: one, or one for each child or item."""
-        found = sets(self.nodes, self.many)
-        return [axis_of(name, self.item_sets) for name in found]
+        axes = [axis_of(name, self.item_sets) for name in sets(self.nodes, self.many)]
+        pairs = zip(self.nodes, axes, strict=True)
+        return [MATRIX if is_matrix(node) else axis for node, axis in pairs]
 
     def of_items(self, number: int) -> bool:
         """Whether there is a value for each item."""
@@ -99,14 +110,17 @@ class Lowered:
 
     @cached_property
     def kept(self) -> frozenset[int]:
-        """The values that are in memory alone: totals over items, attention, dots.
+        """The values that are in memory alone: totals over items, attention, dots; and
+        vectors that are made of matrices.
 
-        A total is summed by the stage of its items; the others are made by one of rows.
+        A total is summed by the stage of its items, a vector of a matrix made by the
+        stage of its rows; the others are made by one of rows.
         """
         return frozenset(
             number
             for number, node in enumerate(self.nodes)
             if node.op == DOT
+            or self._is_made_of_matrix(number)
             or (
                 node.op in (TOTAL, ATTENTION)
                 and len(node.args) == 1
@@ -114,9 +128,15 @@ class Lowered:
             )
         )
 
+    def _is_made_of_matrix(self, number: int) -> bool:
+        node = self.nodes[number]
+        return bool(self.matrices[number]) and not is_matrix(node) and node.op != PUT
+
     def axis(self, number: int) -> Axis:
         """The rows of the stage that computes a value."""
         node = self.nodes[number]
+        if self.matrices[number]:
+            return MATRIX
         if number in self.kept:
             return self.axes[node.args[0]] if node.op == TOTAL else NODE
         if node.op == OUTER:
@@ -131,6 +151,8 @@ class Lowered:
         """What a node reads that an earlier stage has to store, not its own one."""
         before = self.before(number)
         node = self.nodes[number]
+        if self.matrices[number] and node.op != PUT:
+            return [a for a in before if not is_matrix(self.nodes[a])]
         weighted = node.op == TOTAL and len(node.args) == 2
         if weighted or node.op in (AFFINE, TRANSPOSED, ATTENTION):
             return before
@@ -138,27 +160,38 @@ class Lowered:
         return [a for a in before if a in self.kept or a in column]
 
     @cached_property
-    def units(self) -> list[int | None]:
-        """For each node, the units of the stage that can compute it; `None`: any."""
+    def units(self) -> list[int | MatrixSize | None]:
+        """For each node, the units of the stage that can compute it, or the matrix;
+        `None`: any."""
         sizes = [int(node.size) for node in self.nodes]
         return [
-            sizes[node.args[0]]
+            matrix
+            if matrix
+            else sizes[node.args[0]]
             if node.op in (*_REDUCING, DOT)
             else size
             if size > 1 or node.op in _SIZED
             else None
-            for node, size in zip(self.nodes, sizes, strict=True)
+            for node, size, matrix in zip(self.nodes, sizes, self.matrices, strict=True)
         ]
 
     @cached_property
     def values(self) -> list[tuple[int, ...]]:
         """For each node, the arguments whose values it reads."""
-        return [n.args[:1] if n.op in _COPYING else n.args for n in self.nodes]
+        return [n.args[:1] if n.op in _COPYING else read(n) for n in self.nodes]
+
+    @cached_property
+    def _read(self) -> list[tuple[int, ...]]:
+        """The arguments of each node, but for what gives a matrix's size alone."""
+        return [
+            read(node) if node.op == "spread" and is_matrix(node) else node.args
+            for node in self.nodes
+        ]
 
     @cached_property
     def read_once(self) -> set[int]:
         """The nodes that the step reads once, its forward nodes apart."""
-        uses = Counter(a for node in self.nodes[self.first :] for a in node.args)
+        uses = Counter(a for args in self._read[self.first :] for a in args)
         return {number for number, count in uses.items() if count == 1}
 
     @cached_property
@@ -187,10 +220,10 @@ class Group:
     """The nodes of one stage, arguments first, before its code is written.
 
     Attributes:
-        units, axis, when, loop: as in `Stage`.
+        units, axis, when, loop: as in `Stage`; of matrices, units is the matrix.
     """
 
-    units: int
+    units: int | MatrixSize
     axis: Axis
     when: str
     members: tuple[int, ...]
@@ -219,6 +252,11 @@ def axis_of(name: str | None, item_sets: Sequence[str]) -> Axis:
     return Axis("child") if name == CHILDREN else NODE
 
 
+def array_axis(axis: Axis) -> Axis:
+    """The rows of an array: it has a matrix in one."""
+    return NODE if axis == MATRIX else axis
+
+
 def summands(
     nodes: Sequence[Node], top: int, splits: Callable[[int], bool]
 ) -> list[int]:
@@ -245,7 +283,8 @@ def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
     """
     if number in known:
         return True
-    left = RECOMPUTED_OF_ITEMS if step.of_items(number) else RECOMPUTED
+    many = step.axes[number].kind in ("item", "matrix")
+    left = RECOMPUTED_OF_MANY if many else RECOMPUTED
 
     def reach(n: int) -> bool:
         nonlocal left
@@ -253,9 +292,24 @@ def obtainable(step: Lowered, number: int, known: Container[int]) -> bool:
         if n in known or op in ROW_LEAVES:
             return True
         left -= 1
-        return is_pointwise(op) and left >= 0 and all(map(reach, step.values[n]))
+        if left < 0 or n in step.kept or not is_pointwise(op):
+            return False
+        vectors = set(_vectors(step, n))
+        return all(a in known if a in vectors else reach(a) for a in step.values[n])
 
     return reach(number)
+
+
+def _vectors(step: Lowered, number: int) -> list[int]:
+    """The values that a stage of matrices reads from memory alone: of a node of one."""
+    if not step.matrices[number] or step.nodes[number].op == PUT:
+        return []
+    nodes = step.nodes
+    return [
+        a
+        for a in step.values[number]
+        if nodes[a].op != "constant" and not is_matrix(nodes[a])
+    ]
 
 
 def lacking(
@@ -265,6 +319,11 @@ def lacking(
     op, values = step.nodes[number].op, step.values[number]
     if op == TRANSPOSED:  # it reads a panel
         return []
+    vectors = _vectors(step, number)
+    if vectors:
+        values = tuple(a for a in values if a not in vectors)
+        missing = [a for a in vectors if a not in memory]
+        return missing + [a for a in values if not obtainable(step, a, known)]
     of_children = op == TOTAL and number not in step.kept
     if op == OUTER and values[1] not in memory:
         return [values[1]]

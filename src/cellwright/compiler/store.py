@@ -13,7 +13,7 @@ from itertools import permutations
 
 from ..language import Node
 from .program import Array, View
-from .step import PANEL, PUT, Group, Lowered, Stored, lacking
+from .step import PANEL, PUT, Group, Lowered, Stored, array_axis, lacking
 from .verify import verify_stored
 
 MOST_PERMUTED = 6  # columns whose every order is tried: 720
@@ -33,17 +33,20 @@ def store(
         columns = _panel_columns(step, group)
         if columns:
             name = f"panel.{sum(a.rows == 'panel' for a in arrays)}"
-            rows = {"stage": stage, "scratch": True, "axis": group.axis}
+            rows = {"stage": stage, "scratch": True, "axis": array_axis(group.axis)}
             panels |= {c: (len(arrays), k) for k, c in enumerate(columns)}
             arrays.append(Array(name, "panel", len(columns), **rows))
     nodes, stored = list(step.nodes), dict(step.stored)
     members = [list(group.members) for group in groups]
+    parts = {(g.when, g.loop) for g in groups if g.when != "after_chunk"}
+    by_levels = step.when == "level" and len(parts) == 1
     stage_of = {n: k for k, group in enumerate(groups) for n in group.members}
     for number in crossing:
         name, size = f"temporary.{len(arrays)}", step.size(number)
         view, axis = View(len(arrays)), step.axes[number]
-        # What there is of each item is read by the same level.
-        rows = "rolling" if axis.kind == "item" and step.when == "level" else scratch
+        # What there is of each item is read by the same level; so is a matrix.
+        many = axis.kind in ("item", "matrix") and by_levels
+        rows, axis = "rolling" if many else scratch, array_axis(axis)
         arrays.append(Array(name, rows, size, scratch=True, axis=axis))
         stored[number] = view
         if number not in step.kept:  # those are stored by what computes them

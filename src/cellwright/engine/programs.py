@@ -14,6 +14,7 @@ from ..compiler.bindings import Binding
 from ..compiler.once import Once, made_once_of_mixed
 from ..compiler.plan import Plan
 from ..language import ArgumentError, Graph
+from ..language.sizes import MatrixSize
 from .call import States
 
 MANY_ROWS = 16  # of a level: benchmarks/linear.py --rows
@@ -78,9 +79,18 @@ class Programs:
         self.sources = (*self.inputs, *self.items)  # what a call gives, in order
         self.sizes = tuple(int(s.size) for s in graph.states)
         self.output_size = int(graph.output_size)
+        # States that are matrices, and the parameters of weights that are, by name.
+        self.matrices = tuple(isinstance(s.size, MatrixSize) for s in graph.states)
+        self.matrix_weights = {
+            w.name: binding.vectors[w.name].parameter
+            for w in graph.weights
+            if isinstance(w.size, MatrixSize)
+        }
         self.output_is_state = graph.output_is_state
         # Columns of the states that are not the output.
         self.hidden = self.sizes[1:] if self.output_is_state else self.sizes
+        skip = int(self.output_is_state)
+        self.hidden_matrices = self.matrices[skip:]
         self._compiled: dict[Any, Any] = {}
         self._variants: dict[Any, Programs] = {}
         # Ops take text, no objects: where torch traces, this key stands for the cell.
@@ -122,7 +132,7 @@ class Programs:
     def for_rows(self, rows: int, levels: int) -> Programs:
         """The same cell for levels of so many rows: where there are many, products of
         one level are as fast as those of many levels."""
-        few = rows < MANY_ROWS and levels > 1
+        few = (rows < MANY_ROWS or any(self.matrices)) and levels > 1
         return self if few or not self.plan.is_split else self.variant(may_split=False)
 
     @cached_property

@@ -19,6 +19,7 @@ from ..call import Call
 from ..programs import Programs, find_programs
 from ..schedule import SequenceBatch
 from .items import made_ahead
+from .segments import SegmentedScan, saved_numbers, scan_of
 from .sequences import SequenceScan
 from .trees import TreeScan
 
@@ -64,6 +65,10 @@ def run(
         del tensors[last : last + len(reset_state)]
     if static:
         programs = programs.given_once(static)
+    if any(programs.matrices) and not items:
+        element = tensors[0].element_size()
+        scan = scan_of(programs, batch, reverse, learned, element)
+        return _scan(scan, way, tensors)
     return _scan(SequenceScan(programs, schedule, sets), way, tensors)
 
 
@@ -91,7 +96,7 @@ def _cast(tensors: Sequence[Any], dtype: torch.dtype) -> list[Any]:
 
 
 def _scan(
-    scan: SequenceScan | TreeScan,
+    scan: SequenceScan | SegmentedScan | TreeScan,
     way: str,
     tensors: Sequence[Any],
 ) -> tuple[Tensor, list[Tensor]]:
@@ -111,7 +116,9 @@ class _Scan(torch.autograd.Function):
     """The eager way with gradients: lighter than the op, on the same core."""
 
     @staticmethod
-    def forward(ctx: Any, scan: SequenceScan | TreeScan, *tensors: Tensor) -> Any:
+    def forward(
+        ctx: Any, scan: SequenceScan | SegmentedScan | TreeScan, *tensors: Tensor
+    ) -> Any:
         results, saved = scan.forward(tensors, True)
         ctx.save_for_backward(*tensors, *saved)
         ctx.scan, ctx.count = scan, len(tensors)
@@ -241,8 +248,9 @@ def _walk_op(
     starts: Tensor | None = None,  # the last, and optional: programs of before
 ) -> list[Tensor]:
     batch = _batch(inputs[0], batch_sizes, lengths, resets, starts)
-    scan = SequenceScan(find_programs(key), batch.schedule(reverse, learned))
-    fresh = [] if scan.schedule.resets is None else fresh
+    element = inputs[0].element_size()
+    scan = scan_of(find_programs(key), batch, reverse, learned, element)
+    fresh = [] if batch.schedule(reverse, learned).resets is None else fresh
     results, saved = scan.forward([*inputs, *states, *fresh, *parameters], training)
     # The op has one number of results.
     return [*results, saved[1] if training else results[0].new_empty(0)]
@@ -266,8 +274,10 @@ def _(
     programs, x = find_programs(key), inputs[0]
     y = x.new_empty(*x.shape[:-1], programs.output_size)
     finals = [x.new_empty(s.shape) for s in states]
+    steps, batch = (len(sizes), sizes[0]) if sizes else x.shape[:2]
     rows = x.shape[0] if sizes else x.shape[0] * x.shape[1]
-    saved = x.new_empty(rows * sum(programs.saved_sizes) if training else 0)
+    shape = steps, batch, rows, x.element_size()
+    saved = x.new_empty(saved_numbers(programs, *shape) if training else 0)
     return [y, *finals, saved]
 
 
@@ -289,8 +299,8 @@ def _walk_backward_op(
     starts: Tensor | None = None,
 ) -> list[Tensor]:
     batch = _batch(y, batch_sizes, lengths, resets, starts)
-    scan = SequenceScan(find_programs(key), batch.schedule(reverse, learned))
-    unused = [] if scan.schedule.resets is not None else fresh
+    scan = scan_of(find_programs(key), batch, reverse, learned, y.element_size())
+    unused = [] if batch.schedule(reverse, learned).resets is not None else fresh
     tensors = [*inputs, *states, *([] if unused else fresh), *parameters]
     constant = scan.programs.constant
     needed = [name not in constant for name in scan.programs.inputs]

@@ -88,14 +88,15 @@ class SequenceScan(NamedTuple):
         ]
         kind = "training" if training else "inference"
         every = training or programs.plan.is_split
-        if every:
-            rows, ends = schedule.rows, schedule.last
-        else:  # a state needs its last two levels alone
-            rows, ends = 2 * schedule.batch, schedule.last_rolling
-        counts = [rows * size for size in programs.hidden]
+        # Of each state but the output: every level; or its last two, a matrix's if it
+        # is not saved.
+        kept = [training or (every and not m) for m in programs.hidden_matrices]
+        rows = [schedule.rows if k else 2 * schedule.batch for k in kept]
+        ends = [schedule.last if k else schedule.last_rolling for k in kept]
+        counts = [n * size for n, size in zip(rows, programs.hidden, strict=True)]
         counts += self._counts(programs.saved_values) if training else []
         # Where all rows end at one step, the core copies them.
-        together = isinstance(ends, int)
+        together = isinstance(schedule.last, int)
         copies = self._copies(finals, ends) if together else ()
         saved = x.new_empty(sum(counts)) if every or not together else None
         given = memory(read)
@@ -134,31 +135,36 @@ class SequenceScan(NamedTuple):
         return arrays + sequences[len(programs.sizes) :]
 
     def _copies(
-        self, finals: Sequence[Tensor], last: Any
+        self, finals: Sequence[Tensor], ends: Sequence[Any]
     ) -> list[tuple[int, int, int, int]]:
         """The final states as the core copies them: all rows of a state's last step."""
         programs, schedule, _ = self
         batch, array, copies = schedule.batch, len(programs.sources), []
-        of_output = programs.output_is_state  # y keeps every level
-        for final in finals:
-            row = (schedule.last if of_output else last) * batch
-            copies.append((array, row, final.data_ptr(), final.numel()))
-            array, of_output = array + 2, False
+        if programs.output_is_state:  # y keeps every level
+            ends = [schedule.last, *ends]
+        for final, end in zip(finals, ends, strict=True):
+            copies.append((array, end * batch, final.data_ptr(), final.numel()))
+            array += 2
         return copies
 
     def _gather(
-        self, finals: Sequence[Tensor], y: Tensor, saved: Any, rows: int, last: Any
+        self,
+        finals: Sequence[Tensor],
+        y: Tensor,
+        saved: Any,
+        rows: Sequence[int],
+        ends: Sequence[Any],
     ) -> None:
         """The final states where each row has its own last step."""
-        at = 0
-        for number, final in enumerate(finals):
-            size, where = final.shape[-1], last
-            if number == 0 and self.programs.output_is_state:  # y has every level
-                values, where = y.view(-1, size), self.schedule.last
-            else:
-                values = saved[at : at + rows * size].view(rows, size)
-                at += rows * size
-            torch.index_select(values, 0, where, out=final.view(-1, size))  # type: ignore[arg-type]
+        at, values = 0, []
+        if self.programs.output_is_state:  # y has every level
+            values, ends = [y], [self.schedule.last, *ends]
+        for count, size in zip(rows, self.programs.hidden, strict=True):
+            values.append(saved[at : at + count * size])
+            at += count * size
+        for final, value, where in zip(finals, values, ends, strict=True):
+            size = final.shape[-1]
+            torch.index_select(value.view(-1, size), 0, where, out=final.view(-1, size))
 
     def _records(self, x: Tensor) -> list[Tensor]:
         """New arrays, one for each recorded value."""
@@ -246,7 +252,17 @@ class SequenceScan(NamedTuple):
         kept = cut(values, counts + self._counts(programs.saved_values))
         given = memory(read)
         arrays = self._arrays(given[:last], y, kept)
-        arrays += [*memory([grad_y]), *pairs, *memory([*of_inputs, *taps, *totals])]
+        # Of weights that are matrices, each row of the batch has its own.
+        of_weights = {
+            number: y.new_zeros(schedule.batch, read[last + number].numel())
+            for number in programs.matrix_weights.values()
+        }
+        arrays += [
+            *memory([grad_y]),
+            *pairs,
+            *memory([*of_inputs, *of_weights.values()]),
+        ]
+        arrays += memory([*taps, *totals])
         run_core(
             programs.compiled("backward", wanted),
             self._core,
@@ -257,6 +273,8 @@ class SequenceScan(NamedTuple):
             programs.isa,
             read,
         )
+        for number, found in of_weights.items():
+            gradients[number] = found.sum(0).view(gradients[number].shape)
         states = tensors[first:last]
         of_states, of_resets = self._state_gradients(states, carried, initial)
         found = iter(of_inputs)
