@@ -109,6 +109,7 @@ class Engine(Protocol):
         stack: Sequence[Callable[[], Bound]],
         states: Sequence[Tensor],
         items: Sequence[Items] = (),
+        precision: str = "full",
     ) -> Advance:
         """What takes single steps through a stack of layers; for engines that pack.
 
@@ -116,6 +117,7 @@ class Engine(Protocol):
             stack: gives each layer with the weights that it has now.
             states: (num_layers, B, size) each, contiguous: read and written in place.
             items: of cells that look at items: those of each layer.
+            precision: of the products: "full", or "int8" for weights of 8 bits.
         """
         raise TypeError(f"the {self.name} engine packs nothing")
 

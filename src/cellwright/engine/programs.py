@@ -59,6 +59,7 @@ class Programs:
         recorded: nodes of the graph whose values are results too.
         tapped: gradients flow into the recorded values, and theirs can be had.
         may_split: loops over levels may stand apart from products: as in `Plan`.
+        precision: of products: "full", "bf16" or "int8", as in `Plan`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Programs:
         self.recorded: tuple[int, ...] = options.pop("recorded", ())
         self.tapped: bool = options.pop("tapped", False)
         self.may_split: bool = options.pop("may_split", True)
+        self.precision: str = options.pop("precision", "full")
         assert not options, f"unknown options: {options}"
         self.inputs = tuple(i.name for i in graph.inputs)
         self.items = tuple(i.name for i in graph.items)
@@ -93,8 +95,10 @@ class Programs:
     def _options(self) -> dict[str, Any]:
         names = "isa", "recompute", "constant", "static", "recorded", "tapped"
         options = {name: getattr(self, name) for name in names}
-        # Left out as it is by default: keys are in exported programs.
-        return options if self.may_split else {**options, "may_split": False}
+        # Left out where they are as by default: keys are in exported programs.
+        later = {"may_split": True, "precision": "full"}
+        values = {name: getattr(self, name) for name in later}
+        return {**options, **{n: v for n, v in values.items() if v != later[n]}}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make, (self.graph, self.binding, self._options)
@@ -148,6 +152,7 @@ class Programs:
             recorded=self.recorded,
             tapped=self.tapped,
             may_split=self.may_split,
+            precision=self.precision,
         )
 
     @cached_property

@@ -24,13 +24,17 @@ from .items import ItemInputs, enter_items, length_name, take_items
 from .sequences import Layout
 
 State = Tensor | tuple[Tensor, ...]
+PACKED = ("bf16", "int8")  # what weights may be packed in instead of their own type
 
 
-def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
+def make_stepper(
+    layer: Any, batch_size: int = 1, weights: str | None = None
+) -> Stepper:
     """A stepper of a layer, on the engine that the layer has now.
 
     Raises:
-        ArgumentError: the layer is bidirectional, or batch_size is no positive integer.
+        ArgumentError: the layer is bidirectional, batch_size is no positive integer, or
+            weights neither `None` nor what the engine packs.
     """
     if layer.bidirectional:
         raise ArgumentError(
@@ -44,7 +48,12 @@ def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
             f"[stepper] batch_size counts rows; received {batch_size!r}, expected a "
             "positive integer"
         )
-    return Stepper(layer, batch_size)
+    if weights not in (None, *PACKED):
+        raise ArgumentError(
+            f"[stepper] weights are packed as they are, or in fewer bits; received "
+            f"weights={weights!r}, expected None or one of {', '.join(PACKED)}"
+        )
+    return Stepper(layer, batch_size, weights or "full")
 
 
 class Stepper:
@@ -66,13 +75,17 @@ class Stepper:
     Attributes:
         layer: whose weights it has, a `SequenceLayer`.
         batch_size: rows of x.
-        engine: "native", the same bits as the layer's; or else "reference".
+        precision: of its products: "bf16" or "int8" where matrices are packed in these,
+            else "full".
+        engine: "native", in full precision the same bits as the layer's; or else
+            "reference".
     """
 
     _items: ItemInputs | None = None
+    precision = "full"  # steppers saved before it was there have none
 
-    def __init__(self, layer: Any, batch_size: int) -> None:
-        self.layer, self.batch_size = layer, batch_size
+    def __init__(self, layer: Any, batch_size: int, precision: str = "full") -> None:
+        self.layer, self.batch_size, self.precision = layer, batch_size, precision
         engine = layer.current_engine
         self._engine = engine if engine.packs else REFERENCE
         self._states: list[Tensor] = []
@@ -319,7 +332,7 @@ class Stepper:
 
     def __getstate__(self) -> dict[str, Any]:
         states = [state.clone() for state in self._states]
-        names = "layer", "batch_size", "_engine", "_items"
+        names = "layer", "batch_size", "precision", "_engine", "_items"
         kept = {name: getattr(self, name) for name in names}
         return {**kept, "_states": states}
 
@@ -379,6 +392,8 @@ class Stepper:
                 f"{engine.name!r}. Make another with layer.stepper()"
             )
         self._device, self._dtype = layer.placement()
+        if self.precision != "full":
+            self._check_weights()
         self._first = [s.detach() for s in layer.first_states(self.batch_size)]
         olds = self._states or self._first
         # Contiguous and its own: a packed stepper keeps the address.
@@ -388,7 +403,7 @@ class Stepper:
             self._advance = self._without_items
         else:
             items = self._items_of_layers(stack)
-            self._advance = engine.stepper(stack, self._states, items)
+            self._advance = engine.stepper(stack, self._states, items, self.precision)
         # Last: making weights may move buffers on, as spectral_norm's do in training.
         self._versions = self._now() if self._keeps else []
         graphs = [bound.graph for bound in layer.bound_cells()]
@@ -398,9 +413,21 @@ class Stepper:
         self._sizes = tuple(int(i.size) for i in self._graph.inputs)
         self._x_shape = torch.Size((self.batch_size, self._sizes[0]))
 
+    def _check_weights(self) -> None:
+        """Raise ArgumentError where weights cannot be packed in fewer bits."""
+        if self._engine.packs and self._dtype == torch.float32:
+            return
+        raise ArgumentError(
+            f"[stepper] weights in {self.precision} are multiplied by the compiled "
+            f"core, with states in float32; received a layer in {self._dtype} on the "
+            f"engine {self.layer.engine!r} ({self.layer.engine_reason}), expected float32 on "
+            "'native'. Use layer.float().cpu(), or weights=None"
+        )
+
     def __repr__(self) -> str:
         shapes = f"x {tuple(self._x_shape)} -> y {tuple(self._like_y.shape)}"
-        return f"<stepper {shapes}, {self.engine}>"
+        kind = "" if self.precision == "full" else f", {self.precision}"
+        return f"<stepper {shapes}, {self.engine}{kind}>"
 
 
 def _again(

@@ -54,5 +54,6 @@ class Native(Engine):
         stack: Sequence[Callable[[], Bound]],
         states: Sequence[Tensor],
         items: Sequence[Items] = (),
+        precision: str = "full",
     ) -> Advance:
-        return make_stepper(stack, states, items)
+        return make_stepper(stack, states, items, precision)

@@ -17,10 +17,13 @@ def make_stepper(
     stack: Sequence[Callable[[], Bound]],
     states: Sequence[Tensor],
     items: Sequence[Items] = (),
+    precision: str = "full",
 ) -> Advance:
-    """As `Engine.stepper`; the same bits as the layers' scans."""
+    """As `Engine.stepper`; in full precision the same bits as the layers' scans."""
     layers = [give() for give in stack]
     programs = [layer.bound.programs for layer in layers]
+    if precision != "full":
+        programs = [own.variant(precision=precision) for own in programs]
     orders = [own.binding.parameters for own in programs]
     weights = [
         readable([p.detach() for p in layer.weights.in_order(order)])
