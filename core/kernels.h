@@ -112,8 +112,8 @@ template <class T> struct Kernels : Widths {
     // odd last k is paired with 0. int8: and the scale of each column.
     void (*pack_bf16)(const T* panel, int64_t depth, int64_t width, void* out) = nullptr;
     void (*pack_int8)(const T* panel, int64_t depth, int64_t width, void* out, T* scales) = nullptr;
-    // out[i] = row[i] rounded to bf16, a T still; and in place, the vector at each
-    // data + k * stride, k < count.
+    // out[i] = row[i] rounded to bf16, a T still, to whole vectors, or in place; and the
+    // vector at each data + k * stride, k < count.
     void (*round_row)(const T* row, int64_t count, T* out) = nullptr;
     void (*round_columns)(T* data, int64_t count, int64_t stride) = nullptr;
     // A row in 16 bits, padded by a zero or two; its scale goes to out[scale_at].

@@ -16,10 +16,6 @@ Range heads_range(int64_t first_unit, int64_t last_unit, int64_t units, int64_t 
     return {begin * width_head, (end - begin) * width_head, 0};
 }
 
-int64_t bytes_of_weight(Precision precision, int64_t full) {
-    return precision == Precision::bf16 ? 2 : precision == Precision::int8 ? 1 : full;
-}
-
 bool fills_panel(const Stage& s) {
     return std::any_of(s.code.begin(), s.code.end(), [](const Instruction& in) {
         return in.op == Opcode::store_panel_;
@@ -34,7 +30,7 @@ Layout::Layout(const Program& program, const Call& call, const Widths& widths)
       schedule(call.schedule),
       widths(widths),
       element_size(call.element_size),
-      weight_size(bytes_of_weight(program.precision, call.element_size)),
+      weight_size(call.element_size),
       written(program.written()),
       level_rows(schedule.widest_level()),
       block_rows(schedule.block_rows()),
@@ -330,6 +326,7 @@ void Layout::choose_threads() {
         }
         if (s.axis == Axis::item) of_items += int64_t(s.code.size()) * s.units;
     }
+    choose_weights(at_levels);
     if (level_rows > 0) work += of_items * level_children / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;
     shared_stages = threads > 1 && items_before.empty() && at_levels * level_rows >= kOneLevel &&
@@ -344,6 +341,14 @@ void Layout::choose_threads() {
     const int64_t worth = alone ? kOneScanner : few ? kFewRowsWork : kOneThread;
     if ((alone && !program.backward && !chunked) || work * total_rows < worth) threads = 1;
     shared_units = shared_units && threads > 1;
+}
+
+// Weights in bf16 are converted by the products that read them. Where these are of many
+// rows, and the weights few, to read them as rounded floats costs less.
+void Layout::choose_weights(int64_t count) {
+    const bool fit = level_rows > kFewRows && count * element_size <= kRoundedWeights;
+    if (program.precision == Precision::bf16 && !fit) weight_size = 2;
+    if (program.precision == Precision::int8) weight_size = 1;
 }
 
 // At every level a row reads its items again: so few rows go together that these stay in

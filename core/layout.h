@@ -108,8 +108,10 @@ struct Layout {
         return program.arrays[s.views[t.view].array].stage;
     }
     bool is_narrow() const { return program.precision != Precision::full; }
-    // Weights of a term's block for so many k: they are packed in pairs.
-    int64_t packed_depth(int64_t depth) const { return is_narrow() ? (depth + 1) / 2 * 2 : depth; }
+    // Weights of a term's block for so many k: in fewer bits they are packed in pairs.
+    int64_t packed_depth(int64_t depth) const {
+        return weight_size < element_size ? (depth + 1) / 2 * 2 : depth;
+    }
     int64_t rows_of(const Chunk& chunk, Axis axis) const {
         return axis == Axis::node ? chunk.rows : chunk.children;
     }
@@ -125,7 +127,7 @@ struct Layout {
     const Schedule& schedule;
     const Widths& widths;
     const int64_t element_size;
-    const int64_t weight_size;        // bytes of one in a panel
+    int64_t weight_size;              // bytes of one in a panel
     const std::vector<bool> written;  // by array
 
     int64_t level_rows = 0;  // of the widest level
@@ -170,6 +172,7 @@ private:
     void lay_out_chunks();
     void lay_out_runs();
     void choose_threads();
+    void choose_weights(int64_t count);
     void group_rows_of_items();
     void lay_out_stages();
     void lay_out_panels();

@@ -97,9 +97,15 @@ void Packing<T>::pack_term(size_t index, size_t which, int64_t block, int thread
 template <class T>
 int64_t Packing<T>::pack_narrow(const Group& g, const TermLayout& l, int64_t at,
                                 int thread) const {
+    void* const out = context_.memory.template at<char>(l.weights) + at * context_.weight_size;
+    if (context_.weight_size == context_.element_size) {
+        T* const panel = static_cast<T*>(out);
+        const int64_t count = pack_wide(g, panel) * g.step;
+        context_.kernels.round_row(panel, count, panel);
+        return count;
+    }
     T* const wide = context_.at(context_.wide_panels[thread]);
     const int64_t depth = pack_wide(g, wide);
-    void* const out = context_.memory.template at<char>(l.weights) + at * context_.weight_size;
     if (context_.program.precision == Precision::bf16) {
         context_.kernels.pack_bf16(wide, depth, g.step, out);
     } else {

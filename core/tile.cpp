@@ -224,7 +224,7 @@ void Tiles<T>::multiply(Product<T>& p, const void* weights, const T* scales,
                         int64_t scale_at) const {
     const Kernels<T>& kernels = context_.kernels;
     p.weights = static_cast<const T*>(weights);
-    if (context_.program.precision == Precision::full) return kernels.product(p);
+    if (context_.weight_size == context_.element_size) return kernels.product(p);
     if (context_.program.precision == Precision::bf16) return kernels.product_bf16(p);
     Int8Product<T> q{p.source.rows, p.source.offset, scale_at, p.rows, p.source.block,
                      static_cast<const int8_t*>(weights), scales, {}, p.column_stride,

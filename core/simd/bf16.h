@@ -17,7 +17,7 @@ CELLWRIGHT_INLINE Vec<float> rounded_to_bf16(Vec<float> v) {
 
 static void round_row(const float* row, int64_t count, float* out) {
     constexpr int W = kLanes<float>;
-    copy_row<float, true>(out, row, count, count);
+    if (out != row) copy_row<float, true>(out, row, count, count);
     for (int64_t i = 0; i < count; i += W) store<float>(out + i, rounded_to_bf16(load(out + i)));
 }
 

@@ -94,27 +94,56 @@ CELLWRIGHT_INLINE void product_rows(int64_t m, const typename P::Number* const* 
     }
 }
 
+// The rows of a product on one block of weights, in groups of almost equal size.
+template <class P, int N>
+CELLWRIGHT_INLINE void product_groups(const Product<typename P::Number>& p, int64_t offset,
+                                      int64_t depth, const typename P::Element* weights,
+                                      const typename P::Element* next, int64_t ahead) {
+    using T = typename P::Number;
+    const int64_t groups = (p.rows + kRows[N] - 1) / kRows[N];
+    const int64_t steps = (depth + P::step - 1) / P::step * kLanes<T>;
+    for (int64_t g = 0, r = 0; g < groups; ++g) {
+        const int64_t end = (g + 1) * p.rows / groups;
+        T* columns[N];
+        for (int n = 0; n < N; ++n) columns[n] = p.columns[n] + r * p.column_stride;
+        // The first groups fetch the block of weights that comes next.
+        product_rows<P, N>(end - r, p.source.rows + r, offset, depth, weights,
+                           g < ahead ? next + g * steps : weights, columns, p.column_stride);
+        r = end;
+    }
+}
+
+// Weights that many rows read are converted once for all of them, block by block, into
+// memory that stays in the L1 cache.
+template <int N>
+static void converted(const Product<float>& p, int64_t offset, int64_t depth,
+                      const uint32_t* weights, const uint32_t* next) {
+    constexpr int W = kLanes<float>;
+    alignas(64) float full[kDepth * N * W];
+    for (int64_t k = 0; k < depth; k += 2)
+        for (int j = 0; j < 2; ++j)
+            for (int n = 0; n < N; ++n)
+                store<float>(full + ((k + j) * N + n) * W,
+                             Bf16Weights::vector(weights + (k / 2 * N + n) * W, j));
+    product_groups<FullWeights<float>, N>(p, offset, depth, full, (const float*)next,
+                                          (N + 1) / 2);
+}
+
 template <class P, int N> static void product_n(const Product<typename P::Number>& p) {
     using T = typename P::Number;
     const Source<T>& s = p.source;
-    const int64_t groups = (p.rows + kRows[N] - 1) / kRows[N];
     const auto* weights = (const typename P::Element*)p.weights;
     for (int64_t b = 0; b < s.blocks; ++b) {
         for (int64_t k = 0; k < s.block; k += kDepth) {
             const int64_t depth = s.block - k < kDepth ? s.block - k : kDepth;
-            const int64_t steps = (depth + P::step - 1) / P::step * kLanes<T>;
+            const auto* next = weights + (depth + P::step - 1) / P::step * N * kLanes<T>;
             const int64_t offset = s.offset + b * s.stride + k;
-            for (int64_t g = 0, r = 0; g < groups; ++g) {  // groups of almost equal size
-                const int64_t next = (g + 1) * p.rows / groups;
-                T* columns[N];
-                for (int n = 0; n < N; ++n) columns[n] = p.columns[n] + r * p.column_stride;
-                // The first groups fetch the block of weights that comes next.
-                const auto* ahead = weights + (g < N ? N + g : 0) * steps;
-                product_rows<P, N>(next - r, s.rows + r, offset, depth, weights, ahead,
-                                   columns, p.column_stride);
-                r = next;
-            }
-            weights += steps * N;
+            bool done = false;
+            if constexpr (P::step > 1)
+                if ((done = p.rows > kConvertedGroups * kRows[N]))
+                    converted<N>(p, offset, depth, weights, next);
+            if (!done) product_groups<P, N>(p, offset, depth, weights, next, N);
+            weights = next;
         }
     }
 }

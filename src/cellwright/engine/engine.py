@@ -121,6 +121,11 @@ class Engine(Protocol):
         """
         raise TypeError(f"the {self.name} engine packs nothing")
 
-    def detail(self, bound: BoundCell) -> str:
-        """What else `engine_reason` says; never asked for inside a traced call."""
+    def carried(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of the states of `stepper`, where the parameters are of `dtype`."""
+        return dtype
+
+    def detail(self, bound: BoundCell, dtype: torch.dtype) -> str:
+        """What else `engine_reason` says of parameters of `dtype`; never asked for
+        inside a traced call."""
         return ""

@@ -17,6 +17,8 @@ from .call import States
 
 MANY_ROWS = 16  # of a level: benchmarks/linear.py --rows
 
+_BF16 = "precision=bf16"  # in a key: no input has such a name
+
 _alive: weakref.WeakSet[Programs] = weakref.WeakSet()
 _traced: dict[str, Programs] = {}  # by key: programs that hold no more live on
 
@@ -30,7 +32,7 @@ def find_programs(key: str) -> Programs:
     Raises:
         ArgumentError: an exported program ran where its layer was never made.
     """
-    key, *static = key.split("/")
+    key, *more = key.split("/")
     if key not in _traced:
         found = next((p for p in list(_alive) if p.key == key), None)
         if found is None:
@@ -41,7 +43,11 @@ def find_programs(key: str) -> Programs:
                 "program runs"
             )
         _traced[key] = found
-    return _traced[key].given_once(static)
+    found = _traced[key]
+    if _BF16 in more:
+        more.remove(_BF16)
+        found = found.variant(precision="bf16")
+    return found.given_once(more)
 
 
 class Programs:
@@ -128,9 +134,10 @@ class Programs:
         few = rows < MANY_ROWS and levels > 1
         return self if few or not self.plan.is_split else self.variant(may_split=False)
 
-    def key_with(self, static: Iterable[str]) -> str:
-        """The text that stands for the cell, and for what it is given once."""
-        return "/".join([self.key, *static])
+    def key_with(self, static: Iterable[str], bf16: bool = False) -> str:
+        """The text that stands for the cell, and for what it is given once; with
+        products in bf16, or in its own precision."""
+        return "/".join([self.key, *static, *([_BF16] if bf16 else [])])
 
     def filled(self, states: States, like: Tensor, batch: int) -> list[Tensor]:
         """The initial states, with zeros (1, batch, size) for those that are `None`."""

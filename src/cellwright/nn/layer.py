@@ -53,7 +53,7 @@ class Layer:
     def engine_reason(self) -> str:
         """Why it is this engine."""
         engine, reason = self._choice()
-        detail = engine.detail(self.bound_cells()[0])
+        detail = engine.detail(self.bound_cells()[0], self.placement()[1])
         return f"{reason}, {detail}" if detail else reason
 
     @property

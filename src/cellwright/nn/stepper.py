@@ -168,7 +168,14 @@ class Stepper:
             found.extend(readable([inputs[name]]))
         return found
 
-    def _check(self, name: str, tensor: Any, shape: torch.Size) -> None:
+    def _check(
+        self,
+        name: str,
+        tensor: Any,
+        shape: torch.Size,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        dtype = dtype or self._dtype
         if not isinstance(tensor, Tensor):
             raise ArgumentError(
                 f"[stepper] {name} is no tensor; received {type(tensor).__name__}, "
@@ -179,10 +186,10 @@ class Stepper:
                 f"[stepper] {name} has the wrong shape; received "
                 f"{tuple(tensor.shape)}, expected {tuple(shape)}"
             )
-        if tensor.dtype != self._dtype or tensor.device != self._device:
+        if tensor.dtype != dtype or tensor.device != self._device:
             raise ArgumentError(
                 f"[stepper] {name} is {tensor.dtype} on {tensor.device}; expected "
-                f"{self._dtype} on {self._device}, as the weights. Use .to()"
+                f"{dtype} on {self._device}, as the weights. Use .to()"
             )
         if type(tensor) is not Tensor:
             _plain(name, tensor)
@@ -261,7 +268,9 @@ class Stepper:
         if self.batch_size == 1:
             given = [s[:, None] if s.dim() == 2 else s for s in given]
         for name, mine, new in zip(self._state_names, self._states, given, strict=True):
-            self._check(f"state {name!r}", new, mine.shape)
+            if isinstance(new, Tensor) and new.dtype == self._dtype:
+                new = new.to(mine.dtype)  # a layer's, in bf16
+            self._check(f"state {name!r}", new, mine.shape, mine.dtype)
         for mine, new in zip(self._states, given, strict=True):
             mine.copy_(new.detach())
 
@@ -394,7 +403,9 @@ class Stepper:
         self._device, self._dtype = layer.placement()
         if self.precision != "full":
             self._check_weights()
-        self._first = [s.detach() for s in layer.first_states(self.batch_size)]
+        carried = engine.carried(self._dtype)
+        first = layer.first_states(self.batch_size)
+        self._first = [s.detach().to(carried) for s in first]
         olds = self._states or self._first
         # Contiguous and its own: a packed stepper keeps the address.
         self._states = [s.to(self._first[0], copy=True).contiguous() for s in olds]
@@ -420,8 +431,8 @@ class Stepper:
         raise ArgumentError(
             f"[stepper] weights in {self.precision} are multiplied by the compiled "
             f"core, with states in float32; received a layer in {self._dtype} on the "
-            f"engine {self.layer.engine!r} ({self.layer.engine_reason}), expected float32 on "
-            "'native'. Use layer.float().cpu(), or weights=None"
+            f"engine {self.layer.engine!r} ({self.layer.engine_reason}), expected "
+            "float32 on 'native'. Use layer.float().cpu(), or weights=None"
         )
 
     def __repr__(self) -> str:
