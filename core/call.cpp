@@ -56,6 +56,8 @@ struct CallChecker {
     void counts() const {
         REQUIRE(call.element_size == 4 || call.element_size == 8,
                 "[call] elements are float or double");
+        REQUIRE(call.element_size == 4 || program.precision == Precision::full,
+                "[call] products in bf16 or int8 are of floats");
         REQUIRE(call.isa != nullptr && call.threads >= 1, "[call] no instruction set");
         REQUIRE(program.sets() <= schedule.sets,
                 "[call] the program reads " + std::to_string(program.sets()) +

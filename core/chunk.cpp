@@ -24,6 +24,8 @@ void ChunkTasks<T>::transpose(const SourceLayout& s, const Chunk& chunk, int thr
     for (int64_t g = groups * thread / parts; g < groups * (thread + 1) / parts; ++g) {
         for (int64_t i = 0; i < W; ++i) few[i] = rows[std::min(g * W + i, count - 1)];
         context_.kernels.transpose(few, s.width, columns + g * W, s.stride);
+        if (context_.program.precision == Precision::bf16)
+            context_.kernels.round_columns(columns + g * W, s.width, s.stride);
     }
 }
 
@@ -58,6 +60,7 @@ template <class T> void ChunkTasks<T>::take_tasks(size_t index, int thread) {
 template <class T>
 void ChunkTasks<T>::tile(const Task& task, const Chunk& chunk, int64_t rows, int thread) const {
     rows = std::min(context_.stages[task.index].tile_rows, rows);
+    tiles_.narrow(task.index, task.part, rows, thread);
     tiles_.run_tile(task.index, chunk, task.block, task.part, rows, thread);
 }
 

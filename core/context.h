@@ -28,6 +28,10 @@ template <class T> struct Context : Layout {
     T** row_pointers(int thread, size_t view) const {
         return memory.at<T*>(tables[thread]) + int64_t(view) * table_rows;
     }
+    // Pointers to the same rows of the i-th of its `narrow` views.
+    T** narrow_rows_of(int thread, size_t i) const {
+        return memory.at<T*>(narrow_tables[thread]) + int64_t(i) * table_rows;
+    }
     T* row_registers(size_t stage, int64_t block) const {
         return at(stages[stage].row_registers) +
                block * program.stages[stage].row_registers * stages[stage].width;

@@ -32,6 +32,20 @@ template <class T> struct Product {
     int vectors;
 };
 
+// The same of whole numbers: column += row scale * weight scale * sum over k of
+// rows(r, k) * weights(k). Sums of at most kDepth products are whole.
+template <class T> struct Int8Product {
+    const T* const* rows;  // of int16_t, as `narrow_int8` has made them
+    int64_t offset;        // of the first k in a row, in elements
+    int64_t scale_at;      // where a row's scale is, counted in T
+    int64_t row_count, depth;
+    const int8_t* weights;  // [pair of k][vectors][lanes][2]
+    const T* scales;        // [vectors][lanes]
+    T* columns[kMaxVectors];
+    int64_t column_stride;
+    int vectors;
+};
+
 // sums[k][v] += sum over rows of source(k, r) * panel(r, v), k in [first, last).
 template <class T> struct Outer {
     const T* source;  // transposed: column k of row r at source[k * source_stride + r]
@@ -51,6 +65,7 @@ template <class T> struct TileView {
     int64_t offset;         // of the tile's first unit
     int64_t units;          // valid units from there on; the rest of a row is padding
     bool spread;            // the array has one column, the stage has more
+    bool rounded;           // a panel's: what is stored is rounded to bf16
     // Of children or items in a stage of nodes: row r of the tile has rows
     // [segments[r], segments[r + 1]), counted from segments[0]. Null otherwise.
     const int64_t* segments;
@@ -88,6 +103,21 @@ template <class T> struct Kernels : Widths {
     // sums[i] += sum over rows of panel[r * stride + i], i < count
     void (*column_sums)(const T* panel, int64_t stride, int64_t rows, int64_t count,
                         T* sums);
+
+    // Of less than full precision; of float alone.
+    // A product whose weights are bf16: [pair of k][vectors][lanes][2].
+    void (*product_bf16)(const Product<T>&) = nullptr;
+    void (*product_int8)(const Int8Product<T>&) = nullptr;
+    // Of a panel [depth][width], width a number of lanes, as these products read it; an
+    // odd last k is paired with 0. int8: and the scale of each column.
+    void (*pack_bf16)(const T* panel, int64_t depth, int64_t width, void* out) = nullptr;
+    void (*pack_int8)(const T* panel, int64_t depth, int64_t width, void* out, T* scales) = nullptr;
+    // out[i] = row[i] rounded to bf16, a T still, to whole vectors, or in place; and the
+    // vector at each data + k * stride, k < count.
+    void (*round_row)(const T* row, int64_t count, T* out) = nullptr;
+    void (*round_columns)(T* data, int64_t count, int64_t stride) = nullptr;
+    // A row in 16 bits, padded by a zero or two; its scale goes to out[scale_at].
+    void (*narrow_int8)(const T* row, int64_t count, T* out, int64_t scale_at) = nullptr;
 };
 
 struct KernelSet {

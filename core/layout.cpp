@@ -30,6 +30,7 @@ Layout::Layout(const Program& program, const Call& call, const Widths& widths)
       schedule(call.schedule),
       widths(widths),
       element_size(call.element_size),
+      weight_size(call.element_size),
       written(program.written()),
       level_rows(schedule.widest_level()),
       block_rows(schedule.block_rows()),
@@ -217,10 +218,13 @@ void Layout::lay_out_terms(size_t index) {
                 depth = range.count * width * int64_t(t.pieces.size());
             }
             range.at = at;
-            at += depth * term.vectors * widths.lanes;
+            widest_panel = std::max(widest_panel, depth * term.abreast * widths.lanes);
+            at += packed_depth(depth) * term.vectors * widths.lanes;
             term.ranges.push_back(range);
         }
-        term.weights = reserve(at);
+        term.weights = memory.reserve<char>(at * weight_size);
+        if (program.precision == Precision::int8)
+            term.scales = reserve(l.blocks * term.vectors * widths.lanes);
         l.terms.push_back(std::move(term));
     }
     l.row_registers = reserve(s.row_registers * l.width * l.blocks);
@@ -331,11 +335,12 @@ void Layout::choose_threads() {
         if (s.axis == Axis::matrix)
             work += int64_t(s.code.size()) * s.heads * s.block_rows * s.units;
     }
+    choose_weights(at_levels);
     if (level_rows > 0) work += of_items / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;
     shared_stages = threads > 1 && items.empty() && at_levels * level_rows >= kOneLevel &&
                     (!independent_rows || level_rows < kOwnRows * threads ||
-                     at_levels * element_size > kOwnWeights);
+                     at_levels * weight_size > kOwnWeights);
     shared_units = threads > 1 && independent_rows && level_rows < kOwnRows * threads;
     if (shared_stages) return;
     if (independent_rows && !program.backward && !chunked)
@@ -345,6 +350,14 @@ void Layout::choose_threads() {
     const int64_t worth = alone ? kOneScanner : few ? kFewRowsWork : kOneThread;
     if ((alone && !program.backward && !chunked) || work * total_rows < worth) threads = 1;
     shared_units = shared_units && threads > 1;
+}
+
+// Weights in bf16 are converted by the products that read them. Where these are of many
+// rows, and the weights few, to read them as rounded floats costs less.
+void Layout::choose_weights(int64_t count) {
+    const bool fit = level_rows > kFewRows && count * element_size <= kRoundedWeights;
+    if (program.precision == Precision::bf16 && !fit) weight_size = 2;
+    if (program.precision == Precision::int8) weight_size = 1;
 }
 
 // At every level a row reads its items again: so few rows go together that these stay in
@@ -391,9 +404,40 @@ void Layout::lay_out_memory() {
         tiles.push_back(reserve(tile));
         tables.push_back(memory.reserve<void*>(int64_t(views) * table_rows));
     }
+    lay_out_narrow();
     lay_out_scratch();
     lay_out_sums();
     if (program.backward) lay_out_tasks();
+}
+
+// Gate gradients are rounded when they are stored; all other sources of products, here.
+void Layout::lay_out_narrow() {
+    if (!is_narrow()) return;
+    const int64_t line = kLineBytes / element_size;
+    int64_t most = 0;
+    size_t views = 0;
+    for (size_t i = 0; i < stages.size(); ++i) {
+        const Stage& s = program.stages[i];
+        StageLayout& l = stages[i];
+        int64_t at = 0;
+        for (size_t t = 0; t < s.terms.size(); ++t) {
+            const Term& term = s.terms[t];
+            const auto same = [&](const NarrowLayout& n) { return n.view == term.view; };
+            if (term.transposed || std::any_of(l.narrow.begin(), l.narrow.end(), same)) continue;
+            const bool halves = program.precision == Precision::int8;
+            const int64_t used = halves ? ceil_div(term.width + 2, 2) + 1 : term.width;
+            const int64_t row = ceil_div(used, line) * line;
+            l.narrow.push_back({term.view, term.width, row, at, row - 1});
+            at += row * table_rows;
+        }
+        most = std::max(most, at);
+        views = std::max(views, l.narrow.size());
+    }
+    for (int t = 0; t < threads; ++t) {
+        narrow_rows.push_back(reserve(most));
+        narrow_tables.push_back(memory.reserve<void*>(int64_t(views) * table_rows));
+        wide_panels.push_back(reserve(widest_panel));
+    }
 }
 
 void Layout::lay_out_scratch() {

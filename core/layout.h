@@ -26,8 +26,17 @@ struct TermLayout {
     int abreast;  // of them in one product at most
     std::vector<Range> ranges;
     size_t weights;
+    size_t scales = 0;  // int8: [block][vectors][lanes]
 
     int groups() const { return int(ceil_div(vectors, abreast)); }  // products of a block
+};
+
+// Rows of a view as a stage's products read them, in less than full precision.
+struct NarrowLayout {
+    int view;
+    int64_t width;       // elements of a row
+    int64_t row, at;     // of a thread's rows: the distance, and where they begin
+    int64_t scale_at;    // int8: within a row
 };
 
 struct StageLayout {
@@ -36,6 +45,7 @@ struct StageLayout {
     int64_t blocks;
     int64_t tile_rows;
     std::vector<TermLayout> terms;
+    std::vector<NarrowLayout> narrow;
     std::vector<Instruction> begin;  // sets the accumulators
     size_t row_registers;
     size_t hoisted = 0;      // terms that are summed up for many levels at once
@@ -103,6 +113,11 @@ struct Layout {
     int panel_stage(const Stage& s, const Term& t) const {
         return program.arrays[s.views[t.view].array].stage;
     }
+    bool is_narrow() const { return program.precision != Precision::full; }
+    // Weights of a term's block for so many k: in fewer bits they are packed in pairs.
+    int64_t packed_depth(int64_t depth) const {
+        return weight_size < element_size ? (depth + 1) / 2 * 2 : depth;
+    }
 
     // How many rows of an axis, in the scan's order, are before one of a level; of a level
     // after the last: how many there are.
@@ -120,6 +135,7 @@ struct Layout {
     const Schedule& schedule;
     const Widths& widths;
     const int64_t element_size;
+    int64_t weight_size;              // bytes of one in a panel
     const std::vector<bool> written;  // by array
 
     int64_t level_rows = 0;  // of the widest level
@@ -129,6 +145,7 @@ struct Layout {
     int64_t level_children = 0;  // the most there are
     int64_t table_rows = 0;  // of a thread's row pointers, for each view
     int64_t work = 0;        // multiply-adds a row, and as many weights
+    int64_t widest_panel = 0;  // elements of what one product reads of a block's weights
     int64_t group_rows = 0;  // rows of a thread that go through a chunk's levels together
     int threads = 1;         // that may take part; a scan then has those that came
     bool shared_stages = false;     // threads share each stage, rather than own rows
@@ -152,6 +169,9 @@ struct Layout {
     std::vector<size_t> discarded_rows;       // of each thread: where one is written; trees
     std::vector<size_t> scratch;              // by array
     std::vector<size_t> tiles, tables;        // of each thread: registers, row pointers
+    // Of each thread, in less than full precision: rows, pointers to them, and a panel
+    // that is packed.
+    std::vector<size_t> narrow_rows, narrow_tables, wide_panels;
     Workspace memory;
 
 private:
@@ -160,11 +180,13 @@ private:
     void lay_out_chunks();
     void lay_out_runs();
     void choose_threads();
+    void choose_weights(int64_t count);
     void group_rows_of_items();
     void lay_out_stages();
     void lay_out_panels();
     void lay_out_gradients();
     void lay_out_terms(size_t index);
+    void lay_out_narrow();
     void lay_out_memory();
     void lay_out_scratch();
     void lay_out_sums();

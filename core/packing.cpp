@@ -14,7 +14,7 @@ template <class T> void Packing<T>::pack(int thread) const {
         for (int64_t b = 0; b < context_.stages[i].blocks; ++b) {
             if (mine()) fill_row_registers(i, b, thread);
             for (size_t t = 0; t < context_.program.stages[i].terms.size(); ++t)
-                if (mine()) pack_term(i, t, b);
+                if (mine()) pack_term(i, t, b, thread);
         }
     for (size_t i = 0; i < context_.program.arrays.size(); ++i) {
         const Array& a = context_.program.arrays[i];
@@ -81,19 +81,45 @@ void Packing<T>::fill_row_registers(size_t index, int64_t block, int thread) con
 // vectors, for each k, the vectors. Where a block meets several heads, a unit's weights
 // outside its own head are 0.
 template <class T>
-void Packing<T>::pack_term(size_t index, size_t which, int64_t block) const {
+void Packing<T>::pack_term(size_t index, size_t which, int64_t block, int thread) const {
     const Stage& stage = context_.program.stages[index];
     const StageLayout& s = context_.stages[index];
     const Term& term = stage.terms[which];
     const TermLayout& l = s.terms[which];
-    T* out = context_.at(l.weights) + l.ranges[block].at;
+    int64_t at = l.ranges[block].at;
     for (int first = 0, group = 0, groups = l.groups(); group < groups; ++group) {
         const int next = (group + 1) * l.vectors / groups;
         const int64_t step = int64_t(next - first) * context_.kernels.lanes;
         const Group g{stage, s, term, l.ranges[block], block, first, next, step};
-        out += (term.transposed ? pack_transposed(g, out) : pack_direct(g, out)) * step;
+        if (context_.is_narrow())
+            at += pack_narrow(g, l, at, thread);
+        else
+            at += pack_wide(g, context_.at(l.weights) + at) * step;
         first = next;
     }
+}
+
+// Returns how many weights there are.
+template <class T>
+int64_t Packing<T>::pack_narrow(const Group& g, const TermLayout& l, int64_t at,
+                                int thread) const {
+    void* const out = context_.memory.template at<char>(l.weights) + at * context_.weight_size;
+    if (context_.weight_size == context_.element_size) {
+        T* const panel = static_cast<T*>(out);
+        const int64_t count = pack_wide(g, panel) * g.step;
+        context_.kernels.round_row(panel, count, panel);
+        return count;
+    }
+    T* const wide = context_.at(context_.wide_panels[thread]);
+    const int64_t depth = pack_wide(g, wide);
+    if (context_.program.precision == Precision::bf16) {
+        context_.kernels.pack_bf16(wide, depth, g.step, out);
+    } else {
+        const int64_t column = g.block * l.vectors + g.first;
+        context_.kernels.pack_int8(wide, depth, g.step, out,
+                                   context_.at(l.scales) + column * context_.kernels.lanes);
+    }
+    return context_.packed_depth(depth) * g.step;
 }
 
 // Returns how many k there were; so does `pack_transposed`.

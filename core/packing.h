@@ -29,7 +29,11 @@ private:
         int64_t step;  // elements from k to k
     };
 
-    void pack_term(size_t stage, size_t which, int64_t block) const;
+    void pack_term(size_t stage, size_t which, int64_t block, int thread) const;
+    int64_t pack_narrow(const Group& g, const TermLayout& l, int64_t at, int thread) const;
+    int64_t pack_wide(const Group& g, T* out) const {
+        return g.term.transposed ? pack_transposed(g, out) : pack_direct(g, out);
+    }
     int64_t pack_direct(const Group& g, T* out) const;
     void pack_units(const Group& g, int vector, int64_t first_k, int64_t last_k, T* out) const;
     int64_t pack_transposed(const Group& g, T* out) const;

@@ -350,6 +350,10 @@ struct Checker {
     }
 
     void check() {
+        require(program.precision >= Precision::full && program.precision <= Precision::int8,
+                "unknown precision");
+        require(program.precision != Precision::int8 || !program.backward,
+                "weights of 8 bits are for forward scans");
         bool scratch = false;
         for (const Array& a : program.arrays) {
             where = "array '" + a.name + "'";

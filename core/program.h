@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "instruction.h"
+#include "precision.h"
 
 namespace cellwright {
 
@@ -188,6 +189,7 @@ struct Reduction {
 struct Program {
     bool backward;  // scans from the last level to the first
     bool tree;      // over a schedule of trees
+    Precision precision;  // of products; all else is in full precision
     std::vector<Array> arrays;
     std::vector<int64_t> parameters;  // number of elements of each
     std::vector<Stage> stages;

@@ -19,6 +19,7 @@ void Tiles<T>::each_tile(const StageLayout& s, int64_t rows, bool shared, int th
 template <class T>
 void Tiles<T>::run(size_t stage, const Chunk& chunk, int64_t rows, bool shared,
                    int thread) const {
+    narrow(stage, 0, rows, thread);
     each_tile(context_.stages[stage], rows, shared, thread,
               [&](int64_t block, int64_t row, int64_t count) {
                   run_tile(stage, chunk, block, row, count, thread);
@@ -31,6 +32,7 @@ void Tiles<T>::run_items(size_t stage, const Chunk& chunk, int64_t first, int64_
     const Axis axis = context_.program.stages[stage].axis;
     const int64_t* const begin = lookup_.segments(axis, thread);
     const int64_t from = begin[first] - begin[0], to = begin[last] - begin[0];
+    narrow(stage, from, to - from, thread);
     each_tile(context_.stages[stage], to - from, false, thread,
               [&](int64_t block, int64_t row, int64_t count) {
                   run_tile(stage, chunk, block, from + row, count, thread);
@@ -39,6 +41,7 @@ void Tiles<T>::run_items(size_t stage, const Chunk& chunk, int64_t first, int64_
 
 template <class T>
 void Tiles<T>::hoist(size_t stage, const Chunk& chunk, int thread) const {
+    narrow(stage, 0, chunk.rows, thread);
     each_tile(context_.stages[stage], chunk.rows, true, thread,
               [&](int64_t block, int64_t row, int64_t rows) {
                   hoist_tile(stage, block, row, rows, thread);
@@ -60,7 +63,7 @@ void Tiles<T>::hoist_tile(size_t index, int64_t block, int64_t row, int64_t rows
     for (size_t v = 0; v < stage.views.size(); ++v)
         views[v].rows = context_.row_pointers(thread, v) + row;
     for (size_t i = 0; i < s.hoisted; ++i)
-        product(index, i, block, views, {sums, s.width, s.sums_row, rows});
+        product(index, i, block, views, {sums, s.width, s.sums_row, rows, row, thread});
 }
 
 template <class T>
@@ -76,6 +79,7 @@ void Tiles<T>::view_rows(size_t index, int64_t block, int64_t row, int thread,
         views[v].offset = panel ? block * context_.panels[id].stride : one ? 0 : block * width;
         views[v].units = std::max<int64_t>(0, a.columns - block * width);
         views[v].spread = one;
+        views[v].rounded = context_.program.precision == Precision::bf16;
         const Axis axis = context_.program.axis(stage.views[v]);
         if (stage.axis == Axis::node && axis != Axis::node) {
             const int64_t* start = lookup_.segments(axis, thread);
@@ -114,7 +118,7 @@ void Tiles<T>::run_tile(size_t index, const Chunk& chunk, int64_t block, int64_t
     t.rows = rows;
     start_accumulators(index, block, context_.first_row[thread] - chunk.base + row, t);
     for (size_t i = s.hoisted; i < stage.terms.size(); ++i)
-        product(index, i, block, views, {t.tile_registers, t.tile_size, s.width, rows});
+        product(index, i, block, views, {t.tile_registers, t.tile_size, s.width, rows, row, thread});
     t.code = stage.code.data();
     t.count = int64_t(stage.code.size());
     context_.kernels.pointwise(t);
@@ -155,6 +159,24 @@ Tile<T> Tiles<T>::tile_of(size_t index, int64_t block, const TileView<T>* views,
 }
 
 template <class T>
+void Tiles<T>::narrow(size_t stage, int64_t first, int64_t rows, int thread) const {
+    const bool bf16 = context_.program.precision == Precision::bf16;
+    const std::vector<NarrowLayout>& all = context_.stages[stage].narrow;
+    for (size_t i = 0; i < all.size(); ++i) {
+        const NarrowLayout& n = all[i];
+        T* const* wide = context_.row_pointers(thread, n.view);
+        T** const table = context_.narrow_rows_of(thread, i);
+        for (int64_t r = first; r < first + rows; ++r) {
+            table[r] = context_.at(context_.narrow_rows[thread]) + n.at + r * n.row;
+            if (bf16)
+                context_.kernels.round_row(wide[r], n.width, table[r]);
+            else
+                context_.kernels.narrow_int8(wide[r], n.width, table[r], n.scale_at);
+        }
+    }
+}
+
+template <class T>
 void Tiles<T>::product(size_t index, size_t which, int64_t block, const TileView<T>* views,
                        const Sums& sums) const {
     const Stage& stage = context_.program.stages[index];
@@ -164,7 +186,6 @@ void Tiles<T>::product(size_t index, size_t which, int64_t block, const TileView
     const Range& range = l.ranges[block];
     if (!lookup_.any_present(views[term.view].rows, sums.rows)) return;  // it adds nothing
     Product<T> p{};
-    int64_t depth = range.count;
     p.source = {views[term.view].rows, range.begin, range.count, 1, 0};
     if (term.transposed) {
         const int32_t id = stage.views[term.view].array;
@@ -174,23 +195,44 @@ void Tiles<T>::product(size_t index, size_t which, int64_t block, const TileView
         p.source.block = width * int64_t(term.pieces.size());
         p.source.blocks = range.count;
         p.source.stride = stride;
-        depth = p.source.block * range.count;
     }
     p.rows = sums.rows;
     p.column_stride = sums.row;
-    const T* weights = context_.at(l.weights) + range.at;
+    int64_t scale_at = 0;
+    for (size_t i = 0; i < s.narrow.size(); ++i)
+        if (!term.transposed && s.narrow[i].view == term.view) {
+            p.source.rows = context_.narrow_rows_of(sums.thread, i) + sums.first;
+            scale_at = s.narrow[i].scale_at;
+        }
     const int W = context_.kernels.lanes;
+    int64_t at = range.at;
     for (int first = 0, group = 0, groups = l.groups(); group < groups; ++group) {
         const int next = (group + 1) * l.vectors / groups;
         p.vectors = next - first;
         for (int v = first; v < next; ++v)
             p.columns[v - first] =
                 sums.data + term.columns[v / s.vectors] * sums.column + v % s.vectors * W;
-        p.weights = weights;
-        context_.kernels.product(p);
-        weights += depth * p.vectors * W;
+        const char* weights =
+            context_.memory.template at<char>(l.weights) + at * context_.weight_size;
+        const T* scales = context_.at(l.scales) + (block * l.vectors + first) * W;
+        multiply(p, weights, scales, scale_at);
+        at += context_.packed_depth(p.source.block * p.source.blocks) * p.vectors * W;
         first = next;
     }
+}
+
+template <class T>
+void Tiles<T>::multiply(Product<T>& p, const void* weights, const T* scales,
+                        int64_t scale_at) const {
+    const Kernels<T>& kernels = context_.kernels;
+    p.weights = static_cast<const T*>(weights);
+    if (context_.weight_size == context_.element_size) return kernels.product(p);
+    if (context_.program.precision == Precision::bf16) return kernels.product_bf16(p);
+    Int8Product<T> q{p.source.rows, p.source.offset, scale_at, p.rows, p.source.block,
+                     static_cast<const int8_t*>(weights), scales, {}, p.column_stride,
+                     p.vectors};
+    std::copy_n(p.columns, p.vectors, q.columns);
+    kernels.product_int8(q);
 }
 
 template class Tiles<float>;

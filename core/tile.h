@@ -28,11 +28,17 @@ public:
     // The thread's share of the sums of a stage's hoisted terms, for all rows of a chunk.
     void hoist(size_t stage, const Chunk& chunk, int thread) const;
 
+    // In less than full precision: rows [first, first + rows) of those that were found, as
+    // the stage's products read them. Before `run_tile`; the others do it themselves.
+    void narrow(size_t stage, int64_t first, int64_t rows, int thread) const;
+
 private:
     // Where a product adds to: accumulator a of row r is at a * column + r * row.
     struct Sums {
         T* data;
         int64_t column, row, rows;
+        int64_t first;  // of the rows, among those that were found
+        int thread;
     };
 
     template <class F>
@@ -40,6 +46,7 @@ private:
                    const F& f) const;
     void hoist_tile(size_t stage, int64_t block, int64_t row, int64_t rows, int thread) const;
     Tile<T> tile_of(size_t stage, int64_t block, const TileView<T>* views, int thread) const;
+    void multiply(Product<T>& p, const void* weights, const T* scales, int64_t scale_at) const;
     void view_rows(size_t stage, int64_t block, int64_t row, int thread,
                    TileView<T>* views) const;
     void start_accumulators(size_t stage, int64_t block, int64_t chunk_row, Tile<T>& t) const;

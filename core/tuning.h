@@ -34,6 +34,10 @@ constexpr int64_t kOuterRows = 128;    // rows of gate gradients that stay in th
 constexpr int64_t kFewRows = 2;        // rows too few to fill a micro-kernel's registers;
                                        // engine --shapes 1x100x64x128
 constexpr int kVectorsOfFewRows = 8;   // vectors abreast in a product of one row; likewise
+constexpr int64_t kConvertedGroups = 2;  // micro-kernels of rows from which a block of bf16
+                                         // weights is converted once; not tuned
+constexpr int64_t kRoundedWeights = 4 << 20;  // bytes of weights that are read as rounded
+                                              // floats rather than converted from bf16
 constexpr int64_t kPackedDepth = 64;   // k of a block that packing writes at a time, or
                                        // unpacking reads: stays in the L1 cache; first
                                        // experiment

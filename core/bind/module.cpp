@@ -72,6 +72,10 @@ void bind_program(nb::module_& m) {
         .value("level", When::level)
         .value("chunk", When::chunk)
         .value("after_chunk", When::after_chunk);
+    nb::enum_<Precision>(m, "Precision")
+        .value("full", Precision::full)
+        .value("bf16", Precision::bf16)
+        .value("int8", Precision::int8);
     m.attr("EVERY_CHILD") = kEveryChild;
     bind_struct(m, "Axis", Field{"kind", &Axis::kind}, Field{"set", &Axis::set});
     bind_struct(m, "Array", Field{"name", &Array::name}, Field{"rows", &Array::rows},
@@ -116,7 +120,8 @@ void bind_program(nb::module_& m) {
     bind_struct(m, "Reduction", Field{"panel", &Reduction::panel},
                 Field{"column", &Reduction::column}, Field{"piece", &Reduction::piece});
     bind_struct(m, "Program", Field{"backward", &Program::backward},
-                Field{"tree", &Program::tree}, Field{"arrays", &Program::arrays},
+                Field{"tree", &Program::tree}, Field{"precision", &Program::precision},
+                Field{"arrays", &Program::arrays},
                 Field{"parameters", &Program::parameters}, Field{"stages", &Program::stages},
                 Field{"gradients", &Program::gradients},
                 Field{"reductions", &Program::reductions});

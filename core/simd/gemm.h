@@ -20,11 +20,30 @@ constexpr int kVectors = 3;
 constexpr int kRows[] = {0, 8, 6, 4, 3, 2, 2, 1, 1};
 #endif
 
-template <class T, int M, int N>
-static void product_block(const T* const* rows, int64_t offset, int64_t depth,
-                          const T* weights, const T* next, T* const* columns,
-                          int64_t column_stride) {
-    constexpr int W = kLanes<T>;
+// How a product reads its weights: so many k in each element of a panel.
+template <class T> struct FullWeights {
+    using Number = T;
+    using Element = T;
+    static constexpr int step = 1;
+    CELLWRIGHT_INLINE Vec<T> vector(const T* at, int) { return load(at); }
+};
+struct Bf16Weights {
+    using Number = float;
+    using Element = uint32_t;
+    static constexpr int step = 2;
+    CELLWRIGHT_INLINE Vec<float> vector(const uint32_t* at, int k) {
+        UVec<float> pair;
+        __builtin_memcpy(&pair, at, sizeof pair);
+        return (Vec<float>)(k == 0 ? pair << 16 : pair & 0xffff0000u);
+    }
+};
+
+template <class P, int M, int N>
+static void product_block(const typename P::Number* const* rows, int64_t offset, int64_t depth,
+                          const typename P::Element* weights, const typename P::Element* next,
+                          typename P::Number* const* columns, int64_t column_stride) {
+    using T = typename P::Number;
+    constexpr int W = kLanes<T>, step = P::step;
     const T* a[M];
     Vec<T> sum[M][N];
 #pragma GCC unroll 16
@@ -33,67 +52,112 @@ static void product_block(const T* const* rows, int64_t offset, int64_t depth,
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sum[m][n] = load(columns[n] + m * column_stride);
     }
-    for (int64_t k = 0; k < depth; ++k) {
+    const auto add = [&](int64_t k, int j) __attribute__((always_inline)) {
         Vec<T> w[N];
-        __builtin_prefetch(next + k * W, 0, 2);
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) w[n] = load(weights + (k * N + n) * W);
+        for (int n = 0; n < N; ++n) w[n] = P::vector(weights + (k / step * N + n) * W, j);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
-            const T x = a[m][k];
+            const T x = a[m][k + j];
 #pragma GCC unroll 8
             for (int n = 0; n < N; ++n) sum[m][n] += x * w[n];
         }
+    };
+    int64_t k = 0;
+    for (; k + step <= depth; k += step) {
+        __builtin_prefetch(next + k / step * W, 0, 2);
+#pragma GCC unroll 2
+        for (int j = 0; j < step; ++j) add(k, j);
     }
+    if constexpr (step > 1)
+        if (k < depth) add(k, 0);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) store<T>(columns[n] + m * column_stride, sum[m][n]);
 }
 
-template <class T, int N, int M = kRows[N]>
-CELLWRIGHT_INLINE void product_rows(int64_t m, const T* const* rows, int64_t offset,
-                                    int64_t depth, const T* weights, const T* next,
-                                    T* const* columns, int64_t column_stride) {
+template <class P, int N, int M = kRows[N]>
+CELLWRIGHT_INLINE void product_rows(int64_t m, const typename P::Number* const* rows,
+                                    int64_t offset, int64_t depth,
+                                    const typename P::Element* weights,
+                                    const typename P::Element* next,
+                                    typename P::Number* const* columns,
+                                    int64_t column_stride) {
     if constexpr (M > 0) {
         if (m == M)
-            product_block<T, M, N>(rows, offset, depth, weights, next, columns,
+            product_block<P, M, N>(rows, offset, depth, weights, next, columns,
                                    column_stride);
         else
-            product_rows<T, N, M - 1>(m, rows, offset, depth, weights, next, columns,
+            product_rows<P, N, M - 1>(m, rows, offset, depth, weights, next, columns,
                                       column_stride);
     }
 }
 
-template <class T, int N> static void product_n(const Product<T>& p) {
-    const Source<T>& s = p.source;
+// The rows of a product on one block of weights, in groups of almost equal size.
+template <class P, int N>
+CELLWRIGHT_INLINE void product_groups(const Product<typename P::Number>& p, int64_t offset,
+                                      int64_t depth, const typename P::Element* weights,
+                                      const typename P::Element* next, int64_t ahead) {
+    using T = typename P::Number;
     const int64_t groups = (p.rows + kRows[N] - 1) / kRows[N];
-    const T* weights = p.weights;
+    const int64_t steps = (depth + P::step - 1) / P::step * kLanes<T>;
+    for (int64_t g = 0, r = 0; g < groups; ++g) {
+        const int64_t end = (g + 1) * p.rows / groups;
+        T* columns[N];
+        for (int n = 0; n < N; ++n) columns[n] = p.columns[n] + r * p.column_stride;
+        // The first groups fetch the block of weights that comes next.
+        product_rows<P, N>(end - r, p.source.rows + r, offset, depth, weights,
+                           g < ahead ? next + g * steps : weights, columns, p.column_stride);
+        r = end;
+    }
+}
+
+// Weights that many rows read are converted once for all of them, block by block, into
+// memory that stays in the L1 cache.
+template <int N>
+static void converted(const Product<float>& p, int64_t offset, int64_t depth,
+                      const uint32_t* weights, const uint32_t* next) {
+    constexpr int W = kLanes<float>;
+    alignas(64) float full[kDepth * N * W];
+    for (int64_t k = 0; k < depth; k += 2)
+        for (int j = 0; j < 2; ++j)
+            for (int n = 0; n < N; ++n)
+                store<float>(full + ((k + j) * N + n) * W,
+                             Bf16Weights::vector(weights + (k / 2 * N + n) * W, j));
+    product_groups<FullWeights<float>, N>(p, offset, depth, full, (const float*)next,
+                                          (N + 1) / 2);
+}
+
+template <class P, int N> static void product_n(const Product<typename P::Number>& p) {
+    using T = typename P::Number;
+    const Source<T>& s = p.source;
+    const auto* weights = (const typename P::Element*)p.weights;
     for (int64_t b = 0; b < s.blocks; ++b) {
         for (int64_t k = 0; k < s.block; k += kDepth) {
             const int64_t depth = s.block - k < kDepth ? s.block - k : kDepth;
+            const auto* next = weights + (depth + P::step - 1) / P::step * N * kLanes<T>;
             const int64_t offset = s.offset + b * s.stride + k;
-            for (int64_t g = 0, r = 0; g < groups; ++g) {  // groups of almost equal size
-                const int64_t next = (g + 1) * p.rows / groups;
-                T* columns[N];
-                for (int n = 0; n < N; ++n) columns[n] = p.columns[n] + r * p.column_stride;
-                // The first groups fetch the block of weights that comes next.
-                const T* ahead = weights + (g < N ? N + g : 0) * depth * kLanes<T>;
-                product_rows<T, N>(next - r, s.rows + r, offset, depth, weights, ahead,
-                                   columns, p.column_stride);
-                r = next;
-            }
-            weights += depth * N * kLanes<T>;
+            bool done = false;
+            if constexpr (P::step > 1)
+                if ((done = p.rows > kConvertedGroups * kRows[N]))
+                    converted<N>(p, offset, depth, weights, next);
+            if (!done) product_groups<P, N>(p, offset, depth, weights, next, N);
+            weights = next;
         }
     }
 }
 
-template <class T> static void product(const Product<T>& p) {
-    constexpr void (*by_vectors[])(const Product<T>&) = {
-        nullptr,        product_n<T, 1>, product_n<T, 2>, product_n<T, 3>, product_n<T, 4>,
-        product_n<T, 5>, product_n<T, 6>, product_n<T, 7>, product_n<T, 8>};
+template <class P> static void product_by(const Product<typename P::Number>& p) {
+    constexpr void (*by_vectors[])(const Product<typename P::Number>&) = {
+        nullptr,         product_n<P, 1>, product_n<P, 2>, product_n<P, 3>, product_n<P, 4>,
+        product_n<P, 5>, product_n<P, 6>, product_n<P, 7>, product_n<P, 8>};
     by_vectors[p.vectors](p);
 }
+
+template <class T> static void product(const Product<T>& p) { product_by<FullWeights<T>>(p); }
+
+static void product_bf16(const Product<float>& p) { product_by<Bf16Weights>(p); }
 
 template <class T, int M, int N>
 static void outer_block(const T* source, int64_t source_stride, int64_t count,

@@ -3,14 +3,25 @@
 //   CELLWRIGHT_VECTOR_BYTES      16, 32 or 64
 //   CELLWRIGHT_VECTOR_REGISTERS  16 or 32
 #include "gemm.h"
+#include "int8.h"
 #include "pointwise.h"
 
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
 template <class T> constexpr Kernels<T> kernels() {
-    return {{kLanes<T>, kVectors, kVectorsOfFewRows, kTileRows},
-            product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>};
+    Kernels<T> k{{kLanes<T>, kVectors, kVectorsOfFewRows, kTileRows},
+                 product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>};
+    if constexpr (sizeof(T) == 4) {
+        k.product_bf16 = product_bf16;
+        k.product_int8 = product_int8;
+        k.pack_bf16 = pack_bf16;
+        k.pack_int8 = pack_int8;
+        k.round_row = round_row;
+        k.round_columns = round_columns;
+        k.narrow_int8 = narrow_int8;
+    }
+    return k;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "../kernels.h"
 #include "../large_angle.h"
 #include "math.h"
+#include "bf16.h"
 
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
@@ -386,6 +387,10 @@ static void store_panel(const Tile<T>& t, Operand<T> a, const TileView<T>& v,
         } else {
             copy_row<T, true>(d, s, t.units, t.width);
         }
+        if constexpr (sizeof(T) == 4)
+            if (v.rounded)
+                for (int64_t i = 0; i < t.width; i += kLanes<T>)
+                    store<T>(d + i, rounded_to_bf16(load(d + i)));
     }
 }
 

@@ -56,6 +56,7 @@ class Plan:
             gives each one's whole cotangent, through everything it feeds.
         may_split: loops over levels may stand apart from the rest: see `loops`. Not
             where a level has rows enough for its products.
+        precision: of products: "full", "bf16", or "int8" for inference alone.
     """
 
     graph: Graph
@@ -66,6 +67,7 @@ class Plan:
     recorded: tuple[int, ...] = ()
     tapped: bool = False
     may_split: bool = True
+    precision: str = "full"
 
     def __post_init__(self) -> None:
         graph, binding, recorded = self.graph, self.binding, self.recorded
@@ -126,6 +128,7 @@ class Plan:
             emit_gradients(vjp, stored, self.binding),
             emit_reductions(vjp, stored, self.binding),
             tree=bool(self.graph.children),
+            precision=self.precision,
         )
 
     def _forward(self, kind: str, memory: lower.Memory) -> Program:
@@ -139,6 +142,7 @@ class Plan:
             self.binding.parameters,
             emit(stored, self.binding),
             tree=bool(self.graph.children),
+            precision=self.precision,
         )
 
     def _arrange(

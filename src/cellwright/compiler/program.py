@@ -182,6 +182,7 @@ class Program:
     gradients: tuple[Gradient, ...] = ()
     reductions: tuple[Reduction, ...] = ()
     tree: bool = False
+    precision: str = "full"  # of products: "full", "bf16" or "int8"
 
     @property
     def multiply_adds(self) -> int:
@@ -205,7 +206,8 @@ class Program:
         names = "backward", "tree", "arrays", "stages", "gradients", "reductions"
         fields = {name: _native(_core, getattr(self, name)) for name in names}
         counts = [count for _, count in self.parameters]
-        return _core.Program(parameters=counts, **fields)
+        precision = _core.Precision[self.precision]
+        return _core.Program(parameters=counts, precision=precision, **fields)
 
     def disassemble(self) -> str:
         """The program as text, a stage at a time."""

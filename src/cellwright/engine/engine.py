@@ -109,6 +109,7 @@ class Engine(Protocol):
         stack: Sequence[Callable[[], Bound]],
         states: Sequence[Tensor],
         items: Sequence[Items] = (),
+        precision: str = "full",
     ) -> Advance:
         """What takes single steps through a stack of layers; for engines that pack.
 
@@ -116,9 +117,15 @@ class Engine(Protocol):
             stack: gives each layer with the weights that it has now.
             states: (num_layers, B, size) each, contiguous: read and written in place.
             items: of cells that look at items: those of each layer.
+            precision: of the products: "full", or "int8" for weights of 8 bits.
         """
         raise TypeError(f"the {self.name} engine packs nothing")
 
-    def detail(self, bound: BoundCell) -> str:
-        """What else `engine_reason` says; never asked for inside a traced call."""
+    def carried(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of the states of `stepper`, where the parameters are of `dtype`."""
+        return dtype
+
+    def detail(self, bound: BoundCell, dtype: torch.dtype) -> str:
+        """What else `engine_reason` says of parameters of `dtype`; never asked for
+        inside a traced call."""
         return ""

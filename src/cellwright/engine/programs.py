@@ -19,6 +19,8 @@ from .call import States
 
 MANY_ROWS = 16  # of a level: benchmarks/linear.py --rows
 
+_BF16 = "precision=bf16"  # in a key: no input has such a name
+
 _alive: weakref.WeakSet[Programs] = weakref.WeakSet()
 _traced: dict[str, Programs] = {}  # by key: programs that hold no more live on
 
@@ -32,7 +34,7 @@ def find_programs(key: str) -> Programs:
     Raises:
         ArgumentError: an exported program ran where its layer was never made.
     """
-    key, *static = key.split("/")
+    key, *more = key.split("/")
     if key not in _traced:
         found = next((p for p in list(_alive) if p.key == key), None)
         if found is None:
@@ -43,7 +45,11 @@ def find_programs(key: str) -> Programs:
                 "program runs"
             )
         _traced[key] = found
-    return _traced[key].given_once(static)
+    found = _traced[key]
+    if _BF16 in more:
+        more.remove(_BF16)
+        found = found.variant(precision="bf16")
+    return found.given_once(more)
 
 
 class Programs:
@@ -61,6 +67,7 @@ class Programs:
         recorded: nodes of the graph whose values are results too.
         tapped: gradients flow into the recorded values, and theirs can be had.
         may_split: loops over levels may stand apart from products: as in `Plan`.
+        precision: of products: "full", "bf16" or "int8", as in `Plan`.
     """
 
     def __init__(
@@ -73,6 +80,7 @@ class Programs:
         self.recorded: tuple[int, ...] = options.pop("recorded", ())
         self.tapped: bool = options.pop("tapped", False)
         self.may_split: bool = options.pop("may_split", True)
+        self.precision: str = options.pop("precision", "full")
         assert not options, f"unknown options: {options}"
         self.inputs = tuple(i.name for i in graph.inputs)
         self.items = tuple(i.name for i in graph.items)
@@ -104,8 +112,10 @@ class Programs:
     def _options(self) -> dict[str, Any]:
         names = "isa", "recompute", "constant", "static", "recorded", "tapped"
         options = {name: getattr(self, name) for name in names}
-        # Left out as it is by default: keys are in exported programs.
-        return options if self.may_split else {**options, "may_split": False}
+        # Left out where they are as by default: keys are in exported programs.
+        later = {"may_split": True, "precision": "full"}
+        values = {name: getattr(self, name) for name in later}
+        return {**options, **{n: v for n, v in values.items() if v != later[n]}}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make, (self.graph, self.binding, self._options)
@@ -147,9 +157,10 @@ class Programs:
         options = {**self._options, "recorded": recorded}
         return Programs(once.step, binding, **options), once
 
-    def key_with(self, static: Iterable[str]) -> str:
-        """The text that stands for the cell, and for what it is given once."""
-        return "/".join([self.key, *static])
+    def key_with(self, static: Iterable[str], bf16: bool = False) -> str:
+        """The text that stands for the cell, and for what it is given once; with
+        products in bf16, or in its own precision."""
+        return "/".join([self.key, *static, *([_BF16] if bf16 else [])])
 
     def filled(self, states: States, like: Tensor, batch: int) -> list[Tensor]:
         """The initial states, with zeros (1, batch, size) for those that are `None`."""
@@ -171,6 +182,7 @@ class Programs:
             recorded=self.recorded,
             tapped=self.tapped,
             may_split=self.may_split,
+            precision=self.precision,
         )
 
     @cached_property

@@ -64,6 +64,7 @@ class Reference(Engine):
         stack: Sequence[Callable[[], Bound]],
         states: Sequence[Tensor],
         items: Sequence[Items] = (),
+        precision: str = "full",
     ) -> Advance:
         """It packs nothing: each step reads the weights as they are."""
 

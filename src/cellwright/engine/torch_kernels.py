@@ -27,7 +27,7 @@ class TorchKernels(Engine):
             return "torch knows no projection from hidden_size to as many units"
         return None
 
-    def detail(self, bound: BoundCell) -> str:
+    def detail(self, bound: BoundCell, dtype: torch.dtype) -> str:
         assert bound.layout is not None  # `obstacle` has said so
         return f"torch._VF.{bound.layout.kernel}"
 

@@ -53,7 +53,7 @@ class Layer:
     def engine_reason(self) -> str:
         """Why it is this engine."""
         engine, reason = self._choice()
-        detail = engine.detail(self.bound_cells()[0])
+        detail = engine.detail(self.bound_cells()[0], self.placement()[1])
         return f"{reason}, {detail}" if detail else reason
 
     @property
@@ -162,16 +162,20 @@ class SequenceLayer(Layer):
         """Layer·direction k as it is evaluated now."""
         return self._direction(k, False)
 
-    def stepper(self, batch_size: int = 1) -> Stepper:
+    def stepper(self, batch_size: int = 1, *, weights: str | None = None) -> Stepper:
         """The layer step by step, without autograd: see docs/streaming.md.
 
         Args:
             batch_size: rows that are stepped together.
+            weights: "int8" packs matrices in 8 bits, with a scale for each row of each
+                operand's; "bf16" in 16 bits (float32 layers on the native engine);
+                `None` as they are.
 
         Raises:
-            ArgumentError: the layer is bidirectional, or batch_size not positive.
+            ArgumentError: the layer is bidirectional, batch_size not positive, or its
+                weights cannot be packed so.
         """
-        return make_stepper(self, batch_size)
+        return make_stepper(self, batch_size, weights)
 
     # -- watching: `cellwright.record`
 

@@ -24,13 +24,17 @@ from .items import ItemInputs, enter_items, length_name, take_items
 from .sequences import Layout
 
 State = Tensor | tuple[Tensor, ...]
+PACKED = ("bf16", "int8")  # what weights may be packed in instead of their own type
 
 
-def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
+def make_stepper(
+    layer: Any, batch_size: int = 1, weights: str | None = None
+) -> Stepper:
     """A stepper of a layer, on the engine that the layer has now.
 
     Raises:
-        ArgumentError: the layer is bidirectional, or batch_size is no positive integer.
+        ArgumentError: the layer is bidirectional, batch_size is no positive integer, or
+            weights neither `None` nor what the engine packs.
     """
     if layer.bidirectional:
         raise ArgumentError(
@@ -44,7 +48,12 @@ def make_stepper(layer: Any, batch_size: int = 1) -> Stepper:
             f"[stepper] batch_size counts rows; received {batch_size!r}, expected a "
             "positive integer"
         )
-    return Stepper(layer, batch_size)
+    if weights not in (None, *PACKED):
+        raise ArgumentError(
+            f"[stepper] weights are packed as they are, or in fewer bits; received "
+            f"weights={weights!r}, expected None or one of {', '.join(PACKED)}"
+        )
+    return Stepper(layer, batch_size, weights or "full")
 
 
 class Stepper:
@@ -66,13 +75,17 @@ class Stepper:
     Attributes:
         layer: whose weights it has, a `SequenceLayer`.
         batch_size: rows of x.
-        engine: "native", the same bits as the layer's; or else "reference".
+        precision: of its products: "bf16" or "int8" where matrices are packed in these,
+            else "full".
+        engine: "native", in full precision the same bits as the layer's; or else
+            "reference".
     """
 
     _items: ItemInputs | None = None
+    precision = "full"  # steppers saved before it was there have none
 
-    def __init__(self, layer: Any, batch_size: int) -> None:
-        self.layer, self.batch_size = layer, batch_size
+    def __init__(self, layer: Any, batch_size: int, precision: str = "full") -> None:
+        self.layer, self.batch_size, self.precision = layer, batch_size, precision
         engine = layer.current_engine
         self._engine = engine if engine.packs else REFERENCE
         self._states: list[Tensor] = []
@@ -155,7 +168,14 @@ class Stepper:
             found.extend(readable([inputs[name]]))
         return found
 
-    def _check(self, name: str, tensor: Any, shape: torch.Size) -> None:
+    def _check(
+        self,
+        name: str,
+        tensor: Any,
+        shape: torch.Size,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        dtype = dtype or self._dtype
         if not isinstance(tensor, Tensor):
             raise ArgumentError(
                 f"[stepper] {name} is no tensor; received {type(tensor).__name__}, "
@@ -166,10 +186,10 @@ class Stepper:
                 f"[stepper] {name} has the wrong shape; received "
                 f"{tuple(tensor.shape)}, expected {tuple(shape)}"
             )
-        if tensor.dtype != self._dtype or tensor.device != self._device:
+        if tensor.dtype != dtype or tensor.device != self._device:
             raise ArgumentError(
                 f"[stepper] {name} is {tensor.dtype} on {tensor.device}; expected "
-                f"{self._dtype} on {self._device}, as the weights. Use .to()"
+                f"{dtype} on {self._device}, as the weights. Use .to()"
             )
         if type(tensor) is not Tensor:
             _plain(name, tensor)
@@ -248,7 +268,9 @@ class Stepper:
         if self.batch_size == 1:
             given = [s[:, None] if s.dim() == 2 else s for s in given]
         for name, mine, new in zip(self._state_names, self._states, given, strict=True):
-            self._check(f"state {name!r}", new, mine.shape)
+            if isinstance(new, Tensor) and new.dtype == self._dtype:
+                new = new.to(mine.dtype)  # a layer's, in bf16
+            self._check(f"state {name!r}", new, mine.shape, mine.dtype)
         for mine, new in zip(self._states, given, strict=True):
             mine.copy_(new.detach())
 
@@ -319,7 +341,7 @@ class Stepper:
 
     def __getstate__(self) -> dict[str, Any]:
         states = [state.clone() for state in self._states]
-        names = "layer", "batch_size", "_engine", "_items"
+        names = "layer", "batch_size", "precision", "_engine", "_items"
         kept = {name: getattr(self, name) for name in names}
         return {**kept, "_states": states}
 
@@ -379,7 +401,11 @@ class Stepper:
                 f"{engine.name!r}. Make another with layer.stepper()"
             )
         self._device, self._dtype = layer.placement()
-        self._first = [s.detach() for s in layer.first_states(self.batch_size)]
+        if self.precision != "full":
+            self._check_weights()
+        carried = engine.carried(self._dtype)
+        first = layer.first_states(self.batch_size)
+        self._first = [s.detach().to(carried) for s in first]
         olds = self._states or self._first
         # Contiguous and its own: a packed stepper keeps the address.
         self._states = [s.to(self._first[0], copy=True).contiguous() for s in olds]
@@ -388,7 +414,7 @@ class Stepper:
             self._advance = self._without_items
         else:
             items = self._items_of_layers(stack)
-            self._advance = engine.stepper(stack, self._states, items)
+            self._advance = engine.stepper(stack, self._states, items, self.precision)
         # Last: making weights may move buffers on, as spectral_norm's do in training.
         self._versions = self._now() if self._keeps else []
         graphs = [bound.graph for bound in layer.bound_cells()]
@@ -398,9 +424,21 @@ class Stepper:
         self._sizes = tuple(int(i.size) for i in self._graph.inputs)
         self._x_shape = torch.Size((self.batch_size, self._sizes[0]))
 
+    def _check_weights(self) -> None:
+        """Raise ArgumentError where weights cannot be packed in fewer bits."""
+        if self._engine.packs and self._dtype == torch.float32:
+            return
+        raise ArgumentError(
+            f"[stepper] weights in {self.precision} are multiplied by the compiled "
+            f"core, with states in float32; received a layer in {self._dtype} on the "
+            f"engine {self.layer.engine!r} ({self.layer.engine_reason}), expected "
+            "float32 on 'native'. Use layer.float().cpu(), or weights=None"
+        )
+
     def __repr__(self) -> str:
         shapes = f"x {tuple(self._x_shape)} -> y {tuple(self._like_y.shape)}"
-        return f"<stepper {shapes}, {self.engine}>"
+        kind = "" if self.precision == "full" else f", {self.precision}"
+        return f"<stepper {shapes}, {self.engine}{kind}>"
 
 
 def _again(

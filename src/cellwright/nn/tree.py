@@ -100,7 +100,7 @@ class TreeRecurrent(Layer, nn.Module):
     def _gates_have_hooks(self) -> bool:
         return gates_must_be_called(self.cells)
 
-    def stepper(self, batch_size: int = 1) -> NoReturn:
+    def stepper(self, batch_size: int = 1, *, weights: str | None = None) -> NoReturn:
         """A tree has no next step.
 
         Raises:

@@ -16,7 +16,7 @@ from .stepper import make_stepper
 
 __all__ = ["Native", "check_environment", "info"]
 
-DTYPES = (torch.float32, torch.float64)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 class Native(Engine):
@@ -37,11 +37,20 @@ class Native(Engine):
         if device.type != "cpu":
             return f"it runs on the CPU, the parameters are on {device.type!r}"
         if dtype not in DTYPES:
-            return f"it computes in float32 and float64, the parameters are {dtype}"
+            return (
+                "it computes in float32, float64 and bfloat16, the parameters are "
+                f"{dtype}"
+            )
         return unsupported(bound.programs.graph)
 
-    def detail(self, bound: BoundCell) -> str:
+    def detail(self, bound: BoundCell, dtype: torch.dtype) -> str:
+        narrow = dtype is torch.bfloat16
+        if narrow or (dtype is torch.float32 and op.autocast_bf16()):
+            return f"{info()['isa']}, products of bf16 converted to float32"
         return info()["isa"]
+
+    def carried(self, dtype: torch.dtype) -> torch.dtype:
+        return torch.float32 if dtype is torch.bfloat16 else dtype
 
     def run(self, bound: Bound, call: Call) -> tuple[Tensor, list[Tensor]]:
         programs = bound.bound.programs
@@ -54,5 +63,6 @@ class Native(Engine):
         stack: Sequence[Callable[[], Bound]],
         states: Sequence[Tensor],
         items: Sequence[Items] = (),
+        precision: str = "full",
     ) -> Advance:
-        return make_stepper(stack, states, items)
+        return make_stepper(stack, states, items, precision)

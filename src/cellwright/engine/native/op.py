@@ -32,15 +32,28 @@ def run(
     Args:
         parameters: as the programs' binding lists them.
     """
+    dtype, bf16 = _types(parameters, call.x)
+    found = _run(programs, parameters, call, dtype, bf16)
+    return _narrowed(found) if bf16 else found
+
+
+def _run(
+    programs: Programs,
+    parameters: Sequence[Tensor],
+    call: Call,
+    dtype: torch.dtype,
+    bf16: bool,
+) -> tuple[Tensor, list[Tensor]]:
     x, inputs, states, reset_state, batch, reverse, taps, items, sets = call
     assert isinstance(batch, SequenceBatch)
     if programs.recorded:
         tracing.check_values_may_leave()
     sources = (x, *(inputs[n] for n in programs.inputs[1:])) if inputs else (x,)
     if items:
-        programs, own = made_ahead(programs, parameters, (items, sets))
+        items = dict(zip(items, _cast([*items.values()], dtype), strict=True))
+        learnt = _cast(parameters, dtype)
+        programs, own = made_ahead(programs, learnt, (items, sets))
         sources += tuple(own)
-    dtype = parameters[0].dtype if parameters else x.dtype
     tensors = _cast((*sources, *states, *reset_state, *parameters, *taps), dtype)
     static: tuple[str, ...] = ()
     if inputs:
@@ -60,11 +73,14 @@ def run(
     if schedule is None:
         counts = first, len(states), len(reset_state), len(parameters)
         lists = _lists(counts, tensors)
-        return _as_op(programs.key_with(static), lists, batch, reverse, learned)
+        key = programs.key_with(static, bf16)
+        return _as_op(key, lists, batch, reverse, learned)
     if reset_state and schedule.resets is None:
         del tensors[last : last + len(reset_state)]
     if static:
         programs = programs.given_once(static)
+    if bf16:
+        programs = programs.variant(precision="bf16")
     if any(programs.matrices) and not items:
         element = tensors[0].element_size()
         scan = scan_of(programs, batch, reverse, learned, element)
@@ -77,9 +93,12 @@ def run_trees(
 ) -> tuple[Tensor, list[Tensor]]:
     """As `Engine.run` over a forest."""
     sources = [call.x, *(call.inputs[name] for name in programs.inputs[1:])]
-    dtype = parameters[0].dtype if parameters else call.x.dtype
+    dtype, bf16 = _types(parameters, call.x)
     tensors = _cast([*sources, *parameters], dtype)
-    return _run_forest(TreeScan(programs, call.batch), tensors)  # type: ignore[arg-type]
+    if bf16:
+        programs = programs.variant(precision="bf16")
+    found = _run_forest(TreeScan(programs, call.batch), tensors)  # type: ignore[arg-type]
+    return _narrowed(found) if bf16 else found
 
 
 # A forest is no tensor: torch.compile breaks its graph here.
@@ -88,6 +107,29 @@ def _run_forest(scan: TreeScan, tensors: list[Tensor]) -> tuple[Tensor, list[Ten
     way = tracing.way(tensors)
     # Nor is it anything that an op takes.
     return _scan(scan, "reference" if way == "op" else way, tensors)
+
+
+def _types(parameters: Sequence[Tensor], x: Tensor) -> tuple[torch.dtype, bool]:
+    """The type that the core computes in, and whether its products are bf16's: of
+    parameters in bf16, and of float32 ones under torch.autocast."""
+    dtype = parameters[0].dtype if parameters else x.dtype
+    if dtype is torch.bfloat16:
+        return torch.float32, True
+    return dtype, dtype is torch.float32 and autocast_bf16()
+
+
+def autocast_bf16() -> bool:
+    """Under torch.autocast("cpu", torch.bfloat16)."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    )
+
+
+def _narrowed(found: tuple[Tensor, list[Tensor]]) -> tuple[Tensor, list[Tensor]]:
+    """Results in bf16, as torch's own layers give them there."""
+    y, rest = found
+    return y.to(torch.bfloat16), [t.to(torch.bfloat16) for t in rest]
 
 
 def _cast(tensors: Sequence[Any], dtype: torch.dtype) -> list[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..engine import Advance, Bound, Items
@@ -18,18 +19,24 @@ def make_stepper(
     stack: Sequence[Callable[[], Bound]],
     states: Sequence[Tensor],
     items: Sequence[Items] = (),
+    precision: str = "full",
 ) -> Advance:
-    """As `Engine.stepper`; the same bits as the layers' scans."""
+    """As `Engine.stepper`; in full precision the same bits as the layers' scans."""
     layers = [give() for give in stack]
     programs = [layer.bound.programs for layer in layers]
+    dtype = states[0].dtype
+    bf16 = layers[0].weights.first_parameter().dtype is torch.bfloat16
+    if bf16:
+        precision = "bf16"
+    if precision != "full":
+        programs = [own.variant(precision=precision) for own in programs]
     orders = [own.binding.parameters for own in programs]
     weights = [
-        readable([p.detach() for p in layer.weights.in_order(order)])
+        readable([p.detach().to(dtype) for p in layer.weights.in_order(order)])
         for layer, order in zip(layers, orders, strict=True)
     ]
     seen, first = [[] for _ in layers], [[] for _ in layers]
     for k, (values, sets) in enumerate(items):
-        dtype = weights[k][0].dtype if weights[k] else states[0].dtype
         values = {name: value.detach().to(dtype) for name, value in values.items()}
         programs[k], own = made_ahead(programs[k], weights[k], (values, sets))
         seen[k] = readable(own)
@@ -61,7 +68,18 @@ def make_stepper(
         else:
             core.step(x.data_ptr(), y.data_ptr())
 
-    return advance
+    return _converted(advance, dtype) if bf16 else advance
+
+
+def _converted(advance: Advance, dtype: torch.dtype) -> Advance:
+    """The same on inputs and outputs of another type than the states'."""
+
+    def converted(x: Tensor, named: Sequence[Tensor], y: Tensor) -> None:
+        wide = torch.empty_like(y, dtype=dtype)
+        advance(x.to(dtype), [v.to(dtype) for v in named], wide)
+        y.copy_(wide)
+
+    return converted
 
 
 def _rows(matrix: Tensor) -> tuple[int, int, int, int]:
