@@ -10,7 +10,7 @@ import keyword
 import math
 import unicodedata
 
-from .canonical import statements
+from .canonical import statements, unwritten_spreads
 from .graph import AFFINE, ATTENTION, TOTAL, Graph, Item, Node, Weight
 from .ops import FUNCTIONS, OPS, Op
 from .sizes import MatrixSize, Size
@@ -43,6 +43,7 @@ class _Printer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.explicit = graph.explicit_names
+        self.unwritten = unwritten_spreads(graph)
         self.variables: dict[int, str] = {}  # filled as statements are printed
 
     def lines(self) -> list[str]:
@@ -180,6 +181,8 @@ class _Printer:
     def operand(self, number: int, reader: Node) -> tuple[str, int]:
         """As `expression`, but `W.p` alone where its partner gives a vector's size."""
         node = self.graph.nodes[number]
+        if number in self.unwritten:
+            return self.expression(node.args[0])
         if node.op == "weight":
             weight = self.graph.weight(node["weight"])
             partners = [self.graph.nodes[a] for a in reader.args]
