@@ -239,7 +239,6 @@ def test_a_weight_matrix_has_the_shape_of_its_blocks():
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_the_engine_says_why_it_is_not_the_native_one(name):
+def test_it_runs_natively(name):
     layer = cw.Recurrent(cw.cells.get(name), X, H)
-    assert layer.engine == "reference"
-    assert "matrix states" in layer.engine_reason
+    assert layer.engine == "native"

@@ -55,6 +55,8 @@ class Packing:
         Its sizes may be concrete.
         """
         template = self.cell.graph
+        if graph.has_matrices:
+            return None
         if not graph.size_names:
             sizes = graph.inputs[0].size, graph.states[0].size
             template = template.bind(input_size=sizes[0], hidden_size=sizes[1])

@@ -33,9 +33,15 @@ ELEMENTWISE = {
     "cos": "@_cos({0})",
 }
 
-#: Over all units: a call that writes what is at {0} from what is at {1}.
+#: Over all units: a call that writes what is at {0} from what is at {1}, and at {2}; of
+#: matrices, in blocks of {rows} by {columns}.
 REDUCTIONS = {
-    "sum": "@_total({0}, {1}, {size});",
+    "sum": "@_total({0}, {1}, {size}, {heads});",
+    "outer": "@_outer({0}, {1}, {2}, {heads}, {rows}, {columns});",
+    "matvec": "@_matvec({0}, {1}, {2}, {heads}, {rows}, {columns});",
+    "scale_rows": "@_scale_rows({0}, {1}, {2}, {heads} * {rows}, {columns});",
+    "scale_columns": "@_scale_columns({0}, {1}, {2}, {heads}, {rows}, {columns});",
+    "spread": "@_spread({0}, {1}, {heads}, {width});",
     "softmax": "@_softmax({0}, {1}, {size});",
     "block_mean": "@_block_mean({0}, {1}, {size}, {heads});",
 }
@@ -241,11 +247,68 @@ static void @_add(float *@@_RESTRICT y, const float *@@_RESTRICT w,
 }
 """,
     "total": """
-static void @_total(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size) {
-    float sum = 0.0f;
-    int j;
-    for (j = 0; j < size; ++j) sum += x[j];
-    y[0] = sum;
+/* The sums of so many blocks of x. */
+static void @_total(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size,
+                    int heads) {
+    const int width = size / heads;
+    int i, j;
+    for (i = 0; i < heads; ++i, x += width) {
+        float sum = 0.0f;
+        for (j = 0; j < width; ++j) sum += x[j];
+        y[i] = sum;
+    }
+}
+""",
+    "outer": """
+/* y = v k^T, in blocks of v and k. */
+static void @_outer(float *@@_RESTRICT y, const float *@@_RESTRICT v,
+                    const float *@@_RESTRICT k, int heads, int rows, int columns) {
+    int h, i, j;
+    for (h = 0; h < heads; ++h, k += columns)
+        for (i = 0; i < rows; ++i, ++v, y += columns)
+            for (j = 0; j < columns; ++j) y[j] = v[0] * k[j];
+}
+""",
+    "matvec": """
+/* y = C q, by the blocks of C. */
+static void @_matvec(float *@@_RESTRICT y, const float *@@_RESTRICT c,
+                     const float *@@_RESTRICT q, int heads, int rows, int columns) {
+    int h, i, j;
+    for (h = 0; h < heads; ++h, q += columns)
+        for (i = 0; i < rows; ++i, ++y, c += columns) {
+            float sum = 0.0f;
+            for (j = 0; j < columns; ++j) sum += c[j] * q[j];
+            y[0] = sum;
+        }
+}
+""",
+    "scale_rows": """
+/* y = diag(v) C. */
+static void @_scale_rows(float *@@_RESTRICT y, const float *@@_RESTRICT c,
+                         const float *@@_RESTRICT v, int rows, int columns) {
+    int i, j;
+    for (i = 0; i < rows; ++i, y += columns, c += columns)
+        for (j = 0; j < columns; ++j) y[j] = c[j] * v[i];
+}
+""",
+    "scale_columns": """
+/* y = C diag(v), by the blocks of C. */
+static void @_scale_columns(float *@@_RESTRICT y, const float *@@_RESTRICT c,
+                            const float *@@_RESTRICT v, int heads, int rows,
+                            int columns) {
+    int h, i, j;
+    for (h = 0; h < heads; ++h, v += columns)
+        for (i = 0; i < rows; ++i, y += columns, c += columns)
+            for (j = 0; j < columns; ++j) y[j] = c[j] * v[j];
+}
+""",
+    "spread": """
+/* Every number of x, so many times. */
+static void @_spread(float *@@_RESTRICT y, const float *@@_RESTRICT x, int heads,
+                     int width) {
+    int i, j;
+    for (i = 0; i < heads; ++i, y += width)
+        for (j = 0; j < width; ++j) y[j] = x[i];
 }
 """,
     "softmax": """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...compiler.matrices import read
 from ...language.graph import AFFINE, LEAVES, Graph
 from ...language.ops import OPS
 from .operations import REDUCTIONS
@@ -90,7 +91,7 @@ def _kind(op: str) -> str:
 
 
 def _reads(graph: Graph, kinds: tuple[str, ...], number: int) -> Iterator[int]:
-    for arg in graph.nodes[number].args:
+    for arg in read(graph.nodes[number]):
         if kinds[arg] == INSIDE:
             yield from _reads(graph, kinds, arg)
         else:

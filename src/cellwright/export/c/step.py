@@ -8,7 +8,8 @@ from itertools import groupby
 
 import numpy as np
 
-from ...language.graph import AFFINE, Node
+from ...compiler.matrices import matrix_of, read
+from ...language.graph import AFFINE, Graph, Node
 from .blocks import Block
 from .operations import ELEMENTWISE as TEXT
 from .operations import REDUCTIONS
@@ -155,11 +156,11 @@ class StepWriter:
 
     def _reduction(self, number: int) -> None:
         node = self.graph.nodes[number]
-        arg = node.args[0]
-        target, source = self._local(number), self._place(arg)
-        self.lines.append(f"float {target}[{node.size}];")
+        target, arg = self._local(number), node.args[0]
+        sources = [self._place(a) for a in read(node)]
+        self.lines.append(f"float {target}[{int(node.size)}];")
         made = REDUCTIONS[node.op].format(
-            target, source, size=self._size(arg), **node.options
+            target, *sources, **_sizes(self.graph, node, self._size(arg))
         )
         self.lines.append(made)
         self.places[number] = target
@@ -264,6 +265,19 @@ class StepWriter:
         self.lines.append(f"for (j = 0; j < {size}; ++j) {{")
         self.lines += [f"    {line}" for line in body]
         self.lines.append("}")
+
+
+def _sizes(graph: Graph, node: Node, size: int) -> dict[str, object]:
+    """What the call of a whole operation says of sizes; `size` is its argument's."""
+    found: dict[str, object] = {"size": size, "heads": 1, **node.options}
+    if node.op == "spread":
+        found["width"] = int(node.size) // int(node["heads"] or 1)
+    matrix = matrix_of(graph.nodes, node)
+    if matrix:
+        found["heads"], found["rows"], found["columns"] = matrix.blocks
+    if node.op in ("sum", "spread"):
+        found["heads"] = node.options.get("heads") or 1
+    return found
 
 
 def _at(place: str, index: str) -> str:

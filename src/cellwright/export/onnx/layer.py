@@ -141,7 +141,7 @@ class _Model:
         if wanted.initial_states:
             inputs += [
                 main.declare(
-                    self.free(f"{s.name}_0"), len(self.directions), "batch", s.size
+                    self.free(f"{s.name}_0"), len(self.directions), "batch", int(s.size)
                 )
                 for s in self.graph.states
             ]
@@ -161,7 +161,7 @@ class _Model:
             name = self.free(f"{state.name}_n")
             stacked = [main.unsqueeze(part, 0) for part in parts]
             main.append("Concat", stacked, [name], axis=0)
-            outputs.append(main.declare(name, count, "batch", state.size))
+            outputs.append(main.declare(name, count, "batch", int(state.size)))
         return outputs
 
     def time_first(self, sequence: str, dimensions: int) -> str:

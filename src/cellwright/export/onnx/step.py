@@ -8,6 +8,7 @@ from typing import Any
 from ...language import Graph, Node
 from ...language.expand import expanded
 from ...language.graph import AFFINE
+from .matrices import MATRICES, sum_of_heads
 from .weights import Weights
 from .writer import Writer
 
@@ -50,7 +51,7 @@ class Step:
             own = node.op in ("input", "state")
             self.has_rows.append(own or any(self.has_rows[a] for a in node.args))
         inputs = [
-            writer.declare(self.leaf(v.name), None, v.size)
+            writer.declare(self.leaf(v.name), None, int(v.size))
             for v in (*graph.states, *graph.inputs)
             if v.name not in self.static
         ]
@@ -77,7 +78,8 @@ class Step:
                 writer.append("Where", args, [name])
             else:
                 writer.append("Identity", [value], [name])
-            outputs.append(writer.declare(name, None, graph.nodes[number].size))
+            size = int(graph.nodes[number].size)
+            outputs.append(writer.declare(name, None, size))
         return outputs
 
     def leaf(self, name: str) -> str:
@@ -148,6 +150,8 @@ class Step:
         return self.writer.add("Not", equal)
 
     def sum(self, node: Node) -> str:
+        if node.options.get("heads", 1) != 1:
+            return sum_of_heads(self, node)
         axis = self.writer.integers(-1)
         return self.writer.add("ReduceSum", self.argument(node), axis, keepdims=1)
 
@@ -192,4 +196,5 @@ OTHER: dict[str, Callable[[Step, Node], str]] = {
     "sum": Step.sum,
     "softmax": Step.softmax,
     "block_mean": Step.block_mean,
+    **MATRICES,
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...engine.programs import Programs
 from ...language.graph import AFFINE
+from ...language.sizes import MatrixSize
 from .writer import Writer
 
 
@@ -69,4 +70,7 @@ class Weights:
         return total
 
     def vector(self, name: str) -> str:
-        return self.parameters[self.binding.vectors[name].parameter]
+        value = self.parameters[self.binding.vectors[name].parameter]
+        if isinstance(self.graph.weight(name).size, MatrixSize):  # flat, as all matrices
+            return self.writer.add("Reshape", value, self.writer.integers(-1))
+        return value
