@@ -686,9 +686,6 @@ def test_other_targets_refuse_items_with_the_reason(tmp_path):
     layer = attentive()
     with raises(cw.ArgumentError, "[export_c]", "looks at the items 'source'"):
         cw.export_c(layer, tmp_path)
-    pytest.importorskip("onnx")
-    with raises(cw.ArgumentError, "[export_onnx]", "looks at the items 'source'"):
-        cw.export_onnx(layer)
 
 
 def test_torchs_tracers_and_transforms():
