@@ -577,7 +577,7 @@ def test_the_page_generates_text_in_onnx_runtime(run, tmp_path, monkeypatch, cap
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     command("export", run, "-o", "deploy", "--to", "onnx", "--name", "demo")
-    generate, _ = blocks("python")
+    generate = blocks("python")[0]
     known = {}
     exec(generate, known)
     assert len(known["text"]) == 400
@@ -604,6 +604,14 @@ def test_the_page_deploys_a_run_in_c(run, tmp_path):
     assert len(told) > 400
     (tmp_path / "deploy" / "own.c").write_text(blocks("c")[0])
     shell(GCC, *STRICT, "-c", "own.c", cwd=tmp_path / "deploy")
+
+
+def test_the_page_deploys_a_layer_that_attends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("python")[2], {"cw": cw})
+    (tmp_path / "deploy" / "own.c").write_text(blocks("c")[1])
+    shell(GCC, *STRICT, "-c", "own.c", "reader.c", cwd=tmp_path / "deploy")
+    assert "State: 8100 bytes" in (tmp_path / "deploy" / "reader.h").read_text()
 
 
 ARDUINO = """

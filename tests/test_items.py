@@ -699,15 +699,6 @@ def test_arguments_that_do_not_fit_are_refused():
         cw.Recurrent("luong_lstm", 2, 3, items={"source": 4})
 
 
-def test_other_targets_refuse_items_with_the_reason(tmp_path):
-    layer = attentive()
-    with raises(cw.ArgumentError, "[export_c]", "looks at the items 'source'"):
-        cw.export_c(layer, tmp_path)
-    pytest.importorskip("onnx")
-    with raises(cw.ArgumentError, "[export_onnx]", "looks at the items 'source'"):
-        cw.export_onnx(layer)
-
-
 def test_torchs_tracers_and_transforms():
     layer = attentive()
     x, source = x_and_source()

@@ -214,12 +214,6 @@ def test_the_parts_of_an_encoder_decoder():
         assert_close(found, part(whole)(*example))
 
 
-def test_a_decoder_with_items_is_refused_with_the_reason():
-    decoder = cw.Recurrent("bahdanau_gru", X, H, items={"source": 4})
-    with pytest.raises(cw.ArgumentError, match="items"):
-        cw.export_onnx(decoder, io.BytesIO())
-
-
 def test_several_layers_on_any_engine():
     class Stack(nn.Module):
         def __init__(self):

@@ -84,7 +84,7 @@ def made_once(graph: Graph) -> Once:
     )
     first, place = select(graph.nodes, sorted(reachable(graph.nodes, items)))
     made = {item.name: place[number] for number, item in items.items()}
-    return Once(graph, verify(step, after="once"), first, made, new)
+    return Once(graph, verify(step, after="once", internal=True), first, made, new)
 
 
 def _items(graph: Graph, numbers: list[int]) -> dict[int, Item]:

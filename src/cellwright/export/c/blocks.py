@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compiler.bindings import Binding, own_parameters
+from ...compiler.once import Once, made_once
 from ...engine.bound_weights import BoundWeights
 from ...language import ArgumentError, Graph, ops
 from ...language.cell import Cell, cell
@@ -20,7 +21,6 @@ from ...nn.convert import from_torch
 from ...nn.layer import SequenceLayer, plain_layer
 from ...nn.stepper import Stepper
 from ...nn.weights import gates_must_be_called
-from ..items import refuse_items
 from .operations import KNOWN
 
 
@@ -53,6 +53,7 @@ class Block:
         graph: with concrete sizes.
         binding, parameters: its weights, in float32.
         initial: (size,) a state.
+        once: where its cell looks at items: what is made of them once, and the step.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Block:
     binding: Binding
     parameters: Sequence[Tensor]
     initial: Sequence[np.ndarray]
+    once: Once | None = None
 
     def matrix(self, weight: str, operand: int) -> np.ndarray:
         """What one operand meets: (heads, rows, columns)."""
@@ -172,7 +174,6 @@ def _layer(module: Any) -> SequenceLayer:
             "layers and nn.Linear, with nn.Embedding first and nn.Tanh, nn.Sigmoid or "
             "nn.ReLU after a layer"
         )
-    refuse_items(module.direction(0).bound.graph, "export_c")
     if module.bidirectional:
         raise ArgumentError(
             "[export_c] a bidirectional layer reads the end of the sequence first, so "
@@ -193,17 +194,21 @@ def _recurrent(layer: SequenceLayer) -> Iterator[Block]:
     firsts = layer.own_states()
     for k in range(layer.num_layers):
         direction = layer.direction(k)
-        programs, used = direction.bound.programs, direction.bound.cell
-        own = direction.weights.in_order(programs.binding.parameters)
+        bound, used = direction.bound, direction.bound.cell
+        graph, binding = expanded(bound.graph, KNOWN), bound.programs.binding
+        if graph.items:  # the programs are of what is left to every step
+            binding = own_parameters(graph)
+        own = direction.weights.in_order(binding.parameters)
         initial = [state[k] for state in firsts]
-        sizes = (programs.graph.inputs[0].size, programs.graph.output_size)
+        sizes = (graph.inputs[0].size, graph.output_size)
         yield Block(
             f"{used.name}, {sizes[0]} -> {sizes[1]}",
             used.equations,
-            expanded(programs.graph, KNOWN),
-            programs.binding,
+            graph,
+            binding,
             in_float32(used.name, own),
             [state.numpy() for state in in_float32(used.name, initial, finite=False)],
+            made_once(graph) if graph.items else None,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def export_c(
     name: str = "model",
     self_test: bool = False,
     tokenizer: Any = None,
+    max_items: Mapping[str, int] | None = None,
 ) -> list[Path]:
     """Write a model as C: one header, one source, a step at a time, in float32.
 
@@ -32,6 +34,7 @@ def export_c(
         NAME_step(&state, x, y);           one step; named inputs come after x
         NAME_step(&state, token, logits);  of a language model
         NAME_text(token, &length)          the text of a token, with a tokenizer
+        NAME_attend(&state, source, n)     of a cell with items: what it looks at
 
     Args:
         model: a `Recurrent` of any cell, a drop-in, or torch.nn's LSTM, GRU or RNN; a
@@ -43,18 +46,21 @@ def export_c(
             sequence and compares with what it should give; it returns 0 if that holds.
         tokenizer: of a language model: write the text of its tokens, and NAME_main.c,
             a program that generates text. A run brings its own.
+        max_items: of cells with items: how many the state has room for, by set,
+            `{"source": 50}`. A state has the items and what is made of them once.
 
     Returns:
         The files written.
 
     Raises:
         ArgumentError: a model that has no form in C: trees, both directions, weights
-            that are not finite; or a name that is none in C.
+            that are not finite; a name that is none in C; or a cell with items and
+            no number in `max_items`.
     """
     check_name(name)
     if hasattr(model, "trained_model"):  # a run
         model, tokenizer = model.trained_model(), model.tokenizer
-    written = Model(name, modules_of(model), tokenizer)
+    written = Model(name, modules_of(model), tokenizer, max_items or {})
     texts = {f"{name}.h": written.header(), f"{name}.c": written.source()}
     if self_test:
         texts[f"{name}_test.c"] = test_program(written)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from torch import nn
 
 from ...language import ArgumentError
+from .attend import Attend
 from .blocks import Block, blocks_of, in_float32
 from .operations import functions
 from .step import StepWriter
-from .templates import HEADER, SOURCE, TEXT, WIDE
+from .templates import ATTEND, HEADER, SOURCE, TEXT, WIDE
 from .tokens import tokens_of
-from .values import Tables, identifier, literal
+from .values import ATTEND_ITEM, STEP, STEP_ITEM, Tables, identifier, literal
 
 _MACROS = {"": "TOKENS", "x": "INPUT"}  # of the sizes; a named input has its own
 
@@ -28,11 +29,16 @@ class Model:
         embedding: (tokens, size), where the model begins with one.
         inputs: sizes of the arguments of the step, by name.
         fields: fields of the state: (size, initial values).
+        attend: its sets of items.
         tokens: the text of the tokens, where it is known.
     """
 
     def __init__(
-        self, name: str, modules: Sequence[nn.Module], tokenizer: Any = None
+        self,
+        name: str,
+        modules: Sequence[nn.Module],
+        tokenizer: Any = None,
+        max_items: Mapping[str, int] = {},
     ) -> None:
         self.name, self.tables = name, Tables()
         self.embedding, modules = _split_embedding(modules)
@@ -43,7 +49,9 @@ class Model:
         self.output_size = int(self.blocks[-1].graph.output_size)
         self.inputs = _inputs(self.blocks)
         self.fields: dict[str, tuple[int, np.ndarray]] = {}
-        self.writers = [self._writer(k, b) for k, b in enumerate(self.blocks)]
+        own = [self._fields(k, block) for k, block in enumerate(self.blocks)]
+        self.attend = Attend(self.blocks, max_items, list(self.fields))
+        self.writers = [self._writer(k, fields) for k, fields in enumerate(own)]
         self._source = self._write_source()  # fills the tables
 
     def named(self, text: str) -> str:
@@ -51,14 +59,20 @@ class Model:
         text = re.sub("@@", self.name.upper(), text)
         return text.replace("@", self.name).replace("\x00", "@")
 
-    def _writer(self, index: int, block: Block) -> StepWriter:
+    def _fields(self, index: int, block: Block) -> dict[str, str]:
+        """The fields of a block's states, by state."""
         several = sum(bool(b.graph.states) for b in self.blocks) > 1
-        names = []
+        names = {}
         for state, values in zip(block.graph.states, block.initial, strict=True):
             label = identifier(state.name) + (f"_{index}" if several else "")
             self.fields[label] = (int(state.size), values)
-            names.append(label)
-        return StepWriter(block, index, names, self.tables)
+            names[state.name] = label
+        return names
+
+    def _writer(self, index: int, fields: Mapping[str, str]) -> StepWriter:
+        block, items = self.blocks[index], self.attend.places[index]
+        step = block.graph if block.once is None else block.once.step
+        return StepWriter(block, step, str(index), fields, self.tables, items)
 
     # -- the texts
 
@@ -73,10 +87,14 @@ class Model:
         )
         defines += f"#define @@_OUTPUT_SIZE {self.output_size}\n"
         fields = "".join(f"    float {n}[{s}];\n" for n, (s, _) in self.fields.items())
+        attend = ""
+        if self.attend.sizes:
+            attend = ATTEND.format(arguments=self.attend.arguments("state"))
         return HEADER.format(
             comment=self._comment(),
-            defines=defines,
-            fields=fields,
+            defines=defines + self.attend.defines(),
+            fields=fields + self.attend.declarations(),
+            attend=attend,
             arguments=", ".join(self._arguments()),
             text="" if self.tokens is None else TEXT,
         )
@@ -91,13 +109,19 @@ class Model:
         lines = [f"{self.name}: {'; '.join(b.title for b in self.blocks)}", ""]
         for block in self.blocks:
             lines += [f"{block.title}:", *(f"    {e}" for e in block.equations), ""]
-        state = 4 * sum(size for size, _ in self.fields.values())
+        state = 4 * sum(size for size, _ in self.fields.values()) + self.attend.bytes
         lines += [
             f"State: {state} bytes. Weights: {self.tables.bytes} bytes. "
-            f"A step: {self.tables.products} multiply-adds.",
+            f"A step: {self.tables.products[STEP]} multiply-adds.",
+            *self._work_of_items(),
             f"Written by cellwright {metadata.version('cellwright')}.",
         ]
         return "\n".join(f" * {_comment_line(line)}".rstrip() for line in lines)
+
+    def _work_of_items(self) -> list[str]:
+        made = self.tables.products
+        line = f"An item: {made[STEP_ITEM]} more; once {made[ATTEND_ITEM]}, by attend."
+        return [line] if self.attend.sizes else []
 
     def source(self) -> str:
         """NAME.c."""
@@ -105,7 +129,8 @@ class Model:
 
     def _write_source(self) -> str:
         steps = "\n".join(writer.function() for writer in self.writers)
-        code = f"{steps}{self._init()}{self._step()}"
+        attend = self.attend.functions(self.tables) if self.attend.sizes else ""
+        code = f"{steps}{self._init()}{self._step()}{attend}"
         text = "" if self.tokens is None else self.tokens.definition()
         sizes = [size for size, _ in self.fields.values()]
         return SOURCE.format(
@@ -128,8 +153,11 @@ class Model:
         body = "\n".join(f"    {line}" for line in lines)
         return (
             f"\nvoid @_reset(@_state *s) {{\n{body}\n}}\n"
-            "\nvoid @_init(@_state *s) { @_reset(s); }\n"
+            f"\nvoid @_init(@_state *s) {{ @_reset(s);{self._no_items()} }}\n"
         )
+
+    def _no_items(self) -> str:
+        return "".join(f" s->{name} = 0;" for name in self.attend.counts.values())
 
     def _step(self) -> str:
         """NAME_step: the blocks, one after another."""

@@ -321,6 +321,20 @@ static void @_softmax(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size
     for (j = 0; j < size; ++j) y[j] /= sum;
 }
 """,
+    "attention": """
+/* The softmax over the items, unit by unit. */
+static void @_attention(float *y, int count, int size) {
+    int i, j;
+    for (j = 0; j < size; ++j, ++y) {
+        float most = count > 0 ? y[0] : 0.0f, sum = 0.0f;
+        for (i = 1; i < count; ++i)
+            most = @_select(y[i * size] > most, y[i * size], most);
+        for (i = 0; i < count; ++i) y[i * size] = @_exp(y[i * size] - most);
+        for (i = 0; i < count; ++i) sum += y[i * size];
+        for (i = 0; i < count; ++i) y[i * size] /= sum;
+    }
+}
+""",
     "block_mean": """
 /* Every unit replaced by the mean of its block. */
 static void @_block_mean(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size,

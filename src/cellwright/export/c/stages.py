@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...compiler.matrices import read
 from ...language.graph import AFFINE, LEAVES, Graph
 from ...language.ops import OPS
+from .items import OVER_ITEMS
 from .operations import REDUCTIONS
 
 INSIDE, WHOLE, LEAF, ELEMENTWISE = "inside", "whole", "leaf", "elementwise"
@@ -17,8 +18,8 @@ INSIDE, WHOLE, LEAF, ELEMENTWISE = "inside", "whole", "leaf", "elementwise"
 class Stages:
     """A graph's nodes by stage.
 
-    A stage first makes what reads all units of a value (`whole`: affines, reductions),
-    then all that is made unit by unit, in one loop a size.
+    A stage first makes what reads all units of a value (`whole`: affines, reductions,
+    what is made of all items), then all that is made unit by unit, in one loop a size.
 
     Attributes:
         kinds: of each node: "leaf", "whole", "elementwise", or "inside" where it is
@@ -85,7 +86,7 @@ def _results(graph: Graph) -> tuple[int, ...]:
 def _kind(op: str) -> str:
     if op in LEAVES:
         return LEAF
-    if op == AFFINE or op in REDUCTIONS:
+    if op == AFFINE or op in REDUCTIONS or op in OVER_ITEMS:
         return WHOLE
     return INSIDE if OPS[op].kind == "comparison" else ELEMENTWISE
 

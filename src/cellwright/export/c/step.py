@@ -3,37 +3,68 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
 from ...compiler.matrices import matrix_of, read
-from ...language.graph import AFFINE, Graph, Node
+from ...language.graph import AFFINE, ATTENTION, Graph, Node
 from .blocks import Block
+from .items import MADE, OVER_ITEMS, around_items
 from .operations import ELEMENTWISE as TEXT
 from .operations import REDUCTIONS
 from .stages import ELEMENTWISE, INSIDE, LEAF, WHOLE, stages_of
-from .values import Tables, identifier, literal
+from .values import ATTEND_ITEM, STEP, STEP_ITEM, Tables, identifier, literal
+
+
+class ItemPlaces(NamedTuple):
+    """Where a block's items lie.
+
+    Attributes:
+        values: of what each item has, by name; one item's after another's.
+        counts: of how many items there are, by set.
+        most: how many there may be, by set.
+    """
+
+    values: Mapping[str, str]
+    counts: Mapping[str, str]
+    most: Mapping[str, int]
 
 
 class StepWriter:
-    """Writes the step of a block: `@_block{index}`.
+    """Writes a graph of a block as a function: `@_block{label}`.
+
+    Attributes:
+        work: when its products are made.
+        work_of_items: when those of each item are.
 
     Args:
-        block: whose.
-        index: its number in the model.
-        fields: the fields of the model's state that are this block's, one a state.
+        block: whose weights it reads.
+        graph: its step, or a part of it.
+        label: its number in the model, and the part.
+        fields: the fields of the model's state that are this block's, by state.
         tables: takes the weights.
+        items: where they lie, of a graph with items.
     """
 
+    work, work_of_items = STEP, STEP_ITEM
+
     def __init__(
-        self, block: Block, index: int, fields: Sequence[str], tables: Tables
+        self,
+        block: Block,
+        graph: Graph,
+        label: str,
+        fields: Mapping[str, str],
+        tables: Tables,
+        items: ItemPlaces | None = None,
     ) -> None:
-        self.block, self.index, self.tables = block, index, tables
-        self.graph, self.stages = block.graph, stages_of(block.graph)
-        names = [s.name for s in self.graph.states]
-        self.states = dict(zip(names, fields, strict=True))
+        around = around_items(graph)
+        self.block, self.label, self.tables = block, label, tables
+        self.graph, self.each, self.items = around.graph, around.each, items
+        self.stages, self.states = stages_of(self.graph), fields
+        self.functions: list[str] = []  # of one item
         self.places: dict[int, str] = {}  # where a value's units lie
         self.scalars: dict[int, str] = {}  # of values of one unit
         self.names = {n: f"{identifier(k)}_{n}" for k, n in self.graph.names}
@@ -61,10 +92,14 @@ class StepWriter:
             for name in self.arguments()
             if not re.search(rf"\b{name}\b", body)
         )
-        loop = "    int j;\n" if "(j = 0;" in body else ""
-        return (
-            f"static void @_block{self.index}({self._parameters()}) {{\n"
-            f"{loop}{unused}{body}\n}}\n"
+        loops = ", ".join(name for name in "jk" if f"({name} = 0;" in body)
+        declared = f"    int {loops};\n" if loops else ""
+        return "\n".join(
+            [
+                *self.functions,
+                f"static void @_block{self.label}({self._parameters()}) {{\n"
+                f"{declared}{unused}{body}\n}}\n",
+            ]
         )
 
     def arguments(self) -> list[str]:
@@ -91,7 +126,7 @@ class StepWriter:
             if values.size == 1:
                 self.scalars[number] = literal(float(values[0]))
             else:
-                name = f"{identifier(node['weight'])}_{self.index}"
+                name = f"{identifier(node['weight'])}_{self.label}"
                 self.places[number] = self.tables.add(name, values)
         elif node.op == "input":
             names = [i.name for i in self.graph.inputs]
@@ -151,11 +186,15 @@ class StepWriter:
         for _, group in groupby(sorted(affines, key=key), key=key):
             self._product(list(group))
         for number in numbers:
-            if self._size(number) == 1:
+            several = nodes[number].op in (ATTENTION, MADE)
+            if self._size(number) == 1 and not several:
                 self.scalars[number] = _at(self.places[number], "0")
 
     def _reduction(self, number: int) -> None:
         node = self.graph.nodes[number]
+        if node.op in OVER_ITEMS:
+            self._over_items(number, node)
+            return
         target, arg = self._local(number), node.args[0]
         sources = [self._place(a) for a in read(node)]
         self.lines.append(f"float {target}[{int(node.size)}];")
@@ -164,6 +203,51 @@ class StepWriter:
         )
         self.lines.append(made)
         self.places[number] = target
+
+    def _over_items(self, number: int, node: Node) -> None:
+        """What each item has, by a function of its own, and what is made of it."""
+        each, items, name = self.each[number], self.items, self._local(number)
+        assert items is not None
+        label, size = f"{self.label}_each{number}", int(node.size)
+        writer = StepWriter(self.block, each.graph, label, {}, self.tables)
+        writer.work = self.work_of_items
+        self.functions.append(writer.function())
+        given = [
+            f"{items.values[a]} + k * {own.size}"
+            if isinstance(a, str)
+            else self._of_item(a)
+            for a, own in zip(each.given, each.graph.inputs, strict=True)
+        ]
+        call, count = f"@_block{label}({', '.join(given)}", items.counts[each.set]
+        loop = f"for (k = 0; k < {count}; ++k)"
+        if node.op == MADE:
+            self.places[number] = items.values[each.name]
+            place = f"{self.places[number]} + k * {size}"
+            self.lines += [loop, f"    {call}, {place});"]
+            return
+        self.places[number] = name
+        if node.op == ATTENTION:
+            self.lines += [
+                f"float {name}[{items.most[each.set] * size}];",
+                loop,
+                f"    {call}, {name} + k * {size});",
+                f"@_attention({name}, {count}, {size});",
+            ]
+            return
+        self.lines += [f"float {name}[{size}], {name}_item[{size}];"]
+        self._loop(size, [f"{name}[j] = 0.0f;"])
+        self.lines += [
+            f"{loop} {{",
+            f"    {call}, {name}_item);",
+            f"    for (j = 0; j < {size}; ++j) {name}[j] += {name}_item[j];",
+            "}",
+        ]
+
+    def _of_item(self, number: int) -> str:
+        """Where a value of the row lies, or of an attention the item's."""
+        place = self._place(number)
+        several = self.graph.nodes[number].op == ATTENTION
+        return f"{place} + k * {self._size(number)}" if several else place
 
     def _product(self, group: Sequence[int]) -> None:
         """Affines of the same operands into one array."""
@@ -175,7 +259,7 @@ class StepWriter:
             self.places[number] = f"{target} + {start}" if start else target
         self.lines.append(f"float {target}[{rows}];")
         label = f"{'_'.join(map(identifier, weights))}"
-        label = f"{label if len(label) < 40 else label[:40]}_{self.index}"
+        label = f"{label if len(label) < 40 else label[:40]}_{self.label}"
         begins, matrices = self._biases(weights, sizes, label), []
         # What is no state is known before the last step ends: it goes first.
         operands = sorted(
@@ -184,7 +268,9 @@ class StepWriter:
         for k, operand in operands:
             parts = [self.block.matrix(weight, k) for weight in weights]
             matrix = np.concatenate(parts, 1)  # (heads, rows, columns)
-            table = self.tables.add(f"W{k}_{label}", matrix.transpose(0, 2, 1), True)
+            table = self.tables.add(
+                f"W{k}_{label}", matrix.transpose(0, 2, 1), self.work
+            )
             if operand in self.scalars:
                 begins.append(f"{table}[j] * {self.scalars[operand]}")
             else:
@@ -278,6 +364,35 @@ def _sizes(graph: Graph, node: Node, size: int) -> dict[str, object]:
     if node.op in ("sum", "spread"):
         found["heads"] = node.options.get("heads") or 1
     return found
+
+
+class AttendWriter(StepWriter):
+    """Writes what is made of the items before the first step: state, items -> state."""
+
+    work = work_of_items = ATTEND_ITEM
+
+    def __init__(
+        self,
+        block: Block,
+        graph: Graph,
+        label: str,
+        fields: Mapping[str, str],
+        tables: Tables,
+        items: ItemPlaces,
+    ) -> None:
+        self.sets = {name: f"{identifier(name)}_in" for name in items.counts}
+        items = items._replace(values={**items.values, **self.sets})
+        super().__init__(block, graph, label, fields, tables, items)
+
+    def arguments(self) -> list[str]:
+        return list(self.sets.values())
+
+    def _parameters(self) -> str:
+        sets = [f"const float *@@_RESTRICT {name}" for name in self.arguments()]
+        return ", ".join(["@_state *@@_RESTRICT s", *sets])
+
+    def _results(self) -> dict[str, tuple[int, int]]:
+        return {}
 
 
 def _at(place: str, index: str) -> str:

@@ -21,7 +21,7 @@ typedef struct @_state {{
 /* To the initial states: before the first step, and to begin another sequence. */
 void @_init(@_state *state);
 void @_reset(@_state *state);
-
+{attend}
 /* One step: reads the inputs, moves on the state, writes the output. */
 void @_step({arguments});
 {text}
@@ -66,6 +66,13 @@ WIDE = """
 #endif
 """
 
+ATTEND = """
+/* Copies the items that every step from now on looks at, until others are given; init
+ * leaves none, reset those that there are. Each set is so many arrays of SIZE numbers.
+ * Returns 0; or 1 and changes nothing, where a count is not among 0 ... MAX. */
+int @_attend({arguments});
+"""
+
 TEXT = """
 /* The text of a token: *length bytes. */
 const char *@_text(int token, int *length);
@@ -95,7 +102,7 @@ int main(void) {{
     float y[{size}], largest = 0.0f, error = 0.0f;
     int t, j;
     @_init(&state);
-    for (t = 0; t < {steps}; ++t) {{
+{attend}    for (t = 0; t < {steps}; ++t) {{
         @_step(&state, {arguments}, y);
         for (j = 0; j < {size}; ++j) {{
             const float wanted = expected[t * {size} + j], off = y[j] - wanted;

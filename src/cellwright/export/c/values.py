@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -59,23 +60,32 @@ def literal(value: float) -> str:
     return f"({text}f)" if text.startswith("-") else f"{text}f"
 
 
+# When a product is made.
+STEP, STEP_ITEM, ATTEND_ITEM = "a step", "a step for each item", "attend for each item"
+
+
 class Tables:
     """The constant arrays of a C file.
 
     Attributes:
         bytes: of all of them.
-        products: multiply-adds of the matrices.
+        products: multiply-adds of the matrices, by when they are made: STEP, ….
     """
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._known: dict[bytes, str] = {}  # one used twice is written once
-        self.bytes = self.products = 0
+        self.bytes, self.products = 0, Counter[str]()
 
-    def add(self, name: str, values: np.ndarray, matrix: bool = False) -> str:
-        """Write an array; its name in C."""
+    def add(self, name: str, values: np.ndarray, product: str = "") -> str:
+        """Write an array; its name in C.
+
+        Args:
+            product: of a matrix: when its product is made.
+        """
         flat = values.ravel()
-        self.products += flat.size if matrix else 0
+        if product:
+            self.products[product] += flat.size
         content = flat.tobytes()
         if content in self._known:
             return self._known[content]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,9 @@ class NamedCall:
         resets: (time, batch), of any type of integers.
         reverse: from the last step to the first.
         step: time is 1, and stays so.
+        items: of each set by name, (batch, items, size).
+        members: by set, which of them are the row's own: (batch, items, 1) of booleans.
+        attention: the weights of the items are wanted, too.
     """
 
     x: str
@@ -32,3 +35,6 @@ class NamedCall:
     resets: str = ""
     reverse: bool = False
     step: bool = False
+    items: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, str] = field(default_factory=dict)
+    attention: bool = False

@@ -3,84 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from ...engine.programs import Programs
+from ...compiler.bindings import Binding
+from ...compiler.once import Once, made_once
+from ...language.expand import expanded
+from ...language.graph import Graph
 from .call import NamedCall
 from .operators import find_operator, write_operator
-from .step import Step
+from .step import KNOWN, Step, Values
 from .weights import Weights
 from .writer import Writer
+
+
+class NamedCell(NamedTuple):
+    """A layer·direction's cell, its parameters by their names in the graph.
+
+    Attributes:
+        graph: with concrete sizes.
+        binding: of its weights.
+        parameters: what the binding lists.
+    """
+
+    graph: Graph
+    binding: Binding
+    parameters: Sequence[str]
+
+
+class Results(NamedTuple):
+    """What a layer·direction gives, by name.
+
+    Attributes:
+        y: (time, batch, size).
+        finals: the final states, (batch, size) each.
+        attention: (time, batch, items), where the call wants it.
+    """
+
+    y: str
+    finals: list[str]
+    attention: str = ""
 
 
 def write_direction(
     writer: Writer,
     label: str,
-    programs: Programs,
-    parameters: Sequence[str],
+    cell: NamedCell,
     call: NamedCall,
     *,
     operators: bool,
-) -> tuple[str, list[str]]:
+) -> Results:
     """Write a layer·direction.
 
     Args:
         writer: of the graph that it becomes part of.
         label: tells its names from other layers'.
-        programs: the cell.
-        parameters: names of what the programs' binding lists.
+        cell: what it steps.
         call: names of what it computes with.
         operators: as `export_onnx` has it.
-
-    Returns:
-        The output, (time, batch, size), and the final states, (batch, size) each.
     """
-    weights = Weights(writer, programs, parameters)
+    weights = Weights(writer, *cell)
     # All of ONNX's begin at step 0, and runtimes have them in float32 alone.
     if operators and writer.dtype == torch.float32 and not (call.starts or call.resets):
-        operator = find_operator(programs.graph)
+        operator = find_operator(cell.graph)
         if operator is not None:
-            return write_operator(writer, operator, weights, call)
+            return Results(*write_operator(writer, operator, weights, call))
     return _write_scan(writer, label, weights, call)
 
 
 def _write_scan(
     writer: Writer, label: str, weights: Weights, call: NamedCall
-) -> tuple[str, list[str]]:
+) -> Results:
     real = _real_steps(writer, call)
     resets = _resets(writer, call, real)
-    fresh = call.reset_states if resets else ()
-    body, graph = writer.body(label), weights.graph
-    step = Step(body, graph, weights, call.static, fresh, bool(real)).build()
+    once = made_once(expanded(weights.graph, KNOWN))
+    body = Step(
+        writer.body(label),
+        once.step,
+        weights,
+        {**call.static, **_made_once(writer, once, weights, call)},
+        members=call.members,
+        reset_states=call.reset_states if resets else (),
+        masked=bool(real),
+        attention=call.attention,
+    ).build()
     sequences = [call.x, *call.inputs.values(), *filter(None, [real, resets])]
     if call.step:
-        return _write_step(writer, step, call.states, sequences)
-    backwards = int(call.reverse)
-    *finals, y = writer.add_several(
-        "Scan",
-        *call.states,
-        *sequences,
-        count=len(call.states) + 1,
-        body=step,
-        num_scan_inputs=len(sequences),
-        scan_input_directions=[backwards] * len(sequences),
-        scan_output_directions=[backwards],
-    )
-    return y, finals
+        values = _write_step(writer, body, call.states, sequences)
+    else:
+        count, backwards = len(body.output), int(call.reverse)
+        values = writer.add_several(
+            "Scan",
+            *call.states,
+            *sequences,
+            count=count,
+            body=body,
+            num_scan_inputs=len(sequences),
+            scan_input_directions=[backwards] * len(sequences),
+            scan_output_directions=[backwards] * (count - len(call.states)),
+        )
+    finals, (y, *attention) = values[: len(call.states)], values[len(call.states) :]
+    return Results(y, finals, *attention)
+
+
+def _made_once(
+    writer: Writer, once: Once, weights: Weights, call: NamedCall
+) -> dict[str, str]:
+    """The items of every step by name: the call's, and what is made of them."""
+    if not once.made:
+        return {}
+    batch = writer.batch(call.x, axis=1)
+    values = Values(writer, once.nodes, weights, call.items, call.members, batch)
+    return {name: values.values[number] for name, number in once.made.items()}
 
 
 def _write_step(
     writer: Writer, body: Any, states: Sequence[str], sequences: Sequence[str]
-) -> tuple[str, list[str]]:
+) -> list[str]:
     """The body of a Scan without the Scan, for runtimes that have none."""
     rows = [writer.squeeze(value, 0) for value in sequences]
     for own, value in zip(body.input, [*states, *rows], strict=True):
         writer.append("Identity", [value], [own.name])
     writer.nodes.extend(body.node)
-    *finals, y = (value.name for value in body.output)
-    return writer.unsqueeze(y, 0), finals
+    values = [value.name for value in body.output]
+    finals, outputs = values[: len(states)], values[len(states) :]
+    return [*finals, *(writer.unsqueeze(value, 0) for value in outputs)]
 
 
 def _real_steps(writer: Writer, call: NamedCall) -> str:

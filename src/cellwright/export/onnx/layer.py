@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from ...compiler.bindings import own_parameters
 from ...language import ArgumentError
+from ...nn.items import length_name
 from ...nn.layer import SequenceLayer
-from ..items import refuse_items
 from .call import NamedCall
-from .direction import write_direction
+from .direction import NamedCell, Results, write_direction
 from .writer import Writer, fold_weights
 
 
@@ -86,8 +87,8 @@ class _Model:
         count = layer.num_layers * layer.directions
         self.directions = [layer.direction(k) for k in range(count)]
         self.graph = self.directions[0].bound.graph
-        refuse_items(self.graph, "export_onnx")
         self.inputs = {i.name: i.size for i in self.graph.inputs}
+        self.items = {i.name: i.size for i in self.graph.items}
         self.static = _check_static(wanted.static, list(self.inputs)[1:])
         self.own_states = layer.own_states()
 
@@ -120,15 +121,18 @@ class _Model:
 
     @property
     def lead(self) -> tuple[str | int, str | int]:
-        time = 1 if self.wanted.step else "time"
-        return ("batch", time) if self.layer.batch_first else (time, "batch")
+        return self.in_order("batch", 1 if self.wanted.step else "time")
+
+    def in_order(self, batch: str, other: str | int) -> tuple[str | int, str | int]:
+        """Sizes as the layer has batch and time, or batch and items."""
+        return (batch, other) if self.layer.batch_first else (other, batch)
 
     def free(self, name: str) -> str:
         """A name of the model's own: the user's inputs keep theirs.
 
         What is written inside of it has a dot in its name, as no input has.
         """
-        while name in self.inputs:
+        while name in self.inputs or name in self.items:
             name += "_"
         return name
 
@@ -145,6 +149,10 @@ class _Model:
                 )
                 for s in self.graph.states
             ]
+        for name, size in self.items.items():
+            lead_of_items = self.in_order("batch", f"{name}_count")
+            inputs.append(main.declare(name, *lead_of_items, size))
+            inputs.append(main.declare_as("INT64", length_name(name), "batch"))
         for name in ("lengths", "starts"):
             if getattr(wanted, name):
                 inputs.append(main.declare_as("INT64", name, "batch"))
@@ -184,6 +192,7 @@ class _Model:
         x = sequences.pop("x")
         resets = self.time_first("resets", 2) if wanted.resets else ""
         batch = main.batch(x, axis=1)
+        items, members = self.entered_items()
         for first in range(0, len(self.directions), self.layer.directions):
             outputs = []
             for k in range(first, first + self.layer.directions):
@@ -199,27 +208,37 @@ class _Model:
                     resets,
                     bool(k % self.layer.directions),
                     wanted.step,
+                    items,
+                    members,
                 )
-                y, news = self.direction(k, call)
+                y, news, _ = self.direction(k, call)
                 outputs.append(y)
                 finals.append(news)
             x = main.concatenate(outputs, axis=2)
         return x, finals
 
-    def direction(self, k: int, call: NamedCall) -> tuple[str, list[str]]:
+    def entered_items(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The sets, (batch, items, size), and which of the items are a row's own."""
+        items, members = {}, {}
+        for name in self.items:
+            first = self.layer.batch_first
+            items[name] = name if first else self.main.transposed(name)
+            members[name] = self.main.before(items[name], length_name(name))
+        return items, members
+
+    def direction(self, k: int, call: NamedCall) -> Results:
         bound, weights = self.directions[k]
-        labels = bound.programs.binding.parameters
+        binding = bound.programs.binding
+        if bound.once is not None:
+            binding = own_parameters(bound.graph)
+        tensors = weights.in_order(binding.parameters)
         parameters = [
             self.main.tensor(f"cells.{k}.{label}", tensor)
-            for (label, _), tensor in zip(labels, weights.in_order(labels), strict=True)
+            for (label, _), tensor in zip(binding.parameters, tensors, strict=True)
         ]
+        cell = NamedCell(bound.graph, binding, parameters)
         return write_direction(
-            self.main,
-            f"cell{k}",
-            bound.programs,
-            parameters,
-            call,
-            operators=self.operators,
+            self.main, f"cell{k}", cell, call, operators=self.operators
         )
 
     def own(self, k: int) -> list[str]:

@@ -12,7 +12,7 @@ from ...engine.native import op
 from ...engine.programs import find_programs
 from ...language import ArgumentError
 from .call import NamedCall
-from .direction import write_direction
+from .direction import NamedCell, write_direction
 from .writer import OPSET, Writer
 
 PREFIX = "cellwright."  # of the names of all that is written here
@@ -79,11 +79,10 @@ def _translate(prefix: str, call: _Call, *, operators: bool, step: bool) -> list
     x, *others = listed("input", call.inputs)
     further = dict(zip(programs.inputs[1:], others, strict=True))
     once = {*programs.static, *programs.constant}
-    y, finals = write_direction(
+    y, finals, _ = write_direction(
         writer,
         "cell",
-        programs,
-        listed("weight", call.parameters),
+        NamedCell(programs.graph, programs.binding, listed("weight", call.parameters)),
         NamedCall(
             x,
             {n: v for n, v in further.items() if n not in once},

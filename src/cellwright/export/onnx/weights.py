@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...engine.programs import Programs
-from ...language.graph import AFFINE
+from ...compiler.bindings import Binding
+from ...language.graph import AFFINE, Graph
 from ...language.sizes import MatrixSize
 from .writer import Writer
 
@@ -17,15 +17,16 @@ class Weights:
 
     Args:
         writer: of the graph around the cell's step.
-        programs: the cell with its sizes and its binding.
+        graph: the cell with concrete sizes.
+        binding: of its weights.
         parameters: their names.
     """
 
     def __init__(
-        self, writer: Writer, programs: Programs, parameters: Sequence[str]
+        self, writer: Writer, graph: Graph, binding: Binding, parameters: Sequence[str]
     ) -> None:
         self.writer, self.parameters = writer, parameters
-        self.graph, self.binding = programs.graph, programs.binding
+        self.graph, self.binding = graph, binding
 
     def matrix(self, name: str) -> str:
         """(size, Σ operands), or (heads, size / heads, Σ operands / heads)."""
@@ -37,6 +38,10 @@ class Weights:
             return self.parameters[homes.pop()]
         blocks = [self._block(name, k) for k in range(count)]
         return self.writer.concatenate(blocks, axis=1)
+
+    def transposed(self, name: str) -> str:
+        """(Σ operands, size), of a matrix without heads."""
+        return self.writer.add("Transpose", self.matrix(name), perm=[1, 0])
 
     def columns(self, name: str, of_x: bool) -> str:
         """The columns of a matrix that meet x, or those that meet a state."""
@@ -71,6 +76,8 @@ class Weights:
 
     def vector(self, name: str) -> str:
         value = self.parameters[self.binding.vectors[name].parameter]
-        if isinstance(self.graph.weight(name).size, MatrixSize):  # flat, as all matrices
+        if isinstance(
+            self.graph.weight(name).size, MatrixSize
+        ):  # flat, as all matrices
             return self.writer.add("Reshape", value, self.writer.integers(-1))
         return value

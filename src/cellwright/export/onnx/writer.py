@@ -14,7 +14,8 @@ from ...language import ArgumentError
 
 OPSET = 18  # old enough for any runtime of the last years
 _TYPES = {torch.float32: "FLOAT", torch.float64: "DOUBLE"}
-_MADE = {"Slice", "Concat", "Neg", "Add", "Unsqueeze"}  # what gates are stacked with
+# What gates are stacked with, and matrices turned.
+_MADE = {"Slice", "Concat", "Neg", "Add", "Unsqueeze", "Transpose"}
 
 
 def import_onnx() -> Any:
@@ -105,6 +106,17 @@ class Writer:
 
     def unsqueeze(self, value: str, axis: int) -> str:
         return self.add("Unsqueeze", value, self.integers(axis))
+
+    def transposed(self, value: str) -> str:
+        """(a, b, size) -> (b, a, size)."""
+        return self.add("Transpose", value, perm=[1, 0, 2])
+
+    def before(self, items: str, counts: str) -> str:
+        """Of (batch, items, size), which are before each row's count: (batch, items, 1)
+        of booleans."""
+        count = self.squeeze(self.batch(items, axis=1), 0)
+        number = self.add("Range", self.integer(0), count, self.integer(1))
+        return self.unsqueeze(self.add("Less", number, self.unsqueeze(counts, 1)), 2)
 
     def batch(self, x: str, axis: int) -> str:
         return self.add("Shape", x, start=axis, end=axis + 1)
