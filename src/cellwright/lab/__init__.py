@@ -32,6 +32,7 @@ NAMES = (
     "long-term",
     "forget-activation",
     "variants",
+    "state-tracking",
 )
 
 __all__ = [

@@ -12,6 +12,7 @@ from .long_lags import (
     two_sequence,
 )
 from .music import Music, load_music
+from .permutations import permutations
 from .reber import embedded_reber
 from .sequences import Sequences
 
@@ -30,6 +31,7 @@ __all__ = [
     "lorenz",
     "marked_product",
     "marked_sum",
+    "permutations",
     "temporal_order",
     "two_sequence",
 ]
