@@ -99,7 +99,7 @@ class Task:
 
 
 TASKS = {
-    "parity": Task("Parity", 2, False, tuple(NETS), 40, 32, 1000, 0.03, 2),
+    "parity": Task("Parity", 2, False, tuple(NETS), 40, 32, 1000, 0.03, 1),
     "swaps": Task(
         "S5 by swaps", 5, True, ("signed_min_gru", "slstm", "lstm"), 8, 128, 1500, 0.01, 1
     ),
