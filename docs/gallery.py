@@ -47,7 +47,12 @@ SECTION = """<section id="{name}">
 def gallery() -> str:
     """The page as HTML."""
     zoo = cw.cells
-    cells = {**zoo.all(), **zoo.all_with_items(), **zoo.all_of_trees()}
+    cells = {
+        **zoo.all(),
+        **zoo.all_with_matrices(),
+        **zoo.all_with_items(),
+        **zoo.all_of_trees(),
+    }
     links = "\n".join(f'<a href="#{name}">{name}</a>' for name in cells)
     sections = "\n".join(_section(name, cell) for name, cell in cells.items())
     body = f"<h1>All cells</h1>\n<nav>{links}</nav>\n{sections}"

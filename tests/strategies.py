@@ -290,7 +290,9 @@ def table_gradients(
             found[node["name"]] += value
         elif node.op == "weight":
             name = node["weight"]
-            found[name] += value.sum(0) if found[name].dim() else value.sum()
+            found[name] += (
+                value.sum(0).view_as(found[name]) if found[name].dim() else value.sum()
+            )
     for affine, number in vjp.affines:
         name = graph.nodes[affine]["weight"]
         g = values[number]

@@ -382,7 +382,12 @@ def test_get_finds_cells_by_name_and_suggests_the_nearest():
 
 def everything():
     zoo = cw.cells
-    return {**zoo.all(), **zoo.all_with_items(), **zoo.all_of_trees()}
+    return {
+        **zoo.all(),
+        **zoo.all_with_matrices(),
+        **zoo.all_with_items(),
+        **zoo.all_of_trees(),
+    }
 
 
 def test_a_star_import_brings_the_zoo_and_leaves_numpy_its_name():

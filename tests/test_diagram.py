@@ -22,7 +22,12 @@ from cellwright.look.diagram.text import Run, as_text, width
 from diagram_geometry import Label, Picture, crossings, flaws, read, recovered
 from strategies import make_cell, sources
 
-CELLS = [*cw.cells.all(), *cw.cells.all_with_items(), *cw.cells.all_of_trees()]
+CELLS = [
+    *cw.cells.all(),
+    *cw.cells.all_with_matrices(),
+    *cw.cells.all_with_items(),
+    *cw.cells.all_of_trees(),
+]
 matplotlib.use("Agg")
 
 

@@ -11,7 +11,12 @@ import cellwright as cw
 from cellwright.cli import app
 from strategies import make_cell, sources
 
-CELLS = [*cw.cells.all(), *cw.cells.all_with_items(), *cw.cells.all_of_trees()]
+CELLS = [
+    *cw.cells.all(),
+    *cw.cells.all_with_matrices(),
+    *cw.cells.all_with_items(),
+    *cw.cells.all_of_trees(),
+]
 SVG = "{http://www.w3.org/2000/svg}"
 
 

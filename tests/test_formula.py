@@ -13,7 +13,12 @@ from cellwright.cli import app
 from cellwright.language.latex import EquationWriter
 from cellwright.look.formula import mathml, tex_document
 
-CELLS = [*cw.cells.all(), *cw.cells.all_with_items(), *cw.cells.all_of_trees()]
+CELLS = [
+    *cw.cells.all(),
+    *cw.cells.all_with_matrices(),
+    *cw.cells.all_with_items(),
+    *cw.cells.all_of_trees(),
+]
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 matplotlib.use("Agg")
 

@@ -15,6 +15,7 @@ from cellwright.language.evaluate import evaluate_nodes
 from cellwright.language.trace import Traced
 from oracles import assert_close, normal, random_cotangents, randomise
 from strategies import table_gradients
+from test_matrices import OF_MATRICES
 
 # By hand, or torch's own: (arguments) -> tensor.
 UNARY = {
@@ -63,6 +64,7 @@ KINKS = torch.tensor(
 
 def test_every_operation_is_tested_here():
     known = {*UNARY, *BINARY, *COMPARISONS, "where", "block_mean", "spread"}
+    known |= {*OF_MATRICES}
     assert known == set(OPS)
     public = {op.name for op in vars(cw).values() if isinstance(op, type(OPS["exp"]))}
     assert public == set(FUNCTIONS)

@@ -30,7 +30,12 @@ def refused(formulas: dict[str, str]) -> dict[str, str]:
 
 
 def test_katex_takes_every_cell():
-    whole = {**cells.all(), **cells.all_with_items(), **cells.all_of_trees()}
+    whole = {
+        **cells.all(),
+        **cells.all_with_matrices(),
+        **cells.all_with_items(),
+        **cells.all_of_trees(),
+    }
     assert len(whole) > 35
     assert refused({name: cell.latex() for name, cell in whole.items()}) == {}
 

@@ -1,8 +1,9 @@
 """The zoo: cells as equations, each with its source. They know the language alone.
 
 `cells.lstm` is the cell itself; `cells.get("lstm")` finds one by name, or a user's by
-`"FILE.py:NAME"`; `cells.all()` lists those of sequences, `cells.all_with_items()` those
-that look at sets of items too, `cells.all_of_trees()` those of trees.
+`"FILE.py:NAME"`; `cells.all()` lists those of sequences, `cells.all_with_matrices()`
+those whose state is a matrix, `cells.all_with_items()` those that look at sets of items
+too, `cells.all_of_trees()` those of trees.
 """
 
 from ..language import Cell, CellError, TreeCell, load_cell
@@ -10,6 +11,7 @@ from ..language.errors import did_you_mean
 from . import (
     classic,
     linear,
+    matrices,
     memory,
     minimal,
     modern,
@@ -32,6 +34,16 @@ from .classic import (
     rnn_relu,
 )
 from .linear import lru, min_gru, min_lstm, qrnn, rg_lru, sru
+from .matrices import (
+    delta_net,
+    fast_weights,
+    gated_delta_net,
+    gla,
+    mlstm,
+    retention,
+    rwkv6,
+    selective_ssm,
+)
 from .memory import bahdanau_gru, luong_lstm
 from .minimal import (
     fast_grnn,
@@ -59,6 +71,11 @@ def all() -> dict[str, Cell]:
     return {n: v for r in rooms for n, v in vars(r).items() if isinstance(v, Cell)}
 
 
+def all_with_matrices() -> dict[str, Cell]:
+    """Every cell of sequences whose state is a matrix, by name."""
+    return {n: v for n, v in vars(matrices).items() if isinstance(v, Cell)}
+
+
 def all_with_items() -> dict[str, Cell]:
     """Every cell that looks at sets of items, by name; their layers take `items=`."""
     return {n: v for n, v in vars(memory).items() if isinstance(v, Cell)}
@@ -77,7 +94,8 @@ def get(name: str) -> Cell:
     """
     if ".py" in name:
         return load_cell(name)
-    known = {**all(), **all_with_items(), **all_of_trees()}
+    rooms = all(), all_with_matrices(), all_with_items(), all_of_trees()
+    known = {name: cell for room in rooms for name, cell in room.items()}
     if name not in known:
         raise CellError(
             f"[cells] no cell is called {name!r}; expected a name of the zoo or "
@@ -87,13 +105,15 @@ def get(name: str) -> Cell:
 
 
 __all__ = [  # without np: `from … import *` would hide numpy's
-    "all", "all_of_trees", "all_with_items", "bahdanau_gru", "binary_lstm", "cfc",
-    "cfn", "child_sum_gru", "child_sum_lstm", "cifg", "cornn", "coupled", "fast_grnn",
-    "fast_rnn", "fgr", "get", "gru", "gru_bias", "gru_reset_after", "indrnn", "janet",
-    "layer_norm_lstm", "leaky_rnn", "lem", "li_gru", "lru", "lstm", "lstm_book",
-    "lstm_projected", "ltc", "luong_lstm", "mc_lstm", "mgu", "min_gru", "min_lstm",
-    "minimal_rnn", "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm", "nas",
-    "nfg", "niaf", "nig", "noaf", "nog", "peephole", "peephole_diagonal", "qrnn",
-    "recursive", "rg_lru", "rhn", "rnn", "rnn_relu", "scrn", "slstm", "sru", "star",
-    "ugrnn", "unicornn", "vanilla",
+    "all", "all_of_trees", "all_with_items", "all_with_matrices", "bahdanau_gru",
+    "binary_lstm", "cfc", "cfn", "child_sum_gru", "child_sum_lstm", "cifg", "cornn",
+    "coupled", "delta_net", "fast_grnn", "fast_rnn", "fast_weights", "fgr",
+    "gated_delta_net", "get", "gla", "gru", "gru_bias", "gru_reset_after", "indrnn",
+    "janet", "layer_norm_lstm", "leaky_rnn", "lem", "li_gru", "lru", "lstm",
+    "lstm_book", "lstm_projected", "ltc", "luong_lstm", "mc_lstm", "mgu", "min_gru",
+    "min_lstm", "minimal_rnn", "mlstm", "multiplicative_lstm", "mut1", "mut2", "mut3",
+    "nary_lstm", "nas", "nfg", "niaf", "nig", "noaf", "nog", "peephole",
+    "peephole_diagonal", "qrnn", "recursive", "retention", "rg_lru", "rhn", "rnn",
+    "rnn_relu", "rwkv6", "scrn", "selective_ssm", "slstm", "sru", "star", "ugrnn",
+    "unicornn", "vanilla",
 ]  # fmt: skip

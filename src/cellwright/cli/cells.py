@@ -27,7 +27,12 @@ def cells(
     """List the cells of the zoo with their equations and sources."""
     from .. import cells as zoo
 
-    rooms = zoo.all(), zoo.all_with_items(), zoo.all_of_trees()
+    rooms = (
+        zoo.all(),
+        zoo.all_with_matrices(),
+        zoo.all_with_items(),
+        zoo.all_of_trees(),
+    )
     whole = [cell for room in rooms for cell in room.values()]
     for cell in whole if name is None else [zoo.get(name)]:
         if names:
@@ -113,6 +118,7 @@ def _drawn(cell: str, steps: bool, reading: dict[str, Any]) -> tuple[Any, Any]:
 
     if Path(cell).is_dir() and cell not in (
         *zoo.all(),
+        *zoo.all_with_matrices(),
         *zoo.all_with_items(),
         *zoo.all_of_trees(),
     ):

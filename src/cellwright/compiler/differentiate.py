@@ -92,6 +92,7 @@ def differentiate(graph: Graph, recorded: Sequence[int] = ()) -> VectorJacobian:
     builder = Builder(graph.name)
     builder.children, builder.many = graph.children, graph.many
     builder.items = list(graph.items)
+    builder.weights = {weight.name: weight for weight in graph.weights}
     builder.nodes = list(graph.nodes)
     builder.most = math.inf  # the bound is on what a user writes
     found: dict[int, int] = {}  # node -> its cotangent

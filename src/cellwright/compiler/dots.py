@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 from ..language import Graph, Node, Weight, verify
 from ..language.graph import AFFINE, CHILDREN
@@ -84,7 +85,7 @@ def _dot(
 ) -> int:
     """Add the nodes of Σ w · v + b."""
 
-    def add(op: str, args: tuple[int, ...], size: int, **attrs: str) -> int:
+    def add(op: str, args: tuple[int, ...], size: int, **attrs: Any) -> int:
         nodes.append(Node(op, args, tuple(attrs.items()), size, node.source))
         return len(nodes) - 1
 
@@ -94,6 +95,6 @@ def _dot(
         term = add("weight", (), size, weight=weight.name)
         if k < len(operands):
             product = add("mul", (term, operands[k]), size)
-            term = add("sum", (product,), 1)
+            term = add("sum", (product,), 1, heads=1)
         terms.append(term)
     return reduce(lambda a, b: add("add", (a, b), 1), terms)

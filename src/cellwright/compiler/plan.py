@@ -202,6 +202,8 @@ def unsupported(graph: Graph) -> str | None:
 
 def _obstacle(graph: Graph) -> str | None:
     """What the programs cannot express."""
+    if graph.has_matrices:
+        return "it has no matrix states yet, and no sums of heads"
     for state, update in zip(graph.states, graph.updates, strict=True):
         if graph.nodes[update].size != state.size:
             return (

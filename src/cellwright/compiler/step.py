@@ -29,7 +29,7 @@ from .program import EVERY, Array, View
 PUT = "put"
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
 DOT = "dot"  # of a row's value and each item's: one number an item (see `contract`)
-OUTER = "outer"  # adds a row's value times each item's number; attr `view`
+OUTER = "outer_items"  # adds a row's value times each item's number; attr `view`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
 RECOMPUTED_OF_ITEMS = 100  # the same of each item: there are many of them

@@ -23,15 +23,17 @@ from .graph import (
     Input,
     Item,
     Node,
-    Size,
     State,
     Weight,
     read_sets,
     set_of,
 )
 from .ops import CONDITIONS, OPS, Op
+from .sizes import MatrixSize, Misfit, Size, common, fits
+from .values import matrix_among, spreads
 from .verify import verify
 
+_SIDES = ("rows", "columns")
 MOST_NODES = 10_000  # of one step: ten times the largest that was ever of use
 
 
@@ -70,7 +72,7 @@ class Builder:
         return self.leaf(ITEM, size, name=name, **attrs)
 
     def add_state(self, name: str, size: Size, init: float) -> int:
-        size = self.size(name, size)
+        size = self.size_of_state(name, size)
         self.states.append(State(name, size, self.number(name, init)))
         return self.leaf("state", size, name=name)
 
@@ -121,7 +123,7 @@ class Builder:
             )
         return found
 
-    def size(self, what: str, size: Any) -> Size:
+    def size(self, what: str, size: Any) -> int | str:
         """A size as Python has it: a count of units, or the name of one."""
         whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
         if whole and int(size) > 0:
@@ -132,6 +134,30 @@ class Builder:
             f"[{self.where()}] the size of {what} is a count of units or a name for "
             f"one; received {size!r}, expected such as 3 or 'memory_size'"
         )
+
+    def size_of_state(self, what: str, size: Any) -> Size:
+        """A size, or a matrix's: (rows, columns) or (rows, columns, heads)."""
+        if isinstance(size, tuple | list | MatrixSize):
+            return self.matrix_size(what, size)
+        return self.size(what, size)
+
+    def matrix_size(self, what: str, size: Any) -> MatrixSize:
+        """A matrix's size as Python has it: two sizes, and how many heads."""
+        if not isinstance(size, MatrixSize):
+            parts = tuple(size) if isinstance(size, tuple | list) else ()
+            if len(parts) not in (2, 3):
+                raise SizeError(
+                    f"[{self.where()}] the size of the matrix {what} is its rows, its "
+                    f"columns and how many heads; received {size!r}, expected such as "
+                    '("hidden_size", 16) or ("hidden_size", "hidden_size", 4)'
+                )
+            size = MatrixSize(*parts)
+        found = MatrixSize(
+            *(self.size(f"{what}'s {part}", getattr(size, part)) for part in _SIDES),
+            heads=size.heads,
+        )
+        self._check_heads(what, (found.rows, found.columns), size.heads)
+        return found
 
     def leaf(self, op: str, size: Size, **attrs: Any) -> int:
         """One node for each leaf: a weight or a number may be written many times."""
@@ -184,7 +210,7 @@ class Builder:
     ) -> int:
         """A weight vector or scalar, used element by element."""
         init = None if init is None else self.number(f"W.{name}'s init", init)
-        size = self.size(f"W.{name}", size)
+        size = self.size_of_state(f"W.{name}", size)
         options: dict[str, Any] = {"bias": False, "init": init, "source": self.line()}
         self._declare(Weight(name, kind, size, **options))
         return self.leaf("weight", size, weight=name)
@@ -210,7 +236,7 @@ class Builder:
         size = self.size(f"W.{name}", size)
         operands = tuple(self.nodes[a].size for a in args)
         init = None if isinstance(bias, bool) else self.number(f"W.{name}'s bias", bias)
-        self._check_heads(name, (size, *operands), heads)
+        self._check_heads(f"W.{name}", (size, *operands), heads)
         made_by = None if columns is None else self._check_columns(name, columns)
         options = heads, bias is not False, init, made_by, self.line()
         self._declare(Weight(name, "matrix", size, operands, *options))
@@ -218,13 +244,21 @@ class Builder:
 
     def _check_operand(self, name: str, node: Node) -> None:
         """A matrix maps rows of units; a number alone has none."""
-        scalar = node.op == "weight" and self.weights[node["weight"]].kind == "scalar"
+        if isinstance(node.size, MatrixSize):
+            raise SizeError(
+                f"[{self.where()}] W.{name} maps vectors; received a matrix, "
+                f"{node.size}, expected a vector of it, as in matvec(C, q)"
+            )
+        scalar = self._is_scalar(node)
         if node.op == "constant" or scalar:
             received = "a W.scalar" if scalar else f"the number {node['value']:g}"
             raise CellError(
                 f"[{self.where()}] W.{name} maps values of the step; received "
                 f"{received}, expected inputs, states and what is computed from them"
             )
+
+    def _is_scalar(self, node: Node) -> bool:
+        return node.op == "weight" and self.weights[node["weight"]].kind == "scalar"
 
     def _check_columns(self, name: str, columns: Any) -> str:
         """A function of one value that keeps its size can act on a column."""
@@ -239,13 +273,13 @@ class Builder:
     def _check_heads(self, name: str, sizes: tuple[Size, ...], heads: int) -> None:
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
             raise CellError(
-                f"[{self.where()}] W.{name}: heads is a count of blocks; "
+                f"[{self.where()}] {name}: heads is a count of blocks; "
                 f"received {heads!r}, expected a positive integer"
             )
         for size in sizes:
             if isinstance(size, int) and size % heads:
                 raise SizeError(
-                    f"[{self.where()}] W.{name} is cut into {heads} heads; "
+                    f"[{self.where()}] {name} is cut into {heads} heads; "
                     f"received a size of {size}, expected a multiple of {heads}"
                 )
 
@@ -278,20 +312,78 @@ class Builder:
 
     def apply(self, op: Op, args: Iterable[int], **attrs: Any) -> int:
         """Record an operation of the table on nodes."""
-        args = tuple(args)
+        args, attrs = tuple(args), {**op.attrs, **attrs}
         if op.name == "neg" and self.nodes[args[0]].op == "constant":
             return self.constant(-self.nodes[args[0]]["value"])  # as it is written
         self._check_conditions(op, args)
+        if op.size == "broadcast":
+            args = self._spread_heads(args)
         sizes = [self.nodes[a].size for a in args]
-        broadcasts = op.size == "broadcast"
-        size = self.broadcast(op, sizes) if broadcasts else op.result_size(sizes)
-        if "heads" in attrs:
+        if "heads" in attrs and op.implies is None:
+            self._check_heads(op.name, (), attrs["heads"])
+        for key, implied in op.implied(sizes).items():
+            self._check_implied(op, key, attrs.get(key), implied)
+            attrs[key] = implied
+        size = self._result_size(op, args, sizes, attrs)
+        if "heads" in attrs and op.size == "first":
             self._check_heads(op.name, (size,), attrs["heads"])
         for key, default in op.attrs.items():
             if isinstance(default, float):
                 attrs[key] = self.number(f"{op.name}'s {key}", attrs[key])
         options = tuple(sorted(attrs.items()))
         return self.append(Node(op.name, args, options, size, self.line()))
+
+    def _spread_heads(self, args: tuple[int, ...]) -> tuple[int, ...]:
+        """One number a head beside a matrix, for each element of its block."""
+        matrix = next((a for a in args if self._is_matrix(a)), None)
+        if matrix is None:
+            return args
+        of = self.nodes[matrix].size
+        return tuple(
+            self.apply(OPS["spread"], (a, matrix))
+            if spreads(self.nodes[a].size, of)
+            else a
+            for a in args
+        )
+
+    def _is_matrix(self, number: int) -> bool:
+        return isinstance(self.nodes[number].size, MatrixSize)
+
+    def _check_implied(self, op: Op, key: str, given: Any, implied: Any) -> None:
+        if given not in (None, implied):
+            raise SizeError(
+                f"[{self.where()}] {op.name}: {key} follows from its arguments' sizes; "
+                f"received {key}={given!r}, expected {implied!r}, or none"
+            )
+
+    def _result_size(
+        self, op: Op, args: tuple[int, ...], sizes: list[Size], attrs: dict[str, Any]
+    ) -> Size:
+        """The size of an operation's result; says which of its arguments do not fit."""
+        matrix = matrix_among(sizes)
+        if op.size == "broadcast":
+            return self.broadcast(op, sizes)
+        if op.reduces and isinstance(op.size, str) and matrix:
+            raise SizeError(
+                f"[{self.where()}] {op.name} looks at the units of a vector; received "
+                f"a matrix, {matrix}, expected a vector of it, as in matvec(C, q)"
+            )
+        if op.kind == "matrix":
+            self._check_rows(op, args)
+        try:
+            return op.result_size(sizes, attrs)
+        except Misfit as error:
+            raise SizeError(f"[{self.where()}] {error}") from None
+
+    def _check_rows(self, op: Op, args: tuple[int, ...]) -> None:
+        """A matrix and its vectors are no single numbers."""
+        for node in (self.nodes[a] for a in args):
+            if node.op == "constant" or self._is_scalar(node):
+                raise CellError(
+                    f"[{self.where()}] {op.name} takes values of the step; received "
+                    "a single number, expected a vector or a matrix; a number is "
+                    "multiplied, as in 0.9 * C"
+                )
 
     def _check_conditions(self, op: Op, args: tuple[int, ...]) -> None:
         for position, arg in enumerate(args):
@@ -305,18 +397,24 @@ class Builder:
 
     def broadcast(self, op: Op, sizes: list[Size]) -> Size:
         """The common size: equal sizes, or 1. Symbols are compared when bound."""
-        numbers_ = {s for s in sizes if isinstance(s, int) and s != 1}
-        if len(numbers_) > 1:
+        matrix = matrix_among(sizes)
+        wide = [s for s in sizes if s != 1]
+        numbers_ = {s for s in wide if isinstance(s, int)}
+        alike = all(fits(matrix, s) for s in wide) if matrix else len(numbers_) < 2
+        if not alike:
             shown = " and ".join(str(s) for s in sizes)
+            wanted, remedy = (
+                "equal sizes, or 1",
+                "To change a size use a matrix, as in W.p(v)",
+            )
+            if matrix:
+                wanted = f"{matrix}, one number, or one number a head"
+                remedy = "For a vector write scale_rows(C, v), scale_columns(C, v)"
             raise SizeError(
                 f"[{self.where()}] {op.symbol or op.name} works element by element; "
-                f"received sizes {shown}, expected equal sizes, or 1. "
-                "To change a size use a matrix, as in W.p(v)"
+                f"received sizes {shown}, expected {wanted}. {remedy}"
             )
-        flexible = {i.size for i in self.inputs}
-        rigid = [s for s in sizes if isinstance(s, str) and s not in flexible]
-        symbols = [s for s in sizes if isinstance(s, str)]
-        return next(iter([*rigid, *numbers_, *symbols]), 1)
+        return common(wide, frozenset(i.size for i in self.inputs))  # type: ignore[arg-type]
 
     def total(self, arg: int) -> int:
         """Record a sum over a set: of what each child has, or each item."""
@@ -440,8 +538,7 @@ class Builder:
                 f"never leaves its initial value; received the old {state.name!r}, "
                 f"expected its new value. Compute it, or make it a named input"
             )
-        both = isinstance(new.size, int) and isinstance(state.size, int)
-        if both and new.size != state.size:
+        if not fits(new.size, state.size):
             raise SizeError(
                 f"[{new.source or self.where()}, cell {self.name!r}] the new value of "
                 f"state {state.name!r} has another size than the state; received "

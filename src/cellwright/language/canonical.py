@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .graph import AFFINE, ATTENTION, ITEM, LEAVES, Graph, reachable, select
+from .graph import AFFINE, ATTENTION, ITEM, LEAVES, Graph, Node, reachable, select
 from .names import check_names, name_values
+from .ops import OPS
+from .sizes import MatrixSize
 
 _DECLARED = ("input", ITEM, "state")  # the leaves that are arguments of the function
 DEEPEST = 64  # operations within one another on a line; Python's parser takes 200
@@ -36,9 +38,34 @@ def statements(graph: Graph) -> list[int]:
     return found
 
 
+def unwritten_spreads(graph: Graph) -> set[int]:
+    """The spreads of one number a head that `f * C` stands for, C a matrix."""
+    if not graph.has_matrices:
+        return set()
+    uses, named = graph.uses(), {number for _, number in graph.names}
+    found: set[int] = set()
+    for node in graph.nodes:
+        if node.op not in OPS or OPS[node.op].size != "broadcast":
+            continue
+        matrices = (a for a in node.args if _is_own_matrix(graph.nodes[a]))
+        partner = next(matrices, None)
+        for arg in node.args:
+            spread = graph.nodes[arg]
+            if spread.op == "spread" and spread.args[1] == partner:
+                once = uses[arg] == 1 and arg not in named
+                found.update([arg] if once and spread["heads"] > 1 else [])
+    return found
+
+
+def _is_own_matrix(node: Node) -> bool:
+    return isinstance(node.size, MatrixSize) and node.op != "spread"
+
+
 def _written_uses(graph: Graph) -> list[int]:
     """How often each value is written: scores in every `attend` of their weights."""
     uses = graph.uses()
+    for number in unwritten_spreads(graph):
+        uses[graph.nodes[number].args[1]] -= 1
     for number, node in enumerate(graph.nodes):
         if node.op == ATTENTION:
             uses[node.args[0]] += uses[number] - 1

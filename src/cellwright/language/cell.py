@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,7 +11,7 @@ from .arguments import plain
 from .builder import Builder
 from .errors import CellError, did_you_mean
 from .evaluate import evaluate
-from .graph import Graph, Size, State
+from .graph import Graph, State
 from .hyperparameters import with_hyperparameters
 from .latex import EquationWriter
 from .linear import linear_in
@@ -21,7 +21,9 @@ from .parser import checked, parse_graph
 from .printer import print_equations, print_graph
 from .replay import replay
 from .signature import MissingStateError, Signature, label_of
+from .sizes import MatrixSize, Size
 from .trace import Traced, name
+from .values import Matrix
 
 if TYPE_CHECKING:
     from ..look.diagram import Diagram
@@ -195,12 +197,15 @@ class Cell:
         Args:
             W: the weights, such as `layer.cells[0]`.
             x: (…, input_size).
-            *states: (…, size) each.
+            *states: (…, size) each; of a matrix its elements, see `MatrixSize`.
             **inputs: the named inputs, (…, size) each.
         """
         graph = self.graph
         if self.function is not None:
-            results = self._run_function(W, x, *states, **inputs)
+            if graph.has_matrices:
+                results = self._run_on_matrices(W, x, states, inputs)
+            else:
+                results = self._run_function(W, x, *states, **inputs)
             if graph.output_is_state and isinstance(results, tuple | list):
                 # Without the output, where it was said beside the state that it is.
                 results = list(results)[-len(graph.states) :]
@@ -208,6 +213,20 @@ class Cell:
             return results
         olds = dict(zip([s.name for s in graph.states], states, strict=True))
         return graph.results(evaluate(graph, W, {"x": x, **inputs}, olds))
+
+    def _run_on_matrices(
+        self, W: Any, x: Any, states: Sequence[Any], inputs: Mapping[str, Any]
+    ) -> Any:
+        """Run the function on states that know their heads; its results are flat."""
+        sizes = [state.size for state in self.graph.states]
+        olds = [
+            Matrix(value, size.heads) if isinstance(size, MatrixSize) else value
+            for value, size in zip(states, sizes, strict=True)
+        ]
+        results = self._run_function(W, x, *olds, **inputs)
+        if isinstance(results, tuple | list):
+            return [r.flat if isinstance(r, Matrix) else r for r in results]
+        return results.flat if isinstance(results, Matrix) else results
 
     # -- other cells from this one ---------------------------------------------
 

@@ -24,6 +24,7 @@ from .graph import (
     sets,
 )
 from .ops import OPS
+from .sizes import MatrixSize
 
 Visit = Callable[[int, Any], Any]
 
@@ -111,7 +112,10 @@ def evaluate_nodes(
         op = OPS.get(node.op)
         if op is not None:
             # Arithmetic and comparisons take numbers as they are.
-            value = op.evaluate(*args) if op.symbol else op(*args, **node.options)
+            if op.symbol:
+                value = op.evaluate(*args)
+            else:
+                value = op.on_tensors(args, node.options)
         elif node.op in ("input", "state", ITEM, COTANGENT):
             value = leaves[node.label]
         elif node.op == "constant":
@@ -126,6 +130,8 @@ def evaluate_nodes(
                 value = value(*args)
             elif node.op == TRANSPOSED:
                 value = value.transposed(*args, node["operand"])
+            elif isinstance(node.size, MatrixSize):
+                value = value.flatten()
         values.append(value if visit is None else visit(number, value))
     return values
 

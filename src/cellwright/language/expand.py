@@ -56,7 +56,7 @@ def _write(nodes: list[Node], node: Node, known: Collection[str]) -> int:
             continue
         args, size = tuple(values[a] for a in part.args), part.size
         if part.op != "constant":
-            size = OPS[part.op].result_size([nodes[a].size for a in args])
+            size = OPS[part.op].result_size([nodes[a].size for a in args], part.options)
         part = Node(part.op, args, part.attrs, size, node.source)
         values.append(_write(nodes, part, known))
     return values[result]

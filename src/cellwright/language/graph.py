@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar
 
-Size = int | str  # a number, or the name of one: "input_size", "hidden_size", …
+from .sizes import MatrixSize, Size, names_of
 
 # Node kinds that are no operation of the table.
 ITEM = "item"  # a leaf that has a value for each item of a set
@@ -47,7 +48,7 @@ class Node(Written):
             of a tree cell's state, `set` of an item that is not of the set of its own
             name (and of what derivatives have for each item), `value` of a constant,
             `weight` of an affine or weight, the operation's own options.
-        size: how many units a row of it has.
+        size: how many units a row of it has; a matrix's, see `MatrixSize`.
         source: `file:line` of the user's code that wrote it (not compared).
     """
 
@@ -158,7 +159,8 @@ class Weight(Written):
     Attributes:
         name: as in `W.name`.
         kind: `"matrix"` (called), `"vector"` or `"scalar"`.
-        size: units of the result.
+        size: units of the result; a vector with a matrix's size is used element by
+            element as one.
         operands: for a matrix, the operands' sizes in the order written.
         heads: for a matrix, how many diagonal blocks.
         bias: for a matrix: whether it has one.
@@ -186,12 +188,19 @@ class Weight(Written):
 
     def shapes(self) -> dict[str, tuple[Any, ...]]:
         """Shapes of its parameters: `{"weight": …, "bias": …}` or `{"": …}`."""
+        if isinstance(self.size, MatrixSize):
+            return {"": _blocks(self.size.rows, self.size.columns, self.size.heads)}
         if self.kind != "matrix":
             return {"": (self.size,) if self.kind == "vector" else ()}
-        shape: tuple[Any, ...] = (self.size, _total(self.operands))
-        if self.heads > 1:
-            shape = (self.heads, *(_quotient(s, self.heads) for s in shape))
+        shape = _blocks(self.size, _total(self.operands), self.heads)
         return {"weight": shape, **({"bias": (self.size,)} if self.bias else {})}
+
+
+def _blocks(rows: Size, columns: Size, heads: int) -> tuple[Any, ...]:
+    """The shape of a matrix, or of its blocks."""
+    if heads == 1:
+        return rows, columns
+    return heads, *(_quotient(s, heads) for s in (rows, columns))
 
 
 def _total(sizes: tuple[Size, ...]) -> Size:
@@ -336,7 +345,17 @@ class Graph:
         sizes: list[Size] = [i.size for i in (*self.inputs, *self.items)]
         sizes += [s.size for s in self.states]
         sizes += [s for w in self.weights for s in (w.size, *w.operands)]
-        return tuple(dict.fromkeys(s for s in sizes if isinstance(s, str)))
+        return tuple(dict.fromkeys(name for s in sizes for name in names_of(s)))
+
+    @cached_property
+    def has_matrices(self) -> bool:
+        """Whether a value is a matrix, or has one number a head of another."""
+        return any(
+            isinstance(node.size, MatrixSize)
+            or node.op == "spread"
+            or (node.op == "sum" and node["heads"] != 1)
+            for node in self.nodes
+        )
 
     def with_nodes(
         self, nodes: Sequence[Node], new: Mapping[int, int], **changes: Any

@@ -211,6 +211,10 @@ class EquationWriter:
         return self.product(matrix, operand, None), _PRODUCT
 
     def operation(self, node: Node, op: Op) -> tuple[str, int]:
+        if op.copies:  # it shows in sizes alone
+            return self.expression(node.args[0])
+        if op.kind == "matrix":
+            return self.apply(op, [self.operand(a, _ATOM) for a in node.args]), _PRODUCT
         if not op.symbol or op.name == "div":  # functions and fractions bracket
             return self.apply(op, [self.operand(a) for a in node.args]), _ATOM
         if op.kind == "comparison":

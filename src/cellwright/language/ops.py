@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .sizes import MatrixSize, Misfit, Size, common, fits, splits
+from .values import INFIX, OPS, Matrix, Value
 
-class Value:
-    """What a cell's function sees while it is traced; operations on it record."""
-
-    def _apply(self, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-        raise NotImplementedError
+#: The result's size, of arguments of these sizes: `rule(sizes, **attrs)`.
+SizeRule = Callable[..., Size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +49,16 @@ class Op:
         copies: its value is its first argument's, unit by unit; the others, if any,
             give it their size alone.
         size: how the result's size follows from the arguments': `"broadcast"` (one
-            size, or 1), `"first"` (the first argument's), `"one"` (a single number).
+            size, or 1), `"first"` (the first argument's), or a rule,
+            `(sizes, **attrs) -> size`, that raises `Misfit` where they do not fit.
         kind: `"activation"` names gates; `"arithmetic"`; `"comparison"` gives a
             condition for `where`; `"normalisation"` is seen through when a gate is
-            named; `"reduction"`; `"internal"` appears in derivatives only.
+            named; `"reduction"`; `"matrix"`, of or with a matrix; `"internal"` appears
+            in derivatives only.
         reduces: it looks at all units of a row (so it ends a stage of the step).
-        attrs: the options it takes, with their defaults.
+        attrs: the options it takes, with their defaults; `None` where the option is
+            never written, as `implies` gives it.
+        implies: `sizes -> attrs`: options that follow from the arguments' sizes.
         symbol: its infix spelling, for arithmetic and comparisons.
     """
 
@@ -64,7 +67,7 @@ class Op:
     evaluate: Callable[..., Tensor]
     derivative: Callable[..., tuple[Any, ...]]
     latex: str
-    size: str = "broadcast"
+    size: str | SizeRule = "broadcast"
     kind: str = "activation"
     reduces: bool = False
     attrs: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +77,7 @@ class Op:
     expand: Callable[..., Any] | None = None
     kernel: bool = False
     copies: bool = False
+    implies: Callable[[Sequence[Size]], dict[str, Any]] | None = None
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -89,15 +93,27 @@ class Op:
     @property
     def keeps_size(self) -> bool:
         """Whether it maps one value to one of the same size: softmax, not sum."""
-        return self.arity == 1 and self.size != "one" and self.kind != "internal"
-
-    def result_size(self, sizes: Sequence[Any]) -> Any:
-        """The result's size, of arguments of these sizes."""
-        if self.size == "one":
-            return 1
         return (
-            sizes[0] if self.size == "first" else next((s for s in sizes if s != 1), 1)
+            self.arity == 1 and isinstance(self.size, str) and self.kind != "internal"
         )
+
+    def result_size(self, sizes: Sequence[Size], attrs: Mapping[str, Any]) -> Size:
+        """The result's size, of arguments of these sizes.
+
+        Raises:
+            Misfit: the operation does not take them.
+        """
+        if not isinstance(self.size, str):
+            return self.size(sizes, **attrs)
+        return sizes[0] if self.size == "first" else common(sizes)
+
+    def implied(self, sizes: Sequence[Size]) -> dict[str, Any]:
+        """The options that follow from the arguments' sizes."""
+        return {} if self.implies is None else self.implies(sizes)
+
+    def on_tensors(self, args: Sequence[Any], attrs: Mapping[str, Any]) -> Tensor:
+        """Its value on tensors, and numbers beside them; a matrix is flat."""
+        return self.evaluate(*_as_tensors(self.name, args), **attrs)
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         if len(args) != self.arity or not attrs.keys() <= self.attrs.keys():
@@ -111,7 +127,9 @@ class Op:
         for arg in args:
             if isinstance(arg, Value):
                 return arg._apply(self, args, options)
-        return self.evaluate(*_as_tensors(self.name, args), **options)
+        value = self.on_tensors(args, options)
+        # Only this makes a matrix of what is none.
+        return Matrix(value, options["heads"]) if self.name == "outer" else value
 
     def __repr__(self) -> str:
         return f"cellwright.{self.name}"
@@ -123,7 +141,7 @@ class Op:
         return self
 
 
-def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
+def _as_tensors(name: str, args: Sequence[Any]) -> list[Tensor]:
     tensors = [a for a in args if isinstance(a, Tensor)]
     like = next((a for a in tensors if a.is_floating_point()), None)
     if not tensors:
@@ -137,9 +155,6 @@ def _as_tensors(name: str, args: tuple[Any, ...]) -> list[Tensor]:
         a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=dtype, device=device)
         for a in args
     ]
-
-
-OPS: dict[str, Op] = {}
 
 
 def _named(name: str) -> Op:
@@ -359,11 +374,20 @@ def _layer_norm_derivative(g: Any, y: Any, v: Any, eps: float, heads: int) -> An
     return ((g - projected) / deviation,)
 
 
+def _sum_size(sizes: Sequence[Size], heads: int) -> Size:
+    if not splits(sizes[0], heads) and heads != 1:
+        raise Misfit(
+            f"sum(v, heads={heads}) has one number a head; received a size of "
+            f"{sizes[0]}, expected {_multiple(sizes[0], heads)}"
+        )
+    return heads
+
+
 sum_ = _op(
-    "sum", 1, lambda v: v.sum(-1, keepdim=True),
-    lambda g, y, v: (spread(g, v),), r"\textstyle\sum {0}", size="one",
-    kind="reduction", reduces=True, glyph="Σ",
-    doc="Sum over the units: one number a row.",
+    "sum", 1, lambda v, heads: v.unflatten(-1, (heads, -1)).sum(-1),
+    lambda g, y, v, heads: (spread(g, v),), r"\textstyle\sum {0}", size=_sum_size,
+    kind="reduction", reduces=True, glyph="Σ", attrs={"heads": 1},
+    doc="Sum over the units: one number a row; `heads=n` sums n blocks apart.",
 )
 softmax = _op(
     "softmax", 1, lambda v: torch.softmax(v, -1),
@@ -381,8 +405,192 @@ layer_norm = _op(
     "gain and shift are vectors of the cell. `heads=n` normalises n blocks apart.",
 )
 
+# -- matrices: flat, one block after the other, each row by row ------------------
+
+
+def _multiple(size: Size, heads: int) -> str:
+    if isinstance(size, MatrixSize):
+        return f"{size.heads} heads, as the matrix has"
+    return f"a multiple of {heads}"
+
+
+def _matrix(name: str, size: Size) -> MatrixSize:
+    if not isinstance(size, MatrixSize):
+        raise Misfit(
+            f"{name} takes a matrix; received a vector of size {size}, expected such "
+            'as outer(v, k), or a state C: ("hidden_size", "hidden_size")'
+        )
+    return size
+
+
+def _vector(name: str, what: str, size: Size, expected: Size | None = None) -> Size:
+    """The size of a vector that has so many units."""
+    if isinstance(size, MatrixSize):
+        raise Misfit(f"{name}: {what} is a vector; received a matrix, {size}")
+    if expected is not None and not fits(size, expected):
+        raise Misfit(
+            f"{name}: {what} has another size than the matrix; received {size}, "
+            f"expected {expected}"
+        )
+    return size
+
+
+def _heads_of(place: int) -> Callable[[Sequence[Size]], dict[str, Any]]:
+    """The heads of the matrix among the arguments at this place."""
+
+    def implies(sizes: Sequence[Size]) -> dict[str, Any]:
+        size = sizes[place]
+        return {"heads": size.heads if isinstance(size, MatrixSize) else 1}
+
+    return implies
+
+
+def _outer_size(sizes: Sequence[Size], heads: int) -> Size:
+    rows, columns = (
+        _vector("outer(v, k)", what, size)
+        for what, size in zip("vk", sizes, strict=True)
+    )
+    for size in (rows, columns):
+        if not splits(size, heads):
+            raise Misfit(
+                f"outer(v, k, heads={heads}) cuts both into blocks; received sizes "
+                f"{rows} and {columns}, expected multiples of {heads}"
+            )
+    return MatrixSize(rows, columns, heads)  # type: ignore[arg-type]
+
+
+def _matvec_size(sizes: Sequence[Size], heads: int) -> Size:
+    matrix = _matrix("matvec(C, q)", sizes[0])
+    _vector("matvec(C, q)", "q, which meets the columns,", sizes[1], matrix.columns)
+    return matrix.rows
+
+
+def _vecmat_size(sizes: Sequence[Size], heads: int) -> Size:
+    matrix = _matrix("vecmat(v, C)", sizes[1])
+    _vector("vecmat(v, C)", "v, which meets the rows,", sizes[0], matrix.rows)
+    return matrix.columns
+
+
+def _scaled_size(sizes: Sequence[Size], what: str) -> Size:
+    name = f"scale_{what}(C, v)"
+    matrix = _matrix(name, sizes[0])
+    count = matrix.rows if what == "rows" else matrix.columns
+    _vector(name, f"v, one number for each of the {what},", sizes[1], count)
+    return matrix
+
+
+def _dots_size(sizes: Sequence[Size], what: str) -> Size:
+    _scaled_size(sizes[1:], what)
+    if not fits(sizes[0], sizes[1]):
+        raise Misfit(f"products of matrices of sizes {sizes[0]} and {sizes[1]}")
+    return sizes[2]
+
+
+def _spread_size(sizes: Sequence[Size], heads: int) -> Size:
+    size, like = sizes
+    if not isinstance(size, int):
+        raise Misfit(
+            "spread(v, like) has one number a row, or a head; received a size of "
+            f"{size}, expected a count, as of sum(v, heads=4) or W.f(x, size=4)"
+        )
+    if size != 1 and not splits(like, size):
+        raise Misfit(
+            f"spread(v, like): {size} numbers, one for each block of `like`; received "
+            f"a size of {like}, expected {_multiple(like, size)}"
+        )
+    return like
+
+
+def _outer(v: Tensor, k: Tensor, heads: int) -> Tensor:
+    rows, columns = (u.unflatten(-1, (heads, -1)) for u in (v, k))
+    return (rows[..., :, None] * columns[..., None, :]).flatten(-3)
+
+
+def _matvec(C: Tensor, q: Tensor, heads: int | None) -> Tensor:
+    q = q.unflatten(-1, (heads or 1, -1))
+    blocks = C.unflatten(-1, (heads or 1, -1, q.shape[-1]))
+    return (blocks @ q[..., None]).squeeze(-1).flatten(-2)
+
+
+def _vecmat(v: Tensor, C: Tensor, heads: int | None) -> Tensor:
+    v = v.unflatten(-1, (heads or 1, -1))
+    blocks = C.unflatten(-1, (heads or 1, v.shape[-1], -1))
+    return (v[..., None, :] @ blocks).squeeze(-2).flatten(-2)
+
+
+def _scale_rows(C: Tensor, v: Tensor) -> Tensor:
+    return (C.unflatten(-1, (v.shape[-1], -1)) * v[..., None]).flatten(-2)
+
+
+def _scale_columns(C: Tensor, v: Tensor, heads: int | None) -> Tensor:
+    v = v.unflatten(-1, (heads or 1, 1, -1))
+    return (C.unflatten(-1, (v.shape[-3], -1, v.shape[-1])) * v).flatten(-3)
+
+
+def _column_dots(products: Tensor, like: Tensor, heads: int | None) -> Tensor:
+    columns = like.shape[-1] // (heads or 1)
+    return products.unflatten(-1, (heads or 1, -1, columns)).sum(-2).flatten(-2)
+
+
+def _spread(v: Tensor, like: Tensor, heads: int | None) -> Tensor:
+    if v.dim() == 0 or v.shape[-1] == 1:
+        return v.expand(torch.broadcast_shapes(v.shape, like.shape))
+    width = like.shape[-1] // v.shape[-1]
+    repeated = v[..., None].expand(*v.shape, width).flatten(-2)
+    return repeated.expand(torch.broadcast_shapes(repeated.shape, like.shape))
+
+
+outer = _op(
+    "outer", 2, _outer,
+    lambda g, y, v, k, heads: (matvec(g, k, heads=heads), vecmat(v, g, heads=heads)),
+    r"{0}\, {1}^\top",
+    kind="matrix", size=_outer_size, attrs={"heads": 1}, glyph="⊗",
+    doc="The outer product v kᵀ: a matrix of |v| rows and |k| columns; `heads=n` cuts\n"
+    "both into n blocks, and has the n outer products of theirs.",
+)
+matvec = _op(
+    "matvec", 2, _matvec,
+    lambda g, y, C, q, heads: (outer(g, q, heads=heads), vecmat(g, C, heads=heads)),
+    r"{0}\, {1}",
+    kind="matrix", size=_matvec_size, attrs={"heads": None}, implies=_heads_of(0),
+    reduces=True, glyph="C·q",
+    doc="The product C q of a matrix and a vector: as many units as C has rows.",
+)
+scale_rows = _op(
+    "scale_rows", 2, _scale_rows,
+    lambda g, y, C, v: (scale_rows(g, v), row_dots(g, C, v)),
+    r"\operatorname{{diag}}\left({1}\right) {0}",
+    kind="matrix", size=lambda sizes: _scaled_size(sizes, "rows"), glyph="rows ×",
+    doc="diag(v) C: row i of the matrix times the number v[i].",
+)
+scale_columns = _op(
+    "scale_columns", 2, _scale_columns,
+    lambda g, y, C, v, heads: (
+        scale_columns(g, v, heads=heads), column_dots(g, C, v, heads=heads),
+    ),
+    r"{0} \operatorname{{diag}}\left({1}\right)",
+    kind="matrix", size=lambda sizes, heads: _scaled_size(sizes, "columns"),
+    attrs={"heads": None}, implies=_heads_of(0), glyph="columns ×",
+    doc="C diag(v): column j of the matrix times the number v[j].",
+)
+spread = _op(
+    "spread", 2, _spread,
+    lambda g, y, v, like, heads: (sum_(g, heads=heads or 1), None), "{0}",
+    kind="matrix", size=_spread_size, attrs={"heads": None}, copies=True,
+    implies=lambda sizes: {"heads": sizes[0]}, glyph="spread",
+    doc="One number a head, repeated for every unit of its block of the second\n"
+    "argument, which gives the size alone; one number a row, for every unit.",
+)
+
 # -- internal: they appear in derivatives only ---------------------------------
 
+vecmat = _op(
+    "vecmat", 2, _vecmat,
+    lambda g, y, v, C, heads: (matvec(C, g, heads=heads), outer(v, g, heads=heads)),
+    r"{0}^\top {1}", kind="internal", size=_vecmat_size, attrs={"heads": None},
+    implies=_heads_of(1), reduces=True,
+    doc="The product Cᵀ v of a vector and a matrix: as many units as C has columns.",
+)
 block_mean = _op(
     "block_mean", 1, _block_mean,
     lambda g, y, v, heads: (block_mean(g, heads=heads),),
@@ -390,22 +598,35 @@ block_mean = _op(
     attrs={"heads": 1}, kind="internal",
     doc="Every unit replaced by the mean of its block.",
 )
-spread = _op(
-    "spread", 2,
-    lambda g, like: g.expand(torch.broadcast_shapes(g.shape, like.shape)),
-    lambda g, y, v, like: (sum_(g), None), "{0}", kind="internal", copies=True,
-    doc="One number a row, repeated for every unit of its second argument.",
+row_dots = _op(
+    "row_dots", 3,
+    lambda a, b, like: (a * b).unflatten(-1, (like.shape[-1], -1)).sum(-1),
+    lambda g, y, a, b, like: (scale_rows(b, g), scale_rows(a, g), None),
+    r"\operatorname{{rows}}\left({0} \odot {1}\right)", kind="internal", reduces=True,
+    size=lambda sizes: _dots_size(sizes, "rows"),
+    doc="For each row of two matrices the sum of products; the third has its size.",
+)
+column_dots = _op(
+    "column_dots", 3, lambda a, b, like, heads: _column_dots(a * b, like, heads),
+    lambda g, y, a, b, like, heads: (
+        scale_columns(b, g, heads=heads), scale_columns(a, g, heads=heads), None,
+    ),
+    r"\operatorname{{columns}}\left({0} \odot {1}\right)", kind="internal",
+    reduces=True, attrs={"heads": None}, implies=_heads_of(0),
+    size=lambda sizes, heads: _dots_size(sizes, "columns"),
+    doc="For each column of two matrices the sum of products; the third has its size.",
 )
 
 # fmt: on
 
 ACTIVATIONS = frozenset(n for n, op in OPS.items() if op.kind == "activation")
 CONDITIONS = frozenset(n for n, op in OPS.items() if op.kind == "comparison")
-INFIX = {op.symbol: op for op in OPS.values() if op.arity == 2 and op.symbol}
+INFIX |= {op.symbol: op for op in OPS.values() if op.arity == 2 and op.symbol}
 FUNCTIONS = {n: op for n, op in OPS.items() if op.doc and op.kind != "internal"}
 
 __all__ = [  # what a cell is written with; `abs` and `sum` are under names of their own
     "cos", "exp", "hard_sigmoid", "hard_tanh", "identity", "layer_norm", "log",
-    "maximum", "minimum", "relu", "sigmoid", "sin", "softmax", "softplus", "softsign",
-    "sqrt", "step", "tanh", "where",
+    "matvec", "maximum", "minimum", "outer", "relu", "scale_columns", "scale_rows",
+    "sigmoid", "sin", "softmax", "softplus", "softsign", "spread", "sqrt", "step",
+    "tanh", "where",
 ]  # fmt: skip

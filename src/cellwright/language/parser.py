@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 
 from .builder import Builder
 from .errors import CellError
-from .graph import Graph, Size
+from .graph import Graph
 from .ops import FUNCTIONS, INFIX
 from .printer import HEADER, VERSION, print_graph
+from .sizes import Size
 from .trace import Child, Traced, Weights, as_node, attend, name, total
 
 
@@ -183,6 +184,9 @@ class _Parser:
         return found  # type: ignore[return-value]
 
     def size(self, annotation: ast.expr | None, default: str) -> Size:
+        if isinstance(annotation, ast.Tuple):
+            parts = (self.literal(part) for part in annotation.elts)
+            return self.builder.matrix_size("a printed matrix", tuple(parts))
         size = default if annotation is None else self.literal(annotation)
         whole = isinstance(size, int) and not isinstance(size, bool) and size > 0
         if not (whole or (isinstance(size, str) and size.isidentifier())):
@@ -203,6 +207,8 @@ class _Parser:
         function = getattr(keyword.value, "id", None)
         if keyword.arg == "columns" and function in FUNCTIONS:
             return FUNCTIONS[function]
+        if keyword.arg == "size" and isinstance(keyword.value, ast.Tuple):
+            return tuple(self.literal(part) for part in keyword.value.elts)
         return self.literal(keyword.value)
 
     def statement(self, statement: ast.stmt) -> None:
@@ -252,7 +258,9 @@ class _Parser:
         self, func: ast.expr, args: list[ast.expr], options: dict[str, Any]
     ) -> Any:
         match func:
-            case ast.Attribute(value=ast.Name(id="W"), attr="vector" | "scalar"):
+            case ast.Attribute(
+                value=ast.Name(id="W"), attr="matrix" | "vector" | "scalar"
+            ):
                 make = getattr(self.weights, func.attr)
                 return make(*(self.literal(a) for a in args), **options)
             case ast.Attribute(value=ast.Name(id="W"), attr=attr) if attr[0] != "_":

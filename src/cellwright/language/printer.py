@@ -10,9 +10,10 @@ import keyword
 import math
 import unicodedata
 
-from .canonical import statements
-from .graph import AFFINE, ATTENTION, TOTAL, Graph, Item, Node, Size, Weight
+from .canonical import statements, unwritten_spreads
+from .graph import AFFINE, ATTENTION, TOTAL, Graph, Item, Node, Weight
 from .ops import FUNCTIONS, OPS, Op
+from .sizes import MatrixSize, Size
 
 VERSION = 3  # the newest; `_version` says which one a graph is printed as
 HEADER = "# cellwright cell "
@@ -25,8 +26,9 @@ def print_graph(graph: Graph) -> str:
 
 
 def _version(graph: Graph) -> int:
-    """The oldest that can say it: 1 sequences, 2 trees, 3 items and attention."""
-    if graph.items or any(node.op == ATTENTION for node in graph.nodes):
+    """The oldest that can say it: 1 sequences, 2 trees, 3 items and matrices."""
+    attends = any(node.op == ATTENTION for node in graph.nodes)
+    if graph.items or attends or graph.has_matrices:
         return 3
     return 2 if graph.children else 1
 
@@ -41,6 +43,7 @@ class _Printer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.explicit = graph.explicit_names
+        self.unwritten = unwritten_spreads(graph)
         self.variables: dict[int, str] = {}  # filled as statements are printed
 
     def lines(self) -> list[str]:
@@ -163,7 +166,8 @@ class _Printer:
     def operation(self, node: Node, op: Op) -> tuple[str, int]:
         args = [self.operand(a, node) for a in node.args]
         if not op.symbol:
-            options = [f"{k}={v!r}" for k, v in node.attrs if op.attrs[k] != v]
+            written = () if op.implies else node.attrs
+            options = [f"{k}={v!r}" for k, v in written if op.attrs[k] != v]
             inner = ", ".join([text for text, _ in args] + options)
             return f"{op.name}({inner})", _BINDING["atom"]
         if op.arity == 1:
@@ -177,12 +181,15 @@ class _Printer:
     def operand(self, number: int, reader: Node) -> tuple[str, int]:
         """As `expression`, but `W.p` alone where its partner gives a vector's size."""
         node = self.graph.nodes[number]
+        if number in self.unwritten:
+            return self.expression(node.args[0])
         if node.op == "weight":
             weight = self.graph.weight(node["weight"])
             partners = [self.graph.nodes[a] for a in reader.args]
             first = next((n for n in partners if n.op != "weight"), node)
             given = first.op not in ("weight", "constant") and first.size == weight.size
             short = weight.init is None and _is_attribute(weight.name)
+            short = short and not isinstance(weight.size, MatrixSize)
             if weight.kind == "vector" and short and given:
                 return f"W.{weight.name}", _BINDING["atom"]
         return self.expression(number)
@@ -195,9 +202,10 @@ def _bracket(part: tuple[str, int], least: int) -> str:
 
 def _parameter(weight: Weight) -> str:
     options = "" if weight.init is None else f", init={_number(weight.init)}"
+    kind = "matrix" if isinstance(weight.size, MatrixSize) else weight.kind
     if weight.kind == "vector" and weight.size != "hidden_size":
         options += f", size={_size(weight.size)}"
-    return f'W.{weight.kind}("{weight.name}"{options})'
+    return f'W.{kind}("{weight.name}"{options})'
 
 
 def _is_attribute(name: str) -> bool:
@@ -215,6 +223,9 @@ def _annotated_items(item: Item) -> str:
 
 
 def _size(size: Size) -> str:
+    if isinstance(size, MatrixSize):
+        heads = () if size.heads == 1 else (size.heads,)
+        return f"({', '.join(map(_size, (size.rows, size.columns, *heads)))})"
     return f'"{size}"' if isinstance(size, str) else str(size)
 
 

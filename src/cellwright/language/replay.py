@@ -8,8 +8,9 @@ from typing import Any
 from .arguments import plain
 from .builder import Builder
 from .errors import SizeError, did_you_mean
-from .graph import ATTENTION, ITEM, TOTAL, Graph, Node, Size
+from .graph import ATTENTION, ITEM, TOTAL, Graph, Node
 from .ops import OPS
+from .sizes import MatrixSize, Size
 from .trace import Traced, as_node
 
 
@@ -40,7 +41,13 @@ def bind(graph: Graph, /, **sizes: int) -> Graph:
                 f"{', '.join(sizes) or 'no sizes'}, expected a number for {label}"
             )
     builder = Builder(graph.name)
-    return replay(graph, builder, size=lambda s: sizes[s] if isinstance(s, str) else s)
+    return replay(graph, builder, size=lambda s: _bound(s, sizes))
+
+
+def _bound(size: Size, sizes: Mapping[str, int]) -> Size:
+    if isinstance(size, MatrixSize):
+        return size.map(lambda part: sizes.get(part, part))  # type: ignore[arg-type]
+    return sizes[size] if isinstance(size, str) else size
 
 
 def replay(

@@ -55,6 +55,10 @@ class Signature:
                 self._sort_items(parameter, annotation)
             elif parameter in further:
                 self._sort(parameter.replace(annotation=annotation))
+        self.states = {
+            name: (self._counted(size), init)
+            for name, (size, init) in self.states.items()
+        }
         for name in inputs:
             if name not in (*self.inputs, *self.items):
                 raise CellError(
@@ -113,6 +117,13 @@ class Signature:
             self.hyperparameters[label] = self.given.get(label, default)
         else:  # a keyword without a value is an input, until it is given one
             self.inputs[label] = _size(parameter, f"{label}_size")
+
+    def _counted(self, size: Any) -> Any:
+        """A state's size, with a number where it names a hyperparameter."""
+        if isinstance(size, tuple | list):
+            return tuple(self._counted(part) for part in size)
+        given = self.hyperparameters.get(size) if isinstance(size, str) else None
+        return size if given is None else given
 
     # -- tracing
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from torch import Tensor
@@ -11,8 +11,9 @@ from . import evaluate
 from .arguments import plain
 from .builder import Builder
 from .errors import CellError, TraceError, did_you_mean, user_location
-from .graph import Size
-from .ops import FUNCTIONS, INFIX, OPS, Op, Value
+from .ops import FUNCTIONS, Op
+from .sizes import MatrixSize, Size
+from .values import INFIX, OPS, Value
 
 _REMEDIES = {
     "bool": "Python cannot branch on it; write where(a > b, u, v), maximum or minimum",
@@ -43,16 +44,6 @@ def _refused(what: str, remedy: str) -> Callable[..., NoReturn]:
     return method
 
 
-def _infix(symbol: str, swapped: bool = False) -> Callable[[Any, Any], Traced]:
-    """The method of an operator; `swapped`, where this value is on its right."""
-
-    def method(self: Recorded, other: Any) -> Traced:
-        args = (other, self) if swapped else (self, other)
-        return self._apply(INFIX[symbol], args, {})
-
-    return method
-
-
 def _refuse_function(library: str, expected: str, function: Any) -> NoReturn:
     name = getattr(function, "__name__", str(function))
     here = f"cellwright.{name}" if name in FUNCTIONS else "cellwright's operations"
@@ -64,10 +55,9 @@ def _refuse_function(library: str, expected: str, function: Any) -> NoReturn:
 
 
 class Recorded(Value):
-    """What values and weights share: Python's operators, recorded or refused."""
+    """What values and weights share: operators are recorded, the rest is refused."""
 
     builder: Builder
-    __hash__ = object.__hash__
 
     def _node(self, partner: Recorded | None) -> int:
         """The node of this value; a weight takes the size of its `partner`."""
@@ -78,23 +68,6 @@ class Recorded(Value):
         nodes = [as_node(self.builder, a, traced) for a in args]
         attrs = {name: plain(value) for name, value in attrs.items()}
         return Traced(self.builder, self.builder.apply(op, nodes, **attrs))
-
-    __add__, __radd__ = _infix("+"), _infix("+", swapped=True)
-    __sub__, __rsub__ = _infix("-"), _infix("-", swapped=True)
-    __mul__, __rmul__ = _infix("*"), _infix("*", swapped=True)
-    __truediv__, __rtruediv__ = _infix("/"), _infix("/", swapped=True)
-    __gt__, __ge__ = _infix(">"), _infix(">=")
-    __lt__, __le__ = _infix("<"), _infix("<=")
-    __eq__, __ne__ = _infix("=="), _infix("!=")  # type: ignore[assignment]
-
-    def __neg__(self) -> Traced:
-        return self._apply(OPS["neg"], (self,), {})
-
-    def __pos__(self) -> Recorded:
-        return self
-
-    def __abs__(self) -> Traced:
-        return self._apply(OPS["abs"], (self,), {})
 
     __bool__ = _refused("if, and, or, not, max(), min() or bool()", "bool")
     __len__ = _refused("len()", "len")
@@ -214,6 +187,12 @@ class WeightReference(Recorded):
         size: Size = "hidden_size"
         if isinstance(partner, Traced):
             size = self.builder.nodes[partner.node].size
+        if isinstance(size, MatrixSize):
+            raise CellError(
+                f"[{user_location()}] W.{self.name} beside a matrix; received a weight "
+                "without a size, expected W.matrix"
+                f'("{self.name}", size=…), or scale_rows(C, W.vector("{self.name}"))'
+            )
         known = self.builder.weights.get(self.name)
         if known is not None and known.kind != "matrix":
             size, kind, init = known.size, known.kind, known.init
@@ -241,13 +220,32 @@ class Weights:
         node = self._builder.parameter(name, "vector", plain(size), init)
         return Traced(self._builder, node)
 
+    def matrix(
+        self,
+        name: str,
+        init: float | None = None,
+        size: Sequence[Any] = ("hidden_size", "hidden_size"),
+    ) -> Traced:
+        """A weight matrix that is used element by element, as a matrix state is.
+
+        Args:
+            name: as in `W.name`.
+            init: what every element starts from; without it as every weight.
+            size: rows, columns, and (1 without it) heads: so many blocks of
+                (rows/heads × columns/heads).
+        """
+        check_weight_name(name)
+        whole = self._builder.matrix_size(f"W.{name}", size)
+        node = self._builder.parameter(name, "vector", whole, init)
+        return Traced(self._builder, node)
+
     def scalar(self, name: str, init: float | None = None) -> Traced:
         """A single trainable number."""
         check_weight_name(name)
         return Traced(self._builder, self._builder.parameter(name, "scalar", 1, init))
 
 
-_reserved = {"vector", "scalar"}  # methods of W
+_reserved = {"matrix", "vector", "scalar"}  # methods of W
 
 
 def reserve_weight_names(names: Iterable[str]) -> None:

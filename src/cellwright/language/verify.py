@@ -21,6 +21,8 @@ from .graph import (
     sets,
 )
 from .ops import CONDITIONS, OPS
+from .sizes import Misfit, fits
+from .values import matrix_among
 
 
 def verify(graph: Graph, *, after: str, internal: bool = False) -> Graph:
@@ -175,9 +177,16 @@ def _operation_problem(graph: _Known, node: Node, internal: bool) -> str | None:
             return "comparisons stand inside where(...) only"
     sizes = [graph.nodes[a].size for a in node.args]
     if op.size != "broadcast":
-        size = op.result_size(sizes)
+        try:
+            size = op.result_size(sizes, node.options)
+        except Misfit as error:
+            return str(error)
         return None if node.size == size else f"expected size {size}"
-    wide = {s for s in sizes if isinstance(s, int) and s != 1}
-    if len(wide) > 1 or node.size not in sizes:
-        return f"sizes {sizes} do not give {node.size}"
-    return None
+    matrix = matrix_among(sizes)
+    wide = [s for s in sizes if s != 1]
+    numbers = {s for s in wide if isinstance(s, int)}
+    if matrix:
+        alike = all(fits(matrix, s) for s in wide) and fits(matrix, node.size)
+    else:
+        alike = len(numbers) < 2 and node.size in sizes
+    return None if alike else f"sizes {sizes} do not give {node.size}"

@@ -347,7 +347,7 @@ class _Step:
         for name, node in vjp.cotangents("weight").items():
             summed = values[node].sum(0)  # over rows; a single number's also over units
             weight = found[f"W.{name}"]
-            weight += summed if weight.dim() else summed.sum()
+            weight += summed.view_as(weight) if weight.dim() else summed.sum()
         self._add_matrix_gradients(found, values, vjp)
         return found
 

@@ -15,6 +15,7 @@ from ..engine.engine import BoundCell
 from ..engine.torch_layout import pack
 from ..language import OPS, ArgumentError, Graph, Weight
 from ..language.trace import reserve_weight_names
+from ..language.values import Matrix
 from .made import changing, is_plain, keepable, make_weights, must_be_called
 
 reserve_weight_names(dir(nn.Module))
@@ -221,9 +222,18 @@ class CellWeights(nn.Module):
         """`W.vector("p", …)` when the cell's function runs on tensors."""
         return getattr(self, name)
 
+    def matrix(self, name: str, init: Any = None, size: Any = None) -> Matrix:
+        """`W.matrix("A", …)` when the cell's function runs on tensors."""
+        return _matrix(getattr(self, name))
+
     def scalar(self, name: str, init: Any = None) -> Tensor:
         """`W.scalar("a", …)` when the cell's function runs on tensors."""
         return getattr(self, name)
+
+
+def _matrix(weight: Tensor) -> Matrix:
+    """A weight (rows, columns), or (heads, rows/heads, columns/heads), as a matrix."""
+    return Matrix(weight.flatten(), weight.shape[0] if weight.dim() == 3 else 1)
 
 
 def affines_of(weights: CellWeights) -> dict[str, Affine]:
@@ -333,6 +343,10 @@ class MadeWeights:
     def vector(self, name: str, init: Any = None, size: Any = None) -> Tensor:
         """As `CellWeights.vector`."""
         return getattr(self, name)
+
+    def matrix(self, name: str, init: Any = None, size: Any = None) -> Matrix:
+        """As `CellWeights.matrix`."""
+        return _matrix(getattr(self, name))
 
     def scalar(self, name: str, init: Any = None) -> Tensor:
         """As `CellWeights.scalar`."""
