@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,11 +56,17 @@ def signed_min_gru(W, x, h):
 
 @dataclass(frozen=True)
 class Net:
-    """A net of the comparison: its cell, and what its step does to the old state."""
+    """A net of the comparison: its cell, and what a step does to the old state.
+
+    Attributes:
+        matrix: whether its state is a matrix; it has as many numbers as an LSTM's two.
+    """
 
     name: str
     cell: cw.Cell
     kind: str
+    matrix: bool = False
+    options: Record = field(default_factory=dict)
 
 
 NETS = {
@@ -68,9 +74,25 @@ NETS = {
     "min_gru": Net("minGRU", cw.cells.min_gru, "factors of 0 to 1"),
     "rg_lru": Net("RG-LRU", cw.cells.rg_lru, "factors of 0 to 1"),
     "signed_min_gru": Net("minGRU, signed", signed_min_gru, "factors of −1 to 1"),
+    "delta_net": Net("DeltaNet", cw.cells.delta_net, "shortens one direction", True),
+    "signed_delta_net": Net(
+        "DeltaNet, signed",
+        cw.cells.delta_net,
+        "may reflect one direction",
+        True,
+        {"negative_eigenvalues": True},
+    ),
+    "gated_delta_net": Net(
+        "gated DeltaNet, signed",
+        cw.cells.gated_delta_net,
+        "may reflect one direction",
+        True,
+        {"negative_eigenvalues": True},
+    ),
     "slstm": Net("sLSTM", cw.cells.slstm, "nonlinear"),
     "lstm": Net("LSTM", cw.cells.lstm, "nonlinear"),
 }
+NETS_OF_S5 = ("signed_min_gru", "signed_delta_net", "gated_delta_net", "slstm", "lstm")
 
 
 @dataclass(frozen=True)
@@ -100,10 +122,8 @@ class Task:
 
 TASKS = {
     "parity": Task("Parity", 2, False, tuple(NETS), 40, 32, 1000, 0.03, 1),
-    "swaps": Task(
-        "S5 by swaps", 5, True, ("signed_min_gru", "slstm", "lstm"), 8, 128, 1500, 0.01, 1
-    ),
-    "S5": Task("S5", 5, False, ("slstm", "lstm"), 8, 128, 3000, 0.01, 1),
+    "swaps": Task("S5 by swaps", 5, True, NETS_OF_S5, 8, 128, 1500, 0.01, 1),
+    "S5": Task("S5", 5, False, NETS_OF_S5, 8, 128, 3000, 0.01, 1),
 }
 
 
@@ -115,7 +135,7 @@ def cases(quick: bool, seed: int) -> list[Record]:
             "task": key,
             "net": net,
             "longest": task.longest // 2 if quick else task.longest,
-            "hidden": task.hidden,
+            "hidden": hidden(task, net),
             "steps": task.steps // 4 if quick else task.steps,
             "lr": task.lr,
             "seed": s,
@@ -126,6 +146,10 @@ def cases(quick: bool, seed: int) -> list[Record]:
         if net in nets or not quick
         for s in range(seed, seed + (1 if quick else task.seeds))
     ]
+
+
+def hidden(task: Task, net: str) -> int:
+    return math.isqrt(2 * task.hidden) if NETS[net].matrix else task.hidden
 
 
 def run(case: Record) -> Record:
@@ -158,7 +182,8 @@ def run(case: Record) -> Record:
 def make_model(case: Record) -> Readout:
     task = TASKS[case["task"]]
     inputs = draw(task, 1, 1, torch.Generator()).inputs.shape[-1]
-    layer = cw.Recurrent(NETS[case["net"]].cell, inputs, case["hidden"])
+    net = NETS[case["net"]]
+    layer = cw.Recurrent(net.cell, inputs, case["hidden"], **net.options)
     if case["net"] in ("lru", "rg_lru"):
         cw.init.ring_(layer)
     return Readout(layer, task.things**2)
