@@ -33,6 +33,7 @@ NAMES = (
     "forget-activation",
     "variants",
     "state-tracking",
+    "recall",
 )
 
 __all__ = [

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 BATCH, TESTED = 64, 512  # sequences to train on at a step, and to test each length on
 LENGTHS = (0.5, 1, 2, 4, 8)  # tested, as multiples of the longest that is trained
+MATRIX_RATE = 0.03  # of learning, for nets whose state is a matrix
 
 
 @cell
@@ -122,7 +123,7 @@ class Task:
 
 TASKS = {
     "parity": Task("Parity", 2, False, tuple(NETS), 40, 32, 1000, 0.03, 1),
-    "swaps": Task("S5 by swaps", 5, True, NETS_OF_S5, 8, 128, 1500, 0.01, 1),
+    "swaps": Task("S5 by swaps", 5, True, NETS_OF_S5, 8, 128, 2500, 0.01, 1),
     "S5": Task("S5", 5, False, NETS_OF_S5, 8, 128, 3000, 0.01, 1),
 }
 
@@ -137,7 +138,7 @@ def cases(quick: bool, seed: int) -> list[Record]:
             "longest": task.longest // 2 if quick else task.longest,
             "hidden": hidden(task, net),
             "steps": task.steps // 4 if quick else task.steps,
-            "lr": task.lr,
+            "lr": MATRIX_RATE if NETS[net].matrix else task.lr,
             "seed": s,
         }
         for key, task in TASKS.items()
@@ -283,7 +284,7 @@ def plot(rows: Rows, figure: Figure) -> None:
 
 
 NONLINEAR = ("slstm", "lstm")
-NEVER_NEGATIVE = ("lru", "min_gru", "rg_lru")
+NEVER_NEGATIVE = ("lru", "min_gru", "rg_lru", "delta_net")
 
 
 def claims(rows: Rows) -> list[Claim]:
@@ -312,7 +313,7 @@ def _of_parity(rows: Rows) -> list[Claim]:
             low=99.0,
         ),
         Claim(
-            "Parity, factors fixed or of 0 to 1: highest accuracy at the longest "
+            "Parity, no negative factor that x decides: highest accuracy at the longest "
             "trained length (%)",
             _extreme(rows, "parity", NEVER_NEGATIVE, 1, max),
             high=65.0,
@@ -336,9 +337,14 @@ def _of_s5(rows: Rows, task: str) -> list[Claim]:
             low=80.0,
         ),
         Claim(
-            f"{title}, one factor a unit, of −1 to 1: accuracy {at}",
+            f"{title}, a factor of −1 to 1 for each unit: accuracy {at}",
             level(rows, task, "signed_min_gru", 1),
             high=50.0,
+        ),
+        Claim(
+            f"{title}, one reflection a step: accuracy of DeltaNet {at}",
+            level(rows, task, "signed_delta_net", 1),
+            **({"low": 70.0} if TASKS[task].swaps else {"high": 50.0}),
         ),
     ]
 

@@ -14,15 +14,18 @@ from .long_lags import (
 from .music import Music, load_music
 from .permutations import permutations
 from .reber import embedded_reber
+from .recall import NOTHING, associative_recall
 from .sequences import Sequences
 
 __all__ = [
     "LYAPUNOV_TIME",
+    "NOTHING",
     "DataMissing",
     "Expression",
     "Music",
     "Sequences",
     "adding",
+    "associative_recall",
     "copy",
     "embedded_reber",
     "find_data",
