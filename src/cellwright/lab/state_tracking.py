@@ -313,7 +313,7 @@ def _of_parity(rows: Rows) -> list[Claim]:
             low=99.0,
         ),
         Claim(
-            "Parity, no negative factor that x decides: highest accuracy at the longest "
+            "Parity, no factor that x makes negative: highest accuracy at the longest "
             "trained length (%)",
             _extreme(rows, "parity", NEVER_NEGATIVE, 1, max),
             high=65.0,
