@@ -41,7 +41,8 @@ def bahdanau_gru(W, x, items, h):
 
 
 def luong_lstm(W, x, items, a, h, c, general=False):
-    """Luong et al. 2015, equations 5, 7 and 8, after an LSTM that is fed a."""
+    """Luong et al. 2015, equations 5 and 7, scores "dot" and "general" of section 3.1,
+    after an LSTM that is fed a."""
     f, i, o = (logistic(affine(gate, h, x, a)) for gate in (W.f, W.i, W.o))
     c = f * c + i * torch.tanh(affine(W.g, h, x, a))
     h = o * torch.tanh(c)

@@ -89,7 +89,7 @@ def li_gru(W, x, h):
 
 
 def minimal_rnn(W, x, h):
-    """Chen 2017; HazyResearch/state-spaces has a cell of the same equations."""
+    """Chen 2017; RecurrentLayers.jl and state-spaces (HazyResearch) agree."""
     z = torch.tanh(affine(W.z, x))
     u = logistic(affine(W.u, h, z))
     h = z + u * (h - z)

@@ -135,6 +135,7 @@ def cfn(W, x, h):
 
 
 def mc_lstm(W, x, c, mass):
+    """ml-jku/mc-lstm, modelzoo/mclstm.py, `MCLSTMv3` with `LinearRedistribution`."""
     share = c / (c.abs().sum(1, keepdim=True) + 1e-5)
     i = softmax(affine(W.i, share, x), 1)
     o = logistic(affine(W.o, share, x))

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import cellwright as cw
+import oracles_attention
+import oracles_linear
 from oracles import affine, assert_close, normal, randomise
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +49,13 @@ def test_the_first_example_runs(page):
     known = {"x": torch.randn(3, 2, 64)}
     exec(code(page)[0], known)
     assert known["lstm"].graph == cw.cells.lstm.graph
+
+
+def test_the_table_of_sources_has_every_cell_that_follows_a_code_or_a_paper():
+    text = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
+    firsts = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    named = {name for first in firsts for name in re.findall(r"`(\w+)`", first)}
+    assert named == {*oracles_linear.STEPS, *oracles_attention.STEPS, "mc_lstm"}
 
 
 def test_the_cell_page():

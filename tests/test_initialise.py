@@ -246,3 +246,32 @@ def test_default_draws_are_uniform_within_one_over_root_h():
     assert torch.equal(again.cells[0].f.weight, layer.cells[0].f.weight)
     again.reset_parameters()
     assert not torch.equal(again.cells[0].f.weight, layer.cells[0].f.weight)
+
+
+def test_ring_spreads_the_factors_of_an_lru_evenly():
+    layer = init.ring_(cw.Recurrent("lru", X, 4000, num_layers=2), 0.5, 0.9, 1.0)
+    for weights in layer.cells:
+        factors = torch.exp(torch.complex(-weights.nu.exp(), weights.theta.exp()))
+        radius, angle = factors.abs(), factors.angle()
+        assert 0.5 <= radius.min() < radius.max() <= 0.9
+        assert 0.0 < angle.min() < angle.max() <= 1.0
+        area = (radius**2 - 0.5**2) / (0.9**2 - 0.5**2)
+        for even in (area, angle):
+            assert even.mean().item() == pytest.approx(0.5, abs=0.03)
+            assert even.var().item() == pytest.approx(1 / 12, abs=0.01)
+        torch.testing.assert_close(weights.gamma.exp() ** 2 + radius**2, 1 + 0 * radius)
+
+
+def test_ring_sets_the_radii_of_an_rg_lru():
+    layer = init.ring_(cw.Recurrent("rg_lru", X, 4000))
+    radius = torch.exp(-torch.nn.functional.softplus(layer.cells[0].decay))
+    assert 0.9 <= radius.min() < radius.max() <= 0.999 + 1e-6
+    area = (radius**2 - 0.9**2) / (0.999**2 - 0.9**2)
+    assert area.mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_ring_refuses_other_cells_and_other_radii():
+    with pytest.raises(cw.ArgumentError, match=r"\[ring_\].*expected cells\.lru"):
+        init.ring_(cw.Recurrent("lstm", X, H))
+    with pytest.raises(cw.ArgumentError, match=r"low 0\.9, high 1\.0"):
+        init.ring_(cw.Recurrent("lru", X, H), 0.9, 1.0)

@@ -1,5 +1,6 @@
 """The laboratory's tasks: answers worked out by hand, laws that every draw obeys."""
 
+import itertools
 import math
 
 import pytest
@@ -24,6 +25,8 @@ GENERATORS = {
     "two_sequence": lambda g: tasks.two_sequence(9, 40, g),
     "temporal_order": lambda g: tasks.temporal_order(9, g),
     "embedded_reber": lambda g: tasks.embedded_reber(9, g),
+    "associative_recall": lambda g: tasks.associative_recall(9, 6, 8, g),
+    "permutations": lambda g: tasks.permutations(9, 30, 3, g),
 }
 
 
@@ -326,3 +329,67 @@ def test_missing_data_says_where_to_get_it(tmp_path, monkeypatch):
         tasks.load_music("jsb")
     with pytest.raises(ArgumentError, match="expected one of jsb, nottingham"):
         tasks.load_music("piano")
+
+
+# -- permutations --------------------------------------------------------------
+
+
+def test_two_things_are_parity():
+    batch = tasks.permutations(50, 20, 2, seeded())
+    exchanges = batch.inputs[..., 1].cumsum(0) % 2
+    assert torch.equal(batch.targets[..., 0], exchanges.long())
+    assert torch.equal(batch.targets.sum(-1), torch.ones(20, 50, dtype=torch.long))
+
+
+@pytest.mark.parametrize("swaps", [False, True])
+def test_every_step_permutes_the_places(swaps):
+    batch = tasks.permutations(300, 6, 4, seeded(), swaps=swaps)
+    steps = [p for p in itertools.permutations(range(4)) if not swaps or moved(p) == 2]
+    assert batch.inputs.shape == (6, 300, len(steps))
+    read = batch.inputs.argmax(-1)
+    assert set(read.flatten().tolist()) == set(range(len(steps)))
+    for row in range(20):
+        places = [0, 1, 2, 3]
+        for t in range(6):
+            places = [steps[int(read[t, row])][place] for place in places]
+            assert batch.targets[t, row].tolist() == places
+
+
+def moved(permutation):
+    return sum(place != thing for place, thing in enumerate(permutation))
+
+
+def test_permutations_need_a_step_and_two_things():
+    with pytest.raises(ArgumentError, match=r"received 0 and 2"):
+        tasks.permutations(1, 0, 2, seeded())
+    with pytest.raises(ArgumentError, match=r"received 3 and 1"):
+        tasks.permutations(1, 3, 1, seeded())
+
+
+# -- recall --------------------------------------------------------------------
+
+
+def test_every_key_is_asked_for_once_and_answered_with_its_value():
+    batch = tasks.associative_recall(40, 5, 7, seeded())
+    assert batch.inputs.shape == (10, 40, 14)
+    keys, values = batch.inputs.split(7, -1)
+    assert (keys.sum(-1) == 1).all()
+    assert (values[:5].sum(-1) == 1).all()
+    assert not values[5:].any()
+    assert (batch.targets[:5] == tasks.NOTHING).all()
+    orders = set()
+    for row in range(40):
+        shown = keys[:, row].argmax(-1).tolist()
+        pairs = dict(zip(shown[:5], values[:5, row].argmax(-1).tolist(), strict=True))
+        assert len(pairs) == 5
+        assert batch.targets[5:, row].tolist() == [pairs[key] for key in shown[5:]]
+        assert set(shown[5:]) == pairs.keys()
+        orders.add(tuple(shown[:5].index(key) for key in shown[5:]))
+    assert len(orders) > 20
+
+
+def test_there_are_no_more_pairs_than_keys():
+    assert len(tasks.associative_recall(3, 7, 7, seeded()).inputs) == 14
+    for pairs in (0, 8):
+        with pytest.raises(ArgumentError, match=f"1 to 7 pairs; received {pairs}"):
+            tasks.associative_recall(3, pairs, 7, seeded())

@@ -9,10 +9,11 @@ from ..language.ops import cos, exp, identity, sigmoid, sin, softplus, sqrt, tan
 
 @cell
 def min_gru(W, x, h, *, positive=False):
-    """minGRU (Feng et al. 2024, "Were RNNs All We Needed?", section 3.1.3).
+    """minGRU (Feng et al. 2024, "Were RNNs All We Needed?", arXiv 2410.01201v3, section
+    3.1.3).
 
-    `positive` maps the candidate by g of their appendix B.2.1, as their form in log
-    space does: n + 0.5 where n ≥ 0, else σ(n).
+    `positive` maps the candidate by g, as their form in log space does: n + 0.5 where
+    n ≥ 0, else σ(n).
     """
     z = sigmoid(W.z(x))
     n = W.n(x)
@@ -22,7 +23,7 @@ def min_gru(W, x, h, *, positive=False):
 
 @cell
 def min_lstm(W, x, h, *, positive=False):
-    """minLSTM, its gates normalised (Feng et al. 2024, section 3.2.4); `positive` as in
+    """minLSTM, its gates normalised (Feng et al. 2024, section 3.2); `positive` as in
     `min_gru`."""
     f = sigmoid(W.f(x))
     i = sigmoid(W.i(x))
@@ -48,7 +49,7 @@ def sru(W, x, c, *, squash=tanh):
 @cell
 def qrnn(W, x, c, past: "input_size"):  # noqa: F821  # type: ignore
     """Quasi-recurrent network, fo-pooling, a convolution of width 2 (Bradbury, Merity,
-    Xiong & Socher 2017, eq. 2 and 4): `past` is the input before."""
+    Xiong & Socher 2017, arXiv 1611.01576, eq. 2 and 4): `past` is the input before."""
     z = tanh(W.z(past, x))
     f = sigmoid(W.f(past, x))
     o = sigmoid(W.o(past, x))
@@ -58,7 +59,8 @@ def qrnn(W, x, c, past: "input_size"):  # noqa: F821  # type: ignore
 
 @cell
 def rg_lru(W, x, h, *, heads=1):
-    """Real-gated linear recurrent unit of Griffin (De et al. 2024, eq. 1–4 and 6).
+    """Real-gated linear recurrent unit of Griffin (De et al. 2024, arXiv 2402.19427,
+    eq. 1–4 and 6).
 
     u is the block's linear map before it; `heads` cuts the gates' matrices into blocks,
     as RecurrentGemma's are.
@@ -73,8 +75,9 @@ def rg_lru(W, x, h, *, heads=1):
 
 @cell
 def lru(W, x, re, im):
-    """Linear recurrent unit (Orvieto et al. 2023, section 3): one complex number a
-    unit, λ = exp(−exp(ν) + i exp(θ)), and y = Re(C s) + D x for the state s."""
+    """Linear recurrent unit (Orvieto et al. 2023, arXiv 2303.06349, section 3): one
+    complex number a unit, λ = exp(−exp(ν) + i exp(θ)), and y = Re(C s) + D x for the
+    state s. `cw.init.ring_` spreads λ over a ring, as the paper does (lemma 2)."""
     radius = exp(-exp(W.vector("nu", init=-3.0)))  # |λ|, section 3.3
     phase = exp(W.vector("theta"))
     a, b = radius * cos(phase), radius * sin(phase)

@@ -7,7 +7,8 @@ from ..language.ops import sigmoid, sum_, tanh
 @cell
 def bahdanau_gru(W, x, h, *, source: Items):
     """The decoder of Bahdanau, Cho & Bengio, "Neural Machine Translation by Jointly
-    Learning to Align and Translate", ICLR 2015, appendix A.2.2, with biases.
+    Learning to Align and Translate", ICLR 2015, arXiv 1409.0473v7, appendix A.2.2, with
+    biases.
 
     The alignment model is that of A.1.2; z lets the new in.
     """
@@ -22,7 +23,8 @@ def bahdanau_gru(W, x, h, *, source: Items):
 @cell
 def luong_lstm(W, x, a, h, c, *, source: Items, general=False):
     """Global attention over an LSTM: Luong, Pham & Manning, "Effective Approaches to
-    Attention-based Neural Machine Translation", EMNLP 2015, with input feeding (3.3).
+    Attention-based Neural Machine Translation", EMNLP 2015, arXiv 1508.04025, section
+    3.1, with input feeding (3.3).
 
     The score is their dot product, items as wide as h, or with `general` hᵀ W source.
     """
@@ -31,6 +33,6 @@ def luong_lstm(W, x, a, h, c, *, source: Items, general=False):
     c = f * c + i * g
     h = o * tanh(c)
     key = W.key(source, bias=False) if general else source
-    e = name("e", sum_(h * key))  # eq. 8
-    context = name("context", attend(e, source))  # eq. 7
+    e = name("e", sum_(h * key))  # their score: "dot" or "general"
+    context = name("context", attend(e, source))  # eq. 7, and the weighted average
     return tanh(W.a(context, h, bias=False)), h, c  # eq. 5

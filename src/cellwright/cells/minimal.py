@@ -45,9 +45,8 @@ def leaky_rnn(W, x, h, *, alpha=0.1):
 
 @cell
 def li_gru(W, x, h):
-    """Light GRU (Ravanelli, Brakel, Omologo & Bengio 2018): no reset gate, a
-    rectified candidate. Their batch normalisation of W x is left to the layer before.
-    """
+    """Light GRU (Ravanelli, Brakel, Omologo & Bengio 2018, arXiv 1803.10225): no reset
+    gate, a rectified candidate. Their batch normalisation of W x is left out."""
     z = sigmoid(W.z(h, x))
     n = relu(W.n(h, x))
     return z * h + (1 - z) * n
@@ -55,7 +54,8 @@ def li_gru(W, x, h):
 
 @cell
 def minimal_rnn(W, x, h):
-    """MinimalRNN (Chen 2017): the input is mapped into the states' space."""
+    """MinimalRNN (Chen 2017, arXiv 1711.06788): the input is mapped into the states'
+    space."""
     z = tanh(W.z(x))
     u = sigmoid(W.u(h, z))
     return u * h + (1 - u) * z
@@ -63,8 +63,8 @@ def minimal_rnn(W, x, h):
 
 @cell
 def fast_rnn(W, x, h):
-    """FastRNN (Kusupati et al. 2018): a residual connection over time; its two
-    numbers are σ of parameters, as in their code."""
+    """FastRNN (Kusupati et al. 2018, arXiv 1901.02358): a residual connection over
+    time; its two numbers are σ of parameters, as in their code."""
     n = tanh(W.n(h, x))
     alpha = sigmoid(W.scalar("alpha", init=-3.0))
     beta = sigmoid(W.scalar("beta", init=3.0))
@@ -73,7 +73,8 @@ def fast_rnn(W, x, h):
 
 @cell
 def fast_grnn(W, x, h):
-    """FastGRNN (Kusupati et al. 2018): gate and candidate share a matrix."""
+    """FastGRNN (Kusupati et al. 2018, arXiv 1901.02358): gate and candidate share a
+    matrix."""
     shared = W.u(h, x, bias=False)
     z = name("z", sigmoid(shared + W.vector("bias_z", init=1.0)))
     n = name("n", tanh(shared + W.vector("bias_n", init=1.0)))
@@ -84,8 +85,8 @@ def fast_grnn(W, x, h):
 
 @cell
 def scrn(W, x, h, s, *, alpha=0.95):
-    """Structurally constrained network (Mikolov et al. 2015, eq. 3–5): s changes
-    slowly. The output is what their softmax reads."""
+    """Structurally constrained network (Mikolov et al. 2015, arXiv 1412.7753, eq. 3–5):
+    s changes slowly. The output is what their softmax reads."""
     s = (1 - alpha) * W.b(x, bias=False) + alpha * s
     h = sigmoid(W.h(s, x, h, bias=False))
     return W.y(h, s, bias=False), h, s

@@ -72,8 +72,9 @@ def star(W, x, h):
 
 @cell
 def rhn(W, x, h, *, depth=3):
-    """Recurrent highway network (Zilly, Srivastava, Koutník & Schmidhuber 2017, eq.
-    6–9), carry gates coupled: `depth` highway layers in every step."""
+    """Recurrent highway network (Zilly, Srivastava, Koutník & Schmidhuber 2017,
+    arXiv 1607.03474, eq. 6–9), carry gates coupled: `depth` highway layers in every
+    step."""
     for layer in range(depth):
         seen = (h, x) if layer == 0 else (h,)
         t = sigmoid(getattr(W, f"t{layer}")(*seen, bias=-2.0))

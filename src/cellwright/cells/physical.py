@@ -26,8 +26,8 @@ def cfn(W, x, h):
 
 @cell
 def mc_lstm(W, x, c, *, mass: 1):  # type: ignore
-    """Mass-conserving LSTM (Hoedt et al. 2021, section 2): what comes in is stored, or
-    goes out.
+    """Mass-conserving LSTM (Hoedt et al. 2021, arXiv 2101.05186, section 2): what comes
+    in is stored, or goes out.
 
     `mass` is what is conserved, `x` what else is known. i and the columns of r, which
     moves mass between units, sum to 1. The output is the mass that leaves.
@@ -41,8 +41,8 @@ def mc_lstm(W, x, c, *, mass: 1):  # type: ignore
 
 @cell
 def cornn(W, x, y, z, *, dt=0.05, gamma=1.0, epsilon=1.0):
-    """Coupled oscillators (Rusch & Mishra 2021, eq. 3, explicit in the damping as in
-    their code): z is the velocity of y."""
+    """Coupled oscillators, coRNN (Rusch & Mishra 2021, arXiv 2010.00951, eq. 3,
+    explicit in the damping as in their code): z is the velocity of y."""
     force = tanh(W.force(y, z, x))
     z = z + dt * (force - gamma * y - epsilon * z)
     return y + dt * z, z
@@ -50,8 +50,8 @@ def cornn(W, x, y, z, *, dt=0.05, gamma=1.0, epsilon=1.0):
 
 @cell
 def unicornn(W, x, y, z, *, dt=0.05, alpha=1.0):
-    """Undamped independent oscillators (Rusch & Mishra 2021, "UnICORNN"): each
-    unit has its own step, at most `dt`."""
+    """Undamped independent oscillators, UnICORNN (Rusch & Mishra 2021, arXiv
+    2103.05487): each unit has its own step, at most `dt`."""
     step = dt * sigmoid(W.vector("c"))
     z = z - step * (tanh(W.w * y + W.u(x)) + alpha * y)
     return y + step * z, z
@@ -59,9 +59,9 @@ def unicornn(W, x, y, z, *, dt=0.05, alpha=1.0):
 
 @cell
 def cfc(W, x, h, *, dt: 1):  # type: ignore
-    """Closed-form continuous-time network (Hasani et al. 2022), with one layer before
-    its heads as in the authors' `ncps`; `dt` is the time since the last step.
-    """
+    """Closed-form continuous-time network (Hasani et al. 2022, arXiv 2106.13898), with
+    one layer before its heads as in the authors' `ncps`; `dt` is the time since the
+    last step."""
     z = 1.7159 * tanh(0.666 * W.z(x, h))
     f = tanh(W.f(z))
     g = tanh(W.g(z))
@@ -71,8 +71,8 @@ def cfc(W, x, h, *, dt: 1):  # type: ignore
 
 @cell
 def ltc(W, x, h, *, dt: 1, unfolds=6):  # type: ignore
-    """Liquid time-constant network (Hasani et al. 2021, eq. 1, algorithm 1: the fused
-    solver), `unfolds` steps of it over the time `dt`."""
+    """Liquid time-constant network (Hasani et al. 2021, eq. 3 and algorithm 1, the
+    fused solver), `unfolds` steps of it over the time `dt`; f is σ of an affine map."""
     part, tau = dt / unfolds, softplus(W.vector("tau", init=0.5))
     for _ in range(unfolds):
         f = sigmoid(W.f(h, x))

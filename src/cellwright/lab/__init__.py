@@ -32,6 +32,8 @@ NAMES = (
     "long-term",
     "forget-activation",
     "variants",
+    "state-tracking",
+    "recall",
 )
 
 __all__ = [

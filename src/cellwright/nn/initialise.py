@@ -6,6 +6,7 @@ others is written through what makes it; where that cannot be, it is an `Argumen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -110,6 +111,56 @@ def chrono_(
         if stores:
             stores[k].fill_bias_(-bias)
     return layer
+
+
+@torch.no_grad()
+def ring_(
+    layer: Layer, low: float = 0.9, high: float = 0.999, phase: float = 2 * math.pi
+) -> Layer:
+    """Spread the factors of `cells.lru` or `cells.rg_lru` evenly over a ring.
+
+    The area between the radii `low` and `high` is filled evenly, with angles from 0 to
+    `phase`; LRU's γ becomes √(1 − |λ|²). RG-LRU's factor, at r = 1/8, is real: it gets
+    such a radius.
+
+    Source: Orvieto et al. (2023), lemma 2 and section 3.4 (small phases for long
+    sequences); RecurrentGemma's code.
+
+    Args:
+        layer: a `Recurrent` of one of these cells.
+        low, high: radii, 0 ≤ low < high < 1.
+        phase: largest angle, in radians.
+
+    Raises:
+        ArgumentError: another cell, or radii that make no ring.
+    """
+    if not 0 <= low < high < 1 or not phase > 0:
+        raise ArgumentError(
+            "[ring_] expected 0 <= low < high < 1 and a phase above 0; received low "
+            f"{low}, high {high}, phase {phase}"
+        )
+    for weights in layer.cells:  # type: ignore[union-attr]
+        vectors = [n for n, _ in weights.named_parameters() if n in _ON_A_RING]  # type: ignore[union-attr]
+        if not vectors:
+            raise ArgumentError(
+                "[ring_] the cell has no vector nu, theta or decay; expected cells.lru "
+                "or cells.rg_lru"
+            )
+        share, turn = (1 - torch.rand(2, layer.hidden_size)).unbind()  # type: ignore[arg-type]
+        radius = (low**2 + share * (high**2 - low**2)).sqrt()
+        for name in vectors:
+            with changing(weights, name) as vector:  # type: ignore[arg-type]
+                vector.copy_(_ON_A_RING[name](radius, phase * turn))
+    return layer
+
+
+#: A vector of `ring_`'s cells from the radii and angles of its units.
+_ON_A_RING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "nu": lambda radius, angle: (-radius.log()).log(),
+    "theta": lambda radius, angle: angle.log(),
+    "gamma": lambda radius, angle: (1 - radius**2).log() / 2,
+    "decay": lambda radius, angle: (1 / radius - 1).log(),  # softplus gives −log |λ|
+}
 
 
 @torch.no_grad()

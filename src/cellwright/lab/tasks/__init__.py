@@ -12,16 +12,20 @@ from .long_lags import (
     two_sequence,
 )
 from .music import Music, load_music
+from .permutations import permutations
 from .reber import embedded_reber
+from .recall import NOTHING, associative_recall
 from .sequences import Sequences
 
 __all__ = [
     "LYAPUNOV_TIME",
+    "NOTHING",
     "DataMissing",
     "Expression",
     "Music",
     "Sequences",
     "adding",
+    "associative_recall",
     "copy",
     "embedded_reber",
     "find_data",
@@ -30,6 +34,7 @@ __all__ = [
     "lorenz",
     "marked_product",
     "marked_sum",
+    "permutations",
     "temporal_order",
     "two_sequence",
 ]
