@@ -200,6 +200,11 @@ class RunDirectory(Generic[Settings]):
 
     def read_config(self, kind: type[T]) -> T:
         path = self.directory / "config.json"
+        if not self.directory.exists():
+            raise RunError(
+                f"[{self.directory}] is no run: there is no such directory. Expected "
+                "one that `cellwright train … --out` made"
+            )
         if not os.path.lexists(path):
             raise RunError(
                 f"[{self.directory}] is no run: it has no config.json. Expected a "
