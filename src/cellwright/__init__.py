@@ -36,6 +36,7 @@ from .language import ops as _ops
 from .language.ops import *  # noqa: F403
 from .language.ops import abs_ as abs
 from .language.ops import sum_ as sum
+from .look.check import check_cell as check
 from .look.record import Record, UnknownValueError, record
 from .nn import (
     GRU,
@@ -55,16 +56,17 @@ from .nn import (
     to_torch,
 )
 from .nn import initialise as init
+from .runs import from_pretrained, load_run
 from .version import __version__ as __version__
 
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
-    "EncoderDecoder", "Forest", "Graph", "Items", "Record", "Recurrent", "SizeError",
-    "TraceError", "TreeCell", "TreeRecurrent", "UnknownValueError", "abs",
-    "activation_regularisation", "attend", "cell", "cells", "detach", "export_c",
-    "export_onnx", "from_keras_weights", "from_torch", "init", "load_cell", "name",
-    "onnx_translations", "record", "reset_rows", "sum",
-    "temporal_activation_regularisation", "to_keras_weights", "to_torch", "total",
-    "tree_cell",
+    "EncoderDecoder", "Forest", "Graph", "Items", "Record", "Recurrent",
+    "SizeError", "TraceError", "TreeCell", "TreeRecurrent", "UnknownValueError",
+    "abs", "activation_regularisation", "attend", "cell", "cells", "check",
+    "detach", "export_c", "export_onnx", "from_keras_weights", "from_pretrained",
+    "from_torch", "init", "load_cell", "load_run", "name", "onnx_translations",
+    "record", "reset_rows", "sum", "temporal_activation_regularisation",
+    "to_keras_weights", "to_torch", "total", "tree_cell",
 ]  # fmt: skip
 __all__ += _ops.__all__

@@ -97,6 +97,8 @@ class Run(RunDirectory[Settings]):
     """
 
     format, version = FORMAT, VERSION
+    model_files = "cell.txt", "tokenizer.json"
+    paths_in_settings = frozenset({"cell", "valid", "test"})
 
     def __init__(self, directory: Path | str):
         super().__init__(directory)
