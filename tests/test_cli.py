@@ -436,6 +436,7 @@ def test_every_setting_is_an_option_with_its_default():
 
     options = {p.name: p for p in get_command(app).commands["train"].params}
     own = {"text", "out", "resume", "tensorboard"}
+    own |= {"cells", "seeds", "same_parameters"}
     assert options.keys() - own == vars(Settings()).keys()
     for name, default in vars(Settings()).items():
         assert options[name].default == default, name

@@ -13,6 +13,8 @@ layer = cw.Recurrent(lstm, input_size=64, hidden_size=128)
 y, (h, c) = layer(x)  # x (T, B, 64) -> y (T, B, 128)
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from . import cells
 from .export import export_c, export_onnx, onnx_translations
 from .language import (
@@ -36,6 +38,8 @@ from .language import ops as _ops
 from .language.ops import *  # noqa: F403
 from .language.ops import abs_ as abs
 from .language.ops import sum_ as sum
+from .language.suggest import no_such_name as _no_such_name
+from .look.check import check_cell as check
 from .look.record import Record, UnknownValueError, record
 from .nn import (
     GRU,
@@ -55,16 +59,23 @@ from .nn import (
     to_torch,
 )
 from .nn import initialise as init
+from .runs import from_pretrained, load_run
 from .version import __version__ as __version__
+
+if not _TYPE_CHECKING:  # a checker knows what is not there
+
+    def __getattr__(name: str) -> None:
+        raise AttributeError(_no_such_name(name))
+
 
 __all__ = [
     "GRU", "LSTM", "RNN", "ArgumentError", "Cell", "CellError", "CellwrightError",
-    "EncoderDecoder", "Forest", "Graph", "Items", "Record", "Recurrent", "SizeError",
-    "TraceError", "TreeCell", "TreeRecurrent", "UnknownValueError", "abs",
-    "activation_regularisation", "attend", "cell", "cells", "detach", "export_c",
-    "export_onnx", "from_keras_weights", "from_torch", "init", "load_cell", "name",
-    "onnx_translations", "record", "reset_rows", "sum",
-    "temporal_activation_regularisation", "to_keras_weights", "to_torch", "total",
-    "tree_cell",
+    "EncoderDecoder", "Forest", "Graph", "Items", "Record", "Recurrent",
+    "SizeError", "TraceError", "TreeCell", "TreeRecurrent", "UnknownValueError",
+    "abs", "activation_regularisation", "attend", "cell", "cells", "check",
+    "detach", "export_c", "export_onnx", "from_keras_weights", "from_pretrained",
+    "from_torch", "init", "load_cell", "load_run", "name", "onnx_translations",
+    "record", "reset_rows", "sum", "temporal_activation_regularisation",
+    "to_keras_weights", "to_torch", "total", "tree_cell",
 ]  # fmt: skip
 __all__ += _ops.__all__

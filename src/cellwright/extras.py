@@ -19,6 +19,7 @@ MODULES = {
     "lab": "matplotlib scipy",
     "draw": "resvg_py",
     "onnx": "onnx onnxscript",
+    "hub": "huggingface_hub",
 }
 
 

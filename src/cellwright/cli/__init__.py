@@ -10,5 +10,5 @@ from .app import app, main
 __all__ = ["app", "main"]
 
 # In the order of the help.
-for family in ("train", "pairs", "pages", "runs", "export", "cells", "lab"):
+for family in ("train", "pairs", "pages", "runs", "compare", "export", "cells", "lab"):
     import_module(f".{family}", __name__)

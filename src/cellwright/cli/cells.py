@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
+from ..language.errors import CellwrightError
 from .app import app
+
+if TYPE_CHECKING:
+    from ..language import Cell
+    from ..look.check import Check
 
 
 @app.command()
@@ -154,7 +161,10 @@ def explain(
 
 @app.command()
 def check(
-    cell: Annotated[str, Argument(help="FILE.py:NAME, or a cell of the zoo.")],
+    cell: Annotated[
+        str,
+        Argument(help="FILE.py:NAME, FILE.py for all of its cells, or one of the zoo."),
+    ],
     input_size: Annotated[int, Option("--input", help="Units of x.")] = 8,
     hidden_size: Annotated[int, Option("--hidden", help="Units.")] = 16,
     steps: Annotated[
@@ -169,10 +179,48 @@ def check(
 
     Ends with status 1 if it is not.
     """
-    from .. import cells as zoo
     from ..look.check import check_cell
 
-    found = check_cell(zoo.get(cell), input_size, hidden_size, steps=steps, seed=seed)
+    sizes = {"input_size": input_size, "hidden_size": hidden_size}
+    work = partial(check_cell, **sizes, steps=steps, seed=seed)
+    cells = _cells_of(cell)
+    if len(cells) > 1:
+        _check_all(cells, work, json_)
+        return
+    found = work(cell)
     typer.echo(json.dumps(found.to_dict()) if json_ else str(found))
     if not found.sound:
+        raise typer.Exit(1)
+
+
+def _cells_of(reference: str) -> dict[str, Cell | CellwrightError]:
+    """The cells of a file, where one is given without a cell's name."""
+    from ..language.load import load_cells
+
+    return load_cells(reference) if reference.endswith(".py") else {}
+
+
+def _check_all(
+    cells: dict[str, Cell | CellwrightError],
+    work: Callable[[Cell], Check],
+    as_json: bool,
+) -> None:
+    """Check the cells of a file; a faulty one is told, and the others are checked."""
+    found, faults = [], {}
+    for name, cell in cells.items():
+        try:
+            if isinstance(cell, CellwrightError):
+                raise cell
+            found.append(work(cell))
+        except CellwrightError as error:
+            faults[name] = error
+    if as_json:
+        reports = [check.to_dict() for check in found]
+        errors = {name: str(error) for name, error in faults.items()}
+        typer.echo(json.dumps({"cells": reports, "errors": errors}))
+    else:
+        typer.echo("\n\n".join(map(str, found)))
+    for name, error in faults.items():
+        typer.echo(f"error: {name}: {error}", err=True)
+    if faults or not all(check.sound for check in found):
         raise typer.Exit(1)

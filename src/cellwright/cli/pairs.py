@@ -122,20 +122,12 @@ def apply(
 
     With --best, a line is the input, an output and its log-probability a token.
     """
-    from ..text.pairs.files import check_longest
     from ..text.pairs.run import PairRun
-    from ..text.pairs.score import search
-    from ..text.tokenizer import check_text
+    from ..text.pairs.score import check_inputs, search
 
     run = PairRun(directory)
     inputs = sys.stdin.read().splitlines() if text == ["-"] else text
-    for number, line in enumerate(inputs, 1):
-        check_text(line)
-        check_longest(line, run.settings.longest, f"input {number}")
-        if not line.strip():
-            raise CellwrightError(
-                f"[input {number}] is empty; received {line!r}, expected a text"
-            )
+    check_inputs(inputs, run.settings.longest)
     options = {"beam": max(best, beam or run.settings.beam), "n_best": best}
     model, tokenizer = run.trained_model(), run.tokenizer
     found = dict(search(model, tokenizer, inputs, **options))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,10 +25,15 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..text.run import Run
+    from ..text.trials import Trials
 
 
 def _run(help: str) -> Any:
     return Option(help=help, rich_help_panel="The run")
+
+
+def _trials(help: str, **limits: Any) -> Any:
+    return Option(help=help, rich_help_panel="Several cells, several seeds", **limits)
 
 
 Text = Annotated[
@@ -54,9 +60,23 @@ def train(
     tensorboard: Annotated[
         bool, _run("Write TensorBoard events to OUT/tensorboard.")
     ] = False,
+    cells: Annotated[
+        str | None,
+        _trials("Train each: lstm,gru,FILE.py:NAME, in runs OUT/CELL-SEED; compare."),
+    ] = None,
+    seeds: Annotated[
+        int | None, _trials("So many runs of each cell, from --seed on.", min=1)
+    ] = None,
+    same_parameters: Annotated[
+        bool,
+        _trials(
+            "Choose the units of the others such that each model has about as many "
+            "parameters as the first."
+        ),
+    ] = False,
     **settings: Any,
 ) -> None:
-    """Train a language model on text.
+    """Train a language model on text, or several cells on the same text.
 
     Start it with `torchrun --nproc_per_node N -m cellwright train …` for N processes.
     """
@@ -67,7 +87,15 @@ def train(
     asked = with_recipe(asked, {n for n in settings if _is_written(ctx, n)})
     asked = replace(asked, cell=asked.cell or _usual_cell(asked.engine))
     what = Training("train", Run, _create, describe, _finish, asked, text or [])
-    train_in(what, out, resume, tensorboard, ctx)
+    given = cells is not None or seeds is not None or same_parameters
+    if resume and out is not None and _has_trials(out):
+        _refuse_settings(ctx, out)
+        _train_trials(what, out, tensorboard)
+    elif given:
+        trials = _asked_trials(what, cells, seeds, same_parameters, ctx, resume)
+        _train_trials(what, out or _free_directory(what.sources), tensorboard, trials)
+    else:
+        train_in(what, out, resume, tensorboard, ctx)
 
 
 @dataclass(frozen=True)
@@ -82,6 +110,7 @@ class Training:
         finish: `finish(run, say)` evaluates a trained run and says what comes next.
         asked: the settings, with defaults where none were given.
         sources: what it trains on; empty to take those of the run that is resumed.
+        trials: the folder of the trials that it is one of, or None.
     """
 
     command: str
@@ -91,6 +120,7 @@ class Training:
     finish: Callable[[Any, Callable[[str], Any]], None]
     asked: Any
     sources: list[str]
+    trials: Path | None = None
 
 
 def train_in(
@@ -101,6 +131,18 @@ def train_in(
     ctx: typer.Context,
 ) -> None:
     """Make a run, or open the one that is resumed, and train it to its end."""
+    accelerator = _make_and_train(what, out, resume, tensorboard, ctx)
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+
+
+def _make_and_train(
+    what: Training,
+    out: Path | None,
+    resume: bool,
+    tensorboard: bool,
+    ctx: typer.Context | None,
+) -> Accelerator:
     from ..train.devices import make_accelerator
     from ..train.lock import locked
 
@@ -122,11 +164,10 @@ def train_in(
 
         _on_main_first(accelerator, begin)
         run = what.open(directory)
-        if resume:
+        if resume and ctx is not None:
             _check_same(run, what.asked, what.sources, ctx)
         _train(what, run, accelerator, resume, tensorboard)
-    if accelerator.num_processes > 1:
-        accelerator.end_training()
+    return accelerator
 
 
 def _usual_cell(engine: str) -> str:
@@ -151,8 +192,9 @@ def _train(
         _, progress = train_run(run, accelerator, resume=resume, reporter=reporter)
     except KeyboardInterrupt:
         how = "Nothing was kept yet."
-        if run.store.has():
-            command = f"cellwright {what.command} --resume --out {run.directory}"
+        if run.store.has() or what.trials:
+            directory = what.trials or run.directory
+            command = f"cellwright {what.command} --resume --out {directory}"
             how = f"Continue with: {command}"
         say(f"\nstopped. {how}")
         raise typer.Exit(130) from None
@@ -165,6 +207,11 @@ def _train(
 
 
 def _finish(run: Run, say: Callable[[str], Any]) -> None:
+    _evaluate(run, say)
+    say(f'next: cellwright generate {run.directory} --prompt "…"')
+
+
+def _evaluate(run: Run, say: Callable[[str], Any]) -> None:
     from ..text.job import evaluate_held_out, evaluate_test
 
     texts = (
@@ -176,7 +223,108 @@ def _finish(run: Run, say: Callable[[str], Any]) -> None:
         if figures is not None:
             check_finite(figures)
             say(f"{name} text, {sentence(figures)}")
-    say(f'next: cellwright generate {run.directory} --prompt "…"')
+
+
+def _asked_trials(
+    what: Training,
+    cells: str | None,
+    seeds: int | None,
+    same_parameters: bool,
+    ctx: typer.Context,
+    resume: bool,
+) -> Trials:
+    """What the options of several cells and seeds ask for."""
+    from .. import cells as zoo
+    from ..text.trials import Trials
+
+    if resume:
+        raise CellwrightError(
+            "[--resume] goes on with runs that are there; received it with --cells, "
+            "--seeds or --same-parameters, expected --resume --out OUT alone"
+        )
+    if cells is not None and _is_written(ctx, "cell"):
+        raise CellwrightError(
+            f"[--cells] received both --cell {what.asked.cell} and --cells {cells}, "
+            "expected one of them"
+        )
+    names = [n for n in (cells or what.asked.cell).split(",") if n.strip()]
+    found = {name.strip(): zoo.get(name.strip()) for name in names}
+    return Trials(found, what.asked, seeds or 1, same_parameters)
+
+
+def _has_trials(directory: Path) -> bool:
+    from ..text.trials import runs_in
+
+    return not os.path.lexists(directory / "config.json") and bool(runs_in(directory))
+
+
+def _refuse_settings(ctx: typer.Context, directory: Path) -> None:
+    own = {"out", "resume", "tensorboard"}
+    written = [n for n in ctx.params if n not in own and _is_written(ctx, n)]
+    if written:
+        raise CellwrightError(
+            f"[--resume] the runs in {directory} keep their text and settings; "
+            f"received {', '.join(written)}, expected --resume --out {directory} alone"
+        )
+
+
+def _train_trials(
+    what: Training, directory: Path, tensorboard: bool, trials: Trials | None = None
+) -> None:
+    """Train runs of several cells and seeds one after the other, and compare them.
+
+    Args:
+        trials: what to make first; None: the runs are there, and those that have not
+            ended are resumed.
+    """
+    from ..text.comparison import MINUTES, compare
+    from ..text.run import Run
+    from ..text.trials import create_trials, runs_in
+    from ..train.devices import make_accelerator
+    from .compare import show
+
+    settings = trials.settings if trials else Run(runs_in(directory)[0]).settings
+    accelerator = make_accelerator(settings.precision)
+    say = typer.echo if accelerator.is_main_process else lambda line: None
+    if trials is not None:
+        create = partial(create_trials, directory, what.sources, trials, typer.echo)
+        with _quiet_unless(accelerator.is_main_process):
+            _on_main_first(accelerator, create)
+    if settings.minutes:
+        say(f"note: {MINUTES}")
+    what = replace(what, finish=_evaluate, trials=directory)
+    diverged = _train_each(what, runs_in(directory), tensorboard, say)
+    if accelerator.is_main_process:
+        typer.echo("")
+        show(compare([directory]))
+        typer.echo(f"next: cellwright compare {directory} --plot curves.png")
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+    if diverged:
+        raise typer.Exit(1)
+
+
+def _train_each(
+    what: Training, paths: list[Path], tensorboard: bool, say: Callable[[str], Any]
+) -> bool:
+    """Train those of the runs that have not ended; whether the loss of one diverged."""
+    from ..text.run import Run
+    from ..train.divergence import Diverged
+
+    diverged = False
+    for number, path in enumerate(paths, 1):
+        run = Run(path)
+        say(f"\nrun {number} of {len(paths)}")
+        if run.result() is not None:
+            say(f"run: {path} has ended already")
+            continue
+        try:
+            asked = replace(what, asked=run.settings)
+            _make_and_train(asked, path, True, tensorboard, None)
+        except Diverged as error:  # the others may still go well
+            typer.echo(f"error: {error}", err=True)
+            diverged = True
+    return diverged
 
 
 def _free_directory(text: list[str]) -> Path:
@@ -200,7 +348,7 @@ def _create(directory: Path, text: list[str], settings: Settings) -> None:
     create_run(directory, text, cells.get(settings.cell), settings, say=typer.echo)
 
 
-def _on_main_first(accelerator: Accelerator, action: Callable[[], None]) -> None:
+def _on_main_first(accelerator: Accelerator, action: Callable[[], Any]) -> None:
     """Run `action` on the main process; if it fails, all processes end."""
     from ..train.devices import from_main
 

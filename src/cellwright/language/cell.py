@@ -11,6 +11,7 @@ from .arguments import plain
 from .builder import Builder
 from .errors import CellError, did_you_mean
 from .evaluate import evaluate
+from .faulty import deferring
 from .graph import Graph, State
 from .hyperparameters import with_hyperparameters
 from .latex import EquationWriter
@@ -23,6 +24,7 @@ from .replay import replay
 from .signature import MissingStateError, Signature, label_of
 from .sizes import MatrixSize, Size
 from .trace import Traced, name
+from .unused import unused_lines
 from .values import Matrix
 
 if TYPE_CHECKING:
@@ -105,6 +107,24 @@ class Cell:
             assert self._pending is not None
             raise self._pending
         return self._graph
+
+    def unused_lines(self) -> list[str]:
+        """Where the function computes what nothing reads: `file:line`, each once.
+
+        A value that `cellwright.name` names counts as read. A cell that was read from
+        its text has no lines.
+        """
+        if self.function is None:
+            return []
+        found: list[str] = []
+
+        def run(W: Any, x: Any, *states: Any, **inputs: Any) -> Any:
+            returned = self._run_function(W, x, *states, **inputs)
+            found.extend(unused_lines(W._builder, returned))
+            return returned
+
+        self._signature(self.function).trace(run, self.name, "")
+        return found
 
     # -- looking ---------------------------------------------------------------
 
@@ -362,5 +382,5 @@ def cell(
         CellError: the equations cannot be recorded; names the line and the remedy.
     """
 
-    made = partial(Cell, inputs=inputs)
+    made = deferring(partial(Cell, inputs=inputs))
     return made if function is None else made(function)

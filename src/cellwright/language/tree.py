@@ -20,6 +20,7 @@ from .builder import Builder
 from .cell import Cell
 from .errors import CellError
 from .evaluate import evaluate
+from .faulty import deferring
 from .graph import Graph, Size
 from .items import Items
 from .replay import replay
@@ -267,7 +268,7 @@ def tree_cell(
         CellError: the equations cannot be recorded; names the line and the remedy.
     """
 
-    made = partial(TreeCell, arity=arity, declared=states, inputs=inputs)
+    made = deferring(partial(TreeCell, arity=arity, declared=states, inputs=inputs))
     return made if function is None else made(function)
 
 

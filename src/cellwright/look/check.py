@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+import linecache
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import cells
 from ..compiler.differentiate import OUTPUT, VectorJacobian, differentiate
 from ..engine.choice import ENGINES
 from ..engine.forest import Forest
@@ -18,6 +22,7 @@ from ..language.evaluate import Edges, evaluate_nodes, rows_of
 from ..language.graph import CHILDREN
 from ..language.linear import describe_linear
 from ..nn import Recurrent, TreeRecurrent
+from ..nn.initialise import forget_bias_
 from ..nn.items import length_name
 from ..nn.weights import concatenate
 from ..train.seeds import check_seed
@@ -25,6 +30,8 @@ from ..train.seeds import check_seed
 _TOLERANCE = 1e-6  # relative, of central differences in float64
 _ROWS, _STEPS = 4, 3
 _LONGEST = 10_000
+#: Cells that others are measured beside, and what their forget gate's bias is set to.
+YARDSTICK = {"rnn": None, "gru": None, "lstm": None, "lstm, forget bias 1": 1.0}
 _MOST = 20_000_000, 200_000_000  # weights, held several times over; values of all steps
 
 
@@ -44,7 +51,9 @@ class Check:
         growth: the factor by which ‖∂L/∂(states)‖ changes per step back in time.
         gradient_norms: ‖∂L/∂(states at T − k)‖ for k = 0…T, relative to k = 0.
         state_norms: root mean square of each state after 1…T steps.
+        yardstick: `growth` of common cells of the same sizes, by name.
         silent: parameters that get no gradient.
+        unused: `file:line` of what the cell computes and nothing reads.
         linear_in: for each state, how the recurrence is linear in it: `"diagonal"`, or
             `None`.
         problems: what makes the cell unsound, in words; empty if nothing does.
@@ -62,6 +71,8 @@ class Check:
     state_norms: dict[str, list[float]]
     silent: list[str]
     linear_in: dict[str, str | None] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    yardstick: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -102,6 +113,7 @@ class Check:
                 "",
                 f"Through {steps} steps, default weights, standard normal input",
                 f"  gradient norm, relative: {flow}",
+                *self._beside_others(),
                 *(f"  {remark}" for remark in self.remarks),
                 "",
                 *(f"PROBLEM: {problem}" for problem in self.problems),
@@ -109,9 +121,21 @@ class Check:
             ]
         )
 
+    def _beside_others(self) -> list[str]:
+        """The factor of every step back, beside that of cells that everyone knows."""
+        if not self.yardstick:
+            return []
+        own = self.graph.name, self.growth
+        rows = [own, *(row for row in self.yardstick.items() if row != own)]
+        width = max(len(name) for name, _ in rows)
+        return [
+            "  its factor per step back, beside those of common cells",
+            *(f"    {name:<{width}}  {_factor(growth)}" for name, growth in rows),
+        ]
+
 
 def check_cell(
-    cell: Cell,
+    cell: Cell | str,
     input_size: int = 8,
     hidden_size: int = 16,
     *,
@@ -122,20 +146,21 @@ def check_cell(
     """Check a cell in float64 with default weights and standard normal inputs.
 
     Args:
-        cell: the equations.
+        cell: the equations; a name of the zoo, or FILE.py:NAME.
         input_size, hidden_size, **options: the sizes to bind, as for `Recurrent`.
         steps: T of the gradient-flow measurement.
         seed: of the weights and inputs.
 
     Returns:
-        A `Check`; it is sound when `problems` is empty.
+        A `Check`; it is sound when `problems` is empty. It prints as a report.
 
     Raises:
-        CellError: the sizes do not fit the cell.
+        CellError: no such cell, or the sizes do not fit it.
         ArgumentError: no steps, or more steps or parameters than memory could hold, or
             a seed beyond 64 bits.
     """
     check_seed(seed)
+    cell = _cell(cell)
     _check_sizes(cell, input_size, hidden_size, steps)
     reference, default = _two_layers(cell, input_size, hidden_size, seed, options)
     kind = _Node if isinstance(cell, TreeCell) else _Step
@@ -156,11 +181,54 @@ def check_cell(
         state_norms=state_norms,
         silent=silent,
         linear_in=cell.linear_in,
+        unused=cell.unused_lines(),
+        yardstick=_yardstick_of(cell, input_size, hidden_size, steps, seed),
     )
     _judge_engine(found, failure, default.engine_reason)
     _judge(found)
     found.remarks.extend(_describe_linear(step.graph))
     return found
+
+
+def _cell(given: Any) -> Cell:
+    found = cells.get(given) if isinstance(given, str) else given
+    if isinstance(found, Cell):
+        return found
+    hint = ""
+    if inspect.isfunction(found):
+        hint = f". Write @cell above {found.__name__}, from cellwright"
+    raise ArgumentError(
+        f"[check] received {type(given).__name__} {given!r:.60}, expected a cell{hint}"
+    )
+
+
+def _yardstick_of(cell: Cell, *sizes: int) -> dict[str, float]:
+    """Of cells of sequences alone: what a tree's gradients cross are not steps."""
+    apart = isinstance(cell, TreeCell) or cell.graph.items
+    return {} if apart else dict(_yardstick(*sizes))
+
+
+@cache
+def _yardstick(
+    input_size: int, hidden_size: int, steps: int, seed: int
+) -> tuple[tuple[str, float], ...]:
+    """`growth` of the cells that everyone knows, measured as a cell's own is."""
+    found = []
+    for name, bias in YARDSTICK.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layer = Recurrent(
+                name.partition(",")[0],
+                *(input_size, hidden_size),
+                engine="reference",
+                dtype=torch.float64,
+            )
+        if bias is not None:
+            forget_bias_(layer, bias)
+        step = _Step(layer, torch.Generator().manual_seed(seed))
+        step.gradients()  # draws, as it does for the cell that is checked
+        found.append((name, _growth(step.flow(steps)[0])))
+    return tuple(found)
 
 
 def _two_layers(
@@ -597,7 +665,8 @@ def _judge(found: Check) -> None:
                 f"{len(norms)} steps, {norms[len(norms) // 4]:.2g} after a quarter"
             )
     found.problems.extend(f"parameter {n!r} gets no gradient" for n in found.silent)
-    found.remarks.append(_describe_growth(found.growth))
+    found.remarks.extend(map(_describe_unused, found.unused))
+    found.remarks.append(_describe_growth(found.growth, found.gradient_norms))
 
 
 def _describe_linear(graph: Graph) -> list[str]:
@@ -609,8 +678,27 @@ def _describe_linear(graph: Graph) -> list[str]:
     ]
 
 
-def _describe_growth(growth: float) -> str:
-    if not math.isfinite(growth) or growth <= 0:
+def _describe_unused(place: str) -> str:
+    """A line that computes what nothing reads, with its text where there is one."""
+    file, _, line = place.rpartition(":")
+    written = linecache.getline(file, int(line)).strip() if line.isdigit() else ""
+    return f"{place} computes a value that nothing reads" + (
+        f": {written}" if written else ""
+    )
+
+
+def _factor(growth: float) -> str:
+    return f"× {growth:.4f}" if math.isfinite(growth) else "overflows"
+
+
+def _describe_growth(growth: float, norms: Sequence[float]) -> str:
+    overflow = next((k for k, n in enumerate(norms) if not math.isfinite(n)), None)
+    if overflow is not None:
+        return (
+            f"the gradient overflows {overflow} steps back: a state or a derivative is "
+            "beyond the largest number of 64 bits"
+        )
+    if growth <= 0:
         return "no gradient reaches the states of earlier steps"
     if abs(growth - 1) < 1e-4:
         return "gradients neither vanish nor explode: × 1.000 per step back"

@@ -71,6 +71,8 @@ class RunDirectory(Generic[Settings]):
     Attributes:
         format: of its config.json, one of `FORMATS`.
         version: of the same.
+        model_files: what the model needs besides config.json and its weights.
+        paths_in_settings: settings that may name a user's file.
 
     Raises:
         RunError: the directory is missing, is no run, is one of another kind, or has
@@ -79,6 +81,8 @@ class RunDirectory(Generic[Settings]):
 
     format: ClassVar[str]
     version: ClassVar[int] = 1
+    model_files: ClassVar[tuple[str, ...]]  # besides config.json and checkpoints
+    paths_in_settings: ClassVar[frozenset[str]]
 
     settings: Settings
     sources: list[str]
@@ -161,6 +165,28 @@ class RunDirectory(Generic[Settings]):
 
     # -- its files
 
+    def publish(self, folder: Path, model: nn.Module) -> None:
+        """Write a run that evaluates and generates: no text, no optimiser's state.
+
+        Of its sources and settings the names of files stay, without their folders.
+
+        Args:
+            folder: exists; files of these names are replaced.
+            model: whose weights are written.
+        """
+        path = self.directory / "config.json"
+        content = parse_json(self.read_bytes(path), path, RunError)
+        content["sources"] = [Path(source).name for source in content["sources"]]
+        settings = content["settings"]
+        for name in self.paths_in_settings & settings.keys():
+            settings[name] = settings[name] and Path(settings[name]).name
+        write_atomically(folder / "config.json", to_json(content))
+        for name in self.model_files:
+            write_atomically(folder / name, self.read_bytes(self.directory / name))
+        store = Store(folder / "checkpoints")
+        pointer = "best" if self.store.has("best") else "last"
+        store.save(self.store.load(pointer).step, model.state_dict(), {})
+
     def plan(self) -> StoredPlan | None:
         """The stored plan, or None before training first began."""
         return self.kept("plan.json", StoredPlan)
@@ -200,6 +226,11 @@ class RunDirectory(Generic[Settings]):
 
     def read_config(self, kind: type[T]) -> T:
         path = self.directory / "config.json"
+        if not self.directory.exists():
+            raise RunError(
+                f"[{self.directory}] is no run: there is no such directory. Expected "
+                "one that `cellwright train … --out` made"
+            )
         if not os.path.lexists(path):
             raise RunError(
                 f"[{self.directory}] is no run: it has no config.json. Expected a "

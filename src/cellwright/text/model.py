@@ -229,6 +229,17 @@ def model_shapes(cell: Cell, sizes: ModelSizes) -> dict[str, tuple[int, ...]]:
     return shapes_of(lambda: LanguageModel(cell, sizes, engine="reference"))
 
 
+def count_parameters(cell: Cell, sizes: ModelSizes) -> int:
+    """The trained numbers of a language model; no memory is taken for them.
+
+    Raises:
+        ArgumentError, CellError: as `model_shapes`.
+    """
+    with torch.device("meta"):
+        model = LanguageModel(cell, sizes, engine="reference")
+    return sum(p.numel() for p in model.parameters())
+
+
 def shapes_of(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
     """The shapes of a model's weights by name; no memory is taken for them.
 

@@ -18,6 +18,7 @@ It comes into being whole: it is prepared beside its place and then renamed.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -96,6 +97,8 @@ class Run(RunDirectory[Settings]):
     """
 
     format, version = FORMAT, VERSION
+    model_files = "cell.txt", "tokenizer.json"
+    paths_in_settings = frozenset({"cell", "valid", "test"})
 
     def __init__(self, directory: Path | str):
         super().__init__(directory)
@@ -216,6 +219,37 @@ def create_run(
     return Run(directory)
 
 
+def copy_run(run: Run, directory: Path, cell: Cell, settings: Settings) -> Run:
+    """Make a run of another cell, or other settings, on the text of an existing one.
+
+    The text is copied as tokens: it is the same to the bit, and is not read again.
+
+    Args:
+        run: whose text it is.
+        directory: must not exist, or be empty.
+        settings: those of the text are `run.settings`'.
+
+    Raises:
+        RunError, ArgumentError, CellError: nothing is made then.
+    """
+    check_free(directory)
+    settings.check()
+    create_directory(directory, lambda aside: _copy(aside, run, cell, settings))
+    return Run(directory)
+
+
+@dataclass(frozen=True)
+class _ReadText:
+    """A text as a run keeps it."""
+
+    sources: list[str]
+    counts: TextCounts
+    tokenizer: TextTokenizer
+    train: Tokens
+    held_out: Tokens
+    test: Tokens | None
+
+
 def _prepare(
     folder: Path,
     sources: list[str],
@@ -223,16 +257,34 @@ def _prepare(
     settings: Settings,
     say: Callable[[str], Any],
 ) -> None:
+    text, tokenizer, tokens = _tokenise(folder, sources, settings, say)
+    settings = _fit(settings, tokens[0], say)
+    tokenizer.save(folder / "tokenizer.json")
+    counts = TextCounts(len(text.files), text.characters)
+    read = _ReadText(sources, counts, tokenizer, *tokens)
+    _write(folder, read, cell, settings)
+
+
+def _copy(folder: Path, run: Run, cell: Cell, settings: Settings) -> None:
+    parts = run.train_tokens, run.held_out, run.test
+    for tokens in filter(None, parts):
+        tokens.open(run.sizes.vocabulary)  # refuses what was cut short or altered
+        shutil.copyfile(tokens.path, folder / tokens.path.name)
+    run.tokenizer.save(folder / "tokenizer.json")
+    read = _ReadText(run.sources, run.text, run.tokenizer, *parts)
+    _write(folder, read, cell, settings)
+
+
+def _write(folder: Path, text: _ReadText, cell: Cell, settings: Settings) -> None:
+    """Write the cell and config.json beside the text's files, if it can be trained."""
     from ..version import __version__
 
-    text, tokenizer, tokens = _tokenise(folder, sources, settings, say)
-    train, held_out, test = tokens
-    settings = _fit(settings, train, say)
-    sizes = _sizes(settings, tokenizer.vocabulary)
+    sizes = model_sizes(settings, text.tokenizer.vocabulary)
     _check_adaptive(settings)
     # Refuse now what cannot be trained later.
     check_memory(model_shapes(cell, sizes))
     LanguageModel(cell, sizes, engine=settings.engine)
+    train, held_out = text.train, text.held_out
     check_length(train.count, settings.batch or 1, settings.window or 1, held_out.count)
     if settings.validate_every and held_out.count < 2:
         raise CorpusError(
@@ -240,11 +292,10 @@ def _prepare(
             f"validate on; received {held_out.count} tokens, expected at least 2. Use "
             "a longer text, or a larger --val-fraction"
         )
-    tokenizer.save(folder / "tokenizer.json")
     write_and_sync(folder / "cell.txt", cell.to_text().encode())
-    counts = TextCounts(len(text.files), text.characters)
+    parts = text.counts, train, held_out, text.test
     made_by = FORMAT, VERSION, __version__
-    config = Config(*made_by, sources, settings, sizes, counts, train, held_out, test)
+    config = Config(*made_by, text.sources, settings, sizes, *parts)
     write_and_sync(folder / "config.json", to_json(asdict(config)))
 
 
@@ -303,7 +354,8 @@ def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settin
     return replace(settings, batch=batch, window=window, validate_every=every)
 
 
-def _sizes(settings: Settings, vocabulary: int) -> ModelSizes:
+def model_sizes(settings: Settings, vocabulary: int) -> ModelSizes:
+    """The numbers of the model that the settings ask for."""
     embedding = settings.embedding or Settings.DEFAULT_EMBEDDING
     if settings.tie and settings.embedding is None:
         embedding = settings.hidden  # the one width that can be tied

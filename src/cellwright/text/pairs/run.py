@@ -79,6 +79,11 @@ class PairRun(RunDirectory[PairSettings]):
     """
 
     format, version = FORMAT, VERSION
+    model_files = (
+        *("encoder.txt", "decoder.txt"),
+        *("input-tokenizer.json", "output-tokenizer.json"),
+    )
+    paths_in_settings = frozenset({"encoder", "decoder"})
 
     def __init__(self, directory: Path | str):
         super().__init__(directory)

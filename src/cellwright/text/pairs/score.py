@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import torch
 
+from ...language.errors import ArgumentError
 from ...nn.beam_search import Hypothesis
 from ...nn.encoder_decoder import EncoderDecoder
 from ...schema import Checked, Limits
-from .files import Example, Pair
+from ..tokenizer import check_text
+from .files import Example, Pair, check_longest
 from .stream import padded
 from .tokens import PairTokenizer
 
@@ -69,6 +71,17 @@ def search(
         limit = {"max_length": 10 + 2 * len(source), **options}
         found = model.beam_search(source.to(device), lengths, **limit)
         yield from zip(rows, found, strict=True)
+
+
+def check_inputs(inputs: Sequence[str], longest: int) -> None:
+    """Raise ArgumentError or PairError for an input that no model of pairs takes."""
+    for number, text in enumerate(inputs, 1):
+        check_text(text)
+        check_longest(text, longest, f"input {number}")
+        if not text.strip():
+            raise ArgumentError(
+                f"[input {number}] is empty; received {text!r}, expected a text"
+            )
 
 
 def score(
