@@ -25,6 +25,7 @@ from .runner import run_experiment
 NAMES = (
     "standout",
     "convolution",
+    "bai-2018",
     "bptt",
     "training-problems",
     "recursive",

@@ -24,7 +24,7 @@ from ..train.schedules import Cosine
 from .experiment import Claim, Experiment, Record, Rows, Table
 from .peers import TCN, Recurrence, parameters
 from .plotting import label, look
-from .tasks import DataMissing, Music, Sequences, load_music
+from .tasks import Music, Sequences, load_music, why_missing
 from .tasks.music import (
     KEYS,
     Epochs,
@@ -71,19 +71,10 @@ def music_cases(quick: bool, seed: int) -> list[Record]:
     return [
         {"part": "music", "music": music, "net": net, "epochs": epochs, "seed": s}
         for music, epochs, seeds in plans
-        if not missing(music)
+        if not why_missing(load_music, music)
         for net in NETS
         for s in range(seed, seed + seeds)
     ]
-
-
-def missing(music: str) -> str | None:
-    """Why a collection cannot be read."""
-    try:
-        load_music(music)
-    except DataMissing as error:
-        return str(error)
-    return None
 
 
 # -- the nets on music -------------------------------------------------------------

@@ -137,8 +137,8 @@ class _Run:
 
         def report(measured: Record, done: float) -> None:
             seconds = earlier.seconds + time.process_time() - began
-            done = min(done, 0.9999)  # 1 is of a case that has returned
-            self.saved.save(CaseResult(settings, measured, round(seconds, 2), done))
+            below = min(done, 0.9999)  # 1 is of a case that has returned
+            self.saved.save(CaseResult(settings, measured, round(seconds, 2), below))
             share = (done - earlier.done) / (time.monotonic() - wall)
             if share > 0:
                 tell(self._left(number, chosen, done, share))

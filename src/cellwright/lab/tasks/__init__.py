@@ -1,7 +1,7 @@
 """The tasks of the experiments: generators with a seed, and readers of data."""
 
 from .chaos import LYAPUNOV_TIME, lorenz
-from .files import DataMissing, find_data
+from .files import DataMissing, find_data, why_missing
 from .listops import Expression, listops
 from .long_lags import (
     adding,
@@ -12,6 +12,7 @@ from .long_lags import (
     two_sequence,
 )
 from .music import Music, load_music
+from .ptb import TokenText, load_ptb
 from .reber import embedded_reber
 from .sequences import Sequences
 
@@ -21,15 +22,18 @@ __all__ = [
     "Expression",
     "Music",
     "Sequences",
+    "TokenText",
     "adding",
     "copy",
     "embedded_reber",
     "find_data",
     "listops",
     "load_music",
+    "load_ptb",
     "lorenz",
     "marked_product",
     "marked_sum",
     "temporal_order",
     "two_sequence",
+    "why_missing",
 ]

@@ -7,13 +7,13 @@ MATLAB files that Bai et al. 2018 publish with their code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...language import ArgumentError
 from .files import find_data
@@ -136,7 +136,9 @@ def frame_loss(logits: Tensor, batch: Sequences) -> Tensor:
 
 
 @torch.no_grad()
-def nats_per_frame(model: nn.Module, pieces: Sequence[Tensor], size: int = 16) -> float:
+def nats_per_frame(
+    model: Callable[[Tensor], Tensor], pieces: Sequence[Tensor], size: int = 16
+) -> float:
     """Over all frames of all pieces but their first ones, which nothing foretells.
 
     Args:
