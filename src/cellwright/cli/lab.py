@@ -157,11 +157,10 @@ class _Options:
             def tell(
                 number: int, count: int, settings: Record, left: float | None = None
             ) -> None:
-                line = f"{experiment.name} {number}/{count}: " + ", ".join(
-                    f"{k} {v}" for k, v in settings.items()
-                )
+                told = ", ".join(f"{k} {v}" for k, v in settings.items())
                 if left is not None:
-                    line += f"; {_duration(left)} left"
+                    told = f"{_duration(left)} left"
+                line = f"{experiment.name} {number}/{count}: {told}"
                 if console.is_terminal or not self.is_long(experiment):
                     status.update(line)
                 else:

@@ -154,7 +154,8 @@ class TCN(nn.Module):
         super().__init__()
         widths = [inputs] + [units] * (levels - 1) + [last or units]
         self.blocks = nn.ModuleList(
-            Block(widths[k], units, kernel, 2**k, dropout) for k in range(levels)
+            Block(widths[k], widths[k + 1], kernel, 2**k, dropout)
+            for k in range(levels)
         )
         self.linear = nn.Linear(widths[-1], outputs)
         #: Steps that an output can see, its own included.
