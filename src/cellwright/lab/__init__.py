@@ -16,7 +16,8 @@ import importlib
 from pathlib import Path
 
 from ..language.errors import did_you_mean
-from .experiment import Claim, Experiment, Record, Rows, Table
+from .experiment import Claim, Experiment, Keep, Record, Rows, Table
+from .long import run_long
 from .result import SHIPPED, CaseResult, LabError, Result
 from .runner import run_experiment
 
@@ -24,6 +25,7 @@ from .runner import run_experiment
 NAMES = (
     "standout",
     "convolution",
+    "bai-2018",
     "bptt",
     "training-problems",
     "recursive",
@@ -41,6 +43,7 @@ __all__ = [
     "CaseResult",
     "Claim",
     "Experiment",
+    "Keep",
     "LabError",
     "Record",
     "Result",
@@ -50,6 +53,7 @@ __all__ = [
     "load_result",
     "plot_path",
     "run_experiment",
+    "run_long",
 ]
 
 

@@ -11,7 +11,7 @@ where there is none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,9 +24,15 @@ from ..train.schedules import Cosine
 from .experiment import Claim, Experiment, Record, Rows, Table
 from .peers import TCN, Recurrence, parameters
 from .plotting import label, look
-from .tasks import DataMissing, Music, Sequences, load_music
-from .tasks.music import KEYS, batches
-from .training import Training, fit
+from .tasks import Music, Sequences, load_music, why_missing
+from .tasks.music import (
+    KEYS,
+    Epochs,
+    frame_loss,
+    frequency_logits,
+    nats_per_frame,
+)
+from .training import Judge, Training, fit, fit_stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,19 +71,10 @@ def music_cases(quick: bool, seed: int) -> list[Record]:
     return [
         {"part": "music", "music": music, "net": net, "epochs": epochs, "seed": s}
         for music, epochs, seeds in plans
-        if not missing(music)
+        if not why_missing(load_music, music)
         for net in NETS
         for s in range(seed, seed + seeds)
     ]
-
-
-def missing(music: str) -> str | None:
-    """Why a collection cannot be read."""
-    try:
-        load_music(music)
-    except DataMissing as error:
-        return str(error)
-    return None
 
 
 # -- the nets on music -------------------------------------------------------------
@@ -109,82 +106,37 @@ def net_for(net: str) -> Any:
     return Dropped(net, 0.3)
 
 
-def start_from_frequencies(model: Any, pieces: list[Tensor]) -> None:
-    """Let the untrained net answer how often each key sounds: it need not learn that.
-
-    It saves hundreds of updates, to every net alike.
-    """
-    shares = torch.cat(pieces).mean(0).clamp(1e-4, 1 - 1e-4)
-    model.linear.bias.data.copy_(torch.logit(shares))
-
-
-class Epochs:
-    """Batches without end: every piece once, then again in another order."""
-
-    def __init__(self, pieces: list[Tensor], size: int):
-        self.pieces, self.size = pieces, size
-        self._batches: Iterator[Sequences] = iter(())
-
-    def __call__(self, generator: torch.Generator) -> Sequences:
-        try:
-            return next(self._batches)
-        except StopIteration:
-            self._batches = batches(self.pieces, self.size, generator)
-            return next(self._batches)
-
-    def __len__(self) -> int:
-        return -(-len(self.pieces) // self.size)
-
-
-def frame_loss(model: nn.Module, batch: Sequences) -> Tensor:
-    """Nats of a frame: the sum over 88 keys, the mean over the frames of the batch."""
-    loss = F.binary_cross_entropy_with_logits(
-        model(batch.inputs), batch.targets, reduction="none"
-    )
-    return loss.sum(-1)[batch.mask()].mean()
-
-
-def nats_per_frame(model: nn.Module, pieces: list[Tensor]) -> float:
-    """Over all frames of all pieces but their first ones, which nothing foretells."""
-    total = frames = 0
-    for batch in batches(pieces, 16):
-        count = int(batch.lengths.sum())
-        total += frame_loss(model, batch).item() * count
-        frames += count
-    return total / frames
-
-
 def music(case: Record) -> Record:
     """Train; the test figure is that of the epoch that validated best."""
     data: Music = load_music(case["music"])
     model = net_for(case["net"])
-    start_from_frequencies(model, data.train)
-    draw = Epochs(data.train, 2 if case["music"] == "jsb" else 4)
-    tested: list[float] = []
+    model.linear.bias.data.copy_(frequency_logits(data.train))
+    stream = Epochs(data.train, 2 if case["music"] == "jsb" else 4, case["seed"])
 
-    def evaluate(model: nn.Module) -> float:
-        tested.append(nats_per_frame(model, data.test))
-        return nats_per_frame(model, data.validation)
+    def objective(model: nn.Module, batch: Sequences, *_: Any) -> tuple[Tensor, None]:
+        return frame_loss(model(batch.inputs), batch), None
 
-    steps = case["epochs"] * len(draw)
-    fitted = fit(
+    steps = case["epochs"] * len(stream)
+    fitted = fit_stream(
         model,
-        draw,
-        frame_loss,
+        stream,
+        objective,
         Training(
             steps=steps,
             lr=RATES[case["net"]],
             seed=case["seed"],
             schedule=Cosine(steps=steps, floor=0.05),
-            every=len(draw),
+            every=len(stream),
         ),
-        evaluate=evaluate,
+        Judge(
+            lambda model: nats_per_frame(model, data.validation),
+            lambda model: nats_per_frame(model, data.test),
+        ),
     )
-    best = min(range(len(tested)), key=lambda k: fitted.scores[k][1])
     return {
         "parameters": parameters(model),
-        "validation": fitted.scores[best][1],
-        "test": tested[best],
+        "validation": fitted.best,
+        "test": fitted.test,
         "cpu_seconds": round(fitted.seconds, 1),
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -131,8 +132,28 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """What lets a case of a long experiment be stopped and gone on with.
+
+    Attributes:
+        directory: for its checkpoints. What is there when the case begins is its own,
+            of a run that was stopped.
+        report: `report(measured, done)`: what it has measured so far, and how much of
+            its work is done, 0 to 1.
+    """
+
+    directory: Path
+    report: Callable[[Record, float], None]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One question, and how it is answered.
+
+    An experiment is long where it says how much `work` a case is: its full form takes
+    hours or days. Then a run may be stopped inside a case; `run` takes a `Keep` beside
+    the settings, but in the quick form; and tables, plot, claims and conclusion take
+    whatever cases are there. A row of a case that is not finished has `done` below 1.
 
     Attributes:
         name: as on the command line; the file's name has `_` for `-`.
@@ -145,15 +166,24 @@ class Experiment:
         claims: what is expected, with the measured numbers.
         conclude: a few sentences, worded after the numbers.
         needs: `needs()`: why it cannot run here ("the data …"); None if it can.
+        work: `work(case)`: multiply-adds of a case; None of a usual experiment.
+        missing: `missing()`: why some of its cases cannot run here and are left out.
     """
 
     name: str
     question: str
     minutes: float
     cases: Callable[[bool, int], list[Record]]
-    run: Callable[[Record], Record]
+    run: Callable[..., Record]
     tables: Callable[[Rows], list[Table]]
     draw: Callable[[Rows, Figure], None]
     claims: Callable[[Rows], list[Claim]]
     conclude: Callable[[Rows], str]
     needs: Callable[[], str | None] = lambda: None
+    work: Callable[[Record], float] | None = None
+    missing: Callable[[], list[str]] = list
+
+    @property
+    def long(self) -> bool:
+        """Whether its full form takes hours, and so goes on where it was stopped."""
+        return self.work is not None

@@ -131,6 +131,13 @@ class TCN(nn.Module):
 
     Dilation doubles with every level; weights are normalised (Salimans & Kingma 2016).
     The memory is the past that each convolution still reaches.
+
+    Args:
+        inputs, outputs: of a step.
+        units: of every level, but of the last one `last` where that is given.
+        kernel: steps that a convolution reads.
+        levels: blocks, of two convolutions each.
+        dropout: after each convolution.
     """
 
     def __init__(
@@ -142,21 +149,27 @@ class TCN(nn.Module):
         kernel: int,
         levels: int,
         dropout: float = 0.0,
+        last: int | None = None,
     ):
         super().__init__()
-        widths = [inputs] + [units] * levels
+        widths = [inputs] + [units] * (levels - 1) + [last or units]
         self.blocks = nn.ModuleList(
-            Block(widths[k], units, kernel, 2**k, dropout) for k in range(levels)
+            Block(widths[k], widths[k + 1], kernel, 2**k, dropout)
+            for k in range(levels)
         )
-        self.linear = nn.Linear(units, outputs)
+        self.linear = nn.Linear(widths[-1], outputs)
         #: Steps that an output can see, its own included.
         self.receptive_field = 1 + 2 * (kernel - 1) * (2**levels - 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(T, B, I) -> (T, B, units): what the last block gives."""
         y = x.permute(1, 2, 0)  # (B, I, T)
         for block in self.blocks:
             y = block(y)
-        return self.linear(y.permute(2, 0, 1))
+        return y.permute(2, 0, 1)
 
     def start(self, batch: int) -> Memory:
         return [

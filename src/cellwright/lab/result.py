@@ -4,7 +4,9 @@ In the directory of a run:
 
     NAME.json       settings, command, seed, versions, machine, seconds, rows, claims
     NAME.png        the plot
-    cases/*.json    every finished case, so that a stopped run can go on
+    cases/*.json    every finished case, so that a stopped run can go on; of a long
+                    experiment also what the others have measured so far
+    checkpoints/*   of a long experiment, where the case of that name was stopped
 
 Every file is written aside and renamed, so what is there is whole.
 """
@@ -35,14 +37,24 @@ class LabError(CellwrightError):
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One finished case: its settings, what it measured, how long it took.
+    """One case: its settings, what it measured, how long it took.
 
-    Seconds are processor time, which other work on the machine does not lengthen.
+    Attributes:
+        settings: of the case.
+        measured: by it; of a case that was stopped, so far.
+        seconds: of processor time, which other work on the machine does not lengthen.
+        done: how much of its work is done; 1 of a finished case.
     """
 
     settings: Record
     measured: Record
     seconds: float
+    done: float = 1.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.done >= 1
 
 
 @dataclass(frozen=True)
@@ -121,18 +133,19 @@ class Result:
 
 
 def rows_of(cases: Iterable[CaseResult], quick: bool) -> Rows:
-    """One row a case: its settings and what it measured."""
-    return Rows(tuple({**c.settings, **c.measured} for c in cases), quick)
+    """One row a case: its settings, what it measured, and how much of it is done."""
+    rows = ({**c.settings, **c.measured, "done": c.done} for c in cases)
+    return Rows(tuple(rows), quick)
 
 
 @dataclass(frozen=True)
 class Cases:
-    """The finished cases of a run, one file each, found by their settings."""
+    """The cases of a run, one file each, found by their settings."""
 
     directory: Path
 
     def find(self, settings: Record) -> CaseResult | None:
-        """The result of a case, if it was run with these very settings."""
+        """What a case with these very settings has given."""
         path = self._path(settings)
         if not path.exists():
             return None
@@ -140,13 +153,18 @@ class Cases:
         return case if case.settings == settings else None
 
     def save(self, case: CaseResult) -> None:
-        """Write one finished case."""
+        """Write one case."""
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self._path(case.settings), asdict(case))
 
     def _path(self, settings: Record) -> Path:
-        text = json.dumps(settings, sort_keys=True)
-        return self.directory / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        return self.directory / f"{name_of(settings)}.json"
+
+
+def name_of(settings: Record) -> str:
+    """The name of a case's file: 16 hexadecimal digits that its settings hash to."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_json(path: Path, content: Record) -> None:

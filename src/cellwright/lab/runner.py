@@ -52,22 +52,30 @@ def run_experiment(
         case = saved.find(settings) if resume else None
         if case is None:
             tell(number, len(cases), settings)
-            case = _run_case(experiment, settings)
+            case = run_case(experiment, settings)
             saved.save(case)
         done.append(case)
-    result = _summarise(experiment, done, quick=quick, seed=seed, command=command)
-    result.save(directory)
-    plot = directory / f"{experiment.name}.png"
-    save_plot(experiment, rows_of(done, quick), plot)
-    return result
+    return conclude(
+        experiment, directory, done, quick=quick, seed=seed, command=command
+    )
 
 
-def _summarise(
-    experiment: Experiment, done: Sequence[CaseResult], *, quick: bool, **options: Any
+def conclude(
+    experiment: Experiment,
+    directory: Path,
+    done: Sequence[CaseResult],
+    *,
+    quick: bool,
+    **options: Any,
 ) -> Result:
-    """The result of the finished cases; `options` are the run's: seed and command."""
+    """The result of some cases, written to a directory with its plot.
+
+    Args:
+        done: the cases that are there.
+        **options: of the run: seed and command.
+    """
     rows = rows_of(done, quick)
-    return Result(
+    result = Result(
         experiment=experiment.name,
         question=experiment.question,
         quick=quick,
@@ -80,18 +88,32 @@ def _summarise(
         versions=machine.versions(),
         **options,
     )
+    result.save(directory)
+    save_plot(experiment, rows, directory / f"{experiment.name}.png")
+    return result
 
 
-def _run_case(experiment: Experiment, settings: Record) -> CaseResult:
-    """One case, from its own seed, without touching the caller's random numbers."""
+def run_case(
+    experiment: Experiment, settings: Record, *keep: Any, before: float = 0.0
+) -> CaseResult:
+    """One case, from its own seed, without touching the caller's random numbers.
+
+    Args:
+        *keep: the `Keep` of a long experiment.
+        before: processor seconds that a stopped run has taken.
+
+    Raises:
+        LabError: it measured one of its settings.
+    """
     began = time.process_time()
     with torch.random.fork_rng():
         torch.manual_seed(settings.get("seed", 0))
-        measured = experiment.run(dict(settings))
+        measured = experiment.run(dict(settings), *keep)
     clash = sorted(settings.keys() & measured.keys())
     if clash:
         raise LabError(
             f"[lab {experiment.name}] a case may not measure one of its settings; "
             f"received both a setting and a measurement called {', '.join(clash)}"
         )
-    return CaseResult(settings, measured, round(time.process_time() - began, 2))
+    seconds = before + time.process_time() - began
+    return CaseResult(settings, measured, round(seconds, 2))

@@ -56,11 +56,7 @@ PUBLISHED = 8.45  # Bai et al. 2018, table 1: LSTM, 300 K parameters
 
 def needs() -> str | None:
     """Why the experiment cannot run here."""
-    try:
-        tasks.load_music("jsb")
-    except tasks.DataMissing as error:
-        return str(error)
-    return None
+    return tasks.why_missing(tasks.load_music, "jsb")
 
 
 @cache
@@ -135,12 +131,7 @@ def run(case: Record) -> Record:
 
 def nats(model: nn.Module, pieces: list[Tensor]) -> float:
     """Negative log-likelihood of a frame, over all pieces."""
-    total = frames = 0.0
-    for batch in music.batches(pieces, 80):
-        count = batch.lengths.sum().item()
-        total += music.frame_loss(model(batch.inputs)[0], batch).item() * count
-        frames += count
-    return total / frames
+    return music.nats_per_frame(lambda x: model(x)[0], pieces, 80)
 
 
 def independent() -> float:

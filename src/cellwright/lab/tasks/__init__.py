@@ -1,7 +1,7 @@
 """The tasks of the experiments: generators with a seed, and readers of data."""
 
 from .chaos import LYAPUNOV_TIME, lorenz
-from .files import DataMissing, find_data
+from .files import DataMissing, find_data, why_missing
 from .listops import Expression, listops
 from .long_lags import (
     adding,
@@ -13,6 +13,7 @@ from .long_lags import (
 )
 from .music import Music, load_music
 from .permutations import permutations
+from .ptb import TokenText, load_ptb
 from .reber import embedded_reber
 from .recall import NOTHING, associative_recall
 from .sequences import Sequences
@@ -24,6 +25,7 @@ __all__ = [
     "Expression",
     "Music",
     "Sequences",
+    "TokenText",
     "adding",
     "associative_recall",
     "copy",
@@ -31,10 +33,12 @@ __all__ = [
     "find_data",
     "listops",
     "load_music",
+    "load_ptb",
     "lorenz",
     "marked_product",
     "marked_sum",
     "permutations",
     "temporal_order",
     "two_sequence",
+    "why_missing",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ...language import CellwrightError
@@ -33,3 +34,12 @@ def find_data(name: str, source: str, directory: str | Path | None = None) -> Pa
         f"[data] {name} is not here; looked in {where or 'no directory'}. "
         f"Get it from {source}, and set {VARIABLE} to its directory"
     )
+
+
+def why_missing(load: Callable[..., object], *arguments: object) -> str | None:
+    """Why `load(*arguments)` does not find its data; None if it does."""
+    try:
+        load(*arguments)
+    except DataMissing as error:
+        return str(error)
+    return None

@@ -7,9 +7,10 @@ MATLAB files that Bai et al. 2018 publish with their code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,6 +81,45 @@ def batches(
         yield next_frames([pieces[k] for k in group])
 
 
+class Epochs:
+    """An endless stream of batches: every piece once, then again in another order.
+
+    Args:
+        pieces: (frames, 88) each.
+        size: pieces in a batch.
+        seed: of the orders.
+    """
+
+    def __init__(self, pieces: Sequence[Tensor], size: int, seed: int):
+        self._pieces, self.size = pieces, size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Draw the order of an epoch."""
+        self._at_begin, self._position = self._generator.get_state(), 0
+        self._left = batches(self._pieces, self.size, self._generator)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._pieces) // self.size)
+
+    def next(self) -> Sequences:
+        if self._position == len(self):
+            self._begin()
+        self._position += 1
+        return next(self._left)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._at_begin, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+        self._begin()
+        for _ in range(state["position"]):
+            self.next()
+
+
 def frame_loss(logits: Tensor, batch: Sequences) -> Tensor:
     """The negative log-likelihood of each piece's frames, summed over the 88 keys.
 
@@ -93,3 +133,30 @@ def frame_loss(logits: Tensor, batch: Sequences) -> Tensor:
         logits, batch.targets, reduction="none"
     ).sum(-1)
     return losses[batch.mask()].mean()
+
+
+@torch.no_grad()
+def nats_per_frame(
+    model: Callable[[Tensor], Tensor], pieces: Sequence[Tensor], size: int = 16
+) -> float:
+    """Over all frames of all pieces but their first ones, which nothing foretells.
+
+    Args:
+        model: of (T, B, 88) the logits (T, B, 88).
+        pieces: to predict.
+        size: pieces at a time.
+    """
+    total = frames = 0
+    for batch in batches(pieces, size):
+        count = int(batch.lengths.sum())
+        total += frame_loss(model(batch.inputs), batch).item() * count
+        frames += count
+    return total / frames
+
+
+def frequency_logits(pieces: Sequence[Tensor]) -> Tensor:
+    """(88,): the log odds of each key, by how often it sounds.
+
+    As a net's first output bias they save hundreds of updates, to every net alike.
+    """
+    return torch.cat(list(pieces)).mean(0).clamp(1e-4, 1 - 1e-4).logit()
