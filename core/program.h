@@ -65,6 +65,7 @@ inline bool stores(const Instruction& in) {
         case Opcode::dot_items_:
         case Opcode::outer_items_:
         case Opcode::attention_:
+        case Opcode::attention_gradient_:
         case Opcode::store_panel_: return true;
         default: return false;
     }

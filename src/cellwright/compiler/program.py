@@ -19,7 +19,16 @@ ENUMERATIONS = {"rows": "Rows", "kind": "AxisKind", "when": "When", "op": "Opcod
 # How many arguments are registers; of other instructions, all.
 REGISTERS = {
     **dict.fromkeys(
-        ("constant", "vector", "load", "total", "weighted_total", "attention"), 0
+        (
+            "constant",
+            "vector",
+            "load",
+            "total",
+            "weighted_total",
+            "attention",
+            "attention_gradient",
+        ),
+        0,
     ),
     **dict.fromkeys(
         ("store", "accumulate", "dot_items", "outer_items", "store_panel"), 1
@@ -271,6 +280,9 @@ class _Listing:
                 into, factor = (self._array(s.views[a]) for a in i.args[1:])
                 sign = "=" if i.op == "dot_items" else "+="
                 return f"store {into} {sign} {read} · {factor}"
+            case "attention_gradient":
+                weights, into, g = (self._array(s.views[a]) for a in i.args)
+                return f"store {into} = {weights} · ({g} - total {weights} · {g})"
             case "attention":
                 scores, weights = (self._array(s.views[a]) for a in i.args)
                 return f"store {weights} = attention {scores}"
