@@ -44,7 +44,7 @@ constexpr int64_t kChunkRows = 512;    // rows of gate gradients held at a time;
                                        // 1024 make no difference; engine
 constexpr int64_t kChunkItems = 8192;  // items of a chunk's rows, where they are looked at
                                        // together; not tuned
-constexpr int64_t kItemBytes = 1 << 20;  // bytes of items that go through the levels
+constexpr int64_t kItemBytes = 2 << 20;  // bytes of items that go through the levels
                                          // together: no more than the L2 cache; attention
 constexpr int64_t kItemRows = 8;         // and at least so many rows; likewise
 constexpr int64_t kForwardRows = 128;  // rows of a forward chunk: what its stages hand on
