@@ -221,6 +221,13 @@ struct Checker {
                 one_set(in.a, in.b);
                 items(in.a, true);
                 return items(in.b, false);
+            case Opcode::attention_gradient_:
+                for (const int64_t v : {in.a, in.b, in.c}) {
+                    number(v);
+                    one_set(v, in.a);
+                    items(v, v != in.b);
+                }
+                return;
             case Opcode::weighted_total_:
                 number(in.a);
                 one_set(in.a, in.b);

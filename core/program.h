@@ -85,6 +85,7 @@ inline bool stores(const Instruction& in) {
         case Opcode::dot_rows_:
         case Opcode::sum_block_:
         case Opcode::dot_block_:
+        case Opcode::attention_gradient_:
         case Opcode::store_panel_: return true;
         default: return false;
     }

@@ -31,6 +31,7 @@ def test_every_primitive_operation_has_its_opcode():
         "weighted_total",
         "dot_items",
         "outer_items",
+        "attention_gradient",
         "attention",
         "load_scaled",
         "add_outer",

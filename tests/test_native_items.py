@@ -130,6 +130,16 @@ def test_training_keeps_one_number_of_each_item_and_step():
     assert [size for size, of_items in values if of_items] == [1]
 
 
+def test_a_softmax_s_gradient_is_one_instruction_and_items_are_read_in_place():
+    """Σ w · g is not spread over the units, and the keys are added where they lie."""
+    programs = attentive().direction(0).bound.programs
+    stages = programs.plan.backward(programs.sources).stages
+    (stage,) = [s for s in stages if s.axis.kind == "item"]
+    assert [i.op for s in stages for i in s.code].count("attention_gradient") == 1
+    in_place = [i.args[1:] for i in stage.code if i.op == "load"]
+    assert in_place.count((1,)) == 2  # the query and the key
+
+
 def test_recorded_values_and_their_gradients_are_the_reference_s():
     found = []
     for engine in ("native", "reference"):

@@ -10,10 +10,15 @@
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
-// A register as the loops see it: a row register repeats (stride 0).
+// A register as the loops see it: a row register repeats (stride 0). Or, with `rows`, what
+// a load has left in memory.
 template <class T> struct Operand {
     T* data;
     int64_t stride;
+    T* const* rows = nullptr;
+    int64_t offset = 0;
+
+    T* row(int64_t r) const { return rows ? rows[r] + offset : data + r * stride; }
 };
 
 template <class T> static Operand<T> operand(const Tile<T>& t, int32_t index) {
@@ -30,11 +35,12 @@ CELLWRIGHT_INLINE void map(const Tile<T>& t, Operand<T> d, Operand<T> a, Operand
         width *= rows;  // all dense: one long row
         rows = 1;
     }
-    for (int64_t r = 0; r < rows; ++r)
+    for (int64_t r = 0; r < rows; ++r) {
+        const T *x = a.row(r), *y = b.row(r), *z = c.row(r);
+        T* out = d.data + r * d.stride;
         for (int64_t i = 0; i < width; i += kLanes<T>)
-            store<T>(d.data + r * d.stride + i,
-                     f(load(a.data + r * a.stride + i), load(b.data + r * b.stride + i),
-                       load(c.data + r * c.stride + i)));
+            store<T>(out + i, f(load(x + i), load(y + i), load(z + i)));
+    }
 }
 
 // sin, or cos with a quarter of 1. The first pass leaves what lies beyond the bound as
@@ -113,19 +119,32 @@ static void store_tile(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
     }
 }
 
+// d += `count` rows: N vectors.
+template <class T, int N>
+CELLWRIGHT_INLINE void add_rows(T* d, const T* rows, int64_t stride, int64_t count) {
+    Vec<T> sums[N];
+    for (int v = 0; v < N; ++v) sums[v] = load(d + v * kLanes<T>);
+    for (int64_t r = 0; r < count; ++r)
+        for (int v = 0; v < N; ++v) sums[v] += load(rows + r * stride + v * kLanes<T>);
+    for (int v = 0; v < N; ++v) store<T>(d + v * kLanes<T>, sums[v]);
+}
+
 // Several items may add to one row, in their order: one chain of additions, whatever the
 // tile.
 template <class T>
 static void accumulate(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
-    for (int64_t r = 0; r < t.rows; ++r) {
+    constexpr int W = kLanes<T>;
+    const int64_t units = v.units < t.width ? v.units : t.width;
+    for (int64_t r = 0, next = 1; r < t.rows; r = next++) {
+        while (next < t.rows && v.rows[next] == v.rows[r]) ++next;
         T* d = v.rows[r] + v.offset;
-        const T* s = a.data + r * a.stride;
-        if (v.units >= t.width) {
-            for (int64_t i = 0; i < t.width; i += kLanes<T>)
-                store<T>(d + i, load(d + i) + load(s + i));
-        } else {
-            for (int64_t i = 0; i < v.units; ++i) d[i] += s[i];
-        }
+        const T* s = a.row(r);
+        const int64_t count = next - r;
+        int64_t i = 0;
+        for (; i + 4 * W <= units; i += 4 * W) add_rows<T, 4>(d + i, s + i, a.stride, count);
+        for (; i + W <= units; i += W) add_rows<T, 1>(d + i, s + i, a.stride, count);
+        for (; i < units; ++i)
+            for (int64_t k = 0; k < count; ++k) d[i] += s[k * a.stride + i];
     }
 }
 
@@ -192,9 +211,7 @@ static void dot_items(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
                 s1 += load(q + i + W) * load(values[e] + i + W);
             }
             for (; i + W <= t.units; i += W) s0 += load(q + i) * load(values[e] + i);
-            s0 += s1;
-            T sum = 0;
-            for (int l = 0; l < W; ++l) sum += s0[l];
+            T sum = sum_of_lanes<T>(s0 + s1);
             for (; i < t.units; ++i) sum += q[i] * values[e][i];
             sums[e][0] = sum;
         }
@@ -253,6 +270,21 @@ static void attention_tile(const Tile<T>& t, const TileView<T>& from, const Tile
     }
 }
 
+// Of numbers: w (g - sum of w g), where g is the cotangent of what has the softmax w.
+template <class T>
+static void attention_gradient(const Tile<T>& t, const TileView<T>& weights,
+                               const TileView<T>& out, const TileView<T>& cotangents) {
+    for (int64_t r = 0; r < t.rows; ++r) {
+        const int64_t n = count_of(weights, r);
+        T* const* w = items_of(weights, r);
+        T* const* g = items_of(cotangents, r);
+        T* const* d = items_of(out, r);
+        T sum = 0;
+        for (int64_t i = 0; i < n; ++i) sum += w[i][0] * g[i][0];
+        for (int64_t i = 0; i < n; ++i) d[i][0] = w[i][0] * (g[i][0] - sum);
+    }
+}
+
 // -- matrices: a tile is some rows of a block; a view that is spread has one number a row.
 // Rows of a tile without padding, `columns` elements each, are read and written in vectors,
 // and what is left over one by one.
@@ -282,15 +314,6 @@ static void add_outer(const Tile<T>& t, T* d, Operand<T> a, const TileView<T>& v
         for (; i < t.units; ++i) d[i] = row[i] + scale * k[i];
         for (; i < t.width; ++i) d[i] = 0;
     }
-}
-
-// The elements of a vector, added up in pairs.
-template <class T> CELLWRIGHT_INLINE T sum_of_lanes(Vec<T> v) {
-    T s[kLanes<T>];
-    store<T>(s, v);
-    for (int n = kLanes<T> / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; ++i) s[i] += s[i + n];
-    return s[0];
 }
 
 template <class T> CELLWRIGHT_INLINE T dot(const T* a, const T* b, int64_t n) {
@@ -399,8 +422,7 @@ template <class T> static T sum_of(const T* v, int64_t n) {
     Vec<T> s = {};
     int64_t i = 0;
     for (; i + W <= n; i += W) s += load(v + i);
-    T sum = 0;
-    for (int l = 0; l < W; ++l) sum += s[l];
+    T sum = sum_of_lanes<T>(s);
     for (; i < n; ++i) sum += v[i];
     return sum;
 }
@@ -451,13 +473,20 @@ static void reduce(const Tile<T>& t, Operand<T> d, Operand<T> a, int64_t blocks,
 template <class T> static void pointwise(const Tile<T>& t) {
     using V = Vec<T>;
     const V zero = {}, one = splat<T>(1);
+    Operand<T> in_place[2];  // what loads have left in memory, for the next instruction,
+    int32_t placed[2];       // and the registers that it is of
+    int waiting = 0;
     for (int64_t at = 0; at < t.count; ++at) {
         const Instruction& in = t.code[at];
         const Operand<T> d = operand(t, in.dst < 0 ? 0 : in.dst);
         // Operands that an instruction does not read repeat its first.
         const auto apply = [&](int reads, auto f) __attribute__((always_inline)) {
-            const Operand<T> a = operand(t, in.a), b = reads > 1 ? operand(t, in.b) : a,
-                             c = reads > 2 ? operand(t, in.c) : a;
+            Operand<T> a = operand(t, in.a), b = reads > 1 ? operand(t, in.b) : a;
+            for (; waiting > 0; --waiting) {
+                if (placed[waiting - 1] == in.a) a = in_place[waiting - 1];
+                if (placed[waiting - 1] == in.b) b = in_place[waiting - 1];
+            }
+            const Operand<T> c = reads > 2 ? operand(t, in.c) : a;
             map(t, d, a, b, c, f);
         };
         switch (in.op) {
@@ -495,7 +524,18 @@ template <class T> static void pointwise(const Tile<T>& t) {
 #undef CASE
             case Opcode::sin_: map_sine<T, 0>(t, d, operand(t, in.a)); break;
             case Opcode::cos_: map_sine<T, 1>(t, d, operand(t, in.a)); break;
-            case Opcode::load_: load_tile(t, d.data, t.views[in.a]); break;
+            case Opcode::load_: {
+                const TileView<T>& v = t.views[in.a];
+                if (in.b == 0 || waiting == 2 || v.spread || v.units < t.width) {
+                    load_tile(t, d.data, v);
+                    break;
+                }
+                for (int64_t r = 0; r < t.rows; ++r)
+                    fetch_next<T, false>(v.rows[r], v, t.width);
+                placed[waiting] = in.dst;
+                in_place[waiting++] = {nullptr, -1, v.rows, v.offset};
+                break;
+            }
             case Opcode::total_: total_tile(t, d.data, t.views[in.a]); break;
             case Opcode::store_: store_tile(t, operand(t, in.a), t.views[in.b]); break;
             case Opcode::accumulate_:
@@ -526,6 +566,9 @@ template <class T> static void pointwise(const Tile<T>& t) {
                 dot_block(t, operand(t, in.a), t.views[in.b], t.views[in.c]);
                 break;
             case Opcode::sum_block_: sum_block(t, operand(t, in.a), t.views[in.b]); break;
+            case Opcode::attention_gradient_:
+                attention_gradient(t, t.views[in.a], t.views[in.b], t.views[in.c]);
+                break;
             case Opcode::attention_: attention_tile(t, t.views[in.a], t.views[in.b]); break;
             case Opcode::store_panel_:
                 store_panel(t, operand(t, in.a), t.views[in.b], in.c);

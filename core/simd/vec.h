@@ -104,6 +104,22 @@ template <class T> CELLWRIGHT_INLINE Vec<T> interleave_high(Vec<T> a, Vec<T> b) 
 }
 #undef SHUFFLE
 
+// The sum of N lanes: of halves, whose sum again is of halves.
+template <class T, int N> struct Lanes {
+    typedef T Type __attribute__((vector_size(N * sizeof(T))));
+};
+template <class T, int N = kLanes<T>>
+CELLWRIGHT_INLINE T sum_of_lanes(typename Lanes<T, N>::Type v) {
+    if constexpr (N == 2) {
+        return v[0] + v[1];
+    } else {
+        typename Lanes<T, N / 2>::Type low, high;
+#pragma GCC unroll 16
+        for (int i = 0; i < N / 2; ++i) low[i] = v[i], high[i] = v[i + N / 2];
+        return sum_of_lanes<T, N / 2>(low + high);
+    }
+}
+
 template <class T> CELLWRIGHT_INLINE Vec<T> square_root(Vec<T> v) {
     Vec<T> r;
     for (int i = 0; i < kLanes<T>; ++i)

@@ -1,12 +1,13 @@
 """Contraction: sums, over items or units, of products whose factors are in memory.
 
 A step that attends reads every item at every level: what it does with one should take
-no more than the reading. Three forms have an instruction of their own, which goes from
+no more than the reading. Four forms have an instruction of their own, which goes from
 item to item and keeps nothing of each:
 
     total(a · v)    a number a and a vector v for each item     a weighted total
     sum(q · v)      one vector q, a vector v for each item      a dot product for each
     v += q · a      one vector q, a number a for each item      an outer product, added
+    a (g - total(a · g))    a = attend's weights, a number each    a softmax's gradient
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from collections.abc import Container
 from dataclasses import replace
 
 from ..language import OPS, Node
-from ..language.graph import EACH, TOTAL
+from ..language.graph import ATTENTION, EACH, TOTAL
 from .program import NODE
-from .step import DOT, OUTER, PUT, ROW_LEAVES, Lowered, summands
+from .step import DOT, OUTER, PUT, ROW_LEAVES, SOFTMAX_GRADIENT, Lowered, summands
 from .verify import verify_step
 
 
@@ -31,7 +32,7 @@ def contract(step: Lowered) -> Lowered:
         node = _contracted(step, nodes, number, memory)
         if node is not None:
             nodes[number] = node
-            if node.op == DOT:
+            if node.op in (DOT, SOFTMAX_GRADIENT):
                 memory.add(number)
     roots: list[int] = []
     for root in step.roots:
@@ -43,8 +44,10 @@ def contract(step: Lowered) -> Lowered:
 def _contracted(
     step: Lowered, nodes: list[Node], number: int, memory: Container[int]
 ) -> Node | None:
-    """A total or a sum as one of the forms, if it is."""
+    """A node as one of the forms, if it is."""
     node = nodes[number]
+    if node.op == "mul":
+        return _softmax_gradient(step, number, memory)
     product = nodes[node.args[0]] if node.op in (TOTAL, "sum") else node
     if product.op != "mul" or not step.of_items(node.args[0]):
         return None
@@ -57,6 +60,26 @@ def _contracted(
         if node.op == "sum" and row is not None and step.size(row) == step.size(vector):
             return Node(DOT, (row, vector), (), 1, node.source)
     return None
+
+
+def _softmax_gradient(
+    step: Lowered, number: int, memory: Container[int]
+) -> Node | None:
+    """y · (g - Σ g · y) of an attention y, as `differentiate` writes it."""
+    nodes, (y, rest) = step.nodes, step.nodes[number].args
+    if nodes[y].op != ATTENTION or y not in memory or not _is_number(step, number):
+        return None
+    if nodes[rest].op != "sub":
+        return None
+    g, of_row = nodes[rest].args
+    whole = _bare([*nodes], of_row)
+    if nodes[whole].op != EACH:
+        return None
+    whole = nodes[whole].args[0]
+    product = nodes[nodes[whole].args[0]] if nodes[whole].op == TOTAL else nodes[whole]
+    if product.op != "mul" or product.args != (g, y):
+        return None
+    return Node(SOFTMAX_GRADIENT, (y, g), (), 1, nodes[number].source)
 
 
 def _results(step: Lowered, nodes: list[Node], root: int) -> list[int]:

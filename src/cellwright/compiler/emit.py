@@ -26,7 +26,7 @@ from .program import (
     Term,
     View,
 )
-from .step import DOT, OUTER, PANEL, PUT, Group, Stored, summands
+from .step import DOT, OUTER, PANEL, PUT, SOFTMAX_GRADIENT, Group, Stored, summands
 from .verify import verify_stages
 
 
@@ -40,6 +40,7 @@ class _Register:
         self.number, self.row = number, row
 
 
+_READ_IN_PLACE = ("add", "sub", "mul")  # what can read a load's value where it is
 _NONE = _Register()  # of a product that is summed in another's accumulator
 
 
@@ -106,7 +107,7 @@ class _StageWriter:
         return self._packed()
 
     def _keep(self, number: int) -> None:
-        """Attention, a dot or a total over items, into the memory where it is read."""
+        """A value that is in memory alone, into the memory where it is read."""
         where, node = self.step.where, self.step.nodes[number]
         if self.step.matrices[number]:
             return self._make_vector(node, where[number])
@@ -115,6 +116,10 @@ class _StageWriter:
             line = _Line(
                 "attention", _NONE, (), (self._view(where[node.args[0]]), view)
             )
+        elif node.op == SOFTMAX_GRADIENT:
+            weights, cotangent = (self._view(where[a]) for a in node.args)
+            indices = weights, view, cotangent
+            line = _Line("attention_gradient", _NONE, (), indices)
         elif node.op == DOT:
             row, items = node.args
             self.whole = True
@@ -315,6 +320,8 @@ class _StageWriter:
 
     def _packed(self) -> Stage:
         """The stage, its registers numbered: tiles, then those of rows."""
+        if self.group.axis.kind == "item":
+            self._read_in_place()
         tiles = self._number_tiles()
         for number, register in enumerate(self.rows.values(), tiles):
             register.number = number
@@ -337,6 +344,19 @@ class _StageWriter:
             axis=self.group.axis,
             loop=self.group.loop,
         )
+
+    def _read_in_place(self) -> None:
+        """Mark loads whose value the next instruction reads, and no other: see `load`
+        in core/opcodes.def."""
+        uses = Counter(arg for line in self.code for arg in line.registers)
+        reader = None  # the next instruction that is no load
+        for at, line in reversed([*enumerate(self.code)]):
+            if line.op != "load":
+                reader = line
+                continue
+            near = reader is not None and reader.op in _READ_IN_PLACE
+            if near and uses[line.target] == reader.registers.count(line.target) == 1:
+                self.code[at] = line._replace(indices=(*line.indices, 1))
 
     def _number_tiles(self) -> int:
         """Give the code few tiles, and say how many: one is free once its value has

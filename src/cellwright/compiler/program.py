@@ -25,7 +25,16 @@ ENUMERATIONS = {
 # How many arguments are registers; of other instructions, all.
 REGISTERS = {
     **dict.fromkeys(
-        ("constant", "vector", "load", "total", "weighted_total", "attention"), 0
+        (
+            "constant",
+            "vector",
+            "load",
+            "total",
+            "weighted_total",
+            "attention",
+            "attention_gradient",
+        ),
+        0,
     ),
     "load_scaled": 0,
     **dict.fromkeys(
@@ -309,6 +318,9 @@ class _Listing:
                 return f"store {into} {sign} {read}{t} · {vector}"
             case "sum_block":
                 return f"store {self._array(s.views[i.args[1]])} += sum {read}"
+            case "attention_gradient":
+                weights, into, g = (self._array(s.views[a]) for a in i.args)
+                return f"store {into} = {weights} · ({g} - total {weights} · {g})"
             case "attention":
                 scores, weights = (self._array(s.views[a]) for a in i.args)
                 return f"store {weights} = attention {scores}"

@@ -31,12 +31,14 @@ from .program import EVERY, MATRIX, NODE, Array, Axis, View
 PUT = "put"
 PANEL = "panel"  # packs a gate's gradient beside its stage's others; attr `operands`
 DOT = "dot"  # of a row's value and each item's: one number an item (see `contract`)
+SOFTMAX_GRADIENT = "softmax gradient"  # of an attention, and its cotangent: numbers
 OUTER = "outer_items"  # adds a row's value times each item's number; attr `view`
 ROW_LEAVES = ("constant", "weight")  # the same for every row
 RECOMPUTED = 12  # operations that are done again rather than stored
 RECOMPUTED_OF_MANY = 100  # the same of each item, or of a matrix: so much to store
 # Of their stage's units, if of one too.
-_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION, OUTER)
+_SIZED = (AFFINE, TRANSPOSED, PANEL, COTANGENT, ATTENTION, SOFTMAX_GRADIENT, OUTER)
+_READ_MEMORY = (AFFINE, ATTENTION, SOFTMAX_GRADIENT)  # no registers
 _REDUCING = frozenset(name for name, op in OPS.items() if op.reduces)
 _COPYING = frozenset((PUT, PANEL, *(name for name, op in OPS.items() if op.copies)))
 
@@ -110,8 +112,8 @@ class Lowered:
 
     @cached_property
     def kept(self) -> frozenset[int]:
-        """The values that are in memory alone: totals over items, attention, dots; and
-        vectors that are made of matrices.
+        """The values that are in memory alone: totals over items, attention and its
+        gradient, dots; and vectors that are made of matrices.
 
         A total is summed by the stage of its items, a vector of a matrix made by the
         stage of its rows; the others are made by one of rows.
@@ -119,7 +121,7 @@ class Lowered:
         return frozenset(
             number
             for number, node in enumerate(self.nodes)
-            if node.op == DOT
+            if node.op in (DOT, SOFTMAX_GRADIENT)
             or self._is_made_of_matrix(number)
             or (
                 node.op in (TOTAL, ATTENTION)
@@ -154,7 +156,7 @@ class Lowered:
         if self.matrices[number] and node.op != PUT:
             return [a for a in before if not is_matrix(self.nodes[a])]
         weighted = node.op == TOTAL and len(node.args) == 2
-        if weighted or node.op in (AFFINE, TRANSPOSED, ATTENTION):
+        if weighted or node.op in (*_READ_MEMORY, TRANSPOSED):
             return before
         column = node.args[1:] if node.op == OUTER else ()
         return [a for a in before if a in self.kept or a in column]
@@ -202,7 +204,7 @@ class Lowered:
         in_memory = at_hand - (rows - self.where.keys())
         found = []
         for node, values in zip(self.nodes, self.values, strict=True):
-            there = in_memory if node.op in (AFFINE, ATTENTION) else at_hand
+            there = in_memory if node.op in _READ_MEMORY else at_hand
             args = node.args if node.op == PUT else values
             found.append([a for a in args if a not in there])
         return found
@@ -329,6 +331,6 @@ def lacking(
         return [values[1]]
     if op in (OUTER, DOT):
         values = values[:1]
-    if of_children or op in (AFFINE, ATTENTION):  # they read memory alone
+    if of_children or op in _READ_MEMORY:
         return [a for a in values if a not in memory]
     return [a for a in values if not obtainable(step, a, known)]
