@@ -1,11 +1,11 @@
 """Products in bf16, on the compiled core: values, gradients, how they are asked for.
 
 The oracle is the reference in float64 whose matrix products round what they read to
-bf16, forward (operand, matrix) and backward (cotangent, matrix, operand). Two numbers that
-differ by a hair may round to different ones of bf16, so a result of the core is not the
+bf16, forward (operand, matrix) and backward (cotangent, matrix, operand). Two numbers
+that differ by a hair may round to different ones of bf16, so a result of the core is not the
 oracle's. Its error against the exact reference, as a root of mean squares, must be no
-larger than three times that which rounding makes in the oracle, and float32's own. Where
-every operand is exact in bf16, the oracle's error is 0.
+larger than three times that which rounding makes in the oracle, and float32's own.
+Where every operand is exact in bf16, the oracle's error is 0.
 """
 
 import copy
