@@ -1,10 +1,9 @@
-"""An LSTM with products in bf16 beside float32, and torch.nn.LSTM in both: time, memory.
+"""An LSTM with products in bf16 beside float32, and torch's in both: time.
 
-    python benchmarks/engine.py --precision bf16 [--json FILE] [--shapes …] [--threads 1]
+    python benchmarks/engine.py --precision bf16 [--json FILE] [--shapes …]
 
-Everything of a shape is timed in turn in one run. What is saved beside times:
-`product_ratio`, r, how many times as fast torch.mm multiplies 1024 x 1024 matrices of
-bf16 as of float32.
+Everything of a shape is timed in turn in one run. `product_ratio` says how many times
+as fast torch.mm multiplies 1024 x 1024 matrices of bf16 as of float32.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python benchmarks/bf16_training.py TEXT OUT [--steps 10000] [--seeds 1,2,3]
 
-It trains a run for each seed and precision with `cellwright train`, each in a directory
-of OUT, and prints the held-out losses and their differences, which should be within 0.01
-nats. An interrupted run goes on where its checkpoint is when the command is given again.
+It trains a run for each seed and precision with `cellwright train`, each in a
+directory of OUT, and prints the held-out losses and their differences, which should be
+within 0.01 nats. An interrupted run goes on from its checkpoint when the command is
+given again.
 """
 
 from __future__ import annotations

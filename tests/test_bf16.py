@@ -2,10 +2,10 @@
 
 The oracle is the reference in float64 whose matrix products round what they read to
 bf16, forward (operand, matrix) and backward (cotangent, matrix, operand). Two numbers
-that differ by a hair may round to different ones of bf16, so a result of the core is not the
-oracle's. Its error against the exact reference, as a root of mean squares, must be no
-larger than three times that which rounding makes in the oracle, and float32's own.
-Where every operand is exact in bf16, the oracle's error is 0.
+that differ by a hair may round to different ones, so a result of the core is not the
+oracle's. Its error against the exact reference, as a root of mean squares, must be at
+most three times that which rounding makes in the oracle, and float32's own. Where
+every operand is exact in bf16, the oracle's error is 0.
 """
 
 import copy
