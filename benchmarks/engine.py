@@ -3,6 +3,7 @@
     python benchmarks/engine.py --json benchmarks/results/engine.json
     python benchmarks/engine.py --quick
     python benchmarks/engine.py --only lstm,gru --threads 2 --json FILE
+    python benchmarks/engine.py --precision bf16
 
 Every section runs in a process of its own, confined to as many cores as threads, and is
 saved as soon as it is done: `--only` measures some sections anew and keeps the others,
@@ -48,6 +49,11 @@ def main() -> None:
     if args.worker:
         _work(args)
         return
+    if args.precision == "bf16":
+        import bf16
+
+        bf16.main(args)
+        return
     target = Path(args.json) if args.json else None
     old = json.loads(target.read_text()) if target and target.exists() else {}
     whole = {"machine": machine.facts(), "sections": old.get("sections", {})}
@@ -79,6 +85,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", help="such as 32x100x128x128: B x T x I x H")
     parser.add_argument("--threads", help="such as 2,1 (the default, as cores allow)")
     parser.add_argument("--runs", type=int, help="rounds, 7 if not given")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="bf16: the LSTM in both, ours and torch's, and nothing else",
+    )
     parser.add_argument("--quick", action="store_true", help="a glance, in a minute")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()

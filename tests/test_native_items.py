@@ -392,15 +392,15 @@ def test_batched_tensors_and_batched_gradients():
         torch.testing.assert_close(one, expected)
 
 
-def test_autocast_makes_keys_in_its_type_and_scans_in_the_weights():
+def test_autocast_makes_keys_and_products_in_its_type():
     layer = attentive().float()
     x = normal(T, B, INPUT, seed=1, grad=False).float()
     source = normal(S, B, ITEM, seed=2, grad=False).float().requires_grad_()
     expected = forward_of(layer)(x, source)
     with torch.autocast("cpu", torch.bfloat16):
         y = forward_of(layer)(x, source)
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y, expected, atol=0.02, rtol=0.02)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, atol=0.02, rtol=0.02)
     (gradient,) = torch.autograd.grad(y.sum(), source)
     assert gradient.dtype == torch.float32
     (by_hand,) = torch.autograd.grad(expected.sum(), source)

@@ -127,7 +127,7 @@ def test_the_listing_shows_what_is_computed_again():
             "asks for engine='reference'; received memory='recompute', expected 'save'",
         ),
         (
-            {"memory": "recompute", "dtype": torch.bfloat16},
+            {"memory": "recompute", "dtype": torch.float16},
             r"only the native engine computes again: it computes in float32",
         ),
     ],

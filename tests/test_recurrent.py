@@ -177,10 +177,10 @@ def test_a_projection_to_the_hidden_size_runs_on_any_engine(engine, given):
 
 
 def test_a_projection_to_the_hidden_size_is_none_of_torchs_kernels():
-    layer = cw.Recurrent("lstm_projected", X, H, dtype=torch.bfloat16)
+    layer = cw.Recurrent("lstm_projected", X, H, dtype=torch.float16)
     assert layer.engine == "reference"
     assert "torch knows no projection" in layer.engine_reason
-    y, _ = layer(torch.ones(T, B, X, dtype=torch.bfloat16))
+    y, _ = layer(torch.ones(T, B, X, dtype=torch.float16))
     assert y.shape == (T, B, H)
     with pytest.raises(cw.ArgumentError, match="knows no projection"):
         cw.Recurrent("lstm_projected", X, H, engine="torch")
@@ -585,10 +585,11 @@ def test_the_engine_says_why():
     assert make("lstm", "auto").engine == "native"
     assert "compiled core" in make("peephole", "auto").engine_reason
     assert "asked for" in make("lstm", "torch").engine_reason
-    half = make("lstm", "auto").to(torch.bfloat16)
+    assert "of bf16" in make("lstm", "auto").to(torch.bfloat16).engine_reason
+    half = make("lstm", "auto").to(torch.float16)
     assert half.engine == "torch"
     assert "equations are torch's; native: it computes in" in half.engine_reason
-    half = make("peephole", "auto").to(torch.bfloat16)
+    half = make("peephole", "auto").to(torch.float16)
     assert half.engine == "reference"
     assert "torch has no kernel" in half.engine_reason
     assert make("lstm", "reference").engine_reason == "asked for"
@@ -925,7 +926,7 @@ def test_a_cell_without_parameters_has_a_dtype_and_a_device(kind, engine):
         torch.testing.assert_close(h.view(1, 3), last, rtol=1e-15, atol=1e-15)
         with pytest.raises(cw.ArgumentError, match=r"another dtype.*expected .*64"):
             layer(x.float(), *walked)
-    assert getattr(cw, kind)(own, 3, 3, dtype=torch.bfloat16).engine == "reference"
+    assert getattr(cw, kind)(own, 3, 3, dtype=torch.float16).engine == "reference"
     on_meta = getattr(cw, kind)(own, 3, 3, device="meta")
     assert on_meta.placement()[0].type == "meta"
     assert on_meta.to_empty(device="cpu").engine == "native"
