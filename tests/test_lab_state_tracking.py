@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cellwright.lab import state_tracking
+from cellwright.lab.experiment import Rows
 
 
 def test_training_lengths_are_drawn_up_to_the_longest():
@@ -57,3 +58,22 @@ def test_one_case_is_measured_whole():
         assert measured["lengths"] == [2, 4, 8, 16, 32]
         assert all(0 <= value <= 1 for value in measured["accuracy"])
         json.dumps(measured)
+
+
+def test_what_is_said_follows_the_rows():
+    """Rows as theory expects them: every claim holds; turned round, none does."""
+    able = {"parity": {"signed_min_gru", "signed_delta_net", "gated_delta_net"}}
+    able["swaps"] = {"signed_delta_net", "gated_delta_net"}
+    for flip in (False, True):
+        rows = []
+        for case in state_tracking.cases(quick=False, seed=0):
+            right = case["net"] in {"lstm", "slstm", *able.get(case["task"], ())}
+            lengths = [round(s * case["longest"]) for s in state_tracking.LENGTHS]
+            measured = {"lengths": lengths, "accuracy": [float(right != flip)] * 5}
+            rows.append(case | measured | {"parameters": 1, "cpu_seconds": 1.0})
+        found = Rows(tuple(rows))
+        assert {c.holds for c in state_tracking.claims(found)} == {not flip}
+        titles = [t.title for t in state_tracking.tables(found)]
+        assert [t.split(":")[0] for t in titles] == ["Parity", "S5 by swaps", "S5"]
+        lstm = "LSTM 0 % and 0 %" if flip else "LSTM 100 % and 100 %"
+        assert state_tracking.conclude(found).count(f" {lstm}") == 3

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import cellwright as cw
 from cellwright import cell, sigmoid
@@ -137,7 +137,7 @@ def cases(quick: bool, seed: int) -> list[Record]:
             "net": net,
             "longest": task.longest // 2 if quick else task.longest,
             "hidden": hidden(task, net),
-            "steps": task.steps // 4 if quick else task.steps,
+            "steps": task.steps * 2 // 5 if quick else task.steps,
             "lr": MATRIX_RATE if NETS[net].matrix else task.lr,
             "seed": s,
         }
@@ -200,19 +200,19 @@ def training_batch(case: Record, generator: torch.Generator) -> Sequences:
     return draw(TASKS[case["task"]], BATCH, length, generator)
 
 
-def answers(model: Readout, batch: Sequences) -> Tensor:
+def answers(model: nn.Module, batch: Sequences) -> Tensor:
     """(T, B, things, things): scores of every place, for each thing."""
     things = batch.targets.shape[-1]
     return model(batch.inputs)[0].unflatten(-1, (things, things))
 
 
-def loss(model: Readout, batch: Sequences) -> Tensor:
+def loss(model: nn.Module, batch: Sequences) -> Tensor:
     scores = answers(model, batch).flatten(0, 2)
     return F.cross_entropy(scores, batch.targets.flatten())
 
 
 @torch.no_grad()
-def accuracy(model: Readout, task: str, length: int) -> Tensor:
+def accuracy(model: nn.Module, task: str, length: int) -> Tensor:
     """(T,): after every step, the share of sequences with every thing in its place."""
     batch = draw(TASKS[task], TESTED, length, torch.Generator().manual_seed(1000))
     found = answers(model, batch).argmax(-1)
@@ -322,7 +322,7 @@ def _of_parity(rows: Rows) -> list[Claim]:
             "Parity, minGRU with factors of −1 to 1: accuracy at twice the longest "
             "trained length (%)",
             level(rows, "parity", "signed_min_gru", 2),
-            low=95.0,
+            low=90.0,
         ),
     ]
 
@@ -377,7 +377,7 @@ def _sentence(rows: Rows, key: str) -> str:
 EXPERIMENT = Experiment(
     name="state-tracking",
     question="Which recurrent nets can keep track of a state, at any length?",
-    minutes=6,
+    minutes=5,
     cases=cases,
     run=run,
     tables=tables,
