@@ -48,7 +48,6 @@ def test_the_reason_says_in_plain_words_that_stepping_is_slow():
 
 def test_a_cell_that_would_be_stepped_on_an_accelerator_is_warned_of():
     pytest.importorskip("cellwright._core")
-    assert on_device(layers("peephole", "lstm"), torch.device("cpu")) == []
     engine, warning, other = on_device(layers("peephole", "lstm"), META)
     assert engine.startswith("on meta: peephole: reference (slow, since every step")
     assert warning == (

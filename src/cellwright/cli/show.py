@@ -41,8 +41,6 @@ def on_device(model: nn.Module, device: torch.device) -> list[str]:
     from ..engine.choice import REFERENCE
     from ..nn.layer import SequenceLayer
 
-    if device.type == "cpu":
-        return []
     layers = {n: m for n, m in model.named_modules() if isinstance(m, SequenceLayer)}
     on_cpu = {name: layer.current_engine for name, layer in layers.items()}
     model.to(device)

@@ -191,8 +191,8 @@ def _train(
     say = typer.echo if accelerator.is_main_process else lambda line: None
     say(f"run: {run.directory}")
     say(what.describe(run))
-    for line in on_device(run.new_model(), accelerator.device):
-        say(line)
+    if accelerator.device.type != "cpu":
+        say("\n".join(on_device(run.new_model(), accelerator.device)))
     every, steps = run.settings.validate_every, run.settings.steps
     if every and steps and every > steps:
         say(_late_validation(every, steps))
