@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ..language.errors import CellwrightError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from ..text.run import Run
     from ..text.score import Score
 
@@ -26,6 +29,32 @@ def describe(run: Run) -> str:
         f"{run.train_tokens.count:,} {settings.tokenizer} tokens to train on, "
         f"{run.held_out.count:,} held out{test}; vocabulary {sizes.vocabulary:,}"
     )
+
+
+def on_device(model: nn.Module, device: torch.device) -> list[str]:
+    """What runs a new model's layers on a device that is not the CPU; with a warning
+    where they would be stepped in Python, and the CPU has an engine for them.
+
+    Args:
+        model: on the CPU; it is moved.
+    """
+    from ..engine.choice import REFERENCE
+    from ..nn.layer import SequenceLayer
+
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, SequenceLayer)}
+    on_cpu = {name: layer.current_engine for name, layer in layers.items()}
+    model.to(device)
+    lines = []
+    for name, layer in layers.items():
+        own, other = layer.current_engine, on_cpu[name]
+        lines.append(f"on {device}: {name}: {own.name} ({layer.engine_reason})")
+        if own is REFERENCE and other is not REFERENCE:
+            lines.append(
+                f"warning: on {device} the {own.name} engine steps {name} in Python; "
+                f"on the CPU the {other.name} engine runs it whole, which can be "
+                "faster: --device cpu"
+            )
+    return lines
 
 
 def check_finite(figures: Score) -> None:

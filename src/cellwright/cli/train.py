@@ -19,7 +19,7 @@ from ..train.recipes import with_recipe
 from ..train.settings import Settings
 from .app import app
 from .options import with_settings
-from .show import check_finite, describe, sentence, with_bar
+from .show import check_finite, describe, on_device, sentence, with_bar
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -85,7 +85,7 @@ def train(
     asked = Settings(**{**settings, "clip": settings["clip"] or None})
     asked.check()
     asked = with_recipe(asked, {n for n in settings if _is_written(ctx, n)})
-    asked = replace(asked, cell=asked.cell or _usual_cell(asked.engine))
+    asked = replace(asked, cell=asked.cell or _usual_cell(asked))
     what = Training("train", Run, _create, describe, _finish, asked, text or [])
     given = cells is not None or seeds is not None or same_parameters
     if resume and out is not None and _has_trials(out):
@@ -153,8 +153,11 @@ def _make_and_train(
     # other: after that the main one may have made it already.
     directory = out or _free_directory(what.sources)
     exists = resume and os.path.lexists(directory / "config.json")  # damaged or not
-    precision = (what.open(directory).settings if exists else what.asked).precision
-    accelerator = make_accelerator(precision, directory if tensorboard else None)
+    settings = what.open(directory).settings if exists else what.asked
+    written = ctx is not None and _is_written(ctx, "device")
+    device = (what.asked if written else settings).device
+    events = directory if tensorboard else None
+    accelerator = make_accelerator(settings.precision, events, device)
     with _quiet_unless(accelerator.is_main_process), ExitStack() as held:
 
         def begin() -> None:
@@ -170,11 +173,12 @@ def _make_and_train(
     return accelerator
 
 
-def _usual_cell(engine: str) -> str:
+def _usual_cell(asked: Settings) -> str:
     """The cell of a run that names none: what is fast where it will run."""
     import torch
 
-    by_torch = engine == "torch" or torch.accelerator.is_available()
+    on_gpu = asked.device != "cpu" and torch.accelerator.is_available()
+    by_torch = asked.engine == "torch" or on_gpu
     return "lstm" if by_torch else "coupled"
 
 
@@ -187,6 +191,11 @@ def _train(
     say = typer.echo if accelerator.is_main_process else lambda line: None
     say(f"run: {run.directory}")
     say(what.describe(run))
+    if accelerator.device.type != "cpu":
+        say("\n".join(on_device(run.new_model(), accelerator.device)))
+    every, steps = run.settings.validate_every, run.settings.steps
+    if every and steps and every > steps:
+        say(_late_validation(every, steps))
     reporter = make_reporter(run, accelerator, tensorboard)
     try:
         _, progress = train_run(run, accelerator, resume=resume, reporter=reporter)
@@ -202,8 +211,17 @@ def _train(
     early = ", stopped early" if progress.stopped else ""
     seconds = progress.seconds + (plan.planning_seconds if plan else 0.0)
     say(f"trained {progress.step} steps in {seconds:.1f} s{early}")
+    if every and not steps and every > progress.step:
+        say(_late_validation(every, progress.step))
     if accelerator.is_main_process:
         what.finish(run, say)
+
+
+def _late_validation(every: int, steps: int) -> str:
+    return (
+        f"note: validate-every {every:,} is more than the run's {steps:,} steps; it "
+        "validates once, at its end"
+    )
 
 
 def _finish(run: Run, say: Callable[[str], Any]) -> None:
@@ -284,7 +302,7 @@ def _train_trials(
     from .compare import show
 
     settings = trials.settings if trials else Run(runs_in(directory)[0]).settings
-    accelerator = make_accelerator(settings.precision)
+    accelerator = make_accelerator(settings.precision, device=settings.device)
     say = typer.echo if accelerator.is_main_process else lambda line: None
     if trials is not None:
         create = partial(create_trials, directory, what.sources, trials, typer.echo)
@@ -384,6 +402,8 @@ def _is_written(ctx: typer.Context, name: str) -> bool:
 def _check_same(run: Any, settings: Any, text: list[str], ctx: typer.Context) -> None:
     """A resumed run keeps its settings: refuse to pretend otherwise."""
     for name, received in sorted(vars(settings).items()):
+        if name == "device":  # it may go on elsewhere
+            continue
         kept = getattr(run.settings, name)
         if _is_written(ctx, name) and kept != received:
             raise CellwrightError(

@@ -57,7 +57,7 @@ def choose(
     why = [f"{name}: {obstacles[name]}" for name in before]
     if not why:
         return engine, f"default: {engine.title}"
-    return engine, "; ".join([*filter(None, [engine.title]), *why])
+    return engine, "; ".join([*filter(None, [engine.caution, engine.title]), *why])
 
 
 def _refuse_recompute(wanted: str, obstacles: Mapping[str, str | None]) -> None:

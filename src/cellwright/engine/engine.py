@@ -71,6 +71,7 @@ class Engine(Protocol):
     Attributes:
         name: what users call it.
         title: what it is, for `engine_reason`; may be empty.
+        caution: what `engine_reason` says first of an engine that nobody asked for.
         records: it gives the values that `bound.programs.recorded` asks for.
         recomputes: it can keep the states alone (`memory="recompute"`).
         calls_gates: it calls the gates' modules at every step, and so their hooks.
@@ -80,6 +81,7 @@ class Engine(Protocol):
 
     name: str
     title: str = ""
+    caution: str = ""
     records: bool = False
     recomputes: bool = False
     calls_gates: bool = False

@@ -32,6 +32,7 @@ class Reference(Engine):
     """The cell's function; its graph where values are recorded, or there are sets."""
 
     name = "reference"
+    caution = "slow, since every step is run in Python"
     records = calls_gates = True
 
     def obstacle(

@@ -224,6 +224,9 @@ class LoopSettings(Checked):
     precision: Literal["no", "bf16", "fp16"] = _run(
         "no", "Mixed precision, where the device has it."
     )
+    device: Literal["auto", "cpu", "cuda", "mps"] = _run(
+        "auto", "Where it trains; auto: on a GPU where there is one."
+    )
     seed: Annotated[int, Limits(ge=LOWEST, le=HIGHEST)] = _run(
         0, "Of weights, dropout and samples."
     )
