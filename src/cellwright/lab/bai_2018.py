@@ -509,7 +509,7 @@ def conclude(rows: Rows) -> str:
                 sentences.append(f"{TASKS[task].title}, {words}: {listed}.")
     stopped = sum(row["done"] < 1 for row in rows)
     if stopped:
-        sentences.append(f"{stopped} cases are not at their end.")
+        sentences.append(f"Not at their end: {stopped} of {len(rows)} cases.")
     if not sentences:
         return "Nothing to compare is finished yet."
     return "Best first. " + " ".join(sentences)
