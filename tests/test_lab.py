@@ -203,7 +203,8 @@ def test_results_that_come_along_are_of_the_full_form():
     for path in lab.SHIPPED.glob("*.json"):
         result = lab.load_result(path.stem)
         assert not result.quick
-        assert result.command == f"cellwright lab {path.stem}"
+        full = " --full" if lab.get(path.stem).long else ""
+        assert result.command == f"cellwright lab {path.stem}{full}"
         assert lab.plot_path(path.stem).stat().st_size > 10_000
 
 

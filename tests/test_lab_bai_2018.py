@@ -221,7 +221,7 @@ def test_tables_claims_and_plot_of_part_of_the_cases():
     assert found[0] == (round(8.6 / 8.45, 3), 1.05, True)
     assert found[1] == (round(8.25 / 8.45, 3), 1.0, True)
     assert found[2] == (0.0, 1e-3, True)
-    assert "1 cases are not at their end" in bai_2018.conclude(rows)
+    assert "Not at their end: 1 of 6 cases." in bai_2018.conclude(rows)
     figure = Figure()
     bai_2018.draw(rows, figure)
     assert len(figure.axes) == 2
