@@ -150,7 +150,8 @@ def test_lengths_zero_among_them_and_resets(name):
     lengths = torch.tensor([3, 0, 5])
     starts = torch.zeros(T, B, dtype=torch.bool)
     starts[2, 0] = starts[1, 2] = starts[4, 2] = True
-    own = [torch.full_like(s[:, :1], i.init) for s, i in zip(states, layer.cell.states)]
+    pairs = zip(states, layer.cell.states, strict=True)
+    own = [torch.full_like(s[:, :1], i.init) for s, i in pairs]
 
     def rows():
         y, finals = layer(x, as_argument(states), lengths=lengths, resets=starts)

@@ -116,7 +116,8 @@ class Cell:
     def linear_in(self) -> dict[str, str | None]:
         """For each state: `"diagonal"` where new = a * old + b, unit by unit, and
         neither a nor b reads it (states that read one another are linear together);
-        else `None`."""
+        `"matrix"` where a matrix is multiplied by others, as in the delta rule; else
+        `None`."""
         return linear_in(self.graph)
 
     @property
