@@ -246,10 +246,12 @@ def test_the_engine_says_why_it_is_not_the_native_one(name):
     assert "matrix states" in layer.engine_reason
 
 
-@pytest.mark.parametrize("option", ["zoneout", "recurrent_dropout"])
+@pytest.mark.parametrize(
+    "option", [{"zoneout": {"C": 0.1}}, {"recurrent_dropout": 0.1}]
+)
 def test_masks_of_matrices_are_refused(option):
     with pytest.raises(cw.ArgumentError, match=r"masks are of vectors; received .*_C"):
-        cw.Recurrent(cw.cells.mlstm, X, H, **{option: 0.1})
+        cw.Recurrent(cw.cells.mlstm, X, H, **option)
     zoned = cw.Recurrent(cw.cells.mlstm, X, H, zoneout={"n": 0.5})
     y, _ = zoned(torch.randn(T, B, X))
     assert y.isfinite().all()

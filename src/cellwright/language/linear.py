@@ -94,9 +94,8 @@ def describe_linear(graph: Graph) -> list[str]:
         for kind in (DIAGONAL, MATRIX)
     }
     of = {DIAGONAL: where, MATRIX: "each step multiplies it by a matrix"}
-    return [
-        f"linear in {names}: {kind}; {of[kind]}" for kind, names in named.items() if names
-    ]
+    found = [(kind, names) for kind, names in named.items() if names]
+    return [f"linear in {names}: {kind}; {of[kind]}" for kind, names in found]
 
 
 def operands(node: Node) -> tuple[int, ...]:
