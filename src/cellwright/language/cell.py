@@ -226,7 +226,7 @@ class Cell:
         ]
         results = self._run_function(W, x, *olds, **inputs)
         if isinstance(results, tuple | list):
-            return [r.flat if isinstance(r, Matrix) else r for r in results]
+            return tuple(r.flat if isinstance(r, Matrix) else r for r in results)
         return results.flat if isinstance(results, Matrix) else results
 
     # -- other cells from this one ---------------------------------------------
