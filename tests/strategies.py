@@ -87,6 +87,23 @@ _SCORES = (  # {2}: a key
 )
 
 
+_HEADS = '("hidden_size", "hidden_size", 2)'
+_OF_MATRICES = (  # {0}: a number of its own, {1}: a matrix, {2}, {3}: values
+    "sigmoid(W.f{0}(x, size=2)) * {1} + outer({2}, {3}, heads=2)",
+    "{1} - W.b{0}({2}, size=2) * outer(matvec({1}, {3}) - {2}, {3}, heads=2)",
+    "scale_rows({1}, {2}) - {1} / 3",
+    "scale_columns(tanh({1}), {2})",
+    f'W.matrix("A{{0}}", size={_HEADS}) * {{1}} + 0.3',
+    "maximum({1}, outer({2}, {3}, heads=2)) * W.d{0}({2}, size=1)",
+    "{1} / (1 + spread(sum({1} * {1}, heads=2), {1}))",
+)
+_OF_A_MATRIX = (  # {0}: a matrix, {1}: a value; a vector
+    "tanh(matvec({0}, {1}))",
+    "0.1 * spread(sum({0}, heads=2), {1})",
+    "0.1 * sum({0}) + {1}",
+)
+
+
 @dataclass
 class _Draft:
     """A cell being drawn: which values there are, which weights, which lines."""
@@ -192,6 +209,15 @@ class _Draft:
             seen = f"W.c{number}(attend(e{number}, {values}))"
             self.add(f"t{number}", f"tanh({seen})")
 
+    def matrix(self, number: int, old: str) -> str:
+        """A matrix made of another, and a vector of it; the name of the matrix."""
+        pair = [self.one_of(self.values) for _ in range(2)]
+        text = self.one_of(_OF_MATRICES).format(number, old, *pair)
+        self.lines.append(f"    M{number} = {text}")
+        read = self.one_of(_OF_A_MATRIX).format(f"M{number}", self.one_of(self.values))
+        self.add(f"r{number}", read)
+        return f"M{number}"
+
     def mixture(self, number: int) -> None:
         if self.draw(st.booleans()):
             text = self.one_of(_SAFE).format(self.one_of(self.values))
@@ -204,12 +230,15 @@ class _Draft:
 
 
 @st.composite
-def sources(draw: Any, unread: bool = False, items: bool = False) -> str:
+def sources(
+    draw: Any, unread: bool = False, items: bool = False, matrices: bool = False
+) -> str:
     """The text of a cell's function `random_cell`, of 1–3 states and 1–8 gates.
 
     Args:
         unread: leave values in it that nothing reads.
         items: it looks at sets of items, of `ITEM_SIZES`.
+        matrices: its first state `M` is a matrix of two heads.
     """
     states = ["h", "c", "m"][: draw(st.integers(1, 3))]
     inits = [draw(st.sampled_from(["", "=0.5", "=0", "=-1"])) for _ in states]
@@ -217,8 +246,11 @@ def sources(draw: Any, unread: bool = False, items: bool = False) -> str:
     draft = _Draft(draw, list(states))
     for number in range(draw(st.integers(1, 2)) if items else 0):
         draft.attention(number)
+    whole = "M"
     for number in range(draw(st.integers(1, 8))):
         draft.gate(number)
+        if matrices and (number == 0 or draw(st.integers(0, 2)) == 0):
+            whole = draft.matrix(number, whole)
         if draw(st.booleans()):
             draft.mixture(number)
         if draw(st.integers(0, 2)) == 0:
@@ -235,6 +267,12 @@ def sources(draw: Any, unread: bool = False, items: bool = False) -> str:
     if draw(st.integers(0, 3)) == 0:  # an output that is no state
         results.insert(0, f"{results[0]} * {draft.values[-1]}")
     arguments = ", ".join(s + i for s, i in zip(states, inits, strict=True))
+    if matrices:
+        arguments = f"M: {_HEADS}, {arguments}"
+        place = len(results) - len(states)
+        results.insert(place, f"0.5 * M + 0.5 * {whole}")
+        if not place:
+            results.insert(0, f"0.3 * {results[1]}")
     body = "\n".join(draft.lines)
     further = ["dt: 1"] if re.search(r"\bdt\b", body) else []
     sets = ITEM_SIZES if items else ()

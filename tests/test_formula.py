@@ -52,7 +52,7 @@ def signs(text: str) -> list[str]:
 
 def plain(latex: str) -> str:
     latex = re.sub(r"\\(operatorname|mathrm){([^}]*)}", r"\2", latex)
-    latex = re.sub(r"\\(ln|tanh|exp|max|cos|sin)", r"\1", latex)
+    latex = re.sub(r"\\(ln|tanh|exp|max|min|cos|sin)", r"\1", latex)
     return re.sub(r"\\[a-z]+", "", latex)
 
 

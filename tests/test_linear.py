@@ -55,6 +55,10 @@ def stabilised(W, x, c, m):
         (chained, {"h": None, "c": "diagonal", "m": "diagonal"}),
         (stabilised, {"c": "diagonal", "m": None}),
         (cw.cells.lstm, {"h": None, "c": None}),
+        (cw.cells.mlstm, {"C": "diagonal", "n": "diagonal", "m": None}),
+        (cw.cells.delta_net, {"S": "matrix"}),
+        (cw.cells.gated_delta_net.partial(heads=2), {"S": "matrix"}),
+        (cw.cells.selective_ssm, {"h": "diagonal"}),
         (cw.cells.child_sum_lstm, {"h": None, "c": None}),
     ],
 )

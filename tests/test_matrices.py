@@ -1,12 +1,15 @@
 """Matrices in the language: operations, sizes, texts, and cells with matrix states."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import cellwright as cw
 from cellwright import cell, matvec, outer, scale_columns, scale_rows, spread
-from cellwright.language import OPS
+from cellwright.language import OPS, CellError, SizeError, parse_graph
 from cellwright.language.evaluate import evaluate
+from cellwright.language.sizes import MatrixSize
 from cellwright.nn.weights import CellWeights
 from oracles import assert_close, normal, random_cotangents, randomise
 from strategies import table_gradients
@@ -153,3 +156,89 @@ def test_a_step_and_its_derivative_are_those_of_plain_torch(heads):
     found = table_gradients(graph, W, leaves, cotangents)
     for label, e in zip(wanted, exact, strict=True):
         assert_close(found[label].view_as(e), e, label)
+
+
+# -- texts and errors ------------------------------------------------------------
+
+
+def test_a_printed_cell_of_version_3_loads_for_ever():
+    """Each kind of what is new in it, as it was first written."""
+    text = (Path(__file__).parent / "printed_matrices.txt").read_text(encoding="utf-8")
+    for part in text.split("\n\n"):
+        part = part.strip() + "\n"
+        assert parse_graph(part).to_text() == part
+
+
+def test_one_number_a_head_is_written_as_the_user_wrote_it():
+    text = everything.to_text()
+    assert "f * S" in text
+    assert text == cw.Cell.from_text(text).to_text()
+
+
+def refused(message, kind=SizeError):
+    """A test that defining the decorated cell is refused, at its own line."""
+
+    def check(function):
+        with pytest.raises(kind, match=message) as caught:
+            cell(function)
+        assert "test_matrices.py" in str(caught.value)
+
+    return check
+
+
+def test_sizes_that_do_not_fit_are_refused_at_the_users_line():
+    size = ("hidden_size", "hidden_size", 4)
+
+    @refused(r"outer\(v, k, heads=4\) cuts both .* multiples of 4")
+    def uneven(W, x, S: size):
+        return S + outer(W.v(x, size=6), W.k(x, size=6), heads=4)
+
+    @refused(r"works element by element; .* one number a head. .*scale_rows")
+    def vector(W, x, S: size):
+        return S * W.v(x)
+
+    @refused(r"works element by element")
+    def other_heads(W, x, S: size):
+        return S + outer(W.v(x), W.k(x), heads=2)
+
+    @refused(r"matvec\(C, q\) takes a matrix; received a vector")
+    def no_matrix(W, x, S: size):
+        return matvec(W.v(x), W.v(x)), S + 1
+
+    @refused(r"q, which meets the columns, has another size .* received 3, expected 8")
+    def wrong_columns(W, x, S: (8, 8)):
+        return matvec(S, W.q(x, size=3)), S + 1
+
+    @refused(r"W.r maps vectors; received a matrix")
+    def mapped(W, x, S: size):
+        return W.r(S), S + 1
+
+    @refused(r"softmax looks at the units of a vector")
+    def softened(W, x, S: size):
+        return cw.softmax(S)
+
+    @refused(r"another size than the state")
+    def vector_for_a_matrix(W, x, S: size):
+        return W.v(x)
+
+    @refused(r"W.p beside a matrix; .* W.matrix", CellError)
+    def peephole(W, x, S: size):
+        return W.p * S
+
+    @refused(r"the size of the matrix S is its rows, its columns")
+    def one_size(W, x, S: ("hidden_size",)):  # noqa: F821
+        return S + 1
+
+    @refused(r"matvec takes values of the step; received a single number", CellError)
+    def number(W, x, S: size):
+        return matvec(S, 1), S + 1
+
+
+def test_heads_that_do_not_divide_are_refused_when_sizes_are_known():
+    with pytest.raises(SizeError, match="a multiple of 4"):
+        cw.Recurrent(cw.cells.delta_net, 3, 6, heads=4)
+
+
+def test_a_state_is_as_wide_as_a_hyperparameter_says():
+    assert cw.cells.mlstm.partial(heads=4).states[2].size == 4
+    assert cw.cells.selective_ssm.states[0].size == MatrixSize("hidden_size", 16)

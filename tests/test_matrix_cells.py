@@ -150,7 +150,8 @@ def test_lengths_zero_among_them_and_resets(name):
     lengths = torch.tensor([3, 0, 5])
     starts = torch.zeros(T, B, dtype=torch.bool)
     starts[2, 0] = starts[1, 2] = starts[4, 2] = True
-    own = [torch.full_like(s[:, :1], i.init) for s, i in zip(states, layer.cell.states)]
+    pairs = zip(states, layer.cell.states, strict=True)
+    own = [torch.full_like(s[:, :1], i.init) for s, i in pairs]
 
     def rows():
         y, finals = layer(x, as_argument(states), lengths=lengths, resets=starts)
@@ -242,3 +243,14 @@ def test_a_weight_matrix_has_the_shape_of_its_blocks():
 def test_it_runs_natively(name):
     layer = cw.Recurrent(cw.cells.get(name), X, H)
     assert layer.engine == "native"
+
+
+@pytest.mark.parametrize(
+    "option", [{"zoneout": {"C": 0.1}}, {"recurrent_dropout": 0.1}]
+)
+def test_masks_of_matrices_are_refused(option):
+    with pytest.raises(cw.ArgumentError, match=r"masks are of vectors; received .*_C"):
+        cw.Recurrent(cw.cells.mlstm, X, H, **option)
+    zoned = cw.Recurrent(cw.cells.mlstm, X, H, zoneout={"n": 0.5})
+    y, _ = zoned(torch.randn(T, B, X))
+    assert y.isfinite().all()

@@ -23,8 +23,8 @@ def make(source):
     inputs = cell.graph.inputs[1:]
     leaves = {"x": normal(B, INPUT, seed=1)}
     leaves |= {i.name: normal(B, i.size, seed=7) for i in inputs}
-    for k, state in enumerate(cell.states):
-        leaves[state.name] = normal(B, HIDDEN, seed=2 + k)
+    for k, state in enumerate(layer.graphs[0].states):
+        leaves[state.name] = normal(B, int(state.size), seed=2 + k)
     return cell, layer, leaves
 
 
@@ -45,7 +45,7 @@ def assert_near(value, expected, what, source):
 
 
 @examples
-@given(sources())
+@given(sources() | sources(matrices=True))
 def test_the_recorded_graph_computes_what_the_function_computes(source):
     cell, layer, leaves = make(source)
     W, graph = layer.cells[0], cell.graph
@@ -68,7 +68,7 @@ def test_the_recorded_graph_computes_what_the_function_computes(source):
 
 
 @settings(examples, max_examples=300)
-@given(sources() | sources(unread=True))
+@given(sources() | sources(unread=True) | sources(matrices=True))
 def test_printing_and_parsing_gives_an_equal_cell_that_runs_the_same(source):
     cell, layer, leaves = make(source)
     again = cw.Cell.from_text(cell.to_text())
@@ -84,7 +84,7 @@ def test_printing_and_parsing_gives_an_equal_cell_that_runs_the_same(source):
 
 
 @examples
-@given(sources())
+@given(sources() | sources(matrices=True))
 def test_the_derivative_by_the_table_is_autograds(source):
     cell, layer, leaves = make(source)
     W = layer.cells[0]
@@ -100,7 +100,7 @@ def test_the_derivative_by_the_table_is_autograds(source):
 
 
 @settings(examples, max_examples=20)
-@given(sources())
+@given(sources() | sources(matrices=True))
 def test_a_layer_of_the_parsed_cell_is_the_layer_of_the_function(source):
     cell, layer, _ = make(source)
     again = cw.Recurrent(

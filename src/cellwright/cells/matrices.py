@@ -25,7 +25,6 @@ from ..language.ops import (
     sqrt,
     sum_,
     tanh,
-    where,
 )
 
 # ruff: noqa: F821  # sizes are annotations
@@ -43,7 +42,7 @@ def _unit(v, heads):
 
 def _positive(v):
     """elu(v) + 1 (Katharopoulos, Vyas, Pappas & Fleuret 2020, eq. 7)."""
-    return where(v > 0, v + 1, exp(minimum(v, 0)))
+    return maximum(v, 0) + exp(minimum(v, 0))
 
 
 @cell
@@ -144,8 +143,8 @@ def retention(
 
 @cell
 def gla(W, x, S: ("hidden_size", "hidden_size", "heads"), *, heads=1, rank=16, tau=16):  # type: ignore
-    """Gated linear attention (Yang, Wang, Shen, Panda & Kim 2024, section 4.1): every column
-    has its decay α = σ(·)^(1/τ), from a matrix of low rank (section 4.4)."""
+    """Gated linear attention (Yang, Wang, Shen, Panda & Kim 2024, section 4.1): every
+    column has its decay α = σ(·)^(1/τ), from a matrix of low rank (section 4.4)."""
     q, k, v = W.q(x, bias=False), W.k(x, bias=False), W.v(x, bias=False)
     low = W.low(x, size=rank, bias=False)
     alpha = name("alpha", exp(-softplus(-W.a(low)) / tau))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..language import OPS
 from ..language.errors import CellError
 from ..language.graph import COTANGENT, TRANSPOSED, reachable
+from ..language.linear import operands
 from .loops import Loops
 from .program import Stage, View
 from .step import OUTER, PANEL, PUT, Group, Lowered, Stored, lacking
@@ -33,12 +34,13 @@ def verify_linear(vjp: VectorJacobian, groups: Iterable[Collection[str]]) -> Non
         for number, node in enumerate(nodes):
             of_group = node.options.get("name", "").removeprefix("d.") in group
             for op, found in ((COTANGENT, linear), ("state", reading)):
-                if (node.op == op and of_group) or not found.isdisjoint(node.args):
+                read = operands(node)
+                if (node.op == op and of_group) or not found.isdisjoint(read):
                     found.add(number)
         olds = [c for name, c in vjp.cotangents("state").items() if name in group]
         for number in sorted(linear & reachable(nodes, olds)):
             node = nodes[number]
-            factors = () if node.op in ("add", "sub") else {*node.args} - linear
+            factors = () if node.op in ("add", "sub") else {*operands(node)} - linear
             mixes = node.op == TRANSPOSED or (node.op in OPS and OPS[node.op].reduces)
             if mixes or not reading.isdisjoint(factors):
                 raise CellError(

@@ -136,7 +136,8 @@ class Cell:
     def linear_in(self) -> dict[str, str | None]:
         """For each state: `"diagonal"` where new = a * old + b, unit by unit, and
         neither a nor b reads it (states that read one another are linear together);
-        else `None`."""
+        `"matrix"` where a matrix is multiplied by others, as in the delta rule; else
+        `None`."""
         return linear_in(self.graph)
 
     @property
@@ -245,7 +246,7 @@ class Cell:
         ]
         results = self._run_function(W, x, *olds, **inputs)
         if isinstance(results, tuple | list):
-            return [r.flat if isinstance(r, Matrix) else r for r in results]
+            return tuple(r.flat if isinstance(r, Matrix) else r for r in results)
         return results.flat if isinstance(results, Matrix) else results
 
     # -- other cells from this one ---------------------------------------------

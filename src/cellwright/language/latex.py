@@ -214,7 +214,10 @@ class EquationWriter:
         if op.copies:  # it shows in sizes alone
             return self.expression(node.args[0])
         if op.kind == "matrix":
-            return self.apply(op, [self.operand(a, _ATOM) for a in node.args]), _PRODUCT
+            # What is scaled stands beside diag(v), which has brackets of its own.
+            needs = [_ATOM, 0 if op.name.startswith("scale_") else _ATOM]
+            pairs = zip(node.args, needs, strict=True)
+            return self.apply(op, [self.operand(*pair) for pair in pairs]), _PRODUCT
         if not op.symbol or op.name == "div":  # functions and fractions bracket
             return self.apply(op, [self.operand(a) for a in node.args]), _ATOM
         if op.kind == "comparison":

@@ -559,7 +559,7 @@ matvec = _op(
 scale_rows = _op(
     "scale_rows", 2, _scale_rows,
     lambda g, y, C, v: (scale_rows(g, v), row_dots(g, C, v)),
-    r"\operatorname{{diag}}\left({1}\right) {0}",
+    r"\operatorname{{diag}}\left({1}\right)\, {0}",
     kind="matrix", size=lambda sizes: _scaled_size(sizes, "rows"), glyph="rows ×",
     doc="diag(v) C: row i of the matrix times the number v[i].",
 )
@@ -568,7 +568,7 @@ scale_columns = _op(
     lambda g, y, C, v, heads: (
         scale_columns(g, v, heads=heads), column_dots(g, C, v, heads=heads),
     ),
-    r"{0} \operatorname{{diag}}\left({1}\right)",
+    r"{0}\, \operatorname{{diag}}\left({1}\right)",
     kind="matrix", size=lambda sizes, heads: _scaled_size(sizes, "columns"),
     attrs={"heads": None}, implies=_heads_of(0), glyph="columns ×",
     doc="C diag(v): column j of the matrix times the number v[j].",

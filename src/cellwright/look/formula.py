@@ -40,6 +40,9 @@ def tex_document(cell: Cell) -> str:
     )
 
 
+_THIN = '<mspace width="0.17em"></mspace>'
+
+
 class MathmlWriter(EquationWriter):
     """The equations as rows of a MathML table."""
 
@@ -105,13 +108,22 @@ class MathmlWriter(EquationWriter):
                 return parts[0]
             case "where":
                 return _cases(*parts)
+            case "outer":
+                transposed = f"<msup>{_row([parts[1]])}{_operator('⊤')}</msup>"
+                return _row([parts[0], _THIN, transposed])
+            case "matvec":
+                return _row([parts[0], _THIN, parts[1]])
+            case "scale_rows":
+                return _row([_diagonal(parts[1]), _THIN, parts[0]])
+            case "scale_columns":
+                return _row([parts[0], _THIN, _diagonal(parts[1])])
         if op.symbol:
             return _row([parts[0], _operator(op.glyph), parts[1]])
         name = f"<mi>{op.glyph}</mi><mo>&#x2061;</mo>"
         return _row([name, _fenced("(", _operator(",").join(parts), ")")])
 
     def scaled(self, parts: list[str]) -> str:
-        return _row([parts[0], '<mspace width="0.17em"></mspace>', parts[1]])
+        return _row([parts[0], _THIN, parts[1]])
 
     def total(self, text: str, member: str) -> str:
         return _row([f"<munder>{_operator('∑')}{_members(member)}</munder>", text])
@@ -167,6 +179,10 @@ def _fenced(left: str, inner: str, right: str) -> str:
     opening = f'<mo form="prefix" stretchy="{grow}">{left}</mo>'
     closing = f'<mo form="postfix" stretchy="{grow}">{right}</mo>' if right else ""
     return _row([opening, inner, closing])
+
+
+def _diagonal(text: str) -> str:
+    return _row(["<mi>diag</mi><mo>&#x2061;</mo>", _fenced("(", text, ")")])
 
 
 def _signed(value: float) -> str:

@@ -25,6 +25,7 @@ from ..language.errors import did_you_mean
 from ..language.graph import AFFINE
 from ..language.ops import OPS
 from ..language.replay import replay_node
+from ..language.sizes import MatrixSize
 from .direction import BoundCell, bind_cells, bind_step
 from .masks import Mask, draw, draw_shape
 from .weights import MadeAffine, MadeWeights
@@ -183,6 +184,12 @@ def masks_of(graph: Graph, wanted: Regularisers) -> tuple[Mask, ...]:
     taken = {i.name for i in (*graph.inputs, *graph.items)}
     taken |= sizes.keys() | graph.values.keys()
     for mask in masks:
+        if isinstance(mask.size, MatrixSize):
+            raise ArgumentError(
+                f"[regularise] masks are of vectors; received {mask.name!r}, of a "
+                f"matrix of cell {graph.name!r} ({mask.size}), expected states that "
+                'are vectors by name, as in zoneout={"n": 0.1}'
+            )
         if mask.name in taken:
             raise ArgumentError(
                 f"[regularise] cell {graph.name!r} has a {mask.name!r}, which is the "
