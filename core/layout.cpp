@@ -323,7 +323,7 @@ void Layout::choose_threads() {
         }
         if (s.axis == Axis::item) of_items += int64_t(s.code.size()) * s.units;
         if (s.axis == Axis::matrix)
-            work += int64_t(s.code.size()) * s.heads * s.block_rows * s.units;
+            work += int64_t(s.code.size()) * s.heads * s.matrix_rows * s.units;
     }
     if (level_rows > 0) work += of_items * level_children / level_rows;
     threads = work * total_rows < kOneThread ? 1 : call.threads;

@@ -15,7 +15,6 @@ from ..language.sizes import MatrixSize
 from .bindings import Binding
 from .differentiate import VectorJacobian
 from .matrices import form, is_matrix, made_form, read
-from .matrices import form, is_matrix, made_form
 from .program import (
     Accumulator,
     Gradient,
@@ -108,8 +107,6 @@ class _StageWriter:
     def _keep(self, number: int) -> None:
         """Attention, a dot or a total over items, into the memory where it is read."""
         where, node = self.step.where, self.step.nodes[number]
-        if self.step.matrices[number]:
-            return self._make_vector(node, where[number])
         view = self._view(where[number])
         if node.op == ATTENTION:
             line = _Line(
@@ -320,7 +317,7 @@ class _StageWriter:
             register.number = number
         prologue = [line._replace(target=row) for line, row in self.rows.items()]
         return Stage(
-            units=self.group.units,
+            units=int(self.group.units),
             tiles=tiles,
             row_registers=len(self.rows),
             views=tuple(self.views),
@@ -371,7 +368,7 @@ class _MatrixWriter(_StageWriter):
 
     def _packed(self) -> Stage:
         heads, rows, columns = self.group.units.blocks  # type: ignore[union-attr]
-        return replace(super()._packed(), units=columns, heads=heads, block_rows=rows)
+        return replace(super()._packed(), units=columns, heads=heads, matrix_rows=rows)
 
     def _form(self, node: Node, place: int) -> View:
         """An argument in memory, as the stage sees it."""
@@ -427,9 +424,12 @@ class _MatrixWriter(_StageWriter):
         return ()
 
     def _scaled(self, number: int) -> tuple[int, ...]:
-        """Both arguments of a product of a matrix in memory and a number for each row or
-        block."""
-        node, nodes, once = self.step.nodes[number], self.step.nodes, self.step.read_once
+        """Both arguments of a matrix in memory times a number for each row or block."""
+        node, nodes, once = (
+            self.step.nodes[number],
+            self.step.nodes,
+            self.step.read_once,
+        )
         if node.op == "scale_rows":
             return (0, 1) if self._is_loaded(node.args[0]) else ()
         if node.op != "mul":
@@ -450,7 +450,9 @@ class _MatrixWriter(_StageWriter):
             return self._load("load", replace(step.where[number], form="matrix"))
         if number in step.cotangents:
             views = (replace(v, form="matrix") for v in step.cotangents[number])
-            return reduce(partial(self._emit, "add"), [self._load("load", v) for v in views])
+            return reduce(
+                partial(self._emit, "add"), [self._load("load", v) for v in views]
+            )
         if node.op == "outer":
             return self._add_outer(self._constant(0.0), node)
         for k in self._outer(number):

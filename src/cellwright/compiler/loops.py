@@ -65,7 +65,11 @@ class Loops:
         for number in range(step.first, len(step.nodes)):
             read = {*self.arguments(number), *self.stored.get(number, ())} & after
             in_registers = all(a in joined and is_matrix(step.nodes[a]) for a in read)
-            if step.matrices[number] in sizes and number not in self.of and in_registers:
+            if (
+                step.matrices[number] in sizes
+                and number not in self.of
+                and in_registers
+            ):
                 joined.add(number)
         self.of.update(dict.fromkeys(joined, frozenset(joined)))
 

@@ -379,7 +379,9 @@ class _Backward(_Draft):
                 return own and number >= self.first and int(nodes[number].size) == 1
 
             for part in summands(nodes, whole, splits):
-                summed = nodes[part].op == "sum" and not is_matrix(nodes[nodes[part].args[0]])
+                summed = nodes[part].op == "sum" and not is_matrix(
+                    nodes[nodes[part].args[0]]
+                )
                 part = nodes[part].args[0] if summed else part
                 found.append((part, name))
         return found

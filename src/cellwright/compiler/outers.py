@@ -1,7 +1,7 @@
 """Outer products, scaled: `i * outer(v, k)` is `outer(i * v, k)`.
 
-Written as a product of matrices, each of its elements is computed once more, forward and
-backward. As one of vectors, it takes no time beside the matrix. So does a minus sign.
+Written as a product of matrices, each of its elements is computed once more, forward
+and backward. As one of vectors, it takes no time beside the matrix. So does a minus sign.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class _Rewriter:
         readers = [
             node
             for node in self.graph.nodes
-            if number in node.args and not (node.op == "spread" and node.args[1] == number)
+            if number in node.args
+            and not (node.op == "spread" and node.args[1] == number)
         ]
         return len(readers) == 1 and number not in self.graph.returned
 
@@ -65,7 +66,9 @@ class _Rewriter:
             return self._outer(outer, self._unary("neg", rows, node), columns)
         if node.op == "sub" and place == 1:
             negative = self._outer(outer, self._unary("neg", rows, node), columns)
-            return self._add(Node("add", (args[0], negative), (), node.size, node.source))
+            return self._add(
+                Node("add", (args[0], negative), (), node.size, node.source)
+            )
         if node.op == "scale_rows" and place == 0:
             return self._outer(outer, self._times(rows, args[1], node), columns)
         if node.op == "scale_columns" and place == 0:
@@ -76,7 +79,9 @@ class _Rewriter:
         if scale.op == "spread":
             like = self.nodes[rows].size
             attrs = (("heads", scale["heads"]),)
-            vector = self._add(Node("spread", (scale.args[0], rows), attrs, like, node.source))
+            vector = self._add(
+                Node("spread", (scale.args[0], rows), attrs, like, node.source)
+            )
             return self._outer(outer, self._times(rows, vector, node), columns)
         if isinstance(scale.size, MatrixSize):
             return None

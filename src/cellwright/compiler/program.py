@@ -31,7 +31,9 @@ REGISTERS = {
     **dict.fromkeys(
         ("store", "accumulate", "dot_items", "outer_items", "store_panel"), 1
     ),
-    **dict.fromkeys(("add_outer", "dot_columns", "dot_rows", "sum_block", "dot_block"), 1),
+    **dict.fromkeys(
+        ("add_outer", "dot_columns", "dot_rows", "sum_block", "dot_block"), 1
+    ),
     **{name: 1 for name, op in OPS.items() if op.reduces},
 }
 PLAIN = {int, float, bool, str}  # fields that the core takes as they are
@@ -128,7 +130,7 @@ class Stage:
     axis: str = "node"
     loop: int = 0
     heads: int = 1
-    block_rows: int = 1
+    matrix_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class _Listing:
         text += ", all units in a tile" if stage.whole else ""
         text += f", for each {stage.axis}" if stage.axis != "node" else ""
         if stage.axis == "matrix":
-            text += f" of {stage.block_rows} rows in {stage.heads} blocks"
+            text += f" of {stage.matrix_rows} rows in {stage.heads} blocks"
         first = all(s.when == "chunk" for s in self.program.stages[:number])
         chunk = "before a chunk" if first else "once for a chunk"
         when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}

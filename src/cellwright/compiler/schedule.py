@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..language.sizes import MatrixSize
 from .loops import split
 from .step import Group, Lowered
 from .verify import verify_groups
@@ -80,7 +81,7 @@ def _next(step: Lowered, pending: list[int], done: set[int], when: str) -> Group
 
 
 def _members(
-    step: Lowered, pending: list[int], done: set[int], axis: str, units: int
+    step: Lowered, pending: list[int], done: set[int], axis: str, units: int | MatrixSize
 ) -> tuple[int, ...]:
     """What a stage of so many units can compute of what is pending."""
     known = set(done)

@@ -166,9 +166,7 @@ class Lowered:
             else size
             if size > 1 or node.op in _SIZED
             else None
-            for node, size, matrix in zip(
-                self.nodes, sizes, self.matrices, strict=True
-            )
+            for node, size, matrix in zip(self.nodes, sizes, self.matrices, strict=True)
         ]
 
     @cached_property

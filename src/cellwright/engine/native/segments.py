@@ -23,7 +23,7 @@ from ..programs import Programs
 from ..schedule import SequenceBatch
 from .sequences import SequenceScan
 
-AT_ONCE = 16 << 20  # bytes of states
+AT_ONCE = 20 << 20  # bytes of states
 LEAST_STEPS = 8
 
 
@@ -68,7 +68,9 @@ def scan_of(
     return SequenceScan(programs, batch.schedule(reverse, learned))
 
 
-def saved_numbers(programs: Programs, steps: int, batch: int, rows: int, element: int) -> int:
+def saved_numbers(
+    programs: Programs, steps: int, batch: int, rows: int, element: int
+) -> int:
     """How many numbers training saves of states and values: from shapes alone.
 
     Args:
@@ -211,10 +213,16 @@ class SegmentedScan:
             states = [s.view(self.batch.batch, -1)[:rows] for s in own]
             given = self._given(segment, parts, states)
             scan = scan_of(
-                self.programs, segment.batch, self.reverse, self.learned, states[0].element_size()
+                self.programs,
+                segment.batch,
+                self.reverse,
+                self.learned,
+                states[0].element_size(),
             )
             _, values = scan.forward(given, True)
-            cotangents = [g if g is None else g[segment.begin : segment.end] for g in of_rows]
+            cotangents = [
+                g if g is None else g[segment.begin : segment.end] for g in of_rows
+            ]
             finals = [c[:rows] for c in carried]
             wanted = self._wanted(needed, parts, segment)
             y, *records = cotangents

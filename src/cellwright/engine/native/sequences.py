@@ -244,7 +244,11 @@ class SequenceScan(NamedTuple):
             number: y.new_zeros(schedule.batch, read[last + number].numel())
             for number in programs.matrix_weights.values()
         }
-        arrays += [*memory([grad_y]), *pairs, *memory([*of_inputs, *of_weights.values()])]
+        arrays += [
+            *memory([grad_y]),
+            *pairs,
+            *memory([*of_inputs, *of_weights.values()]),
+        ]
         arrays += memory([*taps, *totals])
         run_core(
             programs.compiled("backward", wanted),

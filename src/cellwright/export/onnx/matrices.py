@@ -28,7 +28,9 @@ def _matrix(step: Step, number: int) -> str:
 def outer(step: Step, node: Node) -> str:
     v, k = node.args
     rows = _blocks(step, v, node["heads"], -1, 1)
-    return step.join(step.writer.add("Mul", rows, _blocks(step, k, node["heads"], 1, -1)))
+    return step.join(
+        step.writer.add("Mul", rows, _blocks(step, k, node["heads"], 1, -1))
+    )
 
 
 def matvec(step: Step, node: Node) -> str:

@@ -71,6 +71,8 @@ class Weights:
 
     def vector(self, name: str) -> str:
         value = self.parameters[self.binding.vectors[name].parameter]
-        if isinstance(self.graph.weight(name).size, MatrixSize):  # flat, as all matrices
+        if isinstance(
+            self.graph.weight(name).size, MatrixSize
+        ):  # flat, as all matrices
             return self.writer.add("Reshape", value, self.writer.integers(-1))
         return value
