@@ -188,7 +188,11 @@ def chunkwise(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor) -> Tensor:
         new = torch.maximum(writes.amax(-1, keepdim=True), last + m)
         weighted = (k * torch.exp(writes - new)[..., None]).transpose(-1, -2)
         kept = torch.exp(last + m - new)[..., None]
-        C, n, m = kept * C + weighted @ v, kept * n + weighted.sum(-1, keepdim=True), new
+        C, n, m = (
+            kept * C + weighted @ v,
+            kept * n + weighted.sum(-1, keepdim=True),
+            new,
+        )
     return torch.cat(outputs, 2)
 
 

@@ -333,7 +333,7 @@ void Layout::choose_threads() {
         if (s.axis == Axis::item)
             of_items += int64_t(s.code.size()) * s.units * rows_of_level(s.axis);
         if (s.axis == Axis::matrix)
-            work += int64_t(s.code.size()) * s.heads * s.block_rows * s.units;
+            work += int64_t(s.code.size()) * s.heads * s.matrix_rows * s.units;
     }
     choose_weights(at_levels);
     if (level_rows > 0) work += of_items / level_rows;

@@ -15,8 +15,8 @@ Matrices<T>::Matrices(const Context<T>& context) : context_(context), threads_(c
         if (s.axis != Axis::matrix) continue;
         views = std::max(views, s.views.size());
         const Place of_form[] = {{},
-                                 {s.block_rows * s.units, s.units, s.units, false},
-                                 {s.block_rows, 1, 1, true},
+                                 {s.matrix_rows * s.units, s.units, s.units, false},
+                                 {s.matrix_rows, 1, 1, true},
                                  {s.units, 0, s.units, false},
                                  {1, 0, 1, true},
                                  {0, 0, 1, true}};
@@ -62,7 +62,7 @@ void Matrices<T>::run_loop(size_t stage, const Chunk& chunk, int64_t first, int6
 
 template <class T>
 void Matrices<T>::blocks(size_t stage, int64_t first, int64_t last, int thread) {
-    const int64_t rows = context_.program.stages[stage].block_rows;
+    const int64_t rows = context_.program.stages[stage].matrix_rows;
     const int64_t tiles = ceil_div(rows, context_.stages[stage].tile_rows);
     for (int64_t block = first; block < last; ++block) {
         clear_sums(stage, block, thread);

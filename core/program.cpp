@@ -321,8 +321,8 @@ struct Checker {
         }
         if (s.axis == Axis::matrix) {
             size(s.heads, "heads");
-            size(s.block_rows, "rows of a block");
-            require(s.heads * s.block_rows < kLimit / s.units, "too large a matrix");
+            size(s.matrix_rows, "rows of a block");
+            require(s.heads * s.matrix_rows < kLimit / s.units, "too large a matrix");
             require(s.whole && s.terms.empty() && s.vectors.empty(),
                     "a stage of matrices spans their columns, and has no products");
             require(s.when != When::after_chunk, "nor does it run after a chunk");

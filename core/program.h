@@ -148,14 +148,14 @@ struct Stage {
     std::vector<Instruction> prologue;  // fills row registers, once a call
     std::vector<Instruction> code;
     int32_t heads;  // of matrices: their blocks,
-    int64_t block_rows;  // and the rows of one
+    int64_t matrix_rows;  // and the rows of one
 };
 
 // Elements that a stage of matrices sees of an array.
 inline int64_t elements(const Stage& s, Form form) {
     switch (form) {
-        case Form::matrix: return s.heads * s.block_rows * s.units;
-        case Form::rows: return s.heads * s.block_rows;
+        case Form::matrix: return s.heads * s.matrix_rows * s.units;
+        case Form::rows: return s.heads * s.matrix_rows;
         case Form::columns: return s.heads * s.units;
         case Form::heads: return s.heads;
         default: return 1;

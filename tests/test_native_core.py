@@ -171,7 +171,7 @@ def test_a_name_that_the_core_does_not_have_is_refused():
         broken(make_plan().training, when="never").compile()
 
 
-VIEW = {"array": 0, "previous": False, "slot": 0}
+VIEW = {"array": 0, "previous": False, "slot": 0, "form": core.Form.whole}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,9 @@ VIEW = {"array": 0, "previous": False, "slot": 0}
 )
 def test_a_struct_takes_all_of_its_fields_and_no_other(fields):
     core.View(**VIEW)
-    with pytest.raises(TypeError, match="array: int, previous: bool, slot: int"):
+    with pytest.raises(
+        TypeError, match="array: int, previous: bool, slot: int, form: "
+    ):
         core.View(**fields)
 
 

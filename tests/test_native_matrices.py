@@ -1,5 +1,6 @@
 """Cells with matrix states on the native core, against the reference."""
 
+# ruff: noqa: F821  # sizes are annotations
 import math
 
 import pytest
@@ -20,7 +21,7 @@ from cellwright import (
     tanh,
 )
 from cellwright.engine.native import segments
-from native_cases import assert_native, make_layer, make_leaves, replace_programs
+from native_cases import assert_native, make_layer, make_leaves
 from oracles import flat, normal, random_cotangents, randomise
 
 BLOCKS = ("hidden_size", "hidden_size", "heads")
@@ -82,7 +83,9 @@ def matrix_is_output(W, x, C: ("hidden_size", 3)):
 
 @cell
 def two_matrices(W, x, A: (4, 3), C: BLOCKS, n, *, heads=2):
-    A = scale_rows(0.5 * A, W.vector("a", size=4)) + outer(W.u(x, size=4), W.w(x, size=3))
+    A = scale_rows(0.5 * A, W.vector("a", size=4)) + outer(
+        W.u(x, size=4), W.w(x, size=3)
+    )
     C = W.scalar("g", init=0.7) * C + outer(W.v(x), W.k(x) * W.p, heads=heads)
     n = 0.9 * n + W.g2(matvec(A, W.l(x, size=3)))
     return matvec(C, n), A, C, n
@@ -174,7 +177,9 @@ def test_instruction_sets_and_odd_sizes(isa, used):
 
 
 def relative_to_double(layer, used, H, heads):
-    wide = cw.Recurrent(used, 3, H, engine="reference", dtype=torch.float64, heads=heads)
+    wide = cw.Recurrent(
+        used, 3, H, engine="reference", dtype=torch.float64, heads=heads
+    )
     wide.load_state_dict({n: v.double() for n, v in layer.state_dict().items()})
     x = normal(5, 2, 3, seed=2, grad=False)
     for a, b in zip(results(layer, x.float()), results(wide, x), strict=True):

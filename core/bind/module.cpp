@@ -112,7 +112,7 @@ void bind_program(nb::module_& m) {
                 Field{"code", &Stage::code}, Field{"whole", &Stage::whole},
                 Field{"when", &Stage::when}, Field{"axis", &Stage::axis},
                 Field{"loop", &Stage::loop}, Field{"heads", &Stage::heads},
-                Field{"block_rows", &Stage::block_rows});
+                Field{"matrix_rows", &Stage::matrix_rows});
     bind_struct(m, "Gradient", Field{"panel", &Gradient::panel},
                 Field{"first", &Gradient::first}, Field{"source", &Gradient::source},
                 Field{"width", &Gradient::width}, Field{"heads", &Gradient::heads},

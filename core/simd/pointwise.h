@@ -292,12 +292,13 @@ static void attention_gradient(const Tile<T>& t, const TileView<T>& weights,
 template <class T>
 static void load_scaled(const Tile<T>& t, T* d, const TileView<T>& v, const TileView<T>& by) {
     constexpr int W = kLanes<T>;
-    for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
+    const int64_t units = t.units, width = t.width;
+    for (int64_t r = 0; r < t.rows; ++r, d += width) {
         const T *row = v.rows[r], scale = by.rows[r][0];
         int64_t i = 0;
-        for (; i + W <= t.units; i += W) store<T>(d + i, splat<T>(scale) * load(row + i));
-        for (; i < t.units; ++i) d[i] = scale * row[i];
-        for (; i < t.width; ++i) d[i] = 0;
+        for (; i + W <= units; i += W) store<T>(d + i, splat<T>(scale) * load(row + i));
+        for (; i < units; ++i) d[i] = scale * row[i];
+        for (; i < width; ++i) d[i] = 0;
     }
 }
 
@@ -306,13 +307,14 @@ static void add_outer(const Tile<T>& t, T* d, Operand<T> a, const TileView<T>& v
                       const TileView<T>& columns) {
     constexpr int W = kLanes<T>;
     const T* k = columns.rows[0];
-    for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
+    const int64_t units = t.units, width = t.width;
+    for (int64_t r = 0; r < t.rows; ++r, d += width) {
         const T *row = a.data + r * a.stride, scale = v.rows[r][0];
         int64_t i = 0;
-        for (; i + W <= t.units; i += W)
+        for (; i + W <= units; i += W)
             store<T>(d + i, load(row + i) + splat<T>(scale) * load(k + i));
-        for (; i < t.units; ++i) d[i] = row[i] + scale * k[i];
-        for (; i < t.width; ++i) d[i] = 0;
+        for (; i < units; ++i) d[i] = row[i] + scale * k[i];
+        for (; i < width; ++i) d[i] = 0;
     }
 }
 

@@ -109,8 +109,6 @@ class _StageWriter:
     def _keep(self, number: int) -> None:
         """A value that is in memory alone, into the memory where it is read."""
         where, node = self.step.where, self.step.nodes[number]
-        if self.step.matrices[number]:
-            return self._make_vector(node, where[number])
         view = self._view(where[number])
         if node.op == ATTENTION:
             line = _Line(
@@ -327,7 +325,7 @@ class _StageWriter:
             register.number = number
         prologue = [line._replace(target=row) for line, row in self.rows.items()]
         return Stage(
-            units=self.group.units,
+            units=int(self.group.units),
             tiles=tiles,
             row_registers=len(self.rows),
             views=tuple(self.views),
@@ -391,7 +389,7 @@ class _MatrixWriter(_StageWriter):
 
     def _packed(self) -> Stage:
         heads, rows, columns = self.group.units.blocks  # type: ignore[union-attr]
-        return replace(super()._packed(), units=columns, heads=heads, block_rows=rows)
+        return replace(super()._packed(), units=columns, heads=heads, matrix_rows=rows)
 
     def _form(self, node: Node, place: int) -> View:
         """An argument in memory, as the stage sees it."""
@@ -447,8 +445,7 @@ class _MatrixWriter(_StageWriter):
         return ()
 
     def _scaled(self, number: int) -> tuple[int, ...]:
-        """Both arguments of a product of a matrix in memory and a number for each row or
-        block."""
+        """Both arguments of a matrix in memory times a number for each row or block."""
         node, nodes, once = (
             self.step.nodes[number],
             self.step.nodes,

@@ -1,11 +1,12 @@
 """Matrices: what a stage of a matrix's rows sees, and what it makes.
 
-A stage of matrices has a row for each row of every block. It sees a vector as one number
-for each row of a block, for each column, or for each block; `Form` of `core/program.h`.
+A stage of matrices has a row for each row of every block. It sees a vector as one
+number for each row of a block, each column, or each block; `Form` of `core/program.h`.
 A matrix is computed in registers, from matrices and vectors that are in memory; what is
 made of it is stored as the vector that it is.
 
-The same serves vectors in heads: `sum(v, heads=n)` and `spread` are of n blocks of one row.
+The same serves vectors in heads: `sum(v, heads=n)` and `spread` are of n blocks of one
+row.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def read(node: Node) -> tuple[int, ...]:
 
 
 def matrix_of(nodes: Sequence[Node], node: Node) -> MatrixSize | None:
-    """The matrix whose rows a node is computed from, or of; `None`: of vectors alone."""
+    """The matrix whose rows a node is computed from, or of; `None`: there is none."""
     for size in (node.size, *(nodes[a].size for a in read(node))):
         if isinstance(size, MatrixSize):
             return size

@@ -155,7 +155,7 @@ class Stage:
     axis: Axis = NODE
     loop: int = 0
     heads: int = 1
-    block_rows: int = 1
+    matrix_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ class _Listing:
         text += ", all units in a tile" if stage.whole else ""
         text += f", for each {stage.axis}" if stage.axis != NODE else ""
         if stage.axis == MATRIX:
-            text += f" of {stage.block_rows} rows in {stage.heads} blocks"
+            text += f" of {stage.matrix_rows} rows in {stage.heads} blocks"
         first = all(s.when == "chunk" for s in self.program.stages[:number])
         chunk = "before a chunk" if first else "once for a chunk"
         when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}

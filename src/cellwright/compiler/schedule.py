@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..language.sizes import MatrixSize
 from .loops import split
 from .program import MATRIX, Axis
 from .step import Group, Lowered
@@ -81,7 +82,11 @@ def _next(step: Lowered, pending: list[int], done: set[int], when: str) -> Group
 
 
 def _members(
-    step: Lowered, pending: list[int], done: set[int], axis: Axis, units: int
+    step: Lowered,
+    pending: list[int],
+    done: set[int],
+    axis: Axis,
+    units: int | MatrixSize,
 ) -> tuple[int, ...]:
     """What a stage of so many units can compute of what is pending."""
     known = set(done)

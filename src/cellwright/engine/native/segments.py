@@ -23,7 +23,7 @@ from ..programs import Programs
 from ..schedule import SequenceBatch
 from .sequences import SequenceScan
 
-AT_ONCE = 16 << 20  # bytes of states
+AT_ONCE = 20 << 20  # bytes of states
 LEAST_STEPS = 8
 
 
