@@ -214,6 +214,41 @@ def test_the_parts_of_an_encoder_decoder():
         assert_close(found, part(whole)(*example))
 
 
+class AttendingDecoder(Decoder):
+    """The same over the encoder's outputs."""
+
+    def forward(self, tokens, state, source, source_lengths):
+        x = self.whole.target_embedding(tokens)
+        items = {"source": source, "source_lengths": source_lengths}
+        y, state = self.whole.decoder(x, state, **items)
+        return self.whole.head(y), state
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_a_decoder_that_attends(step):
+    torch.manual_seed(0)
+    encoder = cw.Recurrent("gru", X, 4, bidirectional=True)
+    decoder = cw.Recurrent("bahdanau_gru", X, H, 2, items={"source": 8})
+    part = AttendingDecoder(cw.EncoderDecoder(encoder, decoder, WORDS, CLASSES)).eval()
+
+    def given(steps, batch, most):
+        tokens, counts = words(steps, batch) % CLASSES, torch.arange(batch) % (most + 1)
+        return tokens, torch.randn(2, batch, H), torch.randn(most, batch, 8), counts
+
+    model = cw.export_onnx(part, example=given(1, 1, 1), step=step)
+    assert ("Scan" in kinds(model)) != step
+    inputs = model.graph.input
+    assert [sizes(i)[-1] for i in inputs] == ["batch", H, 8, "batch"]
+    assert sizes(inputs[2])[1] == "batch"
+    names = [i.name for i in inputs]
+    for example in (given(1, 3, 5), given(1, 2, 0)) if step else (given(4, 3, 5),):
+        with torch.no_grad():
+            expected = part(*example)
+        feeds = dict(zip(names, example, strict=True))
+        assert_close(run(model, feeds), expected)
+    assert "forward" not in vars(decoder)
+
+
 def test_several_layers_on_any_engine():
     class Stack(nn.Module):
         def __init__(self):

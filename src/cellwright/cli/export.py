@@ -23,6 +23,13 @@ class Target(str, Enum):
     onnx = "onnx"
 
 
+class Weights(str, Enum):
+    """How a C file stores matrices."""
+
+    float32 = "float32"
+    int8 = "int8"
+
+
 @app.command()
 def export(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run.")],
@@ -45,6 +52,12 @@ def export(
             help="With c: NAME_test.c too, which compares the C with its model.",
         ),
     ] = False,
+    weights: Annotated[
+        Weights,
+        typer.Option(
+            help="With c: int8 stores matrices in 8 bits, a quarter of the bytes.",
+        ),
+    ] = Weights.float32,
     step: Annotated[
         bool,
         typer.Option(
@@ -78,17 +91,20 @@ def export(
     name = name or _name_of(directory)
     if to is Target.c:
         _only_with("--step", step, Target.onnx)
-        files = _to_c(run, out, name, self_test)
+        files = _to_c(run, out, name, self_test, weights)
     else:
+        _only_with("--weights int8", weights is Weights.int8, Target.c)
         _only_with("--self-test", self_test, Target.c)
         files = _to_onnx(run, out, name, step)
     typer.echo("\n".join(map(str, files)))
 
 
-def _to_c(run: Run, out: Path, name: str, self_test: bool) -> list[Path]:
+def _to_c(
+    run: Run, out: Path, name: str, self_test: bool, weights: Weights
+) -> list[Path]:
     from ..export import export_c
 
-    return export_c(run, out, name=name, self_test=self_test)
+    return export_c(run, out, name=name, self_test=self_test, weights=weights.value)
 
 
 def _to_onnx(run: Run, out: Path, name: str, step: bool) -> list[Path]:

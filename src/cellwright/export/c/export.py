@@ -9,6 +9,7 @@ from typing import Any
 
 from ...files import write_output
 from .blocks import modules_of
+from .int8 import check_format
 from .model import Model
 from .program import main_program
 from .program import self_test as test_program
@@ -23,6 +24,7 @@ def export_c(
     self_test: bool = False,
     tokenizer: Any = None,
     max_items: Mapping[str, int] | None = None,
+    weights: str = "float32",
 ) -> list[Path]:
     """Write a model as C: one header, one source, a step at a time, in float32.
 
@@ -49,6 +51,10 @@ def export_c(
         max_items: of cells with items: how many the state has room for, by set,
             `{"source": 50}`. A state has the items and what is made of them once.
 
+        weights: how matrices and embeddings are stored: "float32", or "int8": rounded
+            to 8 bits, symmetric, with a float for each row of each, which is a quarter
+            of the bytes. Biases and other vectors, states and sums are float32.
+
     Returns:
         The files written.
 
@@ -58,9 +64,10 @@ def export_c(
             no number in `max_items`.
     """
     check_name(name)
+    check_format(weights)
     if hasattr(model, "trained_model"):  # a run
         model, tokenizer = model.trained_model(), model.tokenizer
-    written = Model(name, modules_of(model), tokenizer, max_items or {})
+    written = Model(name, modules_of(model), tokenizer, max_items or {}, weights)
     texts = {f"{name}.h": written.header(), f"{name}.c": written.source()}
     if self_test:
         texts[f"{name}_test.c"] = test_program(written)

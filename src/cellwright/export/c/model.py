@@ -13,6 +13,7 @@ from torch import nn
 from ...language import ArgumentError
 from .attend import Attend
 from .blocks import Block, blocks_of, in_float32
+from .int8 import quantised, rounded, with_rounded_matrices
 from .operations import functions
 from .step import StepWriter
 from .templates import ATTEND, HEADER, SOURCE, TEXT, WIDE
@@ -39,13 +40,19 @@ class Model:
         modules: Sequence[nn.Module],
         tokenizer: Any = None,
         max_items: Mapping[str, int] = {},
+        weights: str = "float32",
     ) -> None:
-        self.name, self.tables = name, Tables()
+        int8 = weights == "int8"
+        self.name, self.tables = name, Tables(int8)
         self.embedding, modules = _split_embedding(modules)
+        if int8 and self.embedding is not None:
+            self.embedding = rounded(self.embedding)
         width = None if self.embedding is None else self.embedding.shape[1]
         count = None if self.embedding is None else len(self.embedding)
         self.tokens = None if tokenizer is None else tokens_of(tokenizer, count)
         self.blocks = blocks_of(modules, width)
+        if int8:
+            self.blocks = [with_rounded_matrices(block) for block in self.blocks]
         self.output_size = int(self.blocks[-1].graph.output_size)
         self.inputs = _inputs(self.blocks)
         self.fields: dict[str, tuple[int, np.ndarray]] = {}
@@ -113,6 +120,10 @@ class Model:
         lines += [
             f"State: {state} bytes. Weights: {self.tables.bytes} bytes. "
             f"A step: {self.tables.products[STEP]} multiply-adds.",
+            *(
+                ["Matrices are in 8 bits, with a scale for each row."]
+                * self.tables.int8
+            ),
             *self._work_of_items(),
             f"Written by cellwright {metadata.version('cellwright')}.",
         ]
@@ -183,13 +194,21 @@ class Model:
         if self.embedding is None:
             return "x", []
         count, width = self.embedding.shape
-        tied = self.tables.find(self.embedding.T)  # by column, as an output matrix
-        if tied is None:
-            return (
-                f"{self.tables.add('embedding', self.embedding)} + token * {width}",
-                [],
-            )
-        line = f"for (j = 0; j < {width}; ++j) x[j] = {tied}[j * {count} + token];"
+        numbers, scale = self.embedding, None
+        if self.tables.int8:
+            numbers, scale = quantised(self.embedding)
+        tied = self.tables.find(numbers.T)  # by column, as an output matrix
+        if tied is not None:
+            value = f"{tied}[j * {count} + token]"
+        else:
+            table, start = self.tables.add("embedding", numbers), f"token * {width}"
+            if scale is None:
+                return f"{table} + {start}", []
+            value = f"{table}[{start} + j]"
+        if scale is not None:
+            scales = self.tables.add("scale_embedding", scale)
+            value = f"(float){value} * {scales}[token]"
+        line = f"for (j = 0; j < {width}; ++j) x[j] = {value};"
         return "x", [f"float x[{width}];", "int j;", line]
 
 

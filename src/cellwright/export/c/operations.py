@@ -246,6 +246,31 @@ static void @_add(float *@@_RESTRICT y, const float *@@_RESTRICT w,
     }
 }
 """,
+    "add_int8": """
+/* y += scale (W x), row by row. W lies column by column; 64 rows at a time. */
+static void @_add_int8(float *@@_RESTRICT y, const int8_t *@@_RESTRICT w,
+                       const float *@@_RESTRICT scale, const float *@@_RESTRICT x,
+                       int rows, int columns) {
+    const float zero = 0.0f * @_one;
+    float sums[64];
+    int first, j, k;
+    for (first = 0; first < rows; first += 64) {
+        const int count = rows - first < 64 ? rows - first : 64;
+        const int8_t *w_k = w + first;
+        for (j = 0; j < count; ++j) sums[j] = zero;
+        for (k = 0; k + 4 <= columns; k += 4, w_k += 4 * rows) {
+            const int8_t *w_2 = w_k + 2 * rows;
+            for (j = 0; j < count; ++j)
+                sums[j] += ((float)w_k[j] * x[k] + (float)w_k[rows + j] * x[k + 1])
+                           + ((float)w_2[j] * x[k + 2]
+                              + (float)w_2[rows + j] * x[k + 3]);
+        }
+        for (; k < columns; ++k, w_k += rows)
+            for (j = 0; j < count; ++j) sums[j] += (float)w_k[j] * x[k];
+        for (j = 0; j < count; ++j) y[first + j] += scale[first + j] * sums[j];
+    }
+}
+""",
     "total": """
 /* The sums of so many blocks of x. */
 static void @_total(float *@@_RESTRICT y, const float *@@_RESTRICT x, int size,

@@ -12,6 +12,7 @@ import numpy as np
 from ...compiler.matrices import matrix_of, read
 from ...language.graph import AFFINE, ATTENTION, Graph, Node
 from .blocks import Block
+from .int8 import is_stored_in_int8, quantised
 from .items import MADE, OVER_ITEMS, around_items
 from .operations import ELEMENTWISE as TEXT
 from .operations import REDUCTIONS
@@ -268,18 +269,23 @@ class StepWriter:
         for k, operand in operands:
             parts = [self.block.matrix(weight, k) for weight in weights]
             matrix = np.concatenate(parts, 1)  # (heads, rows, columns)
-            table = self.tables.add(
-                f"W{k}_{label}", matrix.transpose(0, 2, 1), self.work
-            )
+            name, columns = f"W{k}_{label}", matrix.transpose(0, 2, 1)
             if operand in self.scalars:
+                table = self.tables.add(name, columns, self.work)
                 begins.append(f"{table}[j] * {self.scalars[operand]}")
+            elif self.tables.int8 and is_stored_in_int8(matrix):
+                numbers, scale = quantised(matrix)
+                table = self.tables.add(name, numbers.transpose(0, 2, 1), self.work)
+                scales = self.tables.add(f"scale_{name}", scale)
+                matrices.append(([table, scales], self.places[operand], matrix.shape))
             else:
-                matrices.append((table, self.places[operand], matrix.shape))
+                table = self.tables.add(name, columns, self.work)
+                matrices.append(([table], self.places[operand], matrix.shape))
         plain = not any(" * " in begin for begin in begins)
         begin = " + ".join(begins) or "0.0f"
         self._loop(rows, [f"{target}[j] = {begin}{' * one' if plain else ''};"])
-        for table, x, shape in matrices:
-            self._add(target, table, x, shape)
+        for tables, x, shape in matrices:
+            self._add(target, tables, x, shape)
 
     def _biases(
         self, weights: Sequence[str], sizes: Sequence[int], label: str
@@ -292,15 +298,20 @@ class StepWriter:
         whole = [np.zeros(n, np.float32) if b is None else b for b, n in pairs]
         return [f"{self.tables.add(f'b_{label}', np.concatenate(whole))}[j]"]
 
-    def _add(self, y: str, w: str, x: str, shape: tuple[int, ...]) -> None:
+    def _add(self, y: str, tables: list[str], x: str, shape: tuple[int, ...]) -> None:
+        """A product: of a matrix, or of one in 8 bits and its scales."""
         heads, rows, columns = shape
+        function = "@_add" if len(tables) == 1 else "@_add_int8"
         if heads == 1:
-            self.lines.append(f"@_add({y}, {w}, {x}, {rows}, {columns});")
+            given = ", ".join([y, *tables, x])
+            self.lines.append(f"{function}({given}, {rows}, {columns});")
             return
+        strides = (rows, rows * columns, rows)
+        pairs = [*zip([y, *tables], strides, strict=False), (x, columns)]
+        given = ", ".join(f"{place} + j * {stride}" for place, stride in pairs)
         self.lines += [
             f"for (j = 0; j < {heads}; ++j)",
-            f"    @_add({y} + j * {rows}, {w} + j * {rows * columns}, "
-            f"{x} + j * {columns}, {rows}, {columns});",
+            f"    {function}({given}, {rows}, {columns});",
         ]
 
     # -- what is made unit by unit

@@ -67,14 +67,18 @@ STEP, STEP_ITEM, ATTEND_ITEM = "a step", "a step for each item", "attend for eac
 class Tables:
     """The constant arrays of a C file.
 
+    Args:
+        int8: matrices are in 8 bits.
+
     Attributes:
         bytes: of all of them.
         products: multiply-adds of the matrices, by when they are made: STEP, ….
     """
 
-    def __init__(self) -> None:
+    def __init__(self, int8: bool = False) -> None:
+        self.int8 = int8
         self._texts: dict[str, str] = {}
-        self._known: dict[bytes, str] = {}  # one used twice is written once
+        self._known: dict[tuple[str, bytes], str] = {}  # one used twice is written once
         self.bytes, self.products = 0, Counter[str]()
 
     def add(self, name: str, values: np.ndarray, product: str = "") -> str:
@@ -86,23 +90,28 @@ class Tables:
         flat = values.ravel()
         if product:
             self.products[product] += flat.size
-        content = flat.tobytes()
+        content = _content(flat)
         if content in self._known:
             return self._known[content]
         name = f"@_{name}"
         while name in self._texts:
             name += "_"
         self._known[content] = name
-        self.bytes += 4 * flat.size
-        self._texts[name] = array(f"static const float {name}", flat)
+        kind = "int8_t" if flat.dtype == np.int8 else "float"
+        self.bytes += flat.nbytes
+        self._texts[name] = array(f"static const {kind} {name}", flat)
         return name
 
     def find(self, values: np.ndarray) -> str | None:
         """The array of these values, where one is written."""
-        return self._known.get(values.ravel().tobytes())
+        return self._known.get(_content(values.ravel()))
 
     def __str__(self) -> str:
         return "".join(self._texts.values())
+
+
+def _content(values: np.ndarray) -> tuple[str, bytes]:
+    return values.dtype.str, values.tobytes()
 
 
 def array(declaration: str, values: Any) -> str:

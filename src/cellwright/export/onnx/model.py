@@ -22,7 +22,7 @@ from ...engine.engine import Engine
 from ...extras import require
 from ...language import ArgumentError
 from ...nn.layer import Layer, SequenceLayer
-from ..items import refuse_items
+from .items import as_one_operation
 from .layer import check_step
 from .translation import PREFIX
 from .writer import check_dtype, fold_weights
@@ -56,11 +56,12 @@ def whole_model(
         stack.enter_context(_evaluated(model))
         stack.enter_context(_without_torchs_notes())
         for layer in layers:
+            if layer.item_sizes:
+                stack.enter_context(as_one_operation(layer))
             stack.enter_context(layer.running_on(ENGINES["native"]))
             _check_gates(layer, ENGINES["native"])
             stack.callback(layer.register_forward_pre_hook(_refuse_packed).remove)
             if step:
-                check_step(layer)
                 hook = layer.register_forward_pre_hook(partial(_take_one_step, times))
                 stack.callback(hook.remove)
         program = _traced(model, call)
@@ -112,7 +113,6 @@ def _layers(model: nn.Module) -> list[Any]:
                 "expected layers of sequences alone: the forest of a call is no tensor"
             )
         check_dtype(layer.placement()[1])
-        refuse_items(layer.direction(0).bound.graph, "export_onnx")
     return layers
 
 
@@ -135,7 +135,12 @@ def _refuse_packed(layer: nn.Module, arguments: Any) -> None:
 
 
 def _take_one_step(times: set[str], layer: Any, arguments: Any) -> None:
-    """Add the symbol of the size that is time to `times`."""
+    """Add the symbol of the size that is time to `times`.
+
+    Of layers that the model calls: an encoder beside the decoder that is exported may
+    be of both directions.
+    """
+    check_step(layer)
     size = arguments[0].shape[1 if layer.batch_first else 0]
     times.add(str(size))
     if size != 1:

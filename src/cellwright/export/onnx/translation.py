@@ -13,6 +13,7 @@ from ...engine.programs import find_programs
 from ...language import ArgumentError
 from .call import NamedCall
 from .direction import NamedCell, write_direction
+from .items import Operation, write_layer
 from .writer import OPSET, Writer
 
 PREFIX = "cellwright."  # of the names of all that is written here
@@ -34,8 +35,15 @@ def onnx_translations(
         prefix, call = f"{PREFIX}{next(numbers)}.", _Call(*arguments)
         return _translate(prefix, call, operators=operators, step=step)
 
+    def translate_with_items(*arguments: Any) -> list[Any]:
+        prefix = f"{PREFIX}{next(numbers)}."
+        return _translate_with_items(prefix, arguments, step)
+
     assert op  # which defines the operation
-    return {torch.ops.cellwright.walk.default: translate}
+    return {
+        torch.ops.cellwright.walk.default: translate,
+        torch.ops.cellwright.layer_with_items.default: translate_with_items,
+    }
 
 
 class _Call(NamedTuple):
@@ -53,6 +61,25 @@ class _Call(NamedTuple):
     learned: bool
     training: bool
     starts: Any = None
+
+
+def _translate_with_items(
+    prefix: str, arguments: Sequence[Any], step: bool
+) -> list[Any]:
+    """The same of a layer with items."""
+    writer = Writer(_dtype(arguments[0][0]), prefix)
+    given: dict[str, Any] = {}
+
+    def named(value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value or ""
+        if isinstance(value, list | tuple):
+            return [named(v) for v in value]
+        given[name := f"{prefix}given.{len(given)}"] = value
+        return name
+
+    operation = Operation(*map(named, arguments))
+    return _record(writer, given, write_layer(writer, operation, step))
 
 
 def _translate(prefix: str, call: _Call, *, operators: bool, step: bool) -> list[Any]:
