@@ -505,7 +505,7 @@ class _MatrixWriter(_StageWriter):
         self.code.append(_Line(op, _NONE, values, (into, *indices)))
 
     def _made(self, node: Node) -> tuple[str, tuple[_Register, ...], tuple[int, ...]]:
-        """How a vector is made: the instruction, its register, the view that it reads."""
+        """How a vector is made: the instruction, its register, the view it reads."""
         if self._factors(node):
             one, other = self._factors(node)
             view = replace(self.step.where[other], form="matrix")

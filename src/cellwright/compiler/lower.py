@@ -135,7 +135,7 @@ def needed(vjp: VectorJacobian, memory: Memory) -> tuple[int, ...]:
 
 
 def _not_of_many(step: Lowered, numbers: Iterable[int]) -> set[int]:
-    """The values, or what those follow from that have one for each item, or are matrices.
+    """The values, or what those follow from that are matrices or of each item.
 
     They are computed again, whatever that takes: to keep them for every step would take
     as much memory as nothing else.

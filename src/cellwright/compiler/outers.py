@@ -1,7 +1,8 @@
 """Outer products, scaled: `i * outer(v, k)` is `outer(i * v, k)`.
 
 Written as a product of matrices, each of its elements is computed once more, forward
-and backward. As one of vectors, it takes no time beside the matrix. So does a minus sign.
+and backward. As one of vectors, it takes no time beside the matrix. So does a minus
+sign.
 """
 
 from __future__ import annotations

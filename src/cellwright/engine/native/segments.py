@@ -1,9 +1,10 @@
 """Training with states that are matrices: a scan in segments, for its memory.
 
-The states of every step of a matrix are large: 4 heads of 64 take 64 KB a step and row. So
-the forward scan keeps none of them, but the states at which each segment of steps starts.
-The backward scan takes segment after segment, from the last: it runs the segment forward
-once more, and then backward. A long segment is cut in the same way again.
+The states of every step of a matrix are large: 4 heads of 64 take 64 KB a step and
+row. So the forward scan keeps none of them, but the states at which each segment of
+steps starts. The backward scan takes segment after segment, from the last: it runs the
+segment forward once more, and then backward. A long segment is cut in the same way
+again.
 
 However many the steps are, that holds at most the states of `AT_ONCE` bytes, or of
 `LEAST_STEPS` steps, and as many again for each time that segments are cut.
@@ -172,7 +173,7 @@ class SegmentedScan:
 
     def _cuts(self, segment: Segment) -> Tensor | None:
         """(B, 1) the rows that start anew between a segment and the one that the scan
-        has come from; but for the reverse scan, the segment's own first step says so."""
+        has come from; in a reverse scan the segment's own first step says so."""
         batch, at = segment.batch, segment.last
         resets = self.batch.resets
         if not self.reverse or resets is None or at == self.batch.steps:
