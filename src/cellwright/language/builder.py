@@ -378,7 +378,9 @@ class Builder:
     def _check_rows(self, op: Op, args: tuple[int, ...]) -> None:
         """A matrix and its vectors are no single numbers."""
         for node in (self.nodes[a] for a in args):
-            if node.op == "constant" or self._is_scalar(node):
+            # The derivative of the sum of one number spreads over that.
+            single = self._is_scalar(node) and op.name != "spread"
+            if node.op == "constant" or single:
                 raise CellError(
                     f"[{self.where()}] {op.name} takes values of the step; received "
                     "a single number, expected a vector or a matrix; a number is "

@@ -383,8 +383,14 @@ def _sum_size(sizes: Sequence[Size], heads: int) -> Size:
     return heads
 
 
+def _sum(v: Tensor, heads: int = 1) -> Tensor:
+    if heads == 1:  # of a plain number, too
+        return v.sum(-1, keepdim=True)
+    return v.unflatten(-1, (heads, -1)).sum(-1)
+
+
 sum_ = _op(
-    "sum", 1, lambda v, heads: v.unflatten(-1, (heads, -1)).sum(-1),
+    "sum", 1, _sum,
     lambda g, y, v, heads: (spread(g, v),), r"\textstyle\sum {0}", size=_sum_size,
     kind="reduction", reduces=True, glyph="Σ", attrs={"heads": 1},
     doc="Sum over the units: one number a row; `heads=n` sums n blocks apart.",
