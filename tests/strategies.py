@@ -186,7 +186,8 @@ class _Draft:
 
     def again(self, number: int) -> None:
         """An affine for later lines to read; or a line written a second time."""
-        of_step = (line for line in self.lines if not line.startswith("    e"))
+        apart = ("    e", "    M")  # of items, or matrices
+        of_step = (line for line in self.lines if not line.startswith(apart))
         lines = [line for line in of_step if "name(" not in line]
         if self.draw(st.booleans()):
             self.add(f"a{number}", self.affine())

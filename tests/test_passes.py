@@ -41,7 +41,7 @@ def backward(name="peephole"):
     memory = lower.forward_memory(graph)
     memory = lower.forward_memory(graph, saved=lower.needed(vjp, memory))
     cotangents = lower.cotangent_memory(vjp, memory.arrays, ("x",))
-    return lower.backward_step(vjp, cotangents, memory.places)
+    return lower.backward_step(vjp, cotangents, memory.places, {})
 
 
 def arranged(step):
