@@ -123,7 +123,7 @@ def test_lstm_has_one_crossing():
     assert crossings(picture_of("rnn")) == 0
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sources())
 def test_random_cells(source):
     cell = make_cell(source)

@@ -76,7 +76,7 @@ def test_captions_of_the_other_cells():
     assert "Memory and output are one" not in captions("lem")["y_t"]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sources())
 def test_random_cells_have_steps(source):
     for step in make_cell(source).diagram().steps():
