@@ -1,8 +1,10 @@
 """Steps of the cells with matrix states, by hand, in plain PyTorch.
 
-Each names the code whose facts it follows. A state is (B, heads, rows, columns) here:
-`_cut` and `_flat` go from the flat states of a layer and back. They read weights by
-name and call nothing of cellwright; see `oracles.py`.
+Each names the code, and the function in it, whose facts it follows. A state is
+(B, heads, rows, columns) here: `_cut` and `_flat` go from the flat states of a layer
+and back. Where the source's matrix is the transposed one, keys × values, so is the
+step's: `_by_key` and `_by_value`. They read weights by name and call nothing of
+cellwright; see `oracles.py`.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def _read(S: Tensor, q: Tensor) -> Tensor:
 
 
 def mlstm(W, x, C, n, m, heads=1):
-    """NX-AI/xlstm, `recurrent_step_stabilized_simple`; their C is kᵀv, its 1/√d is in
-    W.k here, and its eps is left out, as in the paper."""
+    """NX-AI/xlstm, xlstm/blocks/mlstm/backends.py, `recurrent_step_stabilized_simple`;
+    its C is k vᵀ, its 1/√d is in W.k here, and its eps is left out, as in the paper."""
     q, k, v = (_heads(affine(g, x), heads) for g in (W.q, W.k, W.v))
     C, n = _cut(C, heads, q.shape[-1]), _heads(n, heads)
     log_f, log_i = F.logsigmoid(affine(W.f, x)), affine(W.i, x)
@@ -54,19 +56,30 @@ def mlstm(W, x, C, n, m, heads=1):
     return logistic(affine(W.o, x)) * _flat(h), [_flat(C), _flat(n), new]
 
 
-def _elu1(v: Tensor) -> Tensor:
-    return F.elu(v) + 1
+def _by_key(S: Tensor, heads: int) -> Tensor:
+    """A flat state as the sources have it, (B, heads, keys, values)."""
+    width = round((S.shape[1] // heads) ** 0.5)
+    return _cut(S, heads, width).transpose(-1, -2)
+
+
+def _by_value(S: Tensor) -> Tensor:
+    """The flat state of keys × values."""
+    return _flat(S.transpose(-1, -2))
 
 
 def fast_weights(W, x, S, z, heads=1):
-    """idiap/fast-transformers, `linear_attention` and its recurrent form, without the
-    eps of their normaliser."""
-    q, k = (_heads(_elu1(affine(g, x)), heads) for g in (W.q, W.k))
-    v = _heads(affine(W.v, x), heads)
-    S = _cut(S, heads, q.shape[-1]) + _write(v, k)
-    z = _heads(z, heads) + k
-    y = _read(S, q) / (z * q).sum(-1, keepdim=True)
-    return _flat(y), [_flat(S), _flat(z)]
+    """idiap/fast-transformers, recurrent/attention/self_attention/linear_attention.py,
+    `RecurrentLinearAttention`, without the eps of its normaliser; IDSIA/recurrent-fwp,
+    algorithmic/layers.py, `LinearAttentionlayer`, is the same rule without z."""
+    q, k, v = (_heads(affine(g, x), heads) for g in (W.q, W.k, W.v))
+    q, k = (torch.where(u > 0, u + 1, u.exp()) for u in (q, k))
+    memory = _by_key(S, heads) + k.unsqueeze(-1) * v.unsqueeze(-2)
+    total = _heads(z, heads) + k
+    share = q / (q * total).sum(-1, keepdim=True)
+    return _flat(torch.einsum("nhd,nhdm->nhm", share, memory)), [
+        _by_value(memory),
+        _flat(total),
+    ]
 
 
 def _l2(v: Tensor) -> Tensor:
@@ -74,90 +87,92 @@ def _l2(v: Tensor) -> Tensor:
     return v * torch.rsqrt((v * v).sum(-1, keepdim=True) + 1e-6)
 
 
-def _delta(W, x, S, heads, decay, v, negative):
-    q, k = (_l2(_heads(F.silu(affine(g, x)), heads)) for g in (W.q, W.k))
-    S = decay * _cut(S, heads, q.shape[-1])
-    beta = (2 if negative else 1) * logistic(affine(W.beta, x))
-    eye = torch.eye(k.shape[-1], dtype=k.dtype)
-    # As the paper writes it: S (I − β k kᵀ) + β v kᵀ.
-    S = S @ (eye - beta[..., None, None] * _write(k, k))
-    S = S + beta[..., None, None] * _write(_heads(v, heads), k)
-    return _flat(_read(S, q)), [_flat(S)]
-
-
 def delta_net(W, x, S, heads=1, negative_eigenvalues=False):
-    """fla-org/flash-linear-attention, `delta_rule_recurrence`; 1/√d is in W.q here."""
-    return _delta(W, x, S, heads, 1, affine(W.v, x), negative_eigenvalues)
+    """fla-org/flash-linear-attention, fla/ops/delta_rule/naive.py,
+    `delta_rule_recurrence`, on q and k of fla/layers/delta_net.py, `DeltaNet`; 1/√d is
+    in W.q here."""
+    q, k = (_l2(_heads(F.silu(affine(g, x)), heads)) for g in (W.q, W.k))
+    v, beta = _heads(affine(W.v, x), heads), logistic(affine(W.beta, x))
+    beta = (2 if negative_eigenvalues else 1) * beta[..., None, None]
+    # As the paper writes it: S (I − β k kᵀ) + β v kᵀ.
+    eye = torch.eye(k.shape[-1], dtype=k.dtype)
+    S = _cut(S, heads, k.shape[-1]) @ (eye - beta * _write(k, k)) + beta * _write(v, k)
+    return _flat(_read(S, q)), [_flat(S)]
 
 
 def gated_delta_net(W, x, S, heads=1, negative_eigenvalues=False):
-    """fla's layer `GatedDeltaNet`: A_log, dt_bias, without convolutions; its
-    `naive_recurrent_gated_delta_rule`."""
-    g = -W.log_rate.exp() * F.softplus(affine(W.step, x))
-    v = F.silu(affine(W.v, x))
-    return _delta(W, x, S, heads, g.exp()[..., None, None], v, negative_eigenvalues)
+    """fla-org/flash-linear-attention: fla/ops/gated_delta_rule/naive.py,
+    `naive_recurrent_gated_delta_rule`, on what fla/layers/gated_deltanet.py,
+    `GatedDeltaNet`, hands it without short convolutions; 1/√d is in W.q here."""
+    q, k, v = (_heads(F.silu(affine(g, x)), heads) for g in (W.q, W.k, W.v))
+    q, k = (u / (u.square().sum(-1, keepdim=True) + 1e-6).sqrt() for u in (q, k))
+    g = -torch.exp(W.log_rate) * F.softplus(affine(W.step, x))
+    beta = logistic(affine(W.beta, x)) * (2.0 if negative_eigenvalues else 1.0)
+    decayed = _by_key(S, heads) * g.exp()[:, :, None, None]
+    error = v - (decayed * k[..., None]).sum(-2)  # against what k reads
+    memory = decayed + k[..., None] * (beta[..., None] * error)[..., None, :]
+    return _flat((q[..., None] * memory).sum(-2)), [_by_value(memory)]
 
 
 def retention(W, x, S, heads=1, gamma=1 - 2**-5):
-    """Sun et al. 2023, eq. 6; theirs is kᵀv."""
+    """microsoft/torchscale, component/multiscale_retention.py, `recurrent_forward` in
+    its plain form (kv = prev_kv * decay + kv); `theta_shift`, RMSNorm and gate left
+    out, its 1/√d in W.k."""
     q, k, v = (_heads(affine(g, x), heads) for g in (W.q, W.k, W.v))
-    S = gamma * _cut(S, heads, q.shape[-1]) + _write(v, k)
-    return _flat(_read(S, q)), [_flat(S)]
-
-
-def _group_norm(v: Tensor, eps: float) -> Tensor:
-    """Every head apart."""
-    centred = v - v.mean(-1, keepdim=True)
-    return centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+    memory = gamma * _by_key(S, heads) + k[..., None] * v[..., None, :]
+    return _flat((q[..., None] * memory).sum(-2)), [_by_value(memory)]
 
 
 def gla(W, x, S, heads=1, rank=16, tau=16):
-    """fla's layer `GatedLinearAttention`, with the LayerNorm of the paper."""
+    """fla-org/flash-linear-attention: fla/ops/gla/naive.py, `naive_recurrent_gla`, on
+    what fla/layers/gla.py, `GatedLinearAttention`, hands it; the paper's LayerNorm for
+    its RMSNorm, 1/√d in W.q, no output matrix."""
     q, k, v = (_heads(affine(g, x), heads) for g in (W.q, W.k, W.v))
-    gk = F.logsigmoid(affine(W.a, affine(W.low, x))) / tau
-    decay = _heads(gk.exp(), heads)[:, :, None, :]
-    S = decay * _cut(S, heads, q.shape[-1]) + _write(v, k)
-    o = _flat(_group_norm(_read(S, q), 1e-5))
-    return F.silu(affine(W.r, x)) * o, [_flat(S)]
+    gk = F.logsigmoid(_heads(affine(W.a, affine(W.low, x)), heads)) / tau
+    memory = _by_key(S, heads) * gk.exp()[..., None] + k[..., None] * v[..., None, :]
+    o = (q[..., None] * memory).sum(-2)
+    o = F.layer_norm(o, o.shape[-1:], eps=1e-5)
+    return _flat(o) * F.silu(affine(W.r, x)), [_by_value(memory)]
 
 
 def rwkv6(W, x, S, past, heads=1, rank=32, decay_rank=64):
-    """BlinkDL/RWKV-LM, RWKV-v5 `RWKV_Tmix_x060`: state after bonus, eps 64e-5."""
-    delta = past - x
-    mean = torch.lerp(x, past, W.mix.expand_as(x))
+    """BlinkDL/RWKV-LM, RWKV-v5/rwkv_v6_demo.py, `RWKV_Tmix_x060`, and its kernel as
+    fla/ops/rwkv6/recurrent_naive.py has it; no output matrix. The demo's w1 and w2 are
+    five matrices side by side, here one for each gate; its time_maa_* and time_decay
+    are biases here."""
+    xx = past - x
+    xxx = x + xx * W.mix
 
-    def lerp(low, up):
-        return x + delta * affine(up, torch.tanh(affine(low, mean)))
+    def shifted(g):
+        m = torch.tanh(xxx @ getattr(W, f"low_{g}").weight.T)
+        up = getattr(W, f"mix_{g}")
+        return x + xx * (up.bias + m @ up.weight.T)
 
-    r, k, v = (
-        _heads(affine(g, lerp(low, up)), heads)
-        for g, low, up in (
-            (W.r, W.low_r, W.mix_r),
-            (W.k, W.low_k, W.mix_k),
-            (W.v, W.low_v, W.mix_v),
-        )
-    )
-    g = F.silu(affine(W.g, lerp(W.low_g, W.mix_g)))
-    low = torch.tanh(affine(W.low_decay, lerp(W.low_w, W.mix_w)))
-    w = _heads(torch.exp(-torch.exp(affine(W.decay, low))), heads)
-    S = _cut(S, heads, k.shape[-1])
-    kv = _write(v, k)
-    bonus = _heads(W.bonus[None], heads)[:, :, None, :]
-    y = _flat(_group_norm(_read(S + bonus * kv, r), 64e-5))
-    S = S * w[:, :, None, :] + kv
-    return g * (y * W.gain + W.shift), [_flat(S), x]
+    r, k, v = (_heads(shifted(g) @ getattr(W, g).weight.T, heads) for g in "rkv")
+    gate = F.silu(shifted("g") @ W.g.weight.T)
+    low = torch.tanh(shifted("w") @ W.low_decay.weight.T)
+    w = _heads(W.decay.bias + low @ W.decay.weight.T, heads)
+    memory = _by_key(S, heads)
+    kv = k[..., None] * v[..., None, :]
+    u = W.bonus.reshape(heads, -1)[None, :, :, None]
+    o = _flat(((memory + u * kv) * r[..., None]).sum(-2))
+    o = F.group_norm(o, heads, W.gain, W.shift, eps=1e-5 * 8**2)
+    memory = memory * torch.exp(-torch.exp(w))[..., None] + kv
+    return o * gate, [_by_value(memory), x]
 
 
 def selective_ssm(W, x, h, state_size=16, rank=1):
-    """state-spaces/mamba, `selective_scan_ref`: deltaA, deltaB_u, D."""
-    u = affine(W.u, x)
-    delta = F.softplus(affine(W.delta, affine(W.low, u)))
+    """state-spaces/mamba: mamba_ssm/ops/selective_scan_interface.py,
+    `selective_scan_ref`, on what mamba_ssm/modules/mamba_simple.py, `Mamba.step`, hands
+    it; convolution, SiLU, gate z and output matrix left out."""
+    u = x @ W.u.weight.T
+    dt = F.softplus((u @ W.low.weight.T) @ W.delta.weight.T + W.delta.bias)
+    B, C = u @ W.B.weight.T, u @ W.C.weight.T
     A = -torch.exp(W.log_A)
-    h = h.reshape(h.shape[0], -1, state_size)
-    h = torch.exp(torch.einsum("bd,dn->bdn", delta, A)) * h
-    h = h + torch.einsum("bd,bn,bd->bdn", delta, affine(W.B, u), u)
-    y = torch.einsum("bdn,bn->bd", h, affine(W.C, u)) + u * W.skip
-    return y, [_flat(h)]
+    state = h.unflatten(1, (-1, state_size))
+    state = state * torch.exp(dt[..., None] * A) + (dt * u)[..., None] * B[:, None, :]
+    y = (state * C[:, None, :]).sum(-1) + W.skip * u
+    return y, [_flat(state)]
 
 
 STEPS: dict[str, Callable[..., Any]] = {

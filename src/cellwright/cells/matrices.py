@@ -45,6 +45,12 @@ def _positive(v):
     return maximum(v, 0) + exp(minimum(v, 0))
 
 
+def _group_norm(W, v, heads):
+    """Every head normalised, then gain and shift; the eps is RWKV's."""
+    gain, shift = W.vector("gain", init=1.0), W.vector("shift", init=0.0)
+    return gain * layer_norm(v, eps=64e-5, heads=heads) + shift
+
+
 @cell
 def mlstm(
     W,
@@ -134,8 +140,8 @@ def retention(
     heads=1,
     gamma=1 - 2**-5,
 ):
-    """Retention (RetNet, Sun et al. 2023, eq. 6), one decay for all heads, without the
-    rotation by position."""
+    """Retention (RetNet, Sun et al. 2023, eq. 6), without the rotation by position; one
+    decay for all heads, in the paper 1 − 2^(−5−i) for head i."""
     k, v = W.k(x, bias=False), W.v(x, bias=False)
     S = gamma * S + outer(v, k, heads=heads)
     return matvec(S, W.q(x, bias=False)), S
@@ -178,7 +184,7 @@ def rwkv6(
     w = name("w", exp(-exp(W.decay(tanh(decay)))))
     kv = outer(v, k, heads=heads)
     y = matvec(S + scale_columns(kv, W.vector("bonus")), r)
-    y = W.gain * layer_norm(y, eps=64e-5, heads=heads) + W.shift
+    y = _group_norm(W, y, heads)
     return _silu(W.g(mixed("g"), bias=False)) * y, scale_columns(S, w) + kv, identity(x)
 
 
@@ -187,7 +193,8 @@ def selective_ssm(W, x, h: ("hidden_size", "state_size"), *, state_size=16, rank
     """Selective state space model, S6 (Mamba, Gu & Dao 2023, eq. 2 and algorithm 2).
 
     Each unit of u, the block's linear map, has `state_size` numbers; Δ comes from a
-    matrix of rank `rank` (section 3.6), B̄ is Δ B as in their code. A starts as −1.
+    matrix of rank `rank` (section 3.6), B̄ is Δ B as in their code. A starts as −1, in
+    their code at −1, −2 … −`state_size` (S4D-real).
     """
     u = W.u(x, bias=False)
     low = W.low(u, size=rank, bias=False)
