@@ -363,6 +363,22 @@ def test_packed_items_and_unknown_inputs_are_refused():
     refused("has no input 'r'", Unknown(), example=(x, source))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_torchs_exporter_by_itself_refuses_counts_of_items():
+    class Attending(WithInputs):
+        def forward(self, x, p, source, counts):
+            return self.rnn(x, p=p, q=p, source=source, source_lengths=counts)
+
+    example = torch.randn(2, 2, X), torch.randn(2, 2, 2), torch.randn(3, 2, 3)
+    arguments = *example, torch.tensor([3, 1])
+    translations = cw.onnx_translations()
+    with pytest.raises(torch.onnx.OnnxExporterError, match="source_lengths=tensor"):
+        torch.onnx.export(
+            Attending().eval(), arguments, dynamo=True, verbose=False,
+            custom_translation_table=translations,
+        )  # fmt: skip
+
+
 # -- every cell
 
 
