@@ -311,6 +311,74 @@ def test_made_weights():
     assert_tags(model, file, 5, 3, [2, 0, 5])
 
 
+def function_of_inputs(W, x, h, *, p, q, source: cw.Items):
+    seen = cw.attend(W.e(cw.tanh(W.a(h, source)), size=1), source)
+    return cw.tanh(W.n(x, h, p, seen) + cw.sigmoid(W.m(q)))
+
+
+class WithInputs(nn.Module):
+    """Named inputs that are written in another order than the cell's; q is static."""
+
+    def __init__(self):
+        super().__init__()
+        cell = cw.cell(inputs={"p": 2, "q": 2})(function_of_inputs)
+        self.rnn = cw.Recurrent(cell, X, H, items={"source": 3})
+
+    def forward(self, x, q, p, source, counts):
+        return self.rnn(x, q=q, p=p, source=source, source_lengths=counts)
+
+
+def test_named_inputs_beside_items_go_by_name():
+    """And `W.a(h, source)`, which the native engine cuts in two."""
+
+    def given(steps, batch, most):
+        p, q = torch.randn(steps, batch, 2), torch.randn(batch, 2)
+        source, counts = torch.randn(most, batch, 3), torch.arange(batch) % (most + 1)
+        return torch.randn(steps, batch, X), q, p, source, counts
+
+    torch.manual_seed(0)
+    model = WithInputs().eval()
+    file = cw.export_onnx(model, example=given(2, 2, 2))
+    arguments = given(4, 3, 5)
+    with torch.no_grad():
+        expected = model(*arguments)
+    names = [i.name for i in file.graph.input]
+    assert_close(run(file, dict(zip(names, arguments, strict=True))), expected)
+
+
+def test_packed_items_and_unknown_inputs_are_refused():
+    x, source = torch.randn(2, 2, X), torch.randn(3, 2, 3)
+    p = torch.randn(2, 2, 2)
+
+    class Packed(WithInputs):
+        def forward(self, x, source):
+            packed = nn.utils.rnn.pack_sequence([source[:, 0], source[:, 1]])
+            return self.rnn(x, p=p, q=p, source=packed)
+
+    class Unknown(WithInputs):
+        def forward(self, x, source):
+            return self.rnn(x, p=p, q=p, r=p, source=source)
+
+    refused("source=PackedSequence.*source_lengths", Packed(), example=(x, source))
+    refused("has no input 'r'", Unknown(), example=(x, source))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_torchs_exporter_by_itself_refuses_counts_of_items():
+    class Attending(WithInputs):
+        def forward(self, x, p, source, counts):
+            return self.rnn(x, p=p, q=p, source=source, source_lengths=counts)
+
+    example = torch.randn(2, 2, X), torch.randn(2, 2, 2), torch.randn(3, 2, 3)
+    arguments = *example, torch.tensor([3, 1])
+    translations = cw.onnx_translations()
+    with pytest.raises(torch.onnx.OnnxExporterError, match="source_lengths=tensor"):
+        torch.onnx.export(
+            Attending().eval(), arguments, dynamo=True, verbose=False,
+            custom_translation_table=translations,
+        )  # fmt: skip
+
+
 # -- every cell
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import cellwright as cw
 from cellwright.cli import app
 from cellwright.text.pairs.files import examples, read_pairs
 from cellwright.text.pairs.model import NextOutputToken
@@ -271,6 +272,16 @@ def test_divergence_is_told(file, tmp_path):
 
 
 # -- what is refused ----------------------
+
+
+@pytest.mark.parametrize("target", ["c", "onnx"])
+def test_a_run_of_pairs_is_not_exported(run, tmp_path, target):
+    error = call("export", run, "-o", tmp_path / "out", "--to", target, ok=False)
+    assert "encoder and decoder" in " ".join(error.split())
+    assert not (tmp_path / "out").exists()
+    export = cw.export_onnx if target == "onnx" else cw.export_c
+    with pytest.raises(cw.ArgumentError, match=r"PairRun|language model"):
+        export(PairRun(run), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

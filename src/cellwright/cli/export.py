@@ -87,6 +87,7 @@ def export(
     """
     from ..text.run import Run
 
+    _refuse_pairs(directory)
     run = Run(directory)
     name = name or _name_of(directory)
     if to is Target.c:
@@ -97,6 +98,19 @@ def export(
         _only_with("--self-test", self_test, Target.c)
         files = _to_onnx(run, out, name, step)
     typer.echo("\n".join(map(str, files)))
+
+
+def _refuse_pairs(directory: Path) -> None:
+    from ..text.directory import format_of
+    from ..text.pairs.run import PairRun
+
+    if format_of(directory) == PairRun.format:
+        raise CellwrightError(
+            f"[export] a file holds one model, and a run of pairs has two, encoder and "
+            f"decoder; received {directory}, expected a run of a language model. In "
+            "Python cellwright.export_onnx(part, path, example=…) writes each part: "
+            "docs/onnx.md"
+        )
 
 
 def _to_c(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
@@ -91,6 +92,7 @@ def enter_items(
     values, batches = {}, {}
     for given in sets:
         name, items, lengths = _unpacked(given, layout.batch_first)
+        _refuse_torchs_onnx_export(name, lengths)
         _check_shape(where, name, items, layout, sizes[name])
         check_like(f"the set of items {name!r}", items)
         entered, called = layout.enter_items(items), length_name(name)
@@ -99,6 +101,16 @@ def enter_items(
         batch = ItemBatch(rows, longest, lengths, called)
         values[name], batches[name] = batch.pack(entered), batch
     return ItemInputs(values, batches)
+
+
+def _refuse_torchs_onnx_export(name: str, lengths: Any) -> None:
+    """It sees no values, and the items of a batch are packed by their lengths."""
+    if isinstance(lengths, Tensor) and torch.onnx.is_in_onnx_export():
+        raise ArgumentError(
+            f"[torch.onnx.export] packs items by values that it cannot see; received "
+            f"{length_name(name)}=tensor, expected none. Write the layer or the whole "
+            "model with cellwright.export_onnx(model, path, example=…)"
+        )
 
 
 def _unpacked(given: Given, batch_first: bool) -> Given:

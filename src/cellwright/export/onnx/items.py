@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from ...compiler.bindings import own_parameters
 from ...language import ArgumentError
-from ...nn.items import take_items
+from ...nn.items import length_name, take_items
 from ...nn.sequences import Layout
 from .call import NamedCall
 from .direction import NamedCell, write_direction
@@ -83,7 +84,9 @@ class _Forward:
         **inputs: Any,
     ) -> Any:
         layer = self.layer
+        _refuse_packed(x=x, **inputs)
         sets = take_items("export_onnx", layer.item_sizes, inputs)
+        named, static = layer._check_inputs(x, inputs)
         layout = Layout(x, layer.batch_first, lengths, resets, starts)
         states = layer._initial_states(x, state, layout)
         items = [layout.enter_items(given.items) for given in sets]
@@ -94,9 +97,15 @@ class _Forward:
             else _of_batch(given.lengths, values)
             for given, values in zip(sets, items, strict=True)
         ]
-        batch = layout.batch
+        batch, steps = layout.batch, layout.enter(x)
+        others = [  # in the cell's order, whatever order the call names them in
+            layout.enter_static(named[i.name]).expand(steps.shape[0], -1, -1)
+            if i.name in static
+            else layout.enter(named[i.name])
+            for i in layer.graphs[0].inputs[1:]
+        ]
         y, *finals, self.attention = _op(
-            [layout.enter(x), *(layout.enter(v) for v in inputs.values())],
+            [steps, *others],
             items,
             counts,
             list(states),
@@ -107,7 +116,18 @@ class _Forward:
             batch.starts,
             batch.resets,
         )
+        finals = [layout.leave_state(final) for final in finals]
         return layout.leave(y), finals[0] if len(finals) == 1 else tuple(finals)
+
+
+def _refuse_packed(**given: Any) -> None:
+    for name, value in given.items():
+        if isinstance(value, PackedSequence):
+            raise ArgumentError(
+                f"[export_onnx] sizes of a PackedSequence are numbers; received "
+                f"{name}=PackedSequence, expected a padded tensor, and "
+                f"{'lengths' if name == 'x' else length_name(name)}= of its rows"
+            )
 
 
 def _of_batch(counts: Tensor, items: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...language import ArgumentError
 from .layer import initial_values
 
 
@@ -20,6 +21,12 @@ class RunCall(NamedTuple):
 def trained(run: Any) -> tuple[Any, RunCall, dict[str, str]]:
     """A run's model, one step of it, and the file's metadata."""
     model = run.trained_model()
+    if not hasattr(model, "rnn"):
+        raise ArgumentError(
+            f"[export_onnx] received a {type(run).__name__}, which has two models; "
+            "expected a run of a language model, or a module of its encoder or its "
+            "decoder alone, and example=what its forward takes"
+        )
     layer = model.rnn
     states = tuple(state.clone() for state in layer.first_states(1))
     names = [state.name for state in layer.graphs[0].states]
