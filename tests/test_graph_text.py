@@ -757,3 +757,35 @@ def test_a_stored_layer_names_the_file_of_its_cell_and_no_directory():
     (graph,) = pickle.loads(data).graphs
     assert graph.nodes[-1].source.startswith("test_graph_text.py:")
     assert graph == layer.graphs[0]
+
+
+OLDER = (
+    HEADER
+    + """def older(W, x, h):
+    a = tanh(W.matrix(h, x))
+    return a * W.gain
+"""
+)
+
+
+def test_a_weight_called_matrix_is_one_as_before_w_matrix_was_there():
+    assert cw.Graph.from_text(OLDER).weight("matrix").kind == "matrix"
+
+    @cell
+    def older(W, x, h):
+        return tanh(W.matrix(h, x)) * W.gain
+
+    @cell
+    def another(W, x, h):
+        return tanh(W.gain(h, x)) * W.matrix
+
+    for used in (older, another):
+        assert cw.Graph.from_text(used.graph.to_text()) == used.graph
+        x = normal(4, 2, 3, seed=1, grad=False)
+        found = []
+        for engine in ("native", "reference"):
+            layer = cw.Recurrent(used, 3, 4, engine=engine, dtype=torch.float64)
+            found.append(randomise(layer)(x)[0])
+        assert_close(*found)
+        W, h = copy.deepcopy(layer).cells[0], torch.zeros(2, 4, dtype=torch.float64)
+        assert_close(used(W, x[0], h), found[0][0])

@@ -84,6 +84,14 @@ def _is_items(annotation: ast.expr | None) -> bool:
     return False
 
 
+def _is_text(args: list[ast.expr]) -> bool:
+    """Whether a name is given: `W.matrix(h, x)` is an affine map called matrix."""
+    match args:
+        case [ast.Constant(value=str()), *_]:
+            return True
+    return False
+
+
 class _Parser:
     """Replays the syntax tree of a printed cell on a builder."""
 
@@ -260,7 +268,7 @@ class _Parser:
         match func:
             case ast.Attribute(
                 value=ast.Name(id="W"), attr="matrix" | "vector" | "scalar"
-            ):
+            ) if func.attr != "matrix" or _is_text(args):
                 make = getattr(self.weights, func.attr)
                 return make(*(self.literal(a) for a in args), **options)
             case ast.Attribute(value=ast.Name(id="W"), attr=attr) if attr[0] != "_":

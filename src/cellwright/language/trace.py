@@ -200,6 +200,36 @@ class WeightReference(Recorded):
         return self.builder.parameter(self.name, "vector", size)
 
 
+class MatrixReference(WeightReference):
+    """`W.matrix`: makes a weight of a given name; else it is one of its own name, as
+    cells may have that are older than it."""
+
+    def __call__(self, *operands: Any, **options: Any) -> Traced:
+        """`W.matrix("A", init=, size=)`, or an affine map as of any other name."""
+        if operands and isinstance(operands[0], Recorded):
+            return super().__call__(*operands, **options)
+        return self._elementwise(*operands, **options)
+
+    def _elementwise(
+        self,
+        name: str,
+        init: float | None = None,
+        size: Sequence[Any] = ("hidden_size", "hidden_size"),
+    ) -> Traced:
+        """A weight matrix that is used element by element, as a matrix state is.
+
+        Args:
+            name: as in `W.name`.
+            init: what every element starts from; without it as every weight.
+            size: rows, columns, and (1 without it) heads: so many blocks of
+                (rows/heads × columns/heads).
+        """
+        check_weight_name(name)
+        whole = self.builder.matrix_size(f"W.{name}", size)
+        node = self.builder.parameter(name, "vector", whole, init)
+        return Traced(self.builder, node)
+
+
 class Weights:
     """`W`: every attribute is a weight of that name."""
 
@@ -220,24 +250,10 @@ class Weights:
         node = self._builder.parameter(name, "vector", plain(size), init)
         return Traced(self._builder, node)
 
-    def matrix(
-        self,
-        name: str,
-        init: float | None = None,
-        size: Sequence[Any] = ("hidden_size", "hidden_size"),
-    ) -> Traced:
-        """A weight matrix that is used element by element, as a matrix state is.
-
-        Args:
-            name: as in `W.name`.
-            init: what every element starts from; without it as every weight.
-            size: rows, columns, and (1 without it) heads: so many blocks of
-                (rows/heads × columns/heads).
-        """
-        check_weight_name(name)
-        whole = self._builder.matrix_size(f"W.{name}", size)
-        node = self._builder.parameter(name, "vector", whole, init)
-        return Traced(self._builder, node)
+    @property
+    def matrix(self) -> MatrixReference:
+        """`W.matrix("A", …)`; in older cells also an affine map of that name."""
+        return MatrixReference(self._builder, "matrix")
 
     def scalar(self, name: str, init: float | None = None) -> Traced:
         """A single trainable number."""
@@ -245,7 +261,7 @@ class Weights:
         return Traced(self._builder, self._builder.parameter(name, "scalar", 1, init))
 
 
-_reserved = {"matrix", "vector", "scalar"}  # methods of W
+_reserved = {"vector", "scalar"}  # methods of W
 
 
 def reserve_weight_names(names: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -147,13 +148,14 @@ class CellWeights(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
         self._initial = {w.name: w.init for w in graph.weights if w.kind != "matrix"}
+        # Not by torch's methods: they refuse a weight called matrix, a property here.
         for weight in graph.weights:
             if weight.kind == "matrix":
-                self.add_module(weight.name, Affine(weight, device, dtype))
+                self._modules[weight.name] = Affine(weight, device, dtype)
             else:
                 shape = weight.shapes()[""]
                 value = torch.empty(shape, device=device, dtype=dtype)
-                self.register_parameter(weight.name, nn.Parameter(value))
+                self._parameters[weight.name] = nn.Parameter(value)
         if not graph.weights:  # what says its device and dtype, and moves with it
             like = torch.empty(0, device=device, dtype=dtype)
             self.register_buffer("_like", like, persistent=False)
@@ -222,17 +224,21 @@ class CellWeights(nn.Module):
         """`W.vector("p", …)` when the cell's function runs on tensors."""
         return getattr(self, name)
 
-    def matrix(self, name: str, init: Any = None, size: Any = None) -> Matrix:
-        """`W.matrix("A", …)` when the cell's function runs on tensors."""
-        return _matrix(getattr(self, name))
+    @property
+    def matrix(self) -> Any:
+        """`W.matrix("A", …)` when the cell's function runs on tensors; in an older
+        cell its weight called matrix."""
+        own = self._modules.get("matrix", self._parameters.get("matrix"))
+        return partial(_matrix, self) if own is None else own
 
     def scalar(self, name: str, init: Any = None) -> Tensor:
         """`W.scalar("a", …)` when the cell's function runs on tensors."""
         return getattr(self, name)
 
 
-def _matrix(weight: Tensor) -> Matrix:
+def _matrix(weights: Any, name: str, init: Any = None, size: Any = None) -> Matrix:
     """A weight (rows, columns), or (heads, rows/heads, columns/heads), as a matrix."""
+    weight = getattr(weights, name)
     return Matrix(weight.flatten(), weight.shape[0] if weight.dim() == 3 else 1)
 
 
@@ -344,9 +350,11 @@ class MadeWeights:
         """As `CellWeights.vector`."""
         return getattr(self, name)
 
-    def matrix(self, name: str, init: Any = None, size: Any = None) -> Matrix:
+    @property
+    def matrix(self) -> Any:
         """As `CellWeights.matrix`."""
-        return _matrix(getattr(self, name))
+        own = self._found.get("matrix", self._weights.matrix)
+        return partial(_matrix, self) if isinstance(own, partial) else own
 
     def scalar(self, name: str, init: Any = None) -> Tensor:
         """As `CellWeights.scalar`."""
