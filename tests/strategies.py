@@ -290,6 +290,11 @@ def _is_read(value: str, lines: Sequence[str]) -> bool:
     return any(re.search(rf"\b{value}\b", text) for text in texts)
 
 
+def item_sizes(cell: cw.Cell) -> dict[str, int]:
+    """`Recurrent`'s `items=` of a cell from `make_cell`."""
+    return {item.name: ITEM_SIZES[item.name] for item in cell.graph.items}
+
+
 def make_cell(source: str) -> cw.Cell:
     """The cell of a text that `sources` drew."""
     scope = {n: getattr(cw, n) for n in cw.__all__}

@@ -21,6 +21,7 @@ from strategies import (
     HIDDEN,
     INPUT,
     ITEM_SIZES,
+    item_sizes,
     make_cell,
     sources,
     table_gradients,
@@ -362,7 +363,7 @@ def make_random(source):
         random,
         INPUT,
         HIDDEN,
-        items={i.name: ITEM_SIZES[i.name] for i in random.graph.items},
+        items=item_sizes(random),
         engine="reference",
         dtype=torch.float64,
     )
