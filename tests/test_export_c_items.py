@@ -11,7 +11,7 @@ from torch import nn
 
 import cellwright as cw
 from oracles import normal, randomise
-from strategies import HIDDEN, INPUT, ITEM, make_cell, sources
+from strategies import HIDDEN, INPUT, ITEM_SIZES, make_cell, sources
 from test_export_c import GCC, STRICT, InC, _argument, library, shell
 from test_onnx_items import CELLS, FEW, NAMES, SIZES, USUAL, two_sets
 
@@ -194,8 +194,8 @@ def test_numbers_of_items_are_checked(tmp_path, cell, most, message):
 @given(sources(items=True))
 @settings(max_examples=3, suppress_health_check=[HealthCheck.too_slow])
 def test_random_cells(tmp_path_factory, source):
-    layer = randomise(
-        cw.Recurrent(make_cell(source), INPUT, HIDDEN, items={"source": ITEM})
-    )
+    random = make_cell(source)
+    sizes = {i.name: ITEM_SIZES[i.name] for i in random.graph.items}
+    layer = randomise(cw.Recurrent(random, INPUT, HIDDEN, items=sizes))
     assume(len(layer.graphs[0].inputs) == 1)
     check(layer, exported(layer, tmp_path_factory.mktemp("cell")), 1e-4)

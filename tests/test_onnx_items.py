@@ -8,7 +8,7 @@ import cellwright as cw
 from cellwright import Items, attend, cell, sigmoid, tanh, total
 from onnx_cases import as_state, assert_close, make, run, states_of
 from oracles import normal
-from strategies import HIDDEN, INPUT, ITEM, make_cell, sources
+from strategies import HIDDEN, INPUT, ITEM_SIZES, make_cell, sources
 
 T, B, S, X, H = 5, 4, 3, 5, 4
 COUNTS = torch.tensor([3, 0, 2, 1])
@@ -158,8 +158,10 @@ def test_a_padded_item_and_a_wrong_weight_are_noticed():
 @given(sources(items=True))
 @settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 def test_random_cells(source):
+    random = make_cell(source)
+    sizes = {i.name: ITEM_SIZES[i.name] for i in random.graph.items}
     layer = cw.Recurrent(
-        make_cell(source), INPUT, HIDDEN, items={"source": ITEM}, engine="reference",
+        random, INPUT, HIDDEN, items=sizes, engine="reference",
         dtype=torch.float64,
     )  # fmt: skip
     check(layer, ["lengths"])
