@@ -157,9 +157,9 @@ def test_what_a_load_leaves_in_memory_is_read_next_and_once():
     tile = next(a for a in reader.args if a == left.dst)
     code[at_reader] = replace(reader, op="div")
     again = replace(reader, dst=tile, args=(tile, tile))
-    for code in (code, [*stage.code[: at_reader + 1], again], [*stage.code, left]):
+    for wrong in (code, [*stage.code[: at_reader + 1], again], [*stage.code, left]):
         stages = [*program.stages]
-        stages[at] = replace(stage, code=tuple(code))
+        stages[at] = replace(stage, code=tuple(wrong))
         with pytest.raises(ValueError, match="leaves in memory"):
             replace(program, stages=tuple(stages)).compile()
 
