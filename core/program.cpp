@@ -336,6 +336,41 @@ struct Checker {
         for (const Term& t : s.terms) term(s, t);
         for (const Instruction& in : s.prologue) instruction(s, in, true);
         for (const Instruction& in : s.code) instruction(s, in, false);
+        if (s.axis != Axis::matrix) reads_in_place(s);
+    }
+
+    // What a load leaves in memory (b = 1) is read by the next instruction that is no
+    // load, a sum, difference or product, and by no other: see opcodes.def.
+    void reads_in_place(const Stage& s) const {
+        std::vector<bool> absent(size_t(s.tiles) + size_t(s.row_registers));
+        std::vector<int32_t> waiting;
+        for (const Instruction& in : s.code) {
+            const int32_t args[] = {in.a, in.b, in.c};
+            const auto reads = [&](int32_t tile) {
+                return std::find(args, args + kOpcodes[int(in.op)].reads, tile) !=
+                       args + kOpcodes[int(in.op)].reads;
+            };
+            const bool reader = in.op == Opcode::add_ || in.op == Opcode::sub_ ||
+                                in.op == Opcode::mul_;
+            if (in.op != Opcode::load_) {
+                for (const int32_t tile : waiting) {
+                    require(reader && reads(tile), "what a load leaves in memory is read next");
+                    absent[tile] = false;
+                }
+            }
+            for (size_t tile = 0; tile < absent.size(); ++tile)
+                require(!absent[tile] || !reads(int32_t(tile)),
+                        "what a load leaves in memory is read once");
+            for (const int32_t tile : waiting)
+                if (in.op != Opcode::load_) absent[tile] = true;
+            if (in.op != Opcode::load_) waiting.clear();
+            if (!stores(in)) absent[in.dst] = false;
+            if (in.op != Opcode::load_) continue;
+            require(std::find(waiting.begin(), waiting.end(), in.dst) == waiting.end(),
+                    "what a load leaves in memory is written again before it is read");
+            if (in.b != 0) waiting.push_back(in.dst);
+        }
+        require(waiting.empty(), "what a load leaves in memory is read next");
     }
 
     void gradient(const Gradient& g) const {

@@ -41,10 +41,9 @@ def flat(results: Any) -> list[Tensor]:
 
 
 def random_cotangents(results: Sequence[Tensor], seed: int = 7) -> list[Tensor]:
-    """The same numbers in every dtype: they are drawn in float64."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(r.shape, dtype=torch.float64, generator=generator).to(r)
+        torch.randn(r.shape, dtype=r.dtype, generator=generator).to(r.device)
         for r in results
     ]
 

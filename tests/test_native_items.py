@@ -1,5 +1,7 @@
 """Cells with items on the native engine, held to the reference."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -142,6 +144,28 @@ def test_a_softmax_s_gradient_is_one_instruction_and_items_are_read_in_place():
     assert [i.op for s in stages for i in s.code].count("attention_gradient") == 1
     in_place = [i.args[1:] for i in stage.code if i.op == "load"]
     assert in_place.count((1,)) == 2  # the query and the key
+
+
+def test_what_a_load_leaves_in_memory_is_read_next_and_once():
+    programs = attentive().direction(0).bound.programs
+    program = programs.plan.backward(programs.sources)
+    at, stage = next(
+        (at, stage)
+        for at, stage in enumerate(program.stages)
+        if any(i.op == "load" and i.args[1:] == (1,) for i in stage.code)
+    )
+    load = next(k for k, i in enumerate(stage.code) if i.args[1:] == (1,))
+    left, code = stage.code[load], list(stage.code)
+    at_reader = next(k for k in range(load, len(code)) if code[k].op != "load")
+    reader = code[at_reader]
+    tile = next(a for a in reader.args if a == left.dst)
+    code[at_reader] = replace(reader, op="div")
+    again = replace(reader, dst=tile, args=(tile, tile))
+    for wrong in (code, [*stage.code[: at_reader + 1], again], [*stage.code, left]):
+        stages = [*program.stages]
+        stages[at] = replace(stage, code=tuple(wrong))
+        with pytest.raises(ValueError, match="leaves in memory"):
+            replace(program, stages=tuple(stages)).compile()
 
 
 def test_recorded_values_and_their_gradients_are_the_reference_s():
