@@ -352,8 +352,9 @@ class _StageWriter:
             if line.op != "load":
                 reader = line
                 continue
-            near = reader is not None and reader.op in _READ_IN_PLACE
-            if near and uses[line.target] == reader.registers.count(line.target) == 1:
+            if reader is None or reader.op not in _READ_IN_PLACE:
+                continue
+            if uses[line.target] == reader.registers.count(line.target) == 1:
                 self.code[at] = line._replace(indices=(*line.indices, 1))
 
     def _number_tiles(self) -> int:

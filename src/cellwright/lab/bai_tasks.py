@@ -190,7 +190,9 @@ class Music(Task):
         epochs = music.Epochs(self.data.train, setting.batch, seed)
         return epochs, len(epochs)
 
-    def loss(self, model: Any, batch: Sequences, *_: Any) -> tuple[Tensor, Any]:
+    def loss(
+        self, model: Any, batch: Sequences, state: Any, step: float
+    ) -> tuple[Tensor, Any]:
         return music.frame_loss(model(batch.inputs), batch), None
 
     def score(self, model: Any, part: Part, setting: Setting) -> float:
@@ -226,7 +228,9 @@ class LongLag(Task):
 
         return Drawn(draw, seed), setting.steps
 
-    def loss(self, model: Any, batch: Sequences, *_: Any) -> tuple[Tensor, Any]:
+    def loss(
+        self, model: Any, batch: Sequences, state: Any, step: float
+    ) -> tuple[Tensor, Any]:
         return self.error(model(batch.inputs), batch), None
 
     @torch.no_grad()

@@ -572,7 +572,7 @@ def _item_sizes(
                 "size of its own, as Items['item_size']"
             )
         named = isinstance(size, str)
-        known = others.get(size) if named else size
+        known: Any = others.get(size) if named else size
         wanted = given.get(name, known)
         if wanted is None:
             raise ArgumentError(

@@ -51,7 +51,8 @@ def load_ptb(unit: str, directory: str | Path | None = None) -> TokenText:
     ]
     parts = [_words(text) if unit == "word" else list(text) for text in texts]
     numbers = {token: k for k, token in enumerate(dict.fromkeys(parts[0]))}
-    return TokenText(*(_encode(p, numbers) for p in parts), len(numbers))
+    train, validation, test = (_encode(part, numbers) for part in parts)
+    return TokenText(train, validation, test, len(numbers))
 
 
 def _words(text: str) -> list[str]:
