@@ -22,9 +22,13 @@ from cellwright.look.diagram.text import Run, as_text, width
 from diagram_geometry import Label, Picture, crossings, flaws, read, recovered
 from strategies import make_cell, sources
 
+LARGE = ("mlstm", "rwkv6")  # seconds each
 CELLS = [
     *cw.cells.all(),
-    *cw.cells.all_with_matrices(),
+    *(
+        pytest.param(name, marks=pytest.mark.full) if name in LARGE else name
+        for name in cw.cells.all_with_matrices()
+    ),
     *cw.cells.all_with_items(),
     *cw.cells.all_of_trees(),
 ]
