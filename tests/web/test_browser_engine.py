@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from cellwright import Recurrent, cells
+from cellwright.language import OPS, ArgumentError
 from cellwright.language.evaluate import evaluate
 from cellwright.language.expand import PRIMITIVES
 from cellwright.look.inspection import Inspection
@@ -68,7 +69,16 @@ def test_every_cell_gives_the_same_numbers():
 
 def test_the_browser_knows_every_primitive_operation():
     known = set(in_node([])["operations"])
-    assert known == PRIMITIVES - {"spread"}  # which derivatives alone have
+    of_matrices = {n for n, op in OPS.items() if op.kind == "matrix"}
+    of_derivatives = {"vecmat", "row_dots", "column_dots"}
+    assert known == PRIMITIVES - of_matrices - of_derivatives
+
+
+@pytest.mark.parametrize("name", ["mlstm", "retention", "selective_ssm"])
+def test_a_report_refuses_matrices(name):
+    layer = Recurrent(cells.get(name), 6, 8)
+    with pytest.raises(ArgumentError, match="expected a cell of vectors"):
+        layer_data(layer.graphs[0], layer.cells[0])
 
 
 @pytest.mark.parametrize(("cell", "learned"), [("lstm", False), ("slstm", True)])

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...language import OPS, ArgumentError
 from ...language.expand import expanded
 from ...language.graph import AFFINE, Graph
 from ...text.adaptive import AdaptiveSoftmax
@@ -151,6 +152,14 @@ def layer_data(graph: Graph, weights: nn.Module) -> dict[str, Any]:
 def _graph(graph: Graph) -> dict[str, Any]:
     """As the page's engine takes it, which knows the primitive operations alone."""
     graph = expanded(graph)
+    for node in graph.nodes:
+        # The page has no matrices, and would take a sum of heads for one of all units.
+        heads = node.op == "sum" and node.options.get("heads", 1) != 1
+        if heads or (node.op in OPS and OPS[node.op].kind == "matrix"):
+            raise ArgumentError(
+                f"[report] cell {graph.name!r} computes {node.op} of matrices or "
+                "heads, which the page of a report does not; expected a cell of vectors"
+            )
     return {
         "nodes": [
             {
