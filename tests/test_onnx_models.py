@@ -445,9 +445,10 @@ def test_a_named_input_that_is_given_once():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("number", range(len(CELLS)))
-def test_every_cell(number):
-    """Layers, directions and types in turn: torch's exporter takes seconds."""
+@pytest.mark.parametrize("number", range(0, len(CELLS), 3))
+def test_every_third_cell(number):
+    """Layers, directions and types in turn: torch's exporter takes seconds, and
+    test_onnx.py has every cell's step."""
     layers, bidirectional = 1 + number % 2, number // 2 % 2 == 1
     dtype = (torch.float32, torch.float64)[number // 4 % 2]
     options = {"bidirectional": bidirectional, "dtype": dtype}
