@@ -52,7 +52,6 @@ html_copy_source = False
 copybutton_prompt_text = "$ "
 
 
-
 def from_root(name: str) -> Callable[[], str]:
     """A page of the repository's root, as a page of docs/."""
     return lambda: (DOCS.parent / name).read_text("utf-8").replace("](docs/", "](")
@@ -74,7 +73,9 @@ def complete(app, name: str, source: list[str]) -> None:
     if name in WRITTEN:
         source[0] += WRITTEN[name]()
     for file, page in PAGES.items():
-        source[0] = re.sub(rf"\]\((?:\.\./)?((?:\.\./)?){file}\)", rf"](\1{page})", source[0])
+        source[0] = re.sub(
+            rf"\]\((?:\.\./)?((?:\.\./)?){file}\)", rf"](\1{page})", source[0]
+        )
 
 
 def setup(app) -> None:

@@ -1,4 +1,4 @@
-"""What docs/gallery.md ends with: every cell's equations, picture, weights and source."""
+"""What docs/gallery.md ends with: every cell's equations, picture, weights, source."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ body[data-theme="dark"] {{{dark}}}
 
 
 def page() -> str:
-    """The cells by kind, as Markdown; the style of the pictures once, for both themes."""
+    """The cells by kind, as Markdown; the pictures' style once, for both themes."""
     sections, styles = [], {}
     for heading, cells in SETS.items():
         sections.append(f"\n## {heading}\n")

@@ -11,6 +11,8 @@
 
     layer = cw.Recurrent(lstm, input_size=64, hidden_size=128)
     y, (h, c) = layer(x)  # x (T, B, 64) -> y (T, B, 128)
+
+The guide begins with docs/learn/tutorial.md, from an idea to a trained cell.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
