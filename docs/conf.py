@@ -36,7 +36,7 @@ extensions = [
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
-smartquotes = False  # quotes in docstrings are code
+smartquotes_action = "D"  # dashes alone: quotes in docstrings are code
 default_role = "py:obj"  # `name` in a docstring: code, and a link where there is one
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -45,6 +45,7 @@ autodoc_default_options = {"members": True}
 python_maximum_signature_line_length = 80
 
 html_theme = "furo"
+pygments_dark_style = "a11y-dark"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = html_show_copyright = False
