@@ -87,6 +87,14 @@ def read_again(app, env, added, changed, removed) -> list[str]:
     return list(WRITTEN)
 
 
+def keep_sentences(app, what: str, name: str, obj, options, lines: list[str]) -> None:
+    """`Whether …: …` of a property is a sentence, though napoleon reads a type."""
+    inline = what in ("attribute", "data", "property") and lines
+    if inline and lines[-1].startswith(":type:"):
+        head = lines.pop().removeprefix(":type:").strip()
+        lines[0] = f"{head}: {lines[0]}"
+
+
 def check_that_nothing_is_fetched(app, error: Exception | None) -> None:
     """The site is read without a network: no script, style, font from elsewhere."""
     for page in [] if error else Path(app.outdir).rglob("*.html"):
@@ -96,6 +104,7 @@ def check_that_nothing_is_fetched(app, error: Exception | None) -> None:
 
 def setup(app) -> None:
     app.connect("source-read", complete)
+    app.connect("autodoc-process-docstring", keep_sentences, priority=600)
     app.connect("env-get-outdated", read_again)
     app.connect("build-finished", check_that_nothing_is_fetched)
     app.connect("doctree-read", pictures.follow_the_theme)

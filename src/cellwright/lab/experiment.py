@@ -105,7 +105,8 @@ class Claim:
     Attributes:
         name: the sentence.
         measured: the number that decides; None where there was nothing to measure.
-        low, high: the closed interval it is expected in; None: no limit.
+        low: the least it is expected to be; None: no limit.
+        high: the most it is expected to be; None: no limit.
     """
 
     name: str
