@@ -206,6 +206,8 @@ class EquationWriter:
         else:
             operand = self.concatenation([self.operand(a) for a in node.args])
         matrix = self.matrix(weight.name, weight.columns)
+        if weight.antisymmetric:
+            matrix = rf"\left({matrix} - {matrix}^{{\top}}\right)"
         if weight.bias:
             return self.product(matrix, operand, weight.name), _SUM
         return self.product(matrix, operand, None), _PRODUCT
