@@ -364,7 +364,7 @@ def test_antisymmetric_cells_have_a_matrix_that_only_turns(name):
     matrix = layer.cells[0].a.matrix.detach()
     assert torch.equal(matrix, -matrix.T)
     assert torch.linalg.eigvals(matrix).real.abs().max() < 1e-12
-    assert r"(W_{a} - W_{a}^{\top}) \cdot h_{t-1}" in layer.cell.latex()
+    assert r"(W_{a} - W_{a}^\top) \cdot h_{t-1}" in layer.cell.latex()
 
 
 @pytest.mark.parametrize(
