@@ -530,6 +530,7 @@ class Builder:
 
     def finish(self, results: tuple[int, ...], doc: str = "") -> Graph:
         """Check the returned values, name what has a name, put into printed order."""
+        self._check_matrix()
         for result in results:
             self._check_conditions(OPS["identity"], (result,))
             self._check_summed(result)
@@ -553,6 +554,19 @@ class Builder:
             doc=doc,
         )
         return verify(canonical(graph), after="build")
+
+    def _check_matrix(self) -> None:
+        """`W.matrix` is a weight of that name, in older cells, or makes weights."""
+        own = self.weights.get("matrix")
+        made = next(
+            (w for w in self.weights.values() if isinstance(w.size, MatrixSize)), None
+        )
+        if own and made:
+            raise CellError(
+                f"[{own.source}, cell {self.name!r}] a weight is called matrix, and "
+                f'W.matrix("{made.name}") makes another; received both, expected '
+                "another name for the first, as in W.matrix2"
+            )
 
     def _check_summed(self, result: int) -> None:
         name = self.set_of(result)
