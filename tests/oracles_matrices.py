@@ -69,13 +69,14 @@ def _by_value(S: Tensor) -> Tensor:
 
 def fast_weights(W, x, S, z, heads=1):
     """idiap/fast-transformers, recurrent/attention/self_attention/linear_attention.py,
-    `RecurrentLinearAttention`, without the eps of its normaliser; IDSIA/recurrent-fwp,
-    algorithmic/layers.py, `LinearAttentionlayer`, is the same rule without z."""
+    `RecurrentLinearAttention`, its normaliser's eps 1e-5 as in the paper's own code:
+    lmtool-fwms, cuda_fast_weight_layer.py, `CudaFastWeightSumLinearTransformerLayer`,
+    which first divides q and k by their sums."""
     q, k, v = (_heads(affine(g, x), heads) for g in (W.q, W.k, W.v))
     q, k = (torch.where(u > 0, u + 1, u.exp()) for u in (q, k))
     memory = _by_key(S, heads) + k.unsqueeze(-1) * v.unsqueeze(-2)
     total = _heads(z, heads) + k
-    share = q / (q * total).sum(-1, keepdim=True)
+    share = q / ((q * total).sum(-1, keepdim=True) + 1e-5)
     return _flat(torch.einsum("nhd,nhdm->nhm", share, memory)), [
         _by_value(memory),
         _flat(total),

@@ -132,6 +132,8 @@ class _Draft:
                     ", bias=False, heads=2",
                     ", heads=2, columns=tanh",
                 )
+            if widths == (HIDDEN,):
+                options += (", antisymmetric=True", ", heads=2, antisymmetric=True")
             options = self.one_of(options)
             name = f"w{len(self.matrices)}"
             self.matrices.append((name, widths, options))

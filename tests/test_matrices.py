@@ -242,3 +242,27 @@ def test_heads_that_do_not_divide_are_refused_when_sizes_are_known():
 def test_a_state_is_as_wide_as_a_hyperparameter_says():
     assert cw.cells.mlstm.partial(heads=4).states[2].size == 4
     assert cw.cells.selective_ssm.states[0].size == MatrixSize("hidden_size", 16)
+
+
+def test_a_weight_called_matrix_beside_matrices_is_refused():
+    """`W.matrix` would be two things where the cell's function runs on tensors."""
+    message = r"called matrix, and W\.matrix\(\"A\"\) makes another.*W\.matrix2"
+    with pytest.raises(cw.CellError, match=message):
+
+        @cw.cell
+        def mapped(W, x, C: (H, 3)):
+            return C * W.matrix("A", size=(H, 3)) + cw.outer(W.matrix(x), x), C
+
+    with pytest.raises(cw.CellError, match=message):
+
+        @cw.cell
+        def scaled(W, x, C: (H, 3)):
+            C = C * W.matrix("A", size=(H, 3)) + 1
+            return W.matrix * cw.matvec(C, W.key(x, size=3)), C
+
+    with pytest.raises(cw.CellError, match=message):
+        cw.Cell.from_text(
+            "# cellwright cell 3\ndef c(W, x, C: (4, 3)):\n"
+            '    C_new = C * W.matrix("A", size=(4, 3))\n'
+            "    return W.matrix(x), C_new\n"
+        )

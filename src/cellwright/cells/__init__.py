@@ -58,7 +58,17 @@ from .minimal import (
     ugrnn,
 )
 from .modern import layer_norm_lstm, multiplicative_lstm, rhn, slstm, star
-from .physical import cfc, cfn, cornn, lem, ltc, mc_lstm, unicornn
+from .physical import (
+    antisymmetric,
+    cfc,
+    cfn,
+    cornn,
+    gated_antisymmetric,
+    lem,
+    ltc,
+    mc_lstm,
+    unicornn,
+)
 from .search_space import cifg, fgr, nfg, niaf, nig, noaf, nog, vanilla
 from .search_space import np as np
 from .searched import mut1, mut2, mut3, nas
@@ -105,15 +115,15 @@ def get(name: str) -> Cell:
 
 
 __all__ = [  # without np: `from … import *` would hide numpy's
-    "all", "all_of_trees", "all_with_items", "all_with_matrices", "bahdanau_gru",
-    "binary_lstm", "cfc", "cfn", "child_sum_gru", "child_sum_lstm", "cifg", "cornn",
-    "coupled", "delta_net", "fast_grnn", "fast_rnn", "fast_weights", "fgr",
-    "gated_delta_net", "get", "gla", "gru", "gru_bias", "gru_reset_after", "indrnn",
-    "janet", "layer_norm_lstm", "leaky_rnn", "lem", "li_gru", "lru", "lstm",
-    "lstm_book", "lstm_projected", "ltc", "luong_lstm", "mc_lstm", "mgu", "min_gru",
-    "min_lstm", "minimal_rnn", "mlstm", "multiplicative_lstm", "mut1", "mut2", "mut3",
-    "nary_lstm", "nas", "nfg", "niaf", "nig", "noaf", "nog", "peephole",
-    "peephole_diagonal", "qrnn", "recursive", "retention", "rg_lru", "rhn", "rnn",
-    "rnn_relu", "rwkv6", "scrn", "selective_ssm", "slstm", "sru", "star", "ugrnn",
-    "unicornn", "vanilla",
+    "all", "all_of_trees", "all_with_items", "all_with_matrices", "antisymmetric",
+    "bahdanau_gru", "binary_lstm", "cfc", "cfn", "child_sum_gru", "child_sum_lstm",
+    "cifg", "cornn", "coupled", "delta_net", "fast_grnn", "fast_rnn", "fast_weights",
+    "fgr", "gated_antisymmetric", "gated_delta_net", "get", "gla", "gru", "gru_bias",
+    "gru_reset_after", "indrnn", "janet", "layer_norm_lstm", "leaky_rnn", "lem",
+    "li_gru", "lru", "lstm", "lstm_book", "lstm_projected", "ltc", "luong_lstm",
+    "mc_lstm", "mgu", "min_gru", "min_lstm", "minimal_rnn", "mlstm",
+    "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm", "nas", "nfg", "niaf",
+    "nig", "noaf", "nog", "peephole", "peephole_diagonal", "qrnn", "recursive",
+    "retention", "rg_lru", "rhn", "rnn", "rnn_relu", "rwkv6", "scrn", "selective_ssm",
+    "slstm", "sru", "star", "ugrnn", "unicornn", "vanilla",
 ]  # fmt: skip

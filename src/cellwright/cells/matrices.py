@@ -80,12 +80,12 @@ def mlstm(
 @cell
 def fast_weights(W, x, S: ("hidden_size", "hidden_size", "heads"), z, *, heads=1):  # type: ignore
     """Fast weights, written by the sum rule (Schmidhuber 1992; Schlag, Irie &
-    Schmidhuber 2021, section 3.2): linear attention, φ(v) = elu(v) + 1, z normalises.
-    """
+    Schmidhuber 2021, section 3.2): linear attention, φ(v) = elu(v) + 1, z normalises,
+    its eps as in their code."""
     q, k = _positive(W.q(x)), _positive(W.k(x))
     S = S + outer(W.v(x), k, heads=heads)
     z = z + k
-    return matvec(S, q) / spread(sum_(z * q, heads=heads), q), S, z
+    return matvec(S, q) / spread(sum_(z * q, heads=heads) + 1e-5, q), S, z
 
 
 @cell

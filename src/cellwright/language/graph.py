@@ -168,6 +168,7 @@ class Weight(Written):
             (uniform).
         columns: for a matrix: the operation that makes its columns of the parameter's
             ("softmax": each column sums to 1), or `None`.
+        antisymmetric: for a matrix: W − Wᵀ of the parameter W maps.
         source: `file:line` of its first use (not compared).
     """
 
@@ -179,7 +180,13 @@ class Weight(Written):
     bias: bool = True
     init: float | None = None
     columns: str | None = None
+    antisymmetric: bool = False
     source: str = field(default="", compare=False, repr=False)
+
+    @property
+    def made(self) -> bool:
+        """Whether its matrix is computed from the parameter, once a call."""
+        return self.columns is not None or self.antisymmetric
 
     @property
     def bias_option(self) -> bool | float:

@@ -434,7 +434,7 @@ class _Step:
             matrix = torch.einsum("bno,bnk->nok", blocks, rows)
             owner = getattr(self.W, name)
             matrix = matrix.reshape(owner.weight.shape)
-            if owner.matrix is not owner.weight:  # made of the parameter by columns=
+            if owner.matrix is not owner.weight:  # made of the parameter
                 with torch.enable_grad():
                     (matrix,) = torch.autograd.grad(owner.matrix, owner.weight, matrix)
             found[f"W.{name}.weight"] += matrix

@@ -9,6 +9,7 @@ import re
 from xml.sax.saxutils import escape
 
 from ..language.cell import Cell
+from ..language.graph import Weight
 from ..language.hyperparameters import with_hyperparameters
 from ..language.latex import GREEK, EquationWriter, is_index, split
 from ..language.ops import OPS, Op
@@ -79,9 +80,12 @@ class MathmlWriter(EquationWriter):
     def concatenation(self, parts: list[str]) -> str:
         return _fenced("[", _operator(",").join(parts), "]")
 
-    def matrix(self, weight: str, columns: str | None) -> str:
-        text = f"<msub><mi>W</mi>{self.symbol(weight)}</msub>"
-        return self.apply(OPS[columns], [text]) if columns else text
+    def matrix(self, weight: Weight) -> str:
+        text = f"<msub><mi>W</mi>{self.symbol(weight.name)}</msub>"
+        if weight.antisymmetric:
+            transposed = f"<msup>{text}{_operator('⊤')}</msup>"
+            return _fenced("(", _row([text, _operator("−"), transposed]), ")")
+        return self.apply(OPS[weight.columns], [text]) if weight.columns else text
 
     def product(self, matrix: str, operand: str, bias_of: str | None) -> str:
         parts = [matrix, _operator("·"), operand]

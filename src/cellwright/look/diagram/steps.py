@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from ...language.canonical import shown_statements
-from ...language.graph import Graph
+from ...language.graph import Graph, Weight
 from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
 from ...language.ops import OPS, Op
@@ -221,9 +221,11 @@ class _LabelWriter(EquationWriter):
     def concatenation(self, parts: list[str]) -> str:
         return f"[{', '.join(parts)}]"
 
-    def matrix(self, weight: str, columns: str | None) -> str:
-        text = self.mark((Run("W", True), *_lowered(weight)))
-        return f"{OPS[columns].glyph}({text})" if columns else text
+    def matrix(self, weight: Weight) -> str:
+        text = self.mark((Run("W", True), *_lowered(weight.name)))
+        if weight.antisymmetric:
+            return f"({text} − {text}ᵀ)"
+        return f"{OPS[weight.columns].glyph}({text})" if weight.columns else text
 
     def product(self, matrix: str, operand: str, bias_of: str | None) -> str:
         bias = ""
