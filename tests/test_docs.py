@@ -1,13 +1,16 @@
-"""The pages: links lead somewhere, and the code of the developer pages runs."""
+"""The pages: links lead somewhere, names are documented once, and code runs."""
 
 import re
+import shlex
 import sys
+import textwrap
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import cellwright as cw
 import oracles
@@ -15,6 +18,8 @@ import oracles_attention
 import oracles_matrices
 import oracles_modern
 import tree_oracles
+from cellwright.cli import app
+from cellwright.language.ops import Op
 from oracles import affine, assert_close, normal, randomise
 
 ROOT = Path(__file__).parents[1]
@@ -47,11 +52,94 @@ def test_every_link_leads_somewhere(page):
         assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/language.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/language.md"])
 def test_the_first_example_runs(page):
     known = {"x": torch.randn(3, 2, 64)}
     exec(code(page)[0], known)
     assert known["lstm"].graph == cw.cells.lstm.graph
+
+
+def test_the_first_docstring_is_code_and_runs():
+    first, _, example = cw.__doc__.partition("::\n\n")
+    assert "\n" not in first
+    known = {"x": torch.randn(3, 2, 64)}
+    exec(textwrap.dedent(example.rpartition("\n\n")[0]), known)
+    assert known["lstm"].graph == cw.cells.lstm.graph
+
+
+def test_every_public_name_is_in_the_reference_once():
+    """Operations come from their records, `cells` and `init` as modules."""
+    pages = sorted((ROOT / "docs/reference").glob("*.md"))
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    entry = r"^\.\. auto(?:class|function|exception|decorator):: (\w+)$"
+    named = re.findall(entry, text, re.MULTILINE)
+    named += re.findall(r"^\.\. automodule:: cellwright\.(cells|init)$", text, re.M)
+    names = {n for n in cw.__all__ if not isinstance(getattr(cw, n), Op)}
+    assert sorted(n for n in named if n not in OF_RUNS) == sorted(names)
+
+
+#: What `load_run` gives, which has no public name of its own.
+OF_RUNS = {"TextRun", "PairsRun"}
+LEARN = ROOT / "docs/learn"
+RECIPES = sorted(
+    p for p in LEARN.glob("*.md") if p.stem not in ("tutorial", "cookbook")
+)
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_runs(page, tmp_path, monkeypatch):
+    """As it stands, in a directory of its own; its own assertions hold."""
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    for block in code(page):
+        exec(block, known)
+    assert f"({page.name})" in (LEARN / "cookbook.md").read_text("utf-8")
+
+
+#: What makes the tutorial short enough for a test.
+SHORT = {
+    "stdlib": "text.txt",
+    "--minutes 1": "--steps 3 --hidden 8 --batch 2 --window 16",
+    "--steps 300 --hidden 64": "--steps 2 --hidden 8 --batch 2 --log-every 1",
+    "--seeds 2": "--seeds 1",
+    ",gru,lstm": "",
+    "--length 300": "--length 5",
+    "updates=150": "updates=2",
+}
+
+
+@pytest.mark.full
+def test_the_tutorial(tmp_path, monkeypatch):
+    """Its files, commands and code, in order; it ends in two exports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "idea", raising=False)
+    Path("text.txt").write_text("def keep(self): return self\n" * 40, encoding="utf-8")
+    text = (LEARN / "tutorial.md").read_text("utf-8")
+    known = {}
+    for kind, block in re.findall(r"^```(python|sh)\n(.*?)^```", text, re.M | re.S):
+        for long, short in SHORT.items():
+            block = block.replace(long, short)
+        if kind == "sh":
+            run_commands(block)
+        elif block.startswith("# idea.py"):
+            Path("idea.py").write_text(block, encoding="utf-8")
+        else:
+            exec(block, known)
+    made = {
+        p.name for p in [*Path("keeper_c").iterdir(), *Path("keeper_onnx").iterdir()]
+    }
+    assert {"keeper.h", "keeper.c", "keeper.onnx"} <= made
+    drawn = Path("keeper.svg").read_text("utf-8")
+    assert drawn == (LEARN / "keeper.svg").read_text("utf-8"), "draw it again"
+
+
+def run_commands(block):
+    for line in block.splitlines():
+        name, *arguments = shlex.split(line)
+        assert name == "cellwright"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
 
 
 def test_the_tables_of_sources_have_every_cell_and_each_has_a_step_by_hand():

@@ -147,7 +147,7 @@ def check_cell(
 
     Args:
         cell: the equations; a name of the zoo, or FILE.py:NAME.
-        input_size, hidden_size, **options: the sizes to bind, as for `Recurrent`.
+        input_size, hidden_size, options: the sizes to bind, as for `Recurrent`.
         steps: T of the gradient-flow measurement.
         seed: of the weights and inputs.
 
