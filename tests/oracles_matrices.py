@@ -176,6 +176,18 @@ def selective_ssm(W, x, h, state_size=16, rank=1):
     return y, [_flat(state)]
 
 
+def mc_lstm_hydrology(W, x, c, mass):
+    """neuralhydrology/neuralhydrology, modelzoo/mclstm.py, `_MCLSTMCell._step`; its
+    norm of c is over the whole batch, the paper's and this one over each row."""
+    features = torch.cat([mass, x, c / (c.abs().sum(1, keepdim=True) + 1e-5)], -1)
+    i = F.normalize(logistic(affine(W.i, features)), p=1, dim=-1)
+    r = affine(W.r, features).view(len(c), c.shape[1], c.shape[1])
+    r = F.normalize(torch.relu(r), p=1, dim=-1)
+    o = logistic(affine(W.o, features))
+    new = i * mass + (c[:, None] @ r)[:, 0]
+    return o * new, [(1 - o) * new]
+
+
 STEPS: dict[str, Callable[..., Any]] = {
     step.__name__: step
     for step in (
@@ -187,5 +199,6 @@ STEPS: dict[str, Callable[..., Any]] = {
         gla,
         rwkv6,
         selective_ssm,
+        mc_lstm_hydrology,
     )
 }

@@ -2,8 +2,8 @@
 
 `cells.lstm` is the cell itself; `cells.get("lstm")` finds one by name, or a user's by
 `"FILE.py:NAME"`; `cells.all()` lists those of sequences, `cells.all_with_matrices()`
-those whose state is a matrix, `cells.all_with_items()` those that look at sets of items
-too, `cells.all_of_trees()` those of trees.
+those that compute with matrices, `cells.all_with_items()` those that look at sets of
+items too, `cells.all_of_trees()` those of trees.
 """
 
 from ..language import Cell, CellError, TreeCell, load_cell
@@ -39,6 +39,7 @@ from .matrices import (
     fast_weights,
     gated_delta_net,
     gla,
+    mc_lstm_hydrology,
     mlstm,
     retention,
     rwkv6,
@@ -82,7 +83,7 @@ def all() -> dict[str, Cell]:
 
 
 def all_with_matrices() -> dict[str, Cell]:
-    """Every cell of sequences whose state is a matrix, by name."""
+    """Every cell of sequences with a matrix, as a rule its state, by name."""
     return {n: v for n, v in vars(matrices).items() if isinstance(v, Cell)}
 
 
@@ -121,9 +122,9 @@ __all__ = [  # without np: `from … import *` would hide numpy's
     "fgr", "gated_antisymmetric", "gated_delta_net", "get", "gla", "gru", "gru_bias",
     "gru_reset_after", "indrnn", "janet", "layer_norm_lstm", "leaky_rnn", "lem",
     "li_gru", "lru", "lstm", "lstm_book", "lstm_projected", "ltc", "luong_lstm",
-    "mc_lstm", "mgu", "min_gru", "min_lstm", "minimal_rnn", "mlstm",
-    "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm", "nas", "nfg", "niaf",
-    "nig", "noaf", "nog", "peephole", "peephole_diagonal", "qrnn", "recursive",
+    "mc_lstm", "mc_lstm_hydrology", "mgu", "min_gru", "min_lstm", "minimal_rnn",
+    "mlstm", "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm", "nas", "nfg",
+    "niaf", "nig", "noaf", "nog", "peephole", "peephole_diagonal", "qrnn", "recursive",
     "retention", "rg_lru", "rhn", "rnn", "rnn_relu", "rwkv6", "scrn", "selective_ssm",
     "slstm", "sru", "star", "ugrnn", "unicornn", "vanilla",
 ]  # fmt: skip

@@ -196,7 +196,7 @@ COLUMNS = (
     "net",
     "units",
     "parameters",
-    "nats: median (range)",
+    "nats: mean (range)",
     "seeds",
     "steps",
     "CPU s",
@@ -210,12 +210,13 @@ def table(rows: Rows, budget: str) -> Table:
     body = []
     for net in sorted(own.values("net"), key=lambda n: nats(rows, n, budget) or 0):
         runs, what = own.where(net=net), NETS[net]
+        found = runs.column("nats")
         body.append(
             (
                 what.name,
                 runs.rows[0]["units"],
                 runs.rows[0]["parameters"],
-                runs.spread("nats", 4),
+                f"{nats(rows, net, budget):.3f} ({min(found):.3f}–{max(found):.3f})",
                 len(runs),
                 round(runs.median("trained_steps")),
                 round(runs.median("cpu_seconds")),

@@ -245,10 +245,16 @@ class Builder:
             )
         for arg in args:
             self._check_operand(name, self.nodes[arg])
-        size = self.size(f"W.{name}", size)
+        size = self.size_of_state(f"W.{name}", size)
         operands = tuple(self.nodes[a].size for a in args)
         init = None if isinstance(bias, bool) else self.number(f"W.{name}'s bias", bias)
         self._check_heads(f"W.{name}", (size, *operands), heads)
+        if isinstance(size, MatrixSize) and (heads, size.heads) != (1, 1):
+            raise SizeError(
+                f"[{self.where()}] W.{name} gives a whole matrix; received heads, "
+                "expected a size of rows and columns, as in "
+                f'W.{name}(x, size=("hidden_size", "hidden_size"))'
+            )
         made_by = None if columns is None else self._check_columns(name, columns)
         self._check_antisymmetric(name, antisymmetric, operands, size, made_by)
         made = made_by, antisymmetric
@@ -558,9 +564,7 @@ class Builder:
     def _check_matrix(self) -> None:
         """`W.matrix` is a weight of that name, in older cells, or makes weights."""
         own = self.weights.get("matrix")
-        made = next(
-            (w for w in self.weights.values() if isinstance(w.size, MatrixSize)), None
-        )
+        made = next((w for w in self.weights.values() if w.is_matrix), None)
         if own and made:
             raise CellError(
                 f"[{own.source}, cell {self.name!r}] a weight is called matrix, and "

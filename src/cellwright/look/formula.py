@@ -117,6 +117,9 @@ class MathmlWriter(EquationWriter):
                 return _row([parts[0], _THIN, transposed])
             case "matvec":
                 return _row([parts[0], _THIN, parts[1]])
+            case "vecmat":
+                transposed = f"<msup>{_row([parts[1]])}{_operator('⊤')}</msup>"
+                return _row([transposed, _THIN, parts[0]])
             case "scale_rows":
                 return _row([_diagonal(parts[1]), _THIN, parts[0]])
             case "scale_columns":

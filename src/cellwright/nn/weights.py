@@ -82,7 +82,8 @@ class Affine(nn.Module):
         the affine's own, for one call.
         """
         matrix = self.matrix if matrix is None else matrix
-        return affine(operands, matrix, self.bias, self.heads)
+        value = affine(operands, matrix, self.bias, self.heads)
+        return _as_written(value, options)
 
     def transposed(self, g: Tensor, operand: int) -> Tensor:
         """One operand's cotangent (…, its size) from the map's, g (…, size)."""
@@ -136,6 +137,11 @@ def affine(operands: Any, matrix: Tensor, bias: Tensor | None, heads: int) -> Te
     product = torch.einsum("...nk,nok->...no", concatenate(blocks), matrix)
     product = product.flatten(-2)
     return product if bias is None else product + bias
+
+
+def _as_written(value: Tensor, options: Mapping[str, Any]) -> Any:
+    """A map's value; in a cell's function a matrix, where its size says so."""
+    return Matrix(value) if isinstance(options.get("size"), tuple) else value
 
 
 def concatenate(operands: Any) -> Tensor:
@@ -397,4 +403,5 @@ class MadeAffine:
         own = self._own
         if isinstance(own, Affine) and must_be_called(own):
             return own(*operands, matrix=self.matrix, **options)
-        return affine(operands, self.matrix, self.bias, self.heads)
+        value = affine(operands, self.matrix, self.bias, self.heads)
+        return _as_written(value, options)
