@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 COMMAND = ("-m", "typer", "cellwright.cli", "utils", "docs", "--name", "cellwright")
+OPTION = re.compile(r"(`[^`]*`)|(--[a-z][a-z-]*)")  # code, or an option that is not
 
 
 def page() -> str:
@@ -14,4 +16,4 @@ def page() -> str:
         [sys.executable, *COMMAND], capture_output=True, text=True, check=True
     )
     _, _, commands = done.stdout.partition("\n## ")  # the head is the page's own
-    return f"\n## {commands}"
+    return "\n## " + OPTION.sub(lambda m: m[1] or f"`{m[2]}`", commands)

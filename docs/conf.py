@@ -17,6 +17,7 @@ import command_line  # noqa: E402
 import gallery  # noqa: E402
 import operations  # noqa: E402
 import pictures  # noqa: E402
+from sphinx.errors import ExtensionError  # noqa: E402
 
 from cellwright import __version__  # noqa: E402
 
@@ -66,6 +67,8 @@ WRITTEN = {
     "contributing": from_root("CONTRIBUTING.md"),
     "changes": from_root("CHANGELOG.md"),
 }
+#: A script, style or picture that a page would load from elsewhere.
+FETCHED = re.compile(r"""<(?:script|link|img)\b[^>]*?(?:src|href)="(https?:[^"]+)""")
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 
 
@@ -79,6 +82,20 @@ def complete(app, name: str, source: list[str]) -> None:
         )
 
 
+def read_again(app, env, added, changed, removed) -> list[str]:
+    """What Python writes may have changed though its page has not."""
+    return list(WRITTEN)
+
+
+def check_that_nothing_is_fetched(app, error: Exception | None) -> None:
+    """The site is read without a network: no script, style, font from elsewhere."""
+    for page in [] if error else Path(app.outdir).rglob("*.html"):
+        if found := FETCHED.search(page.read_text("utf-8")):
+            raise ExtensionError(f"[docs] {page.name} fetches {found[1]}")
+
+
 def setup(app) -> None:
     app.connect("source-read", complete)
+    app.connect("env-get-outdated", read_again)
+    app.connect("build-finished", check_that_nothing_is_fetched)
     app.connect("doctree-read", pictures.follow_the_theme)

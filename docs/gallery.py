@@ -51,8 +51,10 @@ def page() -> str:
     """The cells by kind, as Markdown; the pictures' style once, for both themes."""
     sections, styles = [], {}
     for heading, cells in SETS.items():
-        sections.append(f"\n## {heading}\n")
-        for name, cell in cells().items():
+        found = cells()
+        links = " · ".join(f"[{name}](#{name})" for name in found)
+        sections.append(f"\n## {heading}\n\n{links}\n")
+        for name, cell in found.items():
             picture = cell.diagram(legend=False).svg
             styles |= dict.fromkeys(STYLE.findall(picture))
             sections.append(_section(name, cell, STYLE.sub("", picture)))

@@ -96,6 +96,35 @@ def test_every_recipe_runs(page, tmp_path, monkeypatch):
     assert f"({page.name})" in (LEARN / "cookbook.md").read_text("utf-8")
 
 
+def test_what_comes_from_neuralhydrology_computes_the_same(tmp_path, monkeypatch):
+    """CudaLSTM is torch's LSTM and a head; EA-LSTM is written by hand here."""
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    for block in code("docs/learn/from-neuralhydrology.md"):
+        exec(block, known)
+    forcings, attributes = known["forcings"], known["attributes"]
+    both = torch.cat([forcings, attributes.expand(len(forcings), -1, -1)], -1)
+    expected = known["head"](known["lstm"](both)[0])
+    torch.testing.assert_close(known["discharge"], expected, rtol=1e-5, atol=1e-5)
+
+    layer = cw.Recurrent(
+        known["ea_lstm"], 3, 4, inputs={"attributes": 2}, dtype=torch.float64
+    )
+    shapes = {"weight_ih": (3, 12), "weight_hh": (4, 12), "bias": (12,)}
+    shapes |= {"input_net.weight": (4, 2), "input_net.bias": (4,)}
+    saved = {n: normal(*s, seed=k).detach() for k, (n, s) in enumerate(shapes.items())}
+    known["load_ea_lstm"](layer, saved)
+    x, a = normal(6, 5, 3, seed=7).detach(), normal(5, 2, seed=8).detach()
+    h = c = torch.zeros(5, 4, dtype=torch.float64)
+    i = torch.sigmoid(a @ saved["input_net.weight"].T + saved["input_net.bias"])
+    for x_t, y_t in zip(x, layer(x, attributes=a)[0], strict=True):
+        gates = saved["bias"] + h @ saved["weight_hh"] + x_t @ saved["weight_ih"]
+        f, o, g = gates.chunk(3, -1)
+        c = f.sigmoid() * c + i * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        assert_close(y_t, h)
+
+
 #: What makes the tutorial short enough for a test.
 SHORT = {
     "stdlib": "text.txt",
