@@ -4,7 +4,7 @@
     GET  /examiner                the key points, for a screen of the examiner's own
     GET  /api/exam                questions, their evidence, hints, times, the saved
                                   session, and a notice if that was broken
-    GET  /api/session             the saved session, and the server's clock
+    GET  /api/session             the same without its sketches, and the server's clock
     PUT  /api/session             save the session (the page owns it; any JSON object)
     POST /api/marks               a mark that the examiner's page makes
     DELETE /api/marks             hand these marks over to the page, which keeps them
@@ -36,7 +36,6 @@ from ..look.figures import figure
 from ..look.web.app import Data, checked_json, page, read_json
 from .evidence import Evidence
 from .questions import HINTS, Question
-
 
 MOST_MARKS = 1000  # that wait: of an examiner's page without an exam
 
@@ -134,7 +133,8 @@ class ExamServer:
         return self.session.rename(aside)
 
     def read(self, request: Request) -> Data:
-        return Data({"session": self._saved()["session"], "now": 1000 * time.time()})
+        session = self._saved()["session"]
+        return Data({"session": _without_sketches(session), "now": 1000 * time.time()})
 
     async def mark(self, request: Request) -> Data:
         mark = await read_json(request)
@@ -177,6 +177,18 @@ class ExamServer:
                 f"[exam] no question {identity!r}; expected {', '.join(self.questions)}"
             )
         return self.questions[identity]
+
+
+def _without_sketches(session: dict[str, Any] | None) -> dict[str, Any] | None:
+    """For the examiner's page, which asks every second: sketches may be megabytes."""
+    if session is None or not isinstance(session.get("rounds"), list):
+        return session
+    rounds = [
+        {key: value for key, value in round.items() if key != "strokes"}
+        for round in session["rounds"]
+        if isinstance(round, dict)
+    ]
+    return {**session, "rounds": rounds}
 
 
 def _session(value: Any) -> dict[str, Any] | None:

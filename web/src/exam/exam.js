@@ -183,7 +183,7 @@ function phaseView(session, question, hints, evidence, changes) {
   const points = keyPoints(question, evidence, now, changes.marked);
   const figure = figureOf(question, formula(question.sketch));
   if (session.phase === "feedback")
-    return h("div", { class: "two" }, points, h("div", {}, marksOf(now, changes.marked), figure, pad));
+    return h("div", { class: "two" }, points, h("div", {}, marksOf(now, changes.marked), pad, figure));
   const notes = h("textarea", { rows: 4, id: "notes", oninput: () => changes.note({ notes: notes.value }) });
   notes.value = now.notes;
   const laboratory = evidence

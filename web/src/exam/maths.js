@@ -1,5 +1,5 @@
 // A displayed formula, written in one line, as MathML: {a}/{b} is a fraction, x_t and x^{k} have
-// scripts, (…) and ‖…‖ grow with what they hold, Σ and ∏ have their limits below and above.
+// scripts, (…) and ‖…‖ grow with what they hold, ∑ and ∏ have their limits below and above.
 
 const NAMESPACE = "http://www.w3.org/1998/Math/MathML";
 const TOKEN = /\s{2,}|[a-z]{2,}|\d[\d.,]*|\S/giu;
@@ -48,7 +48,7 @@ function item(source) {
   while (["_", "^"].includes(source.tokens[source.at]))
     scripts[source.tokens[source.at++]] = atom(source);
   const { _: low, "^": high } = scripts;
-  const [both, below, above] = "Σ∏".includes(sign)
+  const [both, below, above] = "∑∏".includes(sign)
     ? ["munderover", "munder", "mover"] : ["msubsup", "msub", "msup"];
   if (low && high) return m(both, {}, base, low, high);
   if (low) return m(below, {}, base, low);
@@ -68,7 +68,7 @@ function atom(source) {
       m("mo", { form: "postfix", stretchy: "true" }, closing));
   if (!sign.trim()) return m("mspace", { width: "1.2em" });
   if (/^\d/.test(sign)) return m("mn", {}, sign);
-  return m(/^[\p{L}∂]/u.test(sign) && !"Σ".includes(sign) ? "mi" : "mo", {}, sign);
+  return m(/^[\p{L}∂]/u.test(sign) ? "mi" : "mo", {}, sign);
 }
 
 /**

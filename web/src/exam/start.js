@@ -69,17 +69,19 @@ function whoView() {
   const roles = ["Examines first", "Answers first"].map((role) => h("span", {}, role));
   const labels = names.map((input, n) => h("label", {}, roles[n], input));
   const note = h("p");
+  const second = h("p", { class: "faint" }, "The examiner can have the key points on a second screen: ",
+    h("a", { href: "/examiner", target: "_blank" }, "the examiner's page"), ".");
   const refresh = () => {
     const alone = solo.input.checked;
     note.textContent = alone ? FOR_ONE : FOR_TWO;
     roles[0].textContent = alone ? "Name" : "Examines first";
-    labels[1].hidden = names[1].disabled = alone;
+    labels[1].hidden = names[1].disabled = second.hidden = alone;
   };
   return {
     note,
     refresh,
     view: h("div", {}, h("div", { class: "choice", role: "radiogroup", "aria-label": "How many" }, pair.label, solo.label),
-      h("div", { class: "fields" }, labels)),
+      h("div", { class: "fields" }, labels), second),
     names: () => names.filter((input) => !input.disabled).map((input) => input.value.trim() || "?"),
   };
 }
