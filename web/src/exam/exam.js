@@ -104,12 +104,16 @@ export async function exam(root) {
     if (!isSolo(shown)) timers.push(window.setInterval(() => takeMarks(changes), TAKE));
   }
 
+  let taking = false;
   /**
    * The marks that the examiner's page made for this round.
    * @param {Changes} changes
    */
   async function takeMarks(changes) {
+    if (taking) return;
+    taking = true;
     const made = await take("/api/marks").catch(() => []); // saving tells of a lost server
+    taking = false;
     for (const { began, round: number, kind, key, mark } of made)
       if (began === session?.began && number === session?.rounds.length) changes.marked(kind, key, mark);
     if (made.length && session?.rounds.length) showMarks(main, round(session));
