@@ -73,9 +73,22 @@ def _written_uses(graph: Graph) -> list[int]:
 
 
 def shown_statements(graph: Graph) -> list[int]:
-    """Those with an equation: an attention has one, if no line of its own."""
+    """Those with an equation: an attention has one, if no line of its own; a product
+    that is added to another once has none."""
     attentions = (n for n, node in enumerate(graph.nodes) if node.op == ATTENTION)
-    return sorted({*statements(graph), *attentions})
+    return sorted({*statements(graph), *attentions} - _summands(graph))
+
+
+def _summands(graph: Graph) -> set[int]:
+    """The products W · v that only a sum reads, and that bear no given name."""
+    uses = graph.uses()
+    named = {number for name, number in graph.names if name in graph.explicit}
+    read = (a for n in graph.nodes if n.op in ("add", "sub") for a in n.args)
+    return {
+        a
+        for a in read
+        if graph.nodes[a].op == AFFINE and uses[a] == 1 and a not in named
+    }
 
 
 def _has_no_line(graph: Graph, number: int) -> bool:
