@@ -187,7 +187,7 @@ def test_the_function_is_the_graph(cell):
 
 def test_names_survive_and_gates_can_be_replaced():
     cell = cw.cells.child_sum_lstm
-    assert {"f", "i", "u", "o", "h", "c"} == set(cell.graph.values)
+    assert {"h_tilde", "f", "i", "u", "o", "h", "c"} == set(cell.graph.values)
     other = cell.replace(f=cw.hard_sigmoid)
     assert "f = hard_sigmoid(W.f(child.h, x))" in other.equations
     assert isinstance(other, cw.TreeCell)

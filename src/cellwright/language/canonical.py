@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .graph import AFFINE, ATTENTION, ITEM, LEAVES, Graph, Node, reachable, select
+from .graph import (
+    AFFINE,
+    ATTENTION,
+    ITEM,
+    LEAVES,
+    Graph,
+    Node,
+    before_steps,
+    reachable,
+    select,
+)
 from .names import check_names, name_values
 from .ops import OPS
 from .sizes import MatrixSize
@@ -80,15 +90,12 @@ def shown_statements(graph: Graph) -> list[int]:
 
 
 def _summands(graph: Graph) -> set[int]:
-    """The products W · v that only a sum reads, and that bear no given name."""
-    uses = graph.uses()
+    """The products of a step that only a sum reads, and that bear no given name."""
+    uses, once = graph.uses(), before_steps(graph.nodes)
     named = {number for name, number in graph.names if name in graph.explicit}
     read = (a for n in graph.nodes if n.op in ("add", "sub") for a in n.args)
-    return {
-        a
-        for a in read
-        if graph.nodes[a].op == AFFINE and uses[a] == 1 and a not in named
-    }
+    products = (a for a in read if graph.nodes[a].op == AFFINE)
+    return {a for a in products if uses[a] == 1 and a not in named and not once[a]}
 
 
 def _has_no_line(graph: Graph, number: int) -> bool:

@@ -25,8 +25,10 @@ _NAMED_BY = ("name", "child", "set")  # a leaf's attributes that are names
 class Notated(Parametrised, Protocol):
     """A cell, as far as this module knows it."""
 
-    name: str
-    notation: Mapping[str, str]
+    @property
+    def name(self) -> str: ...
+    @property
+    def notation(self) -> Mapping[str, str]: ...
 
 
 def notated(

@@ -36,8 +36,8 @@ class InspectorWidget(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """With a page beside the widget, for readers that have no widgets: nbconvert,
         a notebook's viewer."""
-        bundle = super()._repr_mimebundle_(**options)
+        data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         page = escape(in_one_file(repr(self), "report", self.report))
         look = 'style="width: 100%; height: 48rem; border: 0"'
         frame = f'<iframe title="inspector" srcdoc="{page}" {look}></iframe>'
-        return {**bundle[0], "text/html": frame}, bundle[1]
+        return {**data, "text/html": frame}, metadata
