@@ -387,7 +387,8 @@ def test_what_cannot_be_antisymmetric_is_refused(operands, options, message):
 
 def test_latex_has_one_subscript_a_symbol():
     """`r_{z}_t` is an error of LaTeX's."""
-    text = cw.cells.slstm.latex()
-    assert "r_{z, t} &= W_{r_{z}} \\cdot h_{t-1}" in text
-    assert not re.search(r"_\{[^{}]*\}_", text)
+    text = cw.cells.rhn.latex()
+    assert "t_{0, t} &= \\sigma(W_{t_{0}} \\cdot [h_{t-1}, x_t]" in text
+    for written in (text, cw.cells.slstm.latex(), cw.cells.bahdanau_gru.latex()):
+        assert not re.search(r"_\{[^{}]*\}_", written)
     assert "10^{-5}" in cw.cells.mc_lstm.latex()

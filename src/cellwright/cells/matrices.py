@@ -53,7 +53,7 @@ def _group_norm(W, v, heads):
     return gain * layer_norm(v, eps=64e-5, heads=heads) + shift
 
 
-@cell
+@cell(notation={"i": "i_prime", "f": "f_prime"})
 def mlstm(
     W,
     x,
@@ -69,9 +69,11 @@ def mlstm(
     eq. 21); the forget gate is σ.
     """
     q, k, v = W.q(x), W.k(x), W.v(x)  # eq. 22–24
-    log_i, log_f = W.i(x, size=heads), m - softplus(-W.f(x, size=heads))  # eq. 25, 26
-    m = maximum(log_f, log_i)
-    i, f = name("i", exp(log_i - m)), name("f", exp(log_f - m))
+    i = name("i_tilde", W.i(x, size=heads))  # eq. 25
+    f = name("f_tilde", W.f(x, size=heads))  # eq. 26
+    kept = name("log_f", -softplus(-f)) + m
+    m = maximum(kept, i)
+    i, f = name("i", exp(i - m)), name("f", exp(kept - m))
     C = f * C + i * outer(v, k, heads=heads)  # eq. 19
     n = spread(f, n) * n + spread(i, k) * k  # eq. 20
     length = maximum(abs_(sum_(n * q, heads=heads)), exp(-m))

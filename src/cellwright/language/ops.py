@@ -183,8 +183,8 @@ sub = _op(
     symbol="-", glyph="−", **_ARITHMETIC,
 )
 mul = _op(
-    "mul", 2, operator.mul, lambda g, y, a, b: (g * b, g * a), r"{0} \odot {1}",
-    symbol="*", glyph="×", **_ARITHMETIC,
+    "mul", 2, operator.mul, lambda g, y, a, b: (g * b, g * a), "{0} * {1}",
+    symbol="*", glyph="*", **_ARITHMETIC,
 )
 div = _op(
     "div", 2, operator.truediv, lambda g, y, a, b: (g / b, -g * (y / b)),
@@ -620,7 +620,7 @@ row_dots = _op(
     "row_dots", 3,
     lambda a, b, like: (a * b).unflatten(-1, (like.shape[-1], -1)).sum(-1),
     lambda g, y, a, b, like: (scale_rows(b, g), scale_rows(a, g), None),
-    r"\operatorname{{rows}}\left({0} \odot {1}\right)", kind="internal", reduces=True,
+    r"\operatorname{{rows}}\left({0} * {1}\right)", kind="internal", reduces=True,
     size=lambda sizes: _dots_size(sizes, "rows"),
     doc="For each row of two matrices the sum of products; the third has its size.",
 )
@@ -629,7 +629,7 @@ column_dots = _op(
     lambda g, y, a, b, like, heads: (
         scale_columns(b, g, heads=heads), scale_columns(a, g, heads=heads), None,
     ),
-    r"\operatorname{{columns}}\left({0} \odot {1}\right)", kind="internal",
+    r"\operatorname{{columns}}\left({0} * {1}\right)", kind="internal",
     reduces=True, attrs={"heads": None}, implies=_heads_of(0),
     size=lambda sizes, heads: _dots_size(sizes, "columns"),
     doc="For each column of two matrices the sum of products; the third has its size.",
