@@ -27,7 +27,7 @@ TRAIN = ("train", "stdlib", "--hidden", "128", "--minutes", "1")
 
 
 def selected_span(page: Page) -> None:
-    """The first word in quotes or line of some length, as a reader would select it."""
+    """Three tokens, by keys; their units stand beside the text."""
     page.locator('.text span[data-step="121"]').hover()
     page.locator(".text").focus()
     for _ in range(2):
@@ -46,8 +46,8 @@ def surprising(page: Page) -> None:
 
 def typed(page: Page) -> None:
     page.get_by_role("textbox", name="Type here").focus()
-    page.keyboard.type("def read(self, na")
-    page.locator('.typed[data-shown^="17 "]').wait_for()
+    page.keyboard.type("The king")
+    page.locator('.typed[data-shown^="8 "]').wait_for()
 
 
 def silenced(page: Page) -> None:

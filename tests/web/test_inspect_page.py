@@ -358,7 +358,7 @@ def test_saturation_is_read_by_keys(opened: Page, inspection: Inspection):
 
 def test_other_views_go_on_while_the_gradient_flow_is_computed(opened: Page):
     held: list[Route] = []
-    opened.route("**/api/flow", lambda route: held.append(route))
+    opened.route("**/api/*/flow", lambda route: held.append(route))
     open_tab(opened, "Gradient flow")
     expect(opened.get_by_role("status")).to_contain_text("Gradient flow: computing …")
     open_tab(opened, "Heat map")
