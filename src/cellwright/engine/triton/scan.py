@@ -13,6 +13,7 @@ from ..bound_weights import BoundWeights
 from ..programs import Programs
 from ..reference import scan_graph
 from ..schedule import dense, packed
+from ..tracing import readable
 from .parts import Parts, cut
 from .rows import Rows
 from .walk import Walk
@@ -57,13 +58,13 @@ class PackedScan(NamedTuple):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The outputs and the final states; and what `backward` reads beside the
         outputs, if `training`."""
-        sources, states, parameters = self.parts(tensors)
+        sources, states, parameters = self.parts(readable(tensors))
         rows, programs = self.rows(sources[0]), self.programs
         given: list[Any] = [_flat(source) for source in sources]
         for state in states:
-            given += (None, state.contiguous())
+            given += (None, state)
         parts = self._cut("training" if training else "inference")
-        walk = Walk(parts, rows, given, _contiguous(parameters), self.dtype)
+        walk = Walk(parts, rows, given, parameters, self.dtype)
         walk.run()
         own, arrays = len(sources), parts.program.arrays
         sequences = [own + 2 * k for k in range(len(states))]
@@ -93,7 +94,7 @@ class PackedScan(NamedTuple):
             grads: of the outputs and the final states; `None` is zero.
             needed: of which tensors the gradient is wanted.
         """
-        sources, states, parameters = self.parts(tensors)
+        sources, states, parameters = self.parts(readable(tensors))
         rows, programs = self.rows(sources[0]), self.programs
         names = zip(programs.inputs, needed, strict=False)
         wanted = tuple(name for name, need in names if need)
@@ -101,23 +102,19 @@ class PackedScan(NamedTuple):
         kept = iter(saved)
         for k, state in enumerate(states):
             is_output = k == 0 and programs.output_is_state
-            given += (_flat(y) if is_output else next(kept), state.contiguous())
+            given += (_flat(y) if is_output else next(kept), state)
         given += [] if programs.output_is_state else [_flat(y)]
         given += kept
-        given.append(_flat(torch.zeros_like(y) if grads[0] is None else grads[0]))
+        grad_y, *of_finals = readable(grads)
+        given.append(_flat(torch.zeros_like(y) if grad_y is None else grad_y))
         carried = [
-            torch.zeros_like(s) if g is None else g.clone(memory_format=_ROWS)
-            for g, s in zip(grads[1:], states, strict=True)
+            torch.zeros_like(s) if g is None else g.clone()
+            for g, s in zip(of_finals, states, strict=True)
         ]
         for own in carried:  # changed in place, from the final states' to the initial
             given += (own, own)
-        walk = Walk(
-            self._cut("backward", wanted),
-            rows,
-            given,
-            _contiguous(parameters),
-            self.dtype,
-        )
+        parts = self._cut("backward", wanted)
+        walk = Walk(parts, rows, given, parameters, self.dtype)
         walk.run()
         of_inputs = iter(walk.arrays[len(given) : len(given) + len(wanted)])
         shaped = zip(programs.inputs, sources, strict=True)
@@ -138,13 +135,6 @@ class PackedScan(NamedTuple):
         return [y, *finals]
 
 
-_ROWS = torch.contiguous_format
-
-
 def _flat(source: Tensor) -> Tensor:
     """Its rows, one after the other."""
-    return source.reshape(-1, source.shape[-1]).contiguous()
-
-
-def _contiguous(parameters: Sequence[Tensor]) -> list[Tensor]:
-    return [p.contiguous() for p in parameters]
+    return source.reshape(-1, source.shape[-1])

@@ -415,7 +415,7 @@ class _Writer:
 
 
 def _element(row: str, units: int, column: int, columns: int, heads: int) -> str:
-    """Where a row's unit is among columns of units, which are side by side in a block."""
+    """Where a row has a column's unit: in each block, one column after another."""
     if heads == 1:
         shift = f" + {column * units}" if column else ""
         return f"{row} * {columns * units}{shift} + unit"
