@@ -19,16 +19,21 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Triton(Engine):
-    """Generated kernels and cuBLAS's products."""
+    """Generated kernels and cuBLAS's products.
+
+    Attributes:
+        devices: where it runs. Tests add the CPU, where Triton interprets.
+    """
 
     name = "triton"
     title = "kernels generated from the equations"
     recomputes = True
+    devices: tuple[str, ...] = ("cuda",)
 
     def obstacle(
         self, bound: BoundCell, device: torch.device, dtype: torch.dtype
     ) -> str | None:
-        if device.type != "cuda" and not (device.type == "cpu" and _interprets()):
+        if device.type not in self.devices:
             return f"it runs on CUDA, the parameters are on {device.type!r}"
         if find_spec("triton") is None:
             return "Triton is not installed: pip install 'cellwright[gpu]'"
@@ -38,7 +43,7 @@ class Triton(Engine):
                 f"{dtype}"
             )
         graph = bound.programs.graph
-        return _lacking(graph) or unsupported(graph)
+        return lacking(graph) or unsupported(graph)
 
     def run(self, bound: Bound, call: Call) -> tuple[Tensor, list[Tensor]]:
         from . import op
@@ -48,16 +53,7 @@ class Triton(Engine):
         return op.run(programs, parameters, call)
 
 
-def _interprets() -> bool:
-    """Whether Triton runs kernels in its interpreter, on the CPU: for tests."""
-    if find_spec("triton") is None:
-        return False
-    from triton import knobs
-
-    return knobs.runtime.interpret
-
-
-def _lacking(graph: Graph) -> str | None:
+def lacking(graph: Graph) -> str | None:
     """What the kernels have not."""
     if graph.children:
         return "it runs sequences, no trees"

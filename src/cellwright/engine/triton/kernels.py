@@ -8,7 +8,7 @@ from typing import Any
 
 from .source import Kernel
 
-_VARYING = ("here", "before", "block", "before_block", "rows", "levels")
+VARYING = ("here", "before", "block", "before_block", "rows", "levels")
 
 
 def function_of(kernel: Kernel) -> Any:
@@ -24,5 +24,5 @@ def function_of(kernel: Kernel) -> Any:
     names: dict[str, Any] = {"__name__": __name__, "tl": triton.language}
     names |= {name: getattr(functions, name) for name in functions.__all__}
     exec(compile(kernel.source, file, "exec"), names)
-    varying = [name for name in _VARYING if f"{name}," in kernel.source]
+    varying = [name for name in VARYING if f"{name}," in kernel.source]
     return triton.jit(names[kernel.name], do_not_specialize=varying)

@@ -75,7 +75,7 @@ class PackedScan(NamedTuple):
         if training:
             first = end + (not programs.output_is_state)
             kept += walk.arrays[first : first + len(programs.plan.saved)]
-        y = walk.arrays[output].view(*sources[0].shape[:-1], -1)
+        y = walk.arrays[output].view(*sources[0].shape[:-1], programs.output_size)
         return [y, *finals], kept if training else []
 
     def backward(
