@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import cellwright as cw
 from cellwright import cell, name, relu, sigmoid, softmax, sum, tanh
 from cellwright.engine.triton import Triton
 from cellwright.engine.triton.explain import explain_triton
+from cellwright.engine.triton.graphs import Captured, Graphs, key_of
 from oracles import normal, random_cotangents, randomise
 from strategies import HIDDEN, INPUT, make_cell, sources
 
@@ -384,3 +386,70 @@ def test_the_interpreters_product_of_bf16_is_wrong():
     product[(1,)](a, b, c)
     right = a.float().numpy() @ b.float().numpy()
     assert not np.allclose(c.numpy(), right, rtol=0.1, atol=0.1)
+
+
+# -- CUDA graphs, without CUDA
+
+
+def captured(size):
+    """Graphs whose replay runs the function once more."""
+
+    def capture(function, tensors):
+        inputs = [t if t is None else t.clone() for t in tensors]
+        results = function(inputs)
+
+        def replay():
+            for own, new in zip(results, function(inputs), strict=True):
+                if own is not None:
+                    own.copy_(new)
+
+        return Captured(replay, inputs, results, size)
+
+    return capture
+
+
+def test_a_graph_reads_every_calls_tensors():
+    """The second call is captured; results are no graph's memory."""
+    calls = []
+
+    def double(tensors):
+        calls.append(1)
+        return [2 * tensors[0], None]
+
+    graphs = Graphs(10, captured(4))
+    found = [graphs.run("key", double, [torch.full((2,), n), None]) for n in range(5)]
+    assert [float(y[0]) for y, _ in found] == [0, 2, 4, 6, 8]
+    assert len({y.data_ptr() for y, _ in found}) == 5
+    assert [*graphs.kept] == ["key"]
+
+
+@pytest.mark.parametrize(
+    ("size", "kept", "captures"), [(4, ["c", "b"], 3), (11, [], 3)]
+)
+def test_graphs_are_bounded_by_bytes(size, kept, captures):
+    """What has gone, or is too large, is not captured again and again."""
+    made = []
+
+    def capture(function, tensors):
+        made.append(1)
+        return captured(size)(function, tensors)
+
+    graphs = Graphs(10, capture)
+    for key in "abcab":
+        for _ in range(3):
+            (y,) = graphs.run(key, lambda t: [t[0] + 1], [torch.ones(1)])
+            assert float(y) == 2
+    assert ([*graphs.kept], len(made)) == (kept, captures)
+
+
+def test_what_tells_graphs_apart(monkeypatch):
+    """Shapes, streams and the program."""
+    stream = SimpleNamespace(cuda_stream=1)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    x = torch.ones(2, 3)
+    keys = {key_of([x, None], "a"), key_of([x, x], "a"), key_of([x, None], "b")}
+    assert len(keys) == 3
+    same = key_of([x], "a")
+    assert key_of([x.clone()], "a") == same
+    stream.cuda_stream = 2
+    assert key_of([x], "a") != same

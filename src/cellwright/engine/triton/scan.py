@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ..programs import Programs
 from ..reference import scan_graph
 from ..schedule import dense, packed
 from ..tracing import readable
+from .graphs import Function, Graphs, Tensors, key_of, may_capture
 from .parts import Parts, cut
 from .rows import Rows
 from .walk import Walk
@@ -58,12 +60,32 @@ class PackedScan(NamedTuple):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The outputs and the final states; and what `backward` reads beside the
         outputs, if `training`."""
-        sources, states, parameters = self.parts(readable(tensors))
+        kind = "training" if training else "inference"
+        run = partial(self._forward, kind)
+        found = self._captured((kind, ()), run, readable(tensors))
+        count = 1 + len(self.programs.sizes)
+        return found[:count], found[count:]
+
+    def _captured(
+        self, program: tuple[str, tuple[str, ...]], run: Function, tensors: Tensors
+    ) -> list[Any]:
+        """`run(tensors)`, on their device; as a CUDA graph where that saves launches:
+        of a program that goes step by step, over sequences of one length."""
+        with torch.cuda.device_of(next(t for t in tensors if t is not None)):
+            by_steps = any(p.form == "level" for p in self._cut(*program).parts)
+            if self.sizes or not by_steps or not may_capture(tensors):
+                return run(tensors)
+            graphs = self.programs.made("triton graphs", Graphs)
+            return graphs.run(key_of(tensors, program, self.dtype), run, tensors)
+
+    def _forward(self, kind: str, tensors: Tensors) -> list[Any]:
+        """As `forward`: the results, then what is saved."""
+        sources, states, parameters = self.parts(tensors)
         rows, programs = self.rows(sources[0]), self.programs
         given: list[Any] = [_flat(source) for source in sources]
         for state in states:
             given += (None, state)
-        parts = self._cut("training" if training else "inference")
+        parts, training = self._cut(kind), kind == "training"
         walk = Walk(parts, rows, given, parameters, self.dtype)
         walk.run()
         own, arrays = len(sources), parts.program.arrays
@@ -76,7 +98,7 @@ class PackedScan(NamedTuple):
             first = end + (not programs.output_is_state)
             kept += walk.arrays[first : first + len(programs.plan.saved)]
         y = walk.arrays[output].view(*sources[0].shape[:-1], programs.output_size)
-        return [y, *finals], kept if training else []
+        return [y, *finals, *(kept if training else ())]
 
     def backward(
         self,
@@ -94,10 +116,21 @@ class PackedScan(NamedTuple):
             grads: of the outputs and the final states; `None` is zero.
             needed: of which tensors the gradient is wanted.
         """
-        sources, states, parameters = self.parts(readable(tensors))
-        rows, programs = self.rows(sources[0]), self.programs
-        names = zip(programs.inputs, needed, strict=False)
+        names = zip(self.programs.inputs, needed, strict=False)
         wanted = tuple(name for name, need in names if need)
+        given = readable([*tensors, y, *saved, *grads])
+        run = partial(self._backward, wanted, len(tensors), len(grads))
+        return self._captured(("backward", wanted), run, given)
+
+    def _backward(
+        self, wanted: tuple[str, ...], count: int, results: int, tensors: Tensors
+    ) -> list[Any]:
+        """As `backward`: of `count` tensors, then y and what was saved, then the
+        cotangents of the results."""
+        sources, states, parameters = self.parts(tensors[:count])
+        y, *saved = tensors[count:-results]
+        grad_y, *of_finals = tensors[-results:]
+        rows, programs = self.rows(sources[0]), self.programs
         given: list[Any] = [_flat(source) for source in sources]
         kept = iter(saved)
         for k, state in enumerate(states):
@@ -105,7 +138,6 @@ class PackedScan(NamedTuple):
             given += (_flat(y) if is_output else next(kept), state)
         given += [] if programs.output_is_state else [_flat(y)]
         given += kept
-        grad_y, *of_finals = readable(grads)
         given.append(_flat(torch.zeros_like(y) if grad_y is None else grad_y))
         carried = [
             torch.zeros_like(s) if g is None else g.clone()
