@@ -172,12 +172,19 @@ def explain(
     hidden_size: Annotated[
         int, Option("--hidden", min=1, help="Units of a state.")
     ] = 128,
+    triton: Annotated[
+        bool, Option("--triton", help="The Triton kernels of a GPU instead.")
+    ] = False,
 ) -> None:
     """Show what the native engine runs for a cell: stages, programs, cost."""
     from .. import cells as zoo
     from ..compiler.explain import explain
+    from ..engine.triton.explain import explain_triton
 
-    typer.echo(explain(zoo.get(cell), input_size, hidden_size))
+    text = (explain_triton if triton else explain)(
+        zoo.get(cell), input_size, hidden_size
+    )
+    typer.echo(text)
 
 
 @app.command()

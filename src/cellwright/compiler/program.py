@@ -222,6 +222,10 @@ class Program:
         """The program as text, a stage at a time."""
         return "\n".join(_Listing(self).lines())
 
+    def product(self, stage: Stage, term: Term) -> str:
+        """One of its stages' products as text."""
+        return _Listing(self).product(stage, term)
+
 
 def _native(core: Any, value: Any) -> Any:
     """A value as the core has it: of a class above, its struct of the same name."""
@@ -277,14 +281,17 @@ class _Listing:
         lines += [f"r{a.tile} = {self._register(s, a.start)}" for a in s.accumulators]
         for t in s.terms:
             registers = ", ".join(f"r{c}" for c in t.columns)
-            weights = ", ".join(self._parameter(p) for p in t.pieces)
-            sign, source = "", self._array(s.views[t.view])
-            if t.transposed:
-                panel = s.views[t.view].array
-                sign, source = "ᵀ", self._columns(panel, t.first, len(t.pieces))
-            lines.append(f"{registers} += [{weights}]{sign} · {source}")
+            lines.append(f"{registers} += {self.product(s, t)}")
         lines += [self._line(s, i) for i in s.code]
         return [f"    {line}" for line in lines]
+
+    def product(self, s: Stage, t: Term) -> str:
+        weights = ", ".join(self._parameter(p) for p in t.pieces)
+        sign, source = "", self._array(s.views[t.view])
+        if t.transposed:
+            panel = s.views[t.view].array
+            sign, source = "ᵀ", self._columns(panel, t.first, len(t.pieces))
+        return f"[{weights}]{sign} · {source}"
 
     def _line(self, s: Stage, i: Instruction) -> str:
         target = self._register(s, i.dst)

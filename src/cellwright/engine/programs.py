@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..compiler.bindings import Binding
 from ..compiler.once import Once, made_once_of_mixed
 from ..compiler.plan import Plan
+from ..compiler.program import Program
 from ..language import ArgumentError, Graph
 from ..language.sizes import MatrixSize
 from .call import States
@@ -211,12 +212,20 @@ class Programs:
         try:
             return self._compiled[kind, wanted]
         except KeyError:
-            plan = self.plan
-            source = (
-                plan.backward(wanted) if kind == "backward" else getattr(plan, kind)
-            )
-            compiled = self._compiled[kind, wanted] = source.compile()
+            compiled = self.program(kind, wanted).compile()
+            self._compiled[kind, wanted] = compiled
             return compiled
+
+    def program(self, kind: str, wanted: tuple[str, ...] = ()) -> Program:
+        """The plan's program: "inference", "training" or "backward"."""
+        plan = self.plan
+        return plan.backward(wanted) if kind == "backward" else getattr(plan, kind)
+
+    def made(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What an engine makes of the programs, once."""
+        if key not in self._compiled:
+            self._compiled[key] = make()
+        return self._compiled[key]
 
     def arriving(
         self, of_inputs: Sequence[Any], of_parameters: Sequence[Any]

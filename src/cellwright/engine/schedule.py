@@ -279,7 +279,11 @@ class SequenceBatch:
     @property
     def plain(self) -> bool:
         """Every row at every step, and none starts anew."""
-        return self.batch_sizes is None and self._given[0] is self._given[1] is None
+        if self.batch_sizes is not None:
+            return False
+        if self.lengths is self.resets is self.starts is None:
+            return True
+        return self._given[0] is self._given[1] is None
 
     def schedule(self, reverse: bool = False, learned: bool = False) -> Schedule:
         """The scan's; `learned`: the gradient of the reset state is wanted."""

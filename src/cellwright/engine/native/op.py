@@ -7,7 +7,7 @@ operations (torch.compile, torch.export, torch.jit.trace, make_fx): see `tracing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import tracing
 from ..call import Call
+from ..derivatives import gradients_of
 from ..programs import Programs, find_programs
 from ..schedule import SequenceBatch
 from .items import made_ahead
@@ -183,48 +184,6 @@ class _Scan(torch.autograd.Function):
         else:
             found = scan.backward(tensors, saved, grads, needed)
         return (None, *found)
-
-
-def gradients_of(
-    again: Callable[[Sequence[Any]], Sequence[Tensor]],
-    tensors: Sequence[Any],
-    grads: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients by torch's own operations; differentiable ones in a double backward.
-
-    Args:
-        again: the reference: tensors to results.
-        grads: the cotangent of each result; None for zero.
-        needed: for each tensor, whether its gradient is wanted.
-    """
-    twice = torch.is_grad_enabled()
-    if not twice:  # leaves: nothing behind them is walked
-        tensors = [
-            t if t is None else t.detach().requires_grad_(need)
-            for t, need in zip(tensors, needed, strict=True)
-        ]
-    else:  # one may be made of another: an alias has its own share alone
-        tensors = [
-            t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)
-        ]
-    with torch.enable_grad():
-        results = again(tensors)
-    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]
-    pairs = [(r, g) for r, g in pairs if r.requires_grad]
-    if not pairs:  # such as behind `step`
-        return [None for _ in needed]
-    sought = [t for t, need in zip(tensors, needed, strict=True) if need]
-    found = list(
-        torch.autograd.grad(
-            [r for r, _ in pairs],
-            sought,
-            [g for _, g in pairs],
-            create_graph=twice,
-            allow_unused=True,
-        )
-    )
-    return [found.pop(0) if need else None for need in needed]
 
 
 # -- the custom op: its names are in exported programs, which load for ever
