@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...compiler.chunkwise import STEPS
 from ..programs import Programs
 from ..schedule import SequenceBatch
 from .sequences import SequenceScan
@@ -48,6 +49,9 @@ def steps_at_once(programs: Programs, batch: int, element: int) -> int | None:
     matrices."""
     if not any(programs.matrices) or programs.items:
         return None
+    if any(programs.spaced):
+        held = batch * sum(_numbers_of_states(programs, STEPS, 1)) * element
+        return STEPS * max(1, AT_ONCE // held)
     return max(LEAST_STEPS, AT_ONCE // (batch * sum(programs.sizes) * element))
 
 
@@ -80,7 +84,18 @@ def saved_numbers(
     most = steps_at_once(programs, batch, element)
     if most is not None and steps > most:
         return -(-steps // _length(steps, most)) * batch * sum(programs.sizes)
-    return rows * sum(programs.saved_sizes)
+    states = _numbers_of_states(programs, steps, batch, rows)
+    return sum(states) + rows * sum(programs.plan.saved_sizes())
+
+
+def _numbers_of_states(
+    programs: Programs, steps: int, batch: int, rows: int | None = None
+) -> list[int]:
+    """How many numbers training keeps of each state but the output."""
+    rows = steps * batch if rows is None else rows
+    spaced = -(-steps // STEPS) * batch
+    pairs = zip(programs.hidden, programs.spaced, strict=True)
+    return [size * (spaced if every else rows) for size, every in pairs]
 
 
 def _length(steps: int, most: int) -> int:
