@@ -63,35 +63,27 @@ void Matrices<T>::run_loop(size_t stage, const Chunk& chunk, int64_t first, int6
         if (in_steps)
             recurrence(stage, i % parts, thread);
         else
-            blocks(stage, i % parts * together_[stage], (i % parts + 1) * together_[stage], thread);
+            blocks(stage, i % parts * together_[stage], (i % parts + 1) * together_[stage],
+                   thread);
     }
 }
 
+// Groups of levels in the order of the scan; the levels of each in their own order.
 template <class T> void Matrices<T>::recurrence(size_t stage, int64_t block, int thread) {
-    std::vector<int64_t>& at = threads_[thread].at;
+    Thread& t = threads_[thread];
     const bool backward = context_.program.backward;
-    if (backward) std::reverse(at.begin(), at.end());
-    std::vector<int64_t>& levels = threads_[thread].levels;
-    if (backward) std::reverse(levels.begin(), levels.end());
-    const auto group = [&](size_t from, int64_t by) {  // the end of those that go together
-        size_t i = from;
-        while ((by > 0 ? i + 1 < at.size() : i > 0) &&
-               (by > 0 ? follows(stage, i, i + 1, thread) : follows(stage, i - 1, i, thread)))
-            i += by;
-        return i;
-    };
-    if (!backward)
-        for (size_t i = 0; i < at.size();) {
-            const size_t end = group(i, 1) + 1;
-            steps(stage, block, at.data() + i, at.data() + end, thread);
-            i = end;
-        }
-    else
-        for (size_t end = at.size(); end > 0;) {
-            const size_t i = group(end - 1, -1);
-            steps(stage, block, at.data() + i, at.data() + end, thread);
-            end = i;
-        }
+    if (backward) {
+        std::reverse(t.at.begin(), t.at.end());
+        std::reverse(t.levels.begin(), t.levels.end());
+    }
+    std::vector<size_t> starts;
+    for (size_t i = 0; i < t.at.size(); ++i)
+        if (i == 0 || !follows(stage, i - 1, i, thread)) starts.push_back(i);
+    starts.push_back(t.at.size());
+    for (size_t n = 0; n + 1 < starts.size(); ++n) {
+        const size_t i = backward ? starts.size() - 2 - n : n;
+        steps(stage, block, t.at.data() + starts[i], t.at.data() + starts[i + 1], thread);
+    }
 }
 
 // Whether a row goes on from one of its levels to the next, and both go together.

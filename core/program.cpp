@@ -75,7 +75,8 @@ struct Checker {
             const Array& initial = program.arrays[a.initial];
             require(initial.rows == Rows::initial && initial.columns == a.columns,
                     "the initial array must have initial rows of the same columns");
-            require(a.rows == Rows::sequence || a.rows == Rows::rolling || a.rows == Rows::spaced,
+            require(a.rows == Rows::sequence || a.rows == Rows::rolling ||
+                        a.rows == Rows::spaced,
                     "only sequence, rolling and spaced arrays have initial rows");
         }
     }
@@ -354,8 +355,9 @@ struct Checker {
                     "array '" + a.name + "' is spaced for a recurrence");
         }
         if (r.steps == 0) return;
-        require(s.axis == Axis::matrix && s.when == When::level && r.steps == kRecurrenceSteps,
-                "a recurrence is of matrices, and of so many levels");
+        require(s.axis == Axis::matrix && s.when == When::level,
+                "a recurrence is of matrices, level by level");
+        require(r.steps == kRecurrenceSteps, "a recurrence is of another number of levels");
         const auto alone = [&](const Stage& other) {
             return &other == &s || other.when != When::level || other.loop != s.loop;
         };

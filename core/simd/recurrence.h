@@ -17,14 +17,19 @@
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
+// The left factor of a product: element (r, k) at at[r * row + k * depth].
+template <class T> struct Left {
+    const T* at;
+    int64_t row, depth;
+};
+
 // out(r, c) = keep * out(r, c) + sum over k of a(r, k) * b(k, c); `fresh`: out is not read.
+// Rows of b and of out are `columns` apart: whole vectors.
 template <class T> struct Dense {
-    const T* a;
-    int64_t a_row, a_depth;
+    Left<T> a;
     const T* b;
-    int64_t b_row;
     T* out;
-    int64_t out_row, rows, depth, columns;  // columns: whole vectors
+    int64_t rows, depth, columns;
     T keep;
     bool fresh;
 };
@@ -32,21 +37,21 @@ template <class T> struct Dense {
 template <class T, int M, int N>
 static void dense_block(const Dense<T>& p, int64_t r, int64_t c) {
     constexpr int W = kLanes<T>;
-    const T *a = p.a + r * p.a_row, *b = p.b + c;
-    T* out = p.out + r * p.out_row + c;
+    const T *a = p.a.at + r * p.a.row, *b = p.b + c;
+    T* out = p.out + r * p.columns + c;
     Vec<T> sum[M][N];
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n)
-            sum[m][n] = p.fresh ? Vec<T>{} : p.keep * load(out + m * p.out_row + n * W);
+            sum[m][n] = p.fresh ? Vec<T>{} : p.keep * load(out + m * p.columns + n * W);
     for (int64_t k = 0; k < p.depth; ++k) {
         Vec<T> w[N];
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) w[n] = load(b + k * p.b_row + n * W);
+        for (int n = 0; n < N; ++n) w[n] = load(b + k * p.columns + n * W);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
-            const T x = a[m * p.a_row + k * p.a_depth];
+            const T x = a[m * p.a.row + k * p.a.depth];
 #pragma GCC unroll 8
             for (int n = 0; n < N; ++n) sum[m][n] += x * w[n];
         }
@@ -54,7 +59,7 @@ static void dense_block(const Dense<T>& p, int64_t r, int64_t c) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) store<T>(out + m * p.out_row + n * W, sum[m][n]);
+        for (int n = 0; n < N; ++n) store<T>(out + m * p.columns + n * W, sum[m][n]);
 }
 
 template <class T, int N, int M = kRows[N]>
@@ -84,13 +89,28 @@ template <class T> static void dense(const Dense<T>& p) {
     for (; c < p.columns; c += W) dense_columns<T, 1>(p, c);
 }
 
+// out = a b.
+template <class T>
+CELLWRIGHT_INLINE void multiply(Left<T> a, int64_t depth, const T* b, T* out, int64_t rows,
+                                int64_t columns) {
+    dense<T>({a, b, out, rows, depth, columns, 0, true});
+}
+
+// out = keep out + a b.
+template <class T>
+CELLWRIGHT_INLINE void add(Left<T> a, int64_t depth, const T* b, T* out, int64_t rows,
+                           int64_t columns, T keep = 1) {
+    dense<T>({a, b, out, rows, depth, columns, keep, false});
+}
+
 constexpr int64_t kSteps = kRecurrenceSteps;
 
 template <class T> CELLWRIGHT_INLINE void scale_row(T* row, T by, int64_t width) {
     for (int64_t i = 0; i < width; i += kLanes<T>) store<T>(row + i, by * load(row + i));
 }
 template <class T> CELLWRIGHT_INLINE void multiply_row(T* row, const T* by, int64_t width) {
-    for (int64_t i = 0; i < width; i += kLanes<T>) store<T>(row + i, load(by + i) * load(row + i));
+    for (int64_t i = 0; i < width; i += kLanes<T>)
+        store<T>(row + i, load(by + i) * load(row + i));
 }
 
 // The memory of one call, and the gates' products.
@@ -98,13 +118,15 @@ template <class T> class Steps {
 public:
     explicit Steps(const MatrixSteps<T>& s)
         : s(s), rows(padded(s.rows)), columns(padded(s.columns)), next_(s.scratch) {
-        zeros_ = take(rows > columns ? rows : columns);
-        for (int64_t i = 0; i < (rows > columns ? rows : columns); ++i) zeros_[i] = 0;
+        const int64_t widest = rows > columns ? rows : columns;
+        zeros_ = take(widest > kSteps ? widest : kSteps);
+        for (int64_t i = 0; i < widest || i < kSteps; ++i) zeros_[i] = 0;
         d = take(kSteps * kSteps);
         b = take(kSteps);
         for (int64_t t = 0; t < s.steps; ++t) {
             T* row = d + t * kSteps;
-            for (int64_t i = 0; i < kSteps; ++i) row[i] = t > 0 ? gate(t) * row[i - kSteps] : 0;
+            for (int64_t i = 0; i < kSteps; ++i)
+                row[i] = t > 0 ? gate(t) * row[i - kSteps] : 0;
             row[t] = 1;
             b[t] = t > 0 ? gate(t) * b[t - 1] : gate(t);
         }
@@ -145,13 +167,13 @@ public:
     // The steps as columns: [width][kSteps].
     T* across(const T* from, int64_t width) {
         T* to = take(padded(width) * kSteps);
-        turn(from, padded(width), s.steps, padded(width), to, kSteps, kSteps);
+        turn(from, padded(width), s.steps, width, to, kSteps);
         return to;
     }
     // And back, of the rows of a matrix: [kSteps][rows].
     T* back(const T* from) {
         T* to = take(kSteps * rows);
-        turn(from, kSteps, s.rows, kSteps, to, rows, rows);
+        turn(from, kSteps, s.rows, s.steps, to, rows);
         return to;
     }
 
@@ -162,12 +184,14 @@ public:
 private:
     static int64_t padded(int64_t n) { return (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
 
-    void turn(const T* from, int64_t from_row, int64_t count, int64_t width, T* to, int64_t to_row,
-              int64_t all) const {
+    // to[c][r] = from[r][c] for c < width; where there is no row r < count, 0.
+    void turn(const T* from, int64_t from_row, int64_t count, int64_t width, T* to,
+              int64_t to_row) const {
         constexpr int W = kLanes<T>;
-        for (int64_t r = 0; r < all; r += W) {
+        for (int64_t r = 0; r < to_row; r += W) {
             const T* few[W];
-            for (int i = 0; i < W; ++i) few[i] = r + i < count ? from + (r + i) * from_row : zeros_;
+            for (int i = 0; i < W; ++i)
+                few[i] = r + i < count ? from + (r + i) * from_row : zeros_;
             transpose<T>(few, width, to + r, to_row);
         }
     }
@@ -178,21 +202,21 @@ private:
 template <class T> static void matrix_steps(const MatrixSteps<T>& s) {
     Steps<T> m(s);
     const int64_t L = s.steps, rows = m.rows, columns = m.columns;
-    T *q = m.copy(s.q, L, s.columns), *k = m.copy(s.k, L, s.columns), *v = m.copy(s.v, L, s.rows);
+    T *q = m.copy(s.q, L, s.columns), *k = m.copy(s.k, L, s.columns);
+    T *v = m.copy(s.v, L, s.rows), *c = m.copy_matrix(s.before);
     T *q_across = m.across(q, s.columns), *k_across = m.across(k, s.columns);
-    T *c = m.copy_matrix(s.before), *scores = m.take(kSteps * kSteps);
-    dense<T>({q, columns, 1, k_across, kSteps, scores, kSteps, L, s.columns, kSteps, 0, true});
-    T* from_before = m.take(s.rows * kSteps);
-    dense<T>({c, columns, 1, q_across, kSteps, from_before, kSteps, s.rows, s.columns, kSteps, 0, true});
+    T *scores = m.take(kSteps * kSteps), *from_before = m.take(s.rows * kSteps);
+    multiply<T>({q, columns, 1}, s.columns, k_across, scores, L, kSteps);
+    multiply<T>({c, columns, 1}, s.columns, q_across, from_before, s.rows, kSteps);
     for (int64_t i = 0; i < s.rows; ++i) multiply_row(from_before + i * kSteps, m.b, kSteps);
     T* y = m.back(from_before);
     for (int64_t t = 0; t < L; ++t) {
         multiply_row(scores + t * kSteps, m.d + t * kSteps, kSteps);
-        dense<T>({scores + t * kSteps, 0, 1, v, rows, y + t * rows, rows, 1, t + 1, rows, 1, false});
+        add<T>({scores + t * kSteps, 0, 1}, t + 1, v, y + t * rows, 1, rows);
     }
     m.store_rows(y, s.rows, s.y);
     for (int64_t t = 0; t < L; ++t) scale_row(v + t * rows, m.last()[t], rows);
-    dense<T>({v, 1, rows, k, columns, c, columns, s.rows, L, columns, m.whole(), false});
+    add<T>({v, 1, rows}, L, k, c, s.rows, columns, m.whole());
     m.store_matrix(c, s.after);
 }
 
@@ -224,13 +248,14 @@ template <class T> static void matrix_steps_backward(const MatrixSteps<T>& s) {
     T *k_across = m.across(k, s.columns), *v_across = m.across(v, s.rows);
     T *c = m.copy_matrix(s.before), *e = m.copy_matrix(s.d_after);
     T *of_keys = m.take(kSteps * kSteps), *of_values = m.take(kSteps * kSteps);
-    dense<T>({q, columns, 1, k_across, kSteps, of_keys, kSteps, L, s.columns, kSteps, 0, true});
-    dense<T>({g, rows, 1, v_across, kSteps, of_values, kSteps, L, s.rows, kSteps, 0, true});
+    multiply<T>({q, columns, 1}, s.columns, k_across, of_keys, L, kSteps);
+    multiply<T>({g, rows, 1}, s.rows, v_across, of_values, L, kSteps);
     // What the matrix before, and the cotangent after, give.
-    T *dq = m.take(kSteps * columns), *dk = m.take(kSteps * columns), *turned = m.take(s.rows * kSteps);
-    dense<T>({g, rows, 1, c, columns, dq, columns, L, s.rows, columns, 0, true});
-    dense<T>({v, rows, 1, e, columns, dk, columns, L, s.rows, columns, 0, true});
-    dense<T>({e, columns, 1, k_across, kSteps, turned, kSteps, s.rows, s.columns, kSteps, 0, true});
+    T *dq = m.take(kSteps * columns), *dk = m.take(kSteps * columns);
+    T* dv_across = m.take(s.rows * kSteps);
+    multiply<T>({g, rows, 1}, s.rows, c, dq, L, columns);
+    multiply<T>({v, rows, 1}, s.rows, e, dk, L, columns);
+    multiply<T>({e, columns, 1}, s.columns, k_across, dv_across, s.rows, kSteps);
     if (s.d_gates != nullptr) {
         T *products = m.take(kSteps * kSteps), first[kSteps], last[kSteps];
         for (int64_t i = 0; i < L * kSteps; ++i) products[i] = of_keys[i] * of_values[i];
@@ -240,8 +265,8 @@ template <class T> static void matrix_steps_backward(const MatrixSteps<T>& s) {
         }
         gate_gradients(m, products, first, last, dot(c, e, s.rows * columns));
     }
-    for (int64_t i = 0; i < s.rows; ++i) multiply_row(turned + i * kSteps, m.last(), kSteps);
-    T* dv = m.back(turned);
+    for (int64_t i = 0; i < s.rows; ++i) multiply_row(dv_across + i * kSteps, m.last(), kSteps);
+    T* dv = m.back(dv_across);
     for (int64_t t = 0; t < L; ++t) {
         multiply_row(of_keys + t * kSteps, m.d + t * kSteps, kSteps);
         multiply_row(of_values + t * kSteps, m.d + t * kSteps, kSteps);
@@ -249,16 +274,16 @@ template <class T> static void matrix_steps_backward(const MatrixSteps<T>& s) {
         scale_row(dk + t * columns, m.last()[t], columns);
     }
     for (int64_t t = 0; t < L; ++t) {
-        const int64_t at = t * kSteps + t, after = L - t;
-        dense<T>({of_values + t * kSteps, 0, 1, k, columns, dq + t * columns, columns, 1, t + 1, columns, 1, false});
-        dense<T>({of_values + at, 0, kSteps, q + t * columns, columns, dk + t * columns, columns, 1, after, columns, 1, false});
-        dense<T>({of_keys + at, 0, kSteps, g + t * rows, rows, dv + t * rows, rows, 1, after, rows, 1, false});
+        const int64_t row = t * kSteps, own = row + t, after = L - t;
+        add<T>({of_values + row, 0, 1}, t + 1, k, dq + t * columns, 1, columns);
+        add<T>({of_values + own, 0, kSteps}, after, q + t * columns, dk + t * columns, 1, columns);
+        add<T>({of_keys + own, 0, kSteps}, after, g + t * rows, dv + t * rows, 1, rows);
     }
     m.store_rows(dq, s.columns, s.d_q);
     m.store_rows(dk, s.columns, s.d_k);
     m.store_rows(dv, s.rows, s.d_v);
     for (int64_t t = 0; t < L; ++t) scale_row(g + t * rows, m.b[t], rows);
-    dense<T>({g, 1, rows, q, columns, e, columns, s.rows, L, columns, m.whole(), false});
+    add<T>({g, 1, rows}, L, q, e, s.rows, columns, m.whole());
     m.store_matrix(e, s.d_before);
 }
 

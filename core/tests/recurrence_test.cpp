@@ -78,7 +78,8 @@ template <class T> struct Table {
     std::vector<T*> rows;
 };
 
-template <class T> void check_equal(const std::vector<T>& found, const std::vector<double>& exact) {
+template <class T>
+void check_equal(const std::vector<T>& found, const std::vector<double>& exact) {
     double most = 1;
     for (const double x : exact) most = std::max(most, std::fabs(x));
     for (size_t i = 0; i < exact.size(); ++i)

@@ -87,6 +87,7 @@ _OF_BOUNDS = {
     "exp": _exp,
     "maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
     "minimum": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
+    "where": lambda c, a, b: (min(a[0], b[0]), max(a[1], b[1])),
     "spread": lambda a, b: a,
     "identity": lambda a: a,
 }
