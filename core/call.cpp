@@ -102,6 +102,7 @@ struct CallChecker {
             case Rows::input: return schedule.trees->inputs;
             case Rows::sequence: return schedule.rows;
             case Rows::rolling: return a.depth * block_rows;
+            case Rows::spaced: return (schedule.levels + a.depth - 1) / a.depth * block_rows;
             case Rows::batch: return block_rows;
             default:
                 return written[array] ? schedule.rows_of_gradients() : schedule.initial_rows;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "instruction.h"
+#include "tuning.h"
 
 namespace cellwright {
 
@@ -86,6 +87,26 @@ template <class T> struct Tile {
     const TileView<T>* views;
 };
 
+// At most `kRecurrenceSteps` steps of C' = f C + v kᵀ, y = C' q, of one block of a row: see
+// simd/recurrence.h. Backward, y is its cotangent, and what is written, that of the others;
+// null where it is not wanted.
+template <class T> struct MatrixSteps {
+    int64_t steps, rows, columns;    // of a matrix: its elements are rows * columns
+    T *const *v, *const *k, *const *q, *const *y, *const *gates;  // by step
+    T decay;                         // f where there are no gates
+    const T* before;                 // the matrix before the first step
+    T* after;                        // forward: after the last
+    T *const *d_v, *const *d_k, *const *d_q, *const *d_gates;
+    const T* d_after;
+    T* d_before;
+    T* scratch;                      // of `matrix_scratch` elements
+};
+
+inline int64_t matrix_scratch(int64_t rows, int64_t columns, int64_t lanes) {
+    const int64_t S = kRecurrenceSteps, r = rows + lanes, c = columns + lanes;
+    return 8 * S * (r + c) + 6 * S * S + 2 * r * c;
+}
+
 // How wide the loops of an instruction set are, for one element type.
 struct Widths {
     int lanes;                // elements of a vector
@@ -103,6 +124,8 @@ template <class T> struct Kernels : Widths {
     // sums[i] += sum over rows of panel[r * stride + i], i < count
     void (*column_sums)(const T* panel, int64_t stride, int64_t rows, int64_t count,
                         T* sums);
+    void (*matrix_steps)(const MatrixSteps<T>&);
+    void (*matrix_steps_backward)(const MatrixSteps<T>&);
 
     // Of less than full precision; of float alone.
     // A product whose weights are bf16: [pair of k][vectors][lanes][2].

@@ -125,14 +125,18 @@ private:
     void find_current(const View& view, const Wanted& w) const {
         const Array& a = context_.program.arrays[view.array];
         const auto [base, stride] = context_.arrays[view.array];
-        const int64_t row = a.rows == Rows::sequence
-                                ? schedule_.offsets[w.level]
-                                : w.level % a.depth * context_.block_rows;
+        const int64_t row = a.rows == Rows::sequence ? schedule_.offsets[w.level]
+                                                     : block_of(a, w.level) * context_.block_rows;
         fill(w, map_of(a), {base + row * stride, stride}, w.first, w.last);
         if (!is_carried(a) || w.level + 1 == schedule_.levels) return;
         each_reset(w.level + 1, w, [&](const Reset& reset) {  // its gradient goes elsewhere
             w.out[reset.row - w.first] = context_.at(context_.zero_row);
         });
+    }
+
+    // Which block of a rolling, or spaced, array a level has.
+    static int64_t block_of(const Array& a, int64_t level) {
+        return a.rows == Rows::spaced ? level / a.depth : level % a.depth;
     }
 
     // The rows that there were in the level before, then initial rows.
@@ -145,8 +149,9 @@ private:
         const int64_t middle = std::clamp(has_initial ? before : w.last, w.first, w.last);
         int64_t row = 0;
         if (a.rows == Rows::sequence && w.level > 0) row = schedule_.offsets[w.level - 1];
-        if (a.rows == Rows::rolling)
-            row = (w.level + a.depth - 1) % a.depth * context_.block_rows;
+        if (a.rows == Rows::rolling || (a.rows == Rows::spaced && w.level > 0))
+            row = block_of(a, w.level + (a.rows == Rows::rolling ? a.depth : 0) - 1) *
+                  context_.block_rows;
         fill(w, map_of(a), {base + row * stride, stride}, w.first, middle);
         fill(w, schedule_.batch_rows, initial, middle, w.last);
         if (!has_initial) return;

@@ -55,7 +55,8 @@ void bind_program(nb::module_& m) {
         .value("panel", Rows::panel)
         .value("batch", Rows::batch)
         .value("input", Rows::input)
-        .value("parameter", Rows::parameter);
+        .value("parameter", Rows::parameter)
+        .value("spaced", Rows::spaced);
     nb::enum_<Axis::Kind>(m, "AxisKind")
         .value("node", Axis::node)
         .value("child", Axis::child)
@@ -105,6 +106,16 @@ void bind_program(nb::module_& m) {
                 new (self) Instruction{op, dst, args[0], args[1], args[2], immediate};
             },
             nb::kw_only(), "op"_a, "dst"_a, "args"_a, "immediate"_a);
+    bind_struct(m, "Recurrence", Field{"steps", &Recurrence::steps},
+                Field{"decay", &Recurrence::decay}, Field{"gate", &Recurrence::gate},
+                Field{"v", &Recurrence::v}, Field{"k", &Recurrence::k},
+                Field{"q", &Recurrence::q}, Field{"y", &Recurrence::y},
+                Field{"before", &Recurrence::before}, Field{"after", &Recurrence::after},
+                Field{"d_gate", &Recurrence::d_gate}, Field{"d_v", &Recurrence::d_v},
+                Field{"d_k", &Recurrence::d_k}, Field{"d_q", &Recurrence::d_q},
+                Field{"d_before", &Recurrence::d_before},
+                Field{"d_after", &Recurrence::d_after});
+    m.attr("RECURRENCE_STEPS") = kRecurrenceSteps;
     bind_struct(m, "Stage", Field{"units", &Stage::units}, Field{"tiles", &Stage::tiles},
                 Field{"row_registers", &Stage::row_registers}, Field{"views", &Stage::views},
                 Field{"vectors", &Stage::vectors}, Field{"accumulators", &Stage::accumulators},
@@ -112,7 +123,8 @@ void bind_program(nb::module_& m) {
                 Field{"code", &Stage::code}, Field{"whole", &Stage::whole},
                 Field{"when", &Stage::when}, Field{"axis", &Stage::axis},
                 Field{"loop", &Stage::loop}, Field{"heads", &Stage::heads},
-                Field{"matrix_rows", &Stage::matrix_rows});
+                Field{"matrix_rows", &Stage::matrix_rows},
+                Field{"recurrence", &Stage::recurrence});
     bind_struct(m, "Gradient", Field{"panel", &Gradient::panel},
                 Field{"first", &Gradient::first}, Field{"source", &Gradient::source},
                 Field{"width", &Gradient::width}, Field{"heads", &Gradient::heads},

@@ -5,13 +5,15 @@
 #include "gemm.h"
 #include "int8.h"
 #include "pointwise.h"
+#include "recurrence.h"
 
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
 template <class T> constexpr Kernels<T> kernels() {
     Kernels<T> k{{kLanes<T>, kVectors, kVectorsOfFewRows, kTileRows},
-                 product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>};
+                 product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>,
+                 matrix_steps<T>, matrix_steps_backward<T>};
     if constexpr (sizeof(T) == 4) {
         k.product_bf16 = product_bf16;
         k.product_int8 = product_int8;

@@ -19,6 +19,7 @@ from ..language.graph import ATTENTION
 from ..language.linear import diagonal_groups
 from . import lower
 from .bindings import Binding
+from .chunkwise import gates_are_bounded, in_steps
 from .contract import contract
 from .differentiate import VectorJacobian, differentiate
 from .dots import dot_products
@@ -88,7 +89,7 @@ class Plan:
         # What follows a loop reads all levels of its states.
         keeps = "vectors" if self.is_split else "none"
         memory = lower.forward_memory(self.graph, self._once, keeps=keeps)
-        return self._forward("inference", memory)
+        return self._in_steps(self._forward("inference", memory))
 
     @cached_property
     def is_split(self) -> bool:
@@ -101,10 +102,25 @@ class Plan:
 
     @cached_property
     def training(self) -> Program:
-        return self._forward("training", self._memory)
+        return self._in_steps(self._forward("training", self._memory))
 
     def backward(self, wanted: tuple[str, ...]) -> Program:
         """The gradient's program; `wanted` are the inputs that need theirs."""
+        return self._in_steps(self._backward(wanted))
+
+    @cached_property
+    def goes_in_steps(self) -> bool:
+        """Whether its matrices go several levels at a time: see `chunkwise`."""
+        if not (gates_are_bounded(self.graph) and self.is_split) or self.recompute:
+            return False
+        forward = self._forward("training", self._memory)
+        inputs = tuple(source.name for source in self.graph.inputs)
+        return bool(in_steps(forward) and in_steps(self._backward(inputs)))
+
+    def _in_steps(self, program: Program) -> Program:
+        return (in_steps(program) if self.goes_in_steps else None) or program
+
+    def _backward(self, wanted: tuple[str, ...]) -> Program:
         vjp, places = self.vjp, self._memory.places
         memory = lower.cotangent_memory(vjp, self._memory.arrays, wanted, self.static)
         recomputed: tuple[Stage, ...] = ()

@@ -138,6 +138,28 @@ class Instruction:
 
 
 @dataclass(frozen=True)
+class Recurrence:
+    """What a stage of matrices does for `steps` levels at once; its views by number,
+    −1: none."""
+
+    steps: int = 0
+    decay: float = 1.0
+    gate: int = -1
+    v: int = -1
+    k: int = -1
+    q: int = -1
+    y: int = -1
+    before: int = -1
+    after: int = -1
+    d_gate: int = -1
+    d_v: int = -1
+    d_k: int = -1
+    d_q: int = -1
+    d_before: int = -1
+    d_after: int = -1
+
+
+@dataclass(frozen=True)
 class Stage:
     """Products into accumulators, then pointwise code, over `units` units."""
 
@@ -156,6 +178,7 @@ class Stage:
     loop: int = 0
     heads: int = 1
     matrix_rows: int = 1
+    recurrence: Recurrence = Recurrence()
 
 
 @dataclass(frozen=True)
@@ -271,6 +294,8 @@ class _Listing:
         text += f", for each {stage.axis}" if stage.axis != NODE else ""
         if stage.axis == MATRIX:
             text += f" of {stage.matrix_rows} rows in {stage.heads} blocks"
+        if stage.recurrence.steps:
+            text += f", {stage.recurrence.steps} levels at a time"
         first = all(s.when == "chunk" for s in self.program.stages[:number])
         chunk = "before a chunk" if first else "once for a chunk"
         when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}

@@ -140,9 +140,11 @@ class Programs:
             return self
         return self.variant(static=tuple(n for n in self.inputs if n in static))
 
-    def for_rows(self, rows: int, levels: int) -> Programs:
+    def for_rows(self, rows: int, levels: int, training: bool = False) -> Programs:
         """The same cell for levels of so many rows: where there are many, products of
         one level are as fast as those of many levels."""
+        if training and self.plan.goes_in_steps:  # what it keeps depends on that
+            return self
         few = (rows < MANY_ROWS or any(self.matrices)) and levels > 1
         return self if few or not self.plan.is_split else self.variant(may_split=False)
 
@@ -190,6 +192,11 @@ class Programs:
     def saved_sizes(self) -> tuple[int, ...]:
         """Columns of what training saves beside the output: states, then values."""
         return (*self.hidden, *self.plan.saved_sizes())
+
+    @cached_property
+    def spaced(self) -> tuple[bool, ...]:
+        """The states but the output of which training keeps every `STEPS`-th level."""
+        return tuple(m and self.plan.goes_in_steps for m in self.hidden_matrices)
 
     @cached_property
     def saved_values(self) -> list[tuple[int, str | None]]:

@@ -35,10 +35,17 @@ class SequenceScan(NamedTuple):
     schedule: Schedule
     sets: Mapping[str, ItemBatch] = {}  # how many items each row of the batch has
 
-    @property
-    def fitting(self) -> Programs:
+    def fitting(self, training: bool) -> Programs:
         """Its programs, as they are for so many rows."""
-        return self.programs.for_rows(self.schedule.batch, len(self.schedule.counts))
+        levels = len(self.schedule.counts)
+        return self.programs.for_rows(self.schedule.batch, levels, training)
+
+    @property
+    def _kept_rows(self) -> list[int]:
+        """How many rows training keeps of each state but the output."""
+        schedule = self.schedule
+        rows = schedule.rows, schedule.spaced_rows
+        return [rows[spaced] for spaced in self.fitting(True).spaced]
 
     def parts(self, tensors: Sequence[Any]) -> list[list[Any]]:
         """Sources (inputs, then items), initial states, reset states, parameters and
@@ -75,7 +82,7 @@ class SequenceScan(NamedTuple):
 
         The final states are shaped as the initial ones.
         """
-        programs, schedule = self.fitting, self.schedule
+        programs, schedule = self.fitting(training), self.schedule
         read = self._read(tensors)
         x, first = read[0], len(programs.sources)
         last = first + len(programs.sizes)
@@ -90,9 +97,13 @@ class SequenceScan(NamedTuple):
         every = training or programs.plan.is_split
         # Of each state but the output: every level; or its last two, a matrix's if it
         # is not saved.
-        kept = [training or (every and not m) for m in programs.hidden_matrices]
+        kept = [every and not m for m in programs.hidden_matrices]
         rows = [schedule.rows if k else 2 * schedule.batch for k in kept]
         ends = [schedule.last if k else schedule.last_rolling for k in kept]
+        if training:
+            rows = self._kept_rows
+            places = schedule.last, schedule.last_spaced
+            ends = [places[spaced] for spaced in programs.spaced]
         counts = [n * size for n, size in zip(rows, programs.hidden, strict=True)]
         counts += self._counts(programs.saved_values) if training else []
         # Where all rows end at one step, the core copies them.
@@ -232,7 +243,7 @@ class SequenceScan(NamedTuple):
                 `None`.
             needed: for each tensor, whether its gradient is wanted.
         """
-        programs, schedule = self.fitting, self.schedule
+        programs, schedule = self.fitting(True), self.schedule
         read = self._read(tensors)
         first, count = len(programs.sources), len(programs.sizes)
         last = first + count
@@ -248,7 +259,8 @@ class SequenceScan(NamedTuple):
         taps, totals = (
             self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
         )
-        counts = [schedule.rows * size for size in programs.hidden]
+        rows = self._kept_rows
+        counts = [n * size for n, size in zip(rows, programs.hidden, strict=True)]
         kept = cut(values, counts + self._counts(programs.saved_values))
         given = memory(read)
         arrays = self._arrays(given[:last], y, kept)
