@@ -117,7 +117,7 @@ struct CallChecker {
         };
         for (int32_t i = 0; i < int32_t(call.arrays.size()); ++i) {
             const Array& a = program.arrays[i];
-            check(call.element_size == 4, i, "so are the others");
+            check(program.precision == Precision::bf16, i, "its products read no other");
             if (a.initial < 0) continue;
             const bool zeros = call.leaves_out(program, a.initial, written[a.initial]);
             check(zeros || call.in_bf16(a.initial), i, "so are its initial rows");

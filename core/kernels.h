@@ -93,7 +93,10 @@ struct Widths {
     int vectors;              // side by side where there are many rows …
     int vectors_of_few_rows;  // … and few: enough independent sums to keep busy
     int tile_rows;            // rows a tile has at most
+    bool multiplies_bf16 = false;  // rather than converting such weights
 };
+
+using Bf16Product = void (*)(const Product<float>&);
 
 template <class T> struct Kernels : Widths {
     void (*product)(const Product<T>&);

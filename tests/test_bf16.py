@@ -184,7 +184,7 @@ def test_a_swapped_pair_is_caught(pair, H, monkeypatch):
     with torch.no_grad():
         matrix = layer.cells[0].g.weight
         matrix[:, list(pair)] = matrix[:, list(pair[::-1])]
-    with pytest.raises(AssertionError, match="result [01]"):
+    with pytest.raises(AssertionError, match=r"result [01]"):
         assert_within(values(layer, leaves, "native"), oracle, exact)
 
 
@@ -205,9 +205,9 @@ def saved_bytes(layer, x, enabled):
             kept.append(t.numel() * t.element_size())
         return t
 
-    with saved_tensors_hooks(keep, lambda t: t):
-        with torch.autocast("cpu", BF16, enabled=enabled):
-            y, _ = layer(x)
+    half = torch.autocast("cpu", BF16, enabled=enabled)
+    with half, saved_tensors_hooks(keep, lambda t: t):
+        y, _ = layer(x)
     assert y.requires_grad
     return sum(kept)
 
@@ -242,7 +242,9 @@ def test_the_core_refuses_bf16_where_it_knows_float_alone():
     run(half[0], *wide[1:])
     with pytest.raises(ValueError, match=r"\[h\] received bf16, .* its initial rows"):
         run(wide[0], half[1], *wide[2:])
-    with pytest.raises(ValueError, match=r"\[h.initial\] received bf16, .* that follow"):
+    with pytest.raises(
+        ValueError, match=r"\[h.initial\] received bf16, .* that follow"
+    ):
         run(*wide[:2], half[2], wide[3])
     with pytest.raises(ValueError, match=r"parameter 0\] received bf16"):
         run(*wide[:3], half[3])

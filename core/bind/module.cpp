@@ -409,6 +409,7 @@ NB_MODULE(_core, m) {
         for (const KernelSet* set : available_isas()) names.push_back(set->isa);
         return names;
     });
+    m.def("refused_isas", &refused_isas);
     m.def("isa", [](const std::string& name) { return std::string(choose_isa(name).isa); },
           "name"_a = "");
     m.def("threads", &threads_or, "otherwise"_a);

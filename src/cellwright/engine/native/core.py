@@ -33,6 +33,7 @@ def info() -> dict[str, Any]:
         "native": True,
         "isas": _core.isas(),
         "isa": _core.isa(),
+        "refused": _core.refused_isas(),
         "threads": _core.threads(torch.get_num_threads()),
         "pool": "torch's" if _SHARES_THREADS else "own",
     }

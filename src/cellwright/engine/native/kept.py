@@ -90,13 +90,13 @@ def allocate(
 
 
 def cut_typed(wholes: Sequence[Tensor], pieces: Sequence[Piece]) -> list[Memory]:
-    """Pieces one after the other, each in the tensor of its type; x's is the first's."""
+    """Pieces one after the other, each in the tensor of its type, or in the first."""
     at = {t.dtype: t.data_ptr() for t in wholes}
     parts: list[Memory] = []
     for count, own in pieces:
         dtype = own or wholes[0].dtype
-        more = (2,) if dtype is torch.bfloat16 else ()
-        parts.append((at[dtype], count, *more))
+        half = dtype is torch.bfloat16
+        parts.append((at[dtype], count, 2) if half else (at[dtype], count))
         at[dtype] += count * dtype.itemsize
     return parts
 

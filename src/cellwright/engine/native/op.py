@@ -60,9 +60,7 @@ def _run(
     halves = bf16 and not programs.has_matrices
     once = {*programs.constant, *static, *programs.items}
     tensors = [
-        t
-        if halves and t.dtype is torch.bfloat16 and name not in once
-        else t.to(dtype)
+        t if halves and t.dtype is torch.bfloat16 and name not in once else t.to(dtype)
         for name, t in zip(programs.sources, sources, strict=True)
     ]
     tensors += _cast((*states, *reset_state, *parameters, *taps), dtype)

@@ -263,9 +263,7 @@ class SequenceScan(NamedTuple):
         taps, totals = (
             self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
         )
-        pieces = saved_pieces(
-            programs, schedule, self._counts(programs.saved_values)
-        )
+        pieces = saved_pieces(programs, schedule, self._counts(programs.saved_values))
         of_kept, hidden = cut_typed(kept, pieces), len(programs.hidden)
         given = memory(read)
         arrays = self._arrays(given[:last], y, of_kept[:hidden], of_kept[hidden:])
