@@ -67,6 +67,7 @@ template <class T> struct TileView {
     int64_t units;          // valid units from there on; the rest of a row is padding
     bool spread;            // the array has one column, the stage has more
     bool rounded;           // a panel's: what is stored is rounded to bf16
+    bool bf16;              // the rows are in bf16, addressed as if they were T's
     // Of children or items in a stage of nodes: row r of the tile has rows
     // [segments[r], segments[r + 1]), counted from segments[0]. Null otherwise.
     const int64_t* segments;
@@ -113,7 +114,10 @@ struct Widths {
     int vectors;              // side by side where there are many rows …
     int vectors_of_few_rows;  // … and few: enough independent sums to keep busy
     int tile_rows;            // rows a tile has at most
+    bool multiplies_bf16 = false;  // rather than converting such weights
 };
+
+using Bf16Product = void (*)(const Product<float>&);
 
 template <class T> struct Kernels : Widths {
     void (*product)(const Product<T>&);
@@ -139,6 +143,9 @@ template <class T> struct Kernels : Widths {
     // vector at each data + k * stride, k < count.
     void (*round_row)(const T* row, int64_t count, T* out) = nullptr;
     void (*round_columns)(T* data, int64_t count, int64_t stride) = nullptr;
+    // A row in bf16, to whole vectors of T; and `transpose` of such rows.
+    void (*widen_row)(const void* row, int64_t count, T* out) = nullptr;
+    void (*transpose_bf16)(const T* const* rows, int64_t count, T* out, int64_t stride) = nullptr;
     // A row in 16 bits, padded by a zero or two; its scale goes to out[scale_at].
     void (*narrow_int8)(const T* row, int64_t count, T* out, int64_t scale_at) = nullptr;
 };

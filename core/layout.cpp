@@ -370,7 +370,8 @@ void Layout::choose_threads() {
 // rows, and the weights few, to read them as rounded floats costs less.
 void Layout::choose_weights(int64_t count) {
     const bool fit = level_rows > kFewRows && count * element_size <= kRoundedWeights;
-    if (program.precision == Precision::bf16 && !fit) weight_size = 2;
+    const bool read_narrow = widths.multiplies_bf16 || !fit;
+    if (program.precision == Precision::bf16 && read_narrow) weight_size = 2;
     if (program.precision == Precision::int8) weight_size = 1;
 }
 

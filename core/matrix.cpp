@@ -181,6 +181,7 @@ void Matrices<T>::run_tile(size_t index, int64_t at, int64_t block, int64_t row,
         views[v].units = place.units;
         views[v].spread = place.spread;
         views[v].segments = nullptr;
+        views[v].bf16 = false;
         out += rows;
     }
     Tile<T> t{};

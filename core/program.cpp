@@ -458,6 +458,28 @@ struct Checker {
 
 }  // namespace
 
+std::vector<int32_t> views_of(const Instruction& in) {
+    switch (in.op) {
+        case Opcode::load_:
+        case Opcode::total_: return {in.a};
+        case Opcode::store_:
+        case Opcode::accumulate_:
+        case Opcode::sum_block_:
+        case Opcode::store_panel_: return {in.b};
+        case Opcode::weighted_total_:
+        case Opcode::attention_:
+        case Opcode::load_scaled_: return {in.a, in.b};
+        case Opcode::dot_items_:
+        case Opcode::outer_items_:
+        case Opcode::add_outer_:
+        case Opcode::dot_columns_:
+        case Opcode::dot_rows_:
+        case Opcode::dot_block_: return {in.b, in.c};
+        case Opcode::attention_gradient_: return {in.a, in.b, in.c};
+        default: return {};
+    }
+}
+
 void Program::validate() const { Checker{*this}.check(); }
 
 int Program::given_arrays() const {

@@ -93,6 +93,9 @@ inline bool stores(const Instruction& in) {
     }
 }
 
+// The views among an instruction's arguments.
+std::vector<int32_t> views_of(const Instruction& in);
+
 constexpr int32_t kEveryChild = -1;
 
 // In a scan of trees a row that is not there (a missing child, or input) reads as 0, and

@@ -269,14 +269,19 @@ template <class T> T get(const nb::handle& tuple, size_t i) {
 
 // -- a buffer is any DLPack array of two dimensions, or, without its cost, the tuple
 // (address, rows, columns, stride in elements) of memory that the caller keeps alive, or
-// (address, elements) of rows without gaps; None is left to the core
+// (address, elements) of rows without gaps, or (address, elements, 2) of such rows in
+// bf16; None is left to the core
 
 Buffer read_buffer(const nb::handle& h, int element_size) {
     if (h.is_none()) return {};
     if (nb::isinstance<nb::tuple>(h)) {
         void* const data = reinterpret_cast<void*>(get<uintptr_t>(h, 0));
         const int64_t count = get<int64_t>(h, 1);
-        if (nb::len(h) == 2) return {data, 1, count, count};
+        const size_t length = nb::len(h);
+        if (length == 2) return {data, 1, count, count};
+        if (length == 3 && get<int>(h, 2) == 2) return {data, 1, count, count, true};
+        if (length != 4)
+            throw std::invalid_argument("[call] expected memory of 2, 3 or 4 numbers");
         return {data, count, get<int64_t>(h, 2), get<int64_t>(h, 3)};
     }
     const auto a = nb::cast<nb::ndarray<nb::device::cpu>>(h);
@@ -319,7 +324,7 @@ void fold(std::vector<Buffer>& buffers, const std::vector<Array>& arrays) {
         Buffer& b = buffers[i];
         const int64_t columns = arrays[i].columns;
         if (b.rows == 1 && b.columns % columns == 0)
-            b = {b.data, b.columns / columns, columns, columns};
+            b = {b.data, b.columns / columns, columns, columns, b.bf16};
     }
 }
 
@@ -416,6 +421,7 @@ NB_MODULE(_core, m) {
         for (const KernelSet* set : available_isas()) names.push_back(set->isa);
         return names;
     });
+    m.def("refused_isas", &refused_isas);
     m.def("isa", [](const std::string& name) { return std::string(choose_isa(name).isa); },
           "name"_a = "");
     m.def("threads", &threads_or, "otherwise"_a);

@@ -21,6 +21,8 @@ template <class T> constexpr Kernels<T> kernels() {
         k.pack_int8 = pack_int8;
         k.round_row = round_row;
         k.round_columns = round_columns;
+        k.widen_row = widen_row;
+        k.transpose_bf16 = transpose_bf16;
         k.narrow_int8 = narrow_int8;
     }
     return k;

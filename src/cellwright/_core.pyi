@@ -119,6 +119,9 @@ def use_openmp(
 def isas() -> list[str]:
     """The instruction sets that this machine runs, the best last."""
 
+def refused_isas() -> list[str]:
+    """Those that it has, whose products in bf16 are not those by conversion."""
+
 def isa(name: str = "") -> str:
     """The instruction set that a name, or "" and the environment, chooses."""
 

@@ -88,8 +88,22 @@ class Plan:
     def inference(self) -> Program:
         # What follows a loop reads all levels of its states.
         keeps = "vectors" if self.is_split else "none"
-        memory = lower.forward_memory(self.graph, self._once, keeps=keeps)
+        memory = lower.forward_memory(
+            self.graph, self._once, keeps=keeps, rounds=self.rounds
+        )
         return self._in_steps(self._forward("inference", memory))
+
+    @cached_property
+    def rounds(self) -> str:
+        """What the calls may have in bf16: as in `forward_memory`.
+
+        A tree, or what follows a loop, reads states of other levels than the last; they
+        are rounded when the scan has ended.
+        """
+        has_matrices = any(map(is_matrix, (*self.graph.nodes, *self.graph.weights)))
+        if self.precision != "bf16" or has_matrices:
+            return ""
+        return "values" if self.graph.children or self.is_split else "states"
 
     @cached_property
     def is_split(self) -> bool:
@@ -102,7 +116,10 @@ class Plan:
 
     @cached_property
     def training(self) -> Program:
-        return self._in_steps(self._forward("training", self._memory))
+        memory = lower.forward_memory(
+            self.graph, self._once, self.saved, rounds=self.rounds
+        )
+        return self._in_steps(self._forward("training", memory))
 
     def backward(self, wanted: tuple[str, ...]) -> Program:
         """The gradient's program; `wanted` are the inputs that need theirs."""
@@ -186,7 +203,7 @@ class Plan:
 
     @cached_property
     def _memory(self) -> lower.Memory:
-        """The arrays of a scan in training."""
+        """The arrays of a scan in training, as the backward one reads them."""
         return lower.forward_memory(self.graph, self._once, self.saved)
 
     @cached_property
@@ -198,6 +215,14 @@ class Plan:
     def saved(self) -> tuple[int, ...]:
         """The forward nodes that training saves beside the states."""
         return () if self.recompute else self.needed
+
+    @property
+    def saved_rounded(self) -> list[bool]:
+        """Of each saved value, whether it may be in bf16."""
+        return [
+            bool(self.rounds) and lower.may_be_rounded(self.graph, n)
+            for n in self.saved
+        ]
 
     def saved_sizes(self) -> list[int]:
         return [int(self.graph.nodes[n].size) for n in self.saved]

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..compiler.bindings import Binding
+from ..compiler.matrices import is_matrix
 from ..compiler.once import Once, made_once_of_mixed
 from ..compiler.plan import Plan
 from ..compiler.program import Program
@@ -95,6 +97,7 @@ class Programs:
             for w in graph.weights
             if w.is_matrix
         }
+        self.has_matrices = any(map(is_matrix, (*graph.nodes, *graph.weights)))
         self.output_is_state = graph.output_is_state
         # Columns of the states that are not the output.
         self.hidden = self.sizes[1:] if self.output_is_state else self.sizes
@@ -165,10 +168,16 @@ class Programs:
         products in bf16, or in its own precision."""
         return "/".join([self.key, *static, *([_BF16] if bf16 else [])])
 
-    def filled(self, states: States, like: Tensor, batch: int) -> list[Tensor]:
+    def filled(
+        self,
+        states: States,
+        like: Tensor,
+        batch: int,
+        dtype: torch.dtype | None = None,
+    ) -> list[Tensor]:
         """The initial states, with zeros (1, batch, size) for those that are `None`."""
         return [
-            like.new_zeros(1, batch, size) if state is None else state
+            like.new_zeros(1, batch, size, dtype=dtype) if state is None else state
             for state, size in zip(states, self.sizes, strict=True)
         ]
 
@@ -208,11 +217,28 @@ class Programs:
         return [(size, sets[number]) for number, size in sizes]
 
     @cached_property
+    def saved_types(self) -> list[torch.dtype | None]:
+        """Of each of them its type; `None`: as x."""
+        rounded = self.plan.saved_rounded
+        return [self.kept_as if may else self.number for may in rounded]
+
+    @cached_property
     def recorded_values(self) -> list[tuple[int, str | None]]:
         """The same of the recorded values."""
         graph, numbers = self.plan.graph, self.plan.recorded
         sets = graph.sets
         return [(int(graph.nodes[n].size), sets[n]) for n in numbers]
+
+    @property
+    def number(self) -> torch.dtype | None:
+        """The type of the core's own numbers, and of states; `None`: that of x."""
+        return torch.float32 if self.precision == "bf16" else None
+
+    @property
+    def kept_as(self) -> torch.dtype | None:
+        """The type of the output and of what training keeps; x and what follows the
+        steps may be of it too. `None`: as x."""
+        return torch.bfloat16 if self.number and not self.has_matrices else self.number
 
     def compiled(self, kind: str, wanted: tuple[str, ...] = ()) -> Any:
         """The core's program: "inference", "training" or "backward"."""

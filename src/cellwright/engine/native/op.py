@@ -55,10 +55,16 @@ def _run(
         learnt = _cast(parameters, dtype)
         programs, own = made_ahead(programs, learnt, (items, sets))
         sources += tuple(own)
-    tensors = _cast((*sources, *states, *reset_state, *parameters, *taps), dtype)
     static: tuple[str, ...] = ()
     if inputs:
         static = tuple(n for n in call.static if n not in programs.constant)
+    halves = bf16 and not programs.has_matrices
+    once = {*programs.constant, *static, *programs.items}
+    tensors = [
+        t if halves and t.dtype is torch.bfloat16 and name not in once else t.to(dtype)
+        for name, t in zip(programs.sources, sources, strict=True)
+    ]
+    tensors += _cast((*states, *reset_state, *parameters, *taps), dtype)
     # The gradient of the reset state is wanted.
     learned = bool(reset_state) and any(t.requires_grad for t in reset_state)
     way = "op" if torch.compiler.is_compiling() else tracing.way(tensors)
@@ -69,7 +75,7 @@ def _run(
     last = first + len(states)
     schedule = None if way == "op" else batch.schedule(reverse, learned)
     if schedule is None or not schedule.whole:
-        filled = programs.filled(tensors[first:last], tensors[0], batch.batch)
+        filled = programs.filled(tensors[first:last], tensors[0], batch.batch, dtype)
         tensors[first:last] = filled
     if schedule is None:
         counts = first, len(states), len(reset_state), len(parameters)
@@ -273,13 +279,14 @@ def _(
     starts=None,
 ):
     programs, x = find_programs(key), inputs[0]
-    y = x.new_empty(*x.shape[:-1], programs.output_size)
-    finals = [x.new_empty(s.shape) for s in states]
+    kept = programs.kept_as
+    y = x.new_empty(*x.shape[:-1], programs.output_size, dtype=kept)
+    finals = [x.new_empty(s.shape, dtype=programs.number) for s in states]
     steps, batch = (len(sizes), sizes[0]) if sizes else x.shape[:2]
     rows = x.shape[0] if sizes else x.shape[0] * x.shape[1]
     shape = steps, batch, rows, x.element_size()
-    saved = x.new_empty(saved_numbers(programs, *shape) if training else 0)
-    return [y, *finals, saved]
+    count = saved_numbers(programs, *shape) if training else 0
+    return [y, *finals, x.new_empty(count, dtype=kept)]
 
 
 @torch.library.custom_op("cellwright::walk_backward", mutates_args=())
@@ -300,7 +307,8 @@ def _walk_backward_op(
     starts: Tensor | None = None,
 ) -> list[Tensor]:
     batch = _batch(y, batch_sizes, lengths, resets, starts)
-    scan = scan_of(find_programs(key), batch, reverse, learned, y.element_size())
+    element = inputs[0].element_size()
+    scan = scan_of(find_programs(key), batch, reverse, learned, element)
     unused = [] if batch.schedule(reverse, learned).resets is not None else fresh
     tensors = [*inputs, *states, *([] if unused else fresh), *parameters]
     constant = scan.programs.constant
