@@ -40,7 +40,7 @@ from .language import ops as _ops
 from .language.ops import *  # noqa: F403
 from .language.ops import abs_ as abs
 from .language.ops import sum_ as sum
-from .language.suggest import no_such_name as _no_such_name
+from .language.suggest import no_attribute as _no_attribute
 from .look.check import check_cell as check
 from .look.record import Record, UnknownValueError, record
 from .nn import (
@@ -67,7 +67,7 @@ from .version import __version__ as __version__
 if not _TYPE_CHECKING:  # a checker knows what is not there
 
     def __getattr__(name: str) -> None:
-        raise AttributeError(_no_such_name(name))
+        raise _no_attribute(name)
 
 
 __all__ = [

@@ -38,6 +38,7 @@ NAMES = (
     "variants",
     "state-tracking",
     "recall",
+    "characters",
 )
 
 __all__ = [
