@@ -273,7 +273,8 @@ def test_the_clock_stays_in_view_and_pictures_open_large(opened: Page):
     assert figure.evaluate("image => image.naturalWidth") > 200
     figure.click()
     large = opened.get_by_role("dialog").locator("img")
-    assert large.bounding_box()["width"] > figure.bounding_box()["width"]
+    width = "image => image.getBoundingClientRect().width"
+    assert large.evaluate(width) > figure.evaluate(width)
     press(opened, "Close")
     expect(opened.get_by_role("dialog")).to_have_count(0)
     expect(opened.locator("details p").first).to_be_hidden()
