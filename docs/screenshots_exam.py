@@ -53,6 +53,8 @@ def shoot(
     page = context.new_page()
 
     def keep(shown: str, at: Page = page, whole: bool = True) -> None:
+        if whole:
+            at.evaluate("scrollTo(0, 0)")  # the clock stays in view: at the top
         if folder != DOCS or shown in SHOWN:
             keep_picture(at, folder / name.format(shown), whole=whole)
 

@@ -37,7 +37,9 @@ from ..look.web.app import Data, checked_json, page, read_json
 from .evidence import Evidence
 from .questions import HINTS, Question
 
+MARKS = ("said", "partly", "missed")
 MOST_MARKS = 1000  # that wait: of an examiner's page without an exam
+MOST_POINTS = 100  # of a question
 
 
 class ExamServer:
@@ -137,11 +139,10 @@ class ExamServer:
         return Data({"session": _without_sketches(session), "now": 1000 * time.time()})
 
     async def mark(self, request: Request) -> Data:
-        mark = await read_json(request)
-        if not isinstance(mark, dict) or len(self.marks) >= MOST_MARKS:
+        mark = _mark(await read_json(request))
+        if len(self.marks) >= MOST_MARKS:
             raise ArgumentError(
-                f"[marks] received {type(mark).__name__} after {len(self.marks)} marks "
-                f"that wait, expected a JSON object, and at most {MOST_MARKS} of them"
+                f"[marks] {MOST_MARKS} wait for the exam's page. Open it, or start anew"
             )
         self.marks.append(mark)
         return Data(len(self.marks))
@@ -189,6 +190,20 @@ def _without_sketches(session: dict[str, Any] | None) -> dict[str, Any] | None:
         if isinstance(round, dict)
     ]
     return {**session, "rounds": rounds}
+
+
+def _mark(value: Any) -> dict[str, Any]:
+    """What the examiner's page sends: which round, what, and how it was."""
+    given = value if isinstance(value, dict) else {}
+    key = given.get("key")
+    keyed = {"points": key in range(MOST_POINTS), "criteria": isinstance(key, str)}
+    if not keyed.get(str(given.get("kind"))) or given.get("mark") not in MARKS:
+        raise ArgumentError(
+            f"[marks] received {value!r}, expected an object with kind (points or "
+            f"criteria), key (its number from 0, or its name) and mark "
+            f"({', '.join(MARKS)})"
+        )
+    return given
 
 
 def _session(value: Any) -> dict[str, Any] | None:

@@ -52,7 +52,12 @@ export async function exam(root) {
   /** @param {Session | null} next */
   const update = (next) => { session = next; save(next); };
   /** @param {Session | null} next */
-  const go = (next) => { update(next); show(); };
+  const go = (next) => {
+    const moves = next?.phase !== session?.phase;
+    update(next);
+    show();
+    if (moves) scrollTo(0, 0);
+  };
   /** @param {Parameters<typeof start>[0]} plan */
   const begin = (plan) => go(start(plan, Date.now()));
 
