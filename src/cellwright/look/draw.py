@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .. import cells as zoo
 from ..language.cell import Cell
 from ..text.corpus import read_pieces
 from ..text.run import Run
@@ -113,21 +112,6 @@ def read_names(text: str) -> dict[str, str]:
     return found
 
 
-def in_notation(cell: Cell) -> Cell:
-    """A cell that was stored without its notation: with the zoo's, if it is from there.
-
-    A layer's own operations, such as zoneout's, do not matter.
-    """
-    known = {**zoo.all(), **zoo.all_with_matrices()}.get(cell.name)
-    if (
-        known is None
-        or not known.notation
-        or not {*known.graph.values} <= {*cell.graph.values}
-    ):
-        return cell
-    return Cell.from_graph(cell.graph, known.notation)
-
-
 def read_run(
     run: Run,
     *,
@@ -168,4 +152,4 @@ def read_run(
     title = f"{run.directory.name}, layer {layer}, token {len(tokens) - 1}: "
     title += f"{''.join(before)!r}, then {last!r}" if before else repr(last)
     moment = replace(moment, place=f"after {last!r}", title=title)
-    return in_notation(Cell.from_graph(reader.graphs[layer])), moment
+    return Cell.from_graph(reader.graphs[layer], run.cell.notation), moment
