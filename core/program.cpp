@@ -336,7 +336,7 @@ struct Checker {
         for (const Term& t : s.terms) term(s, t);
         for (const Instruction& in : s.prologue) instruction(s, in, true);
         for (const Instruction& in : s.code) instruction(s, in, false);
-        if (s.axis != Axis::matrix) reads_in_place(s);
+        reads_in_place(s);
     }
 
     // What a load leaves in memory (b = 1) is read by the next instruction that is no

@@ -70,7 +70,7 @@ def test_every_cell_gives_the_same_numbers():
 def test_the_browser_knows_every_primitive_operation():
     known = set(in_node([])["operations"])
     of_matrices = {n for n, op in OPS.items() if op.kind == "matrix"}
-    of_derivatives = {"vecmat", "row_dots", "column_dots"}
+    of_derivatives = {"row_dots", "column_dots", "to_matrix", "to_vector"}
     assert known == PRIMITIVES - of_matrices - of_derivatives
 
 

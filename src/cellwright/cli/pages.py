@@ -35,7 +35,7 @@ def exam(
     port: Port = 0,
     browser: Browser = True,
 ) -> None:
-    """Examine each other on recurrent nets: two people, one screen, in the browser."""
+    """Examine each other on recurrent nets, or yourself alone, in the browser."""
     from ..exam.questions import load
 
     require("cellwright exam", "web")

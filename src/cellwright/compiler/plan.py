@@ -24,7 +24,7 @@ from .differentiate import VectorJacobian, differentiate
 from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
 from .loops import Loops
-from .matrices import is_matrix, matrix_of, read, with_copies
+from .matrices import flatten_affines, is_matrix, matrix_of, read, with_copies
 from .outers import scale_vectors
 from .program import Program, Stage
 from .schedule import schedule
@@ -71,7 +71,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         graph, binding, recorded = self.graph, self.binding, self.recorded
-        for cut in (split_affines, dot_products, scale_vectors):
+        for cut in (flatten_affines, split_affines, dot_products, scale_vectors):
             graph, binding, new = cut(graph, binding)
             recorded = tuple(new[number] for number in recorded)
         object.__setattr__(self, "graph", graph)
@@ -238,5 +238,5 @@ def _obstacle(graph: Graph) -> str | None:
 
 def _spans_matrix(node: Node) -> bool:
     """Whether an operation of a matrix looks at all of it, and is none of matrices."""
-    of_matrices = ("sum", "matvec", "vecmat", "row_dots", "column_dots")
+    of_matrices = ("sum", "matvec", "vecmat", "to_vector", "row_dots", "column_dots")
     return node.op in OPS and OPS[node.op].reduces and node.op not in of_matrices

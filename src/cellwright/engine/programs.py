@@ -92,7 +92,7 @@ class Programs:
         self.matrix_weights = {
             w.name: binding.vectors[w.name].parameter
             for w in graph.weights
-            if isinstance(w.size, MatrixSize)
+            if w.is_matrix
         }
         self.output_is_state = graph.output_is_state
         # Columns of the states that are not the output.

@@ -36,6 +36,7 @@ NAMES = (
     "variants",
     "state-tracking",
     "recall",
+    "characters",
 )
 
 __all__ = [

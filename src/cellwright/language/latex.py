@@ -13,7 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .canonical import shown_statements
-from .graph import AFFINE, ATTENTION, CHILDREN, ITEM, TOTAL, Graph, Node, before_steps
+from .graph import (
+    AFFINE,
+    ATTENTION,
+    CHILDREN,
+    ITEM,
+    TOTAL,
+    Graph,
+    Node,
+    Weight,
+    before_steps,
+)
 from .hyperparameters import Known
 from .ops import OPS, Op
 
@@ -98,10 +108,12 @@ class EquationWriter:
     def concatenation(self, parts: list[str]) -> str:
         return rf"\left[{', '.join(parts)}\right]"
 
-    def matrix(self, weight: str, columns: str | None) -> str:
-        """W with the weight's name below; its columns through a function."""
-        text = self.below("W", weight)
-        return OPS[columns].latex.format(text) if columns else text
+    def matrix(self, weight: Weight) -> str:
+        """W with the weight's name below, or what is made of it."""
+        text = self.below("W", weight.name)
+        if weight.antisymmetric:
+            return rf"\left({text} - {text}^\top\right)"
+        return OPS[weight.columns].latex.format(text) if weight.columns else text
 
     def below(self, letter: str, weight: str) -> str:
         """W or b with a weight's name below; alone where a notation has it so."""
@@ -220,7 +232,7 @@ class EquationWriter:
             operand = self.operand(node.args[0], _ATOM)
         else:
             operand = self.concatenation([self.operand(a) for a in node.args])
-        matrix = self.matrix(weight.name, weight.columns)
+        matrix = self.matrix(weight)
         if weight.bias:
             return self.product(matrix, operand, weight.name), _SUM
         return self.product(matrix, operand, None), _PRODUCT

@@ -151,7 +151,7 @@ def check_cell(
 
     Args:
         cell: the equations; a name of the zoo, or FILE.py:NAME.
-        input_size, hidden_size, **options: the sizes to bind, as for `Recurrent`.
+        input_size, hidden_size, options: the sizes to bind, as for `Recurrent`.
         steps: T of the gradient-flow measurement.
         seed: of the weights and inputs.
 
@@ -438,7 +438,7 @@ class _Step:
             matrix = torch.einsum("bno,bnk->nok", blocks, rows)
             owner = getattr(self.W, name)
             matrix = matrix.reshape(owner.weight.shape)
-            if owner.matrix is not owner.weight:  # made of the parameter by columns=
+            if owner.matrix is not owner.weight:  # made of the parameter
                 with torch.enable_grad():
                     (matrix,) = torch.autograd.grad(owner.matrix, owner.weight, matrix)
             found[f"W.{name}.weight"] += matrix

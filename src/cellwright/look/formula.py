@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
 from ..language.cell import Cell
+from ..language.graph import Weight
 from ..language.latex import GREEK, EquationWriter, is_index, split
 from ..language.notation import notated
 from ..language.ops import OPS, Op
@@ -81,9 +82,12 @@ class MathmlWriter(EquationWriter):
     def concatenation(self, parts: list[str]) -> str:
         return _fenced("[", _operator(",").join(parts), "]")
 
-    def matrix(self, weight: str, columns: str | None) -> str:
-        text = self.below("W", weight)
-        return self.apply(OPS[columns], [text]) if columns else text
+    def matrix(self, weight: Weight) -> str:
+        text = self.below("W", weight.name)
+        if weight.antisymmetric:
+            transposed = f"<msup>{text}{_operator('⊤')}</msup>"
+            return _fenced("(", _row([text, _operator("−"), transposed]), ")")
+        return self.apply(OPS[weight.columns], [text]) if weight.columns else text
 
     def below(self, letter: str, weight: str) -> str:
         if not weight:
@@ -119,6 +123,9 @@ class MathmlWriter(EquationWriter):
                 return _row([parts[0], _THIN, transposed])
             case "matvec":
                 return _row([parts[0], _THIN, parts[1]])
+            case "vecmat":
+                transposed = f"<msup>{_row([parts[1]])}{_operator('⊤')}</msup>"
+                return _row([transposed, _THIN, parts[0]])
             case "scale_rows":
                 return _row([_diagonal(parts[1]), _THIN, parts[0]])
             case "scale_columns":

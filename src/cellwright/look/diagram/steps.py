@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...language.canonical import shown_statements
-from ...language.graph import Graph
+from ...language.graph import Graph, Weight
 from ...language.hyperparameters import with_hyperparameters
 from ...language.latex import EquationWriter
 from ...language.ops import OPS, Op
@@ -285,9 +285,11 @@ class _LabelWriter(EquationWriter):
     def concatenation(self, parts: list[str]) -> str:
         return f"[{', '.join(parts)}]"
 
-    def matrix(self, weight: str, columns: str | None) -> str:
-        text = self.below("W", weight)
-        return f"{OPS[columns].glyph}({text})" if columns else text
+    def matrix(self, weight: Weight) -> str:
+        text = self.below("W", weight.name)
+        if weight.antisymmetric:
+            return f"({text} − {text}ᵀ)"
+        return f"{OPS[weight.columns].glyph}({text})" if weight.columns else text
 
     def below(self, letter: str, weight: str) -> str:
         return self.mark(subscripted(letter, weight))
