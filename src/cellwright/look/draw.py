@@ -77,6 +77,11 @@ def draw(
         text = EQUATIONS[path.suffix](cell, how.names)
         path.write_text(text, encoding="utf-8")
         return [path]
+    if path.suffix == ".html" and how.unroll > 1:
+        raise DrawingError(
+            f"[draw] a page shows a cell's steps; received {path.name!r} and unroll "
+            f"{how.unroll}, expected a picture of the unrolled cell: .svg, .png or .pdf"
+        )
     diagram = Diagram(cell, legend=how.legend, names=how.names, style=how.style)
     if path.suffix == ".html":
         diagram.steps(moment).save(path)
