@@ -34,6 +34,7 @@ CELL = """
 {source}
 ```
 """
+SMALLEST = 0.6  # of a picture's size: its letters can be read, and a phone scrolls
 STYLE = re.compile(r"<style>(.*?)</style>\n?", re.DOTALL)
 DARK = re.compile(r"@media \(prefers-color-scheme: dark\) \{(.*?)\n\}", re.DOTALL)
 THEMES = """
@@ -55,10 +56,18 @@ def page() -> str:
         links = " · ".join(f"[{name}](#{name})" for name in found)
         sections.append(f"\n## {heading}\n\n{links}\n")
         for name, cell in found.items():
-            picture = cell.diagram(legend=False).svg
+            picture = cell.diagram(legend=False, transparent=True).svg
             styles |= dict.fromkeys(STYLE.findall(picture))
-            sections.append(_section(name, cell, STYLE.sub("", picture)))
+            sections.append(_section(name, cell, _shrinking(STYLE.sub("", picture))))
     return "".join([*sections, _themes("\n".join(styles))])
+
+
+def _shrinking(picture: str) -> str:
+    """A picture that shrinks to a narrow page, but not further than it can be read."""
+    width = re.search(r'width="([\d.]+)"', picture)
+    assert width is not None
+    least = f'style="min-width: {SMALLEST * float(width[1]):.0f}px"'
+    return picture.replace("<svg ", f"<svg {least} ", 1)
 
 
 def _section(name: str, cell: cw.Cell, picture: str) -> str:

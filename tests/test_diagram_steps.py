@@ -147,6 +147,9 @@ def test_draw_command_writes_the_steps(tmp_path):
     result = CliRunner().invoke(app, ["draw", "gru", "-o", str(page)])
     assert result.exit_code == 0, result.output
     assert page.read_text(encoding="utf-8").count("<section") == 4
+    refused = CliRunner().invoke(app, ["draw", "gru", "--unroll", "2", "-o", str(page)])
+    assert refused.exit_code == 1
+    assert "a page shows a cell's steps" in " ".join(refused.stderr.split())
     result = CliRunner().invoke(app, ["draw", "gru", "--unroll", "2", "-o", path])
     assert result.exit_code == 0, result.output
     assert "over 2 steps" in (tmp_path / "gru.svg").read_text(encoding="utf-8")

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import cellwright as cw
+from cellwright.cells import in_notation
 from cellwright.cli import app
-from cellwright.look.draw import in_notation, read_names
+from cellwright.look.draw import read_names
 from cellwright.look.formula import mathml
 from diagram_geometry import SVG, read, text_of
 

@@ -115,6 +115,15 @@ def get(name: str) -> Cell:
     return known[name]
 
 
+def in_notation(cell: Cell) -> Cell:
+    """A cell that was stored, which leaves its notation out: with that of the zoo's
+    cell of its name, if it has the same values."""
+    known = all().get(cell.name) or all_with_matrices().get(cell.name)
+    if known is None or not {*known.graph.values} <= {*cell.graph.values}:
+        return cell
+    return Cell.from_graph(cell.graph, known.notation) if known.notation else cell
+
+
 __all__ = [  # without np: `from … import *` would hide numpy's
     "all", "all_of_trees", "all_with_items", "all_with_matrices", "antisymmetric",
     "bahdanau_gru", "binary_lstm", "cfc", "cfn", "child_sum_gru", "child_sum_lstm",

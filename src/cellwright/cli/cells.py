@@ -141,7 +141,7 @@ def draw(
 def _drawn(cell: str, steps: bool, reading: dict[str, Any]) -> tuple[Any, Any]:
     """A cell by its name, or a run's; with the values of one step where it reads."""
     from .. import cells as zoo
-    from ..look.draw import DrawingError, in_notation, read_run
+    from ..look.draw import DrawingError, read_run
     from ..text.run import Run
 
     if Path(cell).is_dir() and cell not in (
@@ -153,7 +153,7 @@ def _drawn(cell: str, steps: bool, reading: dict[str, Any]) -> tuple[Any, Any]:
         run = Run(Path(cell))
         if steps:
             return read_run(run, **reading)
-        drawn = in_notation(run.cell)
+        drawn = run.cell
     else:
         drawn = zoo.get(cell)
     if reading != {"text": None, "prompt": None, "layer": 0, "at": None}:

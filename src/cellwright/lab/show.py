@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from . import NAMES, get
-from .experiment import Claim, Experiment, Table
+from .experiment import Claim, Experiment, Table, with_minus
 from .result import Result
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def show(result: Result, experiment: Experiment, console: Console) -> None:
     for table in experiment.tables(result.rows):
         _print(table, console)
     _print(claims_table(result.claims), console)
-    console.print(escape(_with_minus(result.conclusion)))
+    console.print(escape(with_minus(result.conclusion)))
 
 
 def claims_table(claims: tuple[Claim, ...]) -> Table:
@@ -75,7 +74,7 @@ def report(result: Result, experiment: Experiment, plot: str) -> str:
     parts = [
         f"## {experiment.name}",
         experiment.question,
-        _with_minus(result.conclusion),
+        with_minus(result.conclusion),
         f"![{experiment.name}]({plot})",
         *map(markdown, tables),
         facts,
@@ -87,12 +86,7 @@ def text(cell: Any) -> str:
     """A table's cell in print: four digits of a number, a dash for none."""
     if cell is None:
         return "–"
-    return _with_minus(f"{cell:.4g}" if isinstance(cell, float) else str(cell))
-
-
-def _with_minus(words: str) -> str:
-    """Words whose negative numbers have a minus sign, not a hyphen."""
-    return re.sub(r"(?<![\w-])-(?=[\d.∞]|inf)", "−", words)
+    return with_minus(f"{cell:.4g}" if isinstance(cell, float) else str(cell))
 
 
 def _print(table: Table, console: Console) -> None:

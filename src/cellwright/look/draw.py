@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .. import cells as zoo
 from ..language.cell import Cell
 from ..text.corpus import read_pieces
 from ..text.run import Run
@@ -78,6 +77,11 @@ def draw(
         text = EQUATIONS[path.suffix](cell, how.names)
         path.write_text(text, encoding="utf-8")
         return [path]
+    if path.suffix == ".html" and how.unroll > 1:
+        raise DrawingError(
+            f"[draw] a page shows a cell's steps; received {path.name!r} and unroll "
+            f"{how.unroll}, expected a picture of the unrolled cell: .svg, .png or .pdf"
+        )
     diagram = Diagram(cell, legend=how.legend, names=how.names, style=how.style)
     if path.suffix == ".html":
         diagram.steps(moment).save(path)
@@ -111,21 +115,6 @@ def read_names(text: str) -> dict[str, str]:
             )
         found[key] = name
     return found
-
-
-def in_notation(cell: Cell) -> Cell:
-    """A cell that was stored without its notation: with the zoo's, if it is from there.
-
-    A layer's own operations, such as zoneout's, do not matter.
-    """
-    known = {**zoo.all(), **zoo.all_with_matrices()}.get(cell.name)
-    if (
-        known is None
-        or not known.notation
-        or not {*known.graph.values} <= {*cell.graph.values}
-    ):
-        return cell
-    return Cell.from_graph(cell.graph, known.notation)
 
 
 def read_run(
@@ -168,4 +157,4 @@ def read_run(
     title = f"{run.directory.name}, layer {layer}, token {len(tokens) - 1}: "
     title += f"{''.join(before)!r}, then {last!r}" if before else repr(last)
     moment = replace(moment, place=f"after {last!r}", title=title)
-    return in_notation(Cell.from_graph(reader.graphs[layer])), moment
+    return Cell.from_graph(reader.graphs[layer], run.cell.notation), moment

@@ -186,7 +186,8 @@ def _symbol(name: str, below: list[str]) -> str:
             text = f"<msub>{text}{_row(below)}</msub>"
         case False, True:
             text = f"<msup>{text}{prime}</msup>"
-    return _row(["<mi>log</mi><mo>&#x2061;</mo>", text]) if parts.log else text
+    log = ["<mi>log</mi><mo>&#x2061;</mo>", _THIN]
+    return _row([*log, text]) if parts.log else text
 
 
 def _row(parts: object) -> str:
