@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from browser import chromium, keep_picture
@@ -26,14 +27,18 @@ OUT = Path(__file__).parent / "inspector"
 TRAIN = ("train", "stdlib", "--hidden", "128", "--minutes", "1")
 
 
+def pointed_token(page: Page) -> None:
+    page.locator('.text span[data-step="120"]').hover()
+
+
 def selected_span(page: Page) -> None:
-    """Three tokens, by keys; their units stand beside the text."""
-    page.locator('.text span[data-step="121"]').hover()
+    """Some tokens, by keys; their units stand beside the text."""
+    page.locator('.text span[data-step="45"]').hover()
     page.locator(".text").focus()
-    for _ in range(2):
+    for _ in range(7):
         page.keyboard.press("Shift+ArrowRight")
     page.locator(".text[data-span]").wait_for()
-    page.evaluate("scrollTo(0, 0)")
+    page.locator(".tabs").evaluate("tabs => tabs.scrollIntoView()")
 
 
 def pointed_map(page: Page) -> None:
@@ -57,7 +62,7 @@ def silenced(page: Page) -> None:
 
 
 VIEWS = {
-    "text": selected_span,
+    "text": pointed_token,
     "heat": pointed_map,
     "saturation": None,
     "flow": None,
@@ -68,13 +73,21 @@ VIEWS = {
 DARK = ("text", "heat", "flow")
 
 
-def shoot(page: Page, address: str, view: str, name: str, scheme: str) -> None:
+def shoot(
+    page: Page,
+    address: str,
+    view: str,
+    name: str,
+    scheme: str,
+    then: Callable[[Page], None] | None = None,
+) -> None:
+    """Keep what a view shows, once its act, or `then`, is done."""
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.goto("about:blank")
     page.goto(f"{address}#{view}")
     page.locator("#panel section").first.wait_for()
     page.wait_for_load_state("networkidle")
-    if act := VIEWS[view]:
+    if act := then or VIEWS[view]:
         act(page)
         page.wait_for_load_state("networkidle")
     page.wait_for_timeout(300)
@@ -88,6 +101,7 @@ def shoot_all(browser: Browser, address: str, report: str) -> None:
     for view in DARK:
         shoot(page, address, view, f"{view}-dark", "dark")
     shoot(page, report, "live", "report", "light")
+    shoot(page, address, "text", "span", "light", selected_span)
 
 
 def main() -> None:

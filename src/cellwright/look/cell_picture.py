@@ -21,8 +21,8 @@ def cell_picture(cell: Cell) -> dict[str, Any] | None:
     """The picture and its boxes; None where the cell is too large for one.
 
     Returns:
-        "svg"; "boxes": of each name left, top, width and height as shares of the
-        picture's width and height.
+        "svg"; its "width" in pixels; "boxes": of each name left, top, width and
+        height, as shares of the picture's.
     """
     try:
         diagram = Diagram(cell, legend=False)
@@ -34,7 +34,7 @@ def cell_picture(cell: Cell) -> dict[str, Any] | None:
         for name, node in cell.graph.values.items()
         if (box := _box(layout, node))
     }
-    return {"svg": diagram.svg, "boxes": found}
+    return {"svg": diagram.svg, "width": layout.width, "boxes": found}
 
 
 def _box(layout: Layout, node: int) -> Box | None:

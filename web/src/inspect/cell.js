@@ -1,7 +1,9 @@
 // The cell's picture; a box in it chooses the value that is shown.
 import { fail, fill, h } from "../dom.js";
 
-/** @typedef {{svg: string, boxes: Record<string, [number, number, number, number]>}} Picture boxes: left, top, width, height as shares */
+/** @typedef {{svg: string, width: number, boxes: Record<string, [number, number, number, number]>}} Picture boxes: left, top, width, height as shares */
+
+const LEAST = 0.65; // of its size, of a large cell's picture, which scrolls
 
 /**
  * @param {import("./inspect.js").Context["source"]} source
@@ -24,11 +26,12 @@ export function cellView(source, run, choose) {
     if (!picture) { fill(summary, "The cell"); fill(drawn, h("pre", {}, run.equations.join("\n"))); return; }
     boxes = Object.entries(picture.boxes).map(([name, place]) => boxOf(name, place, choose));
     const src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(picture.svg)}`;
+    drawn.style.minWidth = `${LEAST * picture.width}px`;
     fill(drawn, h("img", { alt: `The cell ${run.cell}`, src }), boxes);
     mark(marked);
   }).catch((error) => fail(drawn, error));
   const wide = matchMedia("(min-width: 60rem)").matches;
-  return { element: h("details", { class: "cell", open: wide }, summary, drawn), mark };
+  return { element: h("details", { class: "cell", open: wide }, summary, h("div", { class: "frame" }, drawn)), mark };
 }
 
 /**

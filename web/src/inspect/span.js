@@ -15,6 +15,8 @@ export function spanFinder({ source, run, selection }, box) {
   const share = h("input", { type: "range", min: 5, max: 45, step: 5, value: 25, "aria-label": "Share of the steps at which a unit counts as on", onchange: () => look() });
   const told = h("output");
   const settings = h("label", { hidden: true }, "on: the highest, or the lowest, ", told, " of a unit's values ", share);
+  const element = h("div", {}, h("h2", {}, "Units of a span"),
+    h("p", { class: "faint" }, "Select some of the text, with the pointer or Shift and the arrow keys."), settings, result);
   /** @type {[number, number] | null} */
   let span = null;
   /** @type {number | null} */
@@ -51,6 +53,8 @@ export function spanFinder({ source, run, selection }, box) {
       units.length > 0 && h("p", {}, places.length ? "Further places where most of them are on:" : "Nowhere else are most of them on."),
       h("ol", { class: "places" }, places.map((place) => h("li", {}, h("button", { class: "link snippet", onclick: () => go(place.from) },
         shown(place.from - CONTEXT, place.from - 1), h("mark", {}, shown(place.from, place.to)), shown(place.to + 1, place.to + CONTEXT))))));
+      const aside = element.closest(".hints"); // which scrolls, where it is beside the text
+      aside?.scrollTo({ top: element.offsetTop });
       box.dataset.span = `${from} ${to} ${selection.key}`;
     } catch (error) {
       fill(result);
@@ -79,8 +83,7 @@ export function spanFinder({ source, run, selection }, box) {
     if (selection.key !== key) look();
     key = selection.key;
   });
-  return h("div", {}, h("h2", {}, "Units of a span"),
-    h("p", { class: "faint" }, "Select some of the text, with the pointer or Shift and the arrow keys."), settings, result);
+  return element;
 }
 
 /**

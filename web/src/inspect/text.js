@@ -62,9 +62,10 @@ export function paintedText(pieces, selection) {
   }
   const box = h("div", { class: "text", tabindex: 0, role: "group", "aria-label": "The text, a token a colour; arrow keys left and right change the step, up and down the unit" }, spans);
   let at = spans[0];
-  box.addEventListener("pointerover", (event) => {
+  // Not pointerover, which also comes when the keys scroll the text under a resting pointer.
+  box.addEventListener("pointermove", (event) => {
     const { step } = /** @type {HTMLElement} */ (event.target).dataset;
-    if (step !== undefined) selection.set({ step: Number(step) });
+    if (step !== undefined && Number(step) !== selection.step) selection.set({ step: Number(step) });
   });
   box.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
