@@ -356,7 +356,7 @@ def table_gradients(
         rows = torch.cat([o.unflatten(-1, (heads, -1)) for o in operands], -1)
         blocks = torch.einsum("bno,bnk->nok", g.unflatten(-1, (heads, -1)), rows)
         module = getattr(W, name)
-        if module.columns:  # once a call, outside the step
+        if not module.maps_its_weight:  # once a call, outside the step
             blocks = blocks.reshape(module.weight.shape)
             (blocks,) = torch.autograd.grad(module.matrix, module.weight, blocks)
         found[f"{name}.weight"] += blocks.reshape(found[f"{name}.weight"].shape)
