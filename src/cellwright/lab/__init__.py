@@ -29,6 +29,7 @@ NAMES = (
     "bptt",
     "training-problems",
     "recursive",
+    "tree-tables",
     "teacher-forcing",
     "attention",
     "long-term",
