@@ -26,13 +26,17 @@ OUT = Path(__file__).parent / "inspector"
 TRAIN = ("train", "stdlib", "--hidden", "128", "--minutes", "1")
 
 
-def best_unit(page: Page) -> None:
-    page.locator(".units button").first.click()
-    page.locator('.text span[data-step="120"]').hover()
+def selected_span(page: Page) -> None:
+    """Three tokens, by keys; their units stand beside the text."""
+    page.locator('.text span[data-step="121"]').hover()
+    page.locator(".text").focus()
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowRight")
+    page.locator(".text[data-span]").wait_for()
+    page.evaluate("scrollTo(0, 0)")
 
 
-def sorted_map(page: Page) -> None:
-    page.get_by_label("Order of units").select_option("cluster")
+def pointed_map(page: Page) -> None:
     page.locator("canvas.heat").hover(position={"x": 480, "y": 120})
 
 
@@ -42,8 +46,8 @@ def surprising(page: Page) -> None:
 
 def typed(page: Page) -> None:
     page.get_by_role("textbox", name="Type here").focus()
-    page.keyboard.type("def read(self, na")
-    page.get_by_text("def read(self, na").wait_for()
+    page.keyboard.type("The king")
+    page.locator('.typed[data-shown^="8 "]').wait_for()
 
 
 def silenced(page: Page) -> None:
@@ -53,8 +57,8 @@ def silenced(page: Page) -> None:
 
 
 VIEWS = {
-    "text": best_unit,
-    "heat": sorted_map,
+    "text": selected_span,
+    "heat": pointed_map,
     "saturation": None,
     "flow": None,
     "next": surprising,
@@ -78,7 +82,7 @@ def shoot(page: Page, address: str, view: str, name: str, scheme: str) -> None:
 
 
 def shoot_all(browser: Browser, address: str, report: str) -> None:
-    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
     for view in VIEWS:
         shoot(page, address, view, view, "light")
     for view in DARK:

@@ -17,16 +17,16 @@ from itertools import pairwise
 from pathlib import Path
 
 from browser import chromium, keep_picture
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from cellwright.exam.questions import load
 from cellwright.exam.server import ExamServer
 from cellwright.look.web.serve import served
 
 DOCS = Path(__file__).resolve().parent
-SHOWN = ("start", "answer", "feedback", "discussion")  # in docs/exam.md
+SHOWN = ("start", "answer", "examiner", "feedback", "discussion")  # in docs/exam.md
 NOON = datetime.datetime(2026, 1, 1, 12)
-WIDE, NARROW = (1200, 800), (420, 800)
+WIDE, NARROW = (1280, 800), (390, 844)
 
 
 def main() -> None:
@@ -46,14 +46,15 @@ def shoot(
 ) -> None:
     """Every page of an exam into the folder."""
     width, height = size
-    page = browser.new_page(
+    context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme=scheme,  # pyright: ignore[reportArgumentType]
     )
+    page = context.new_page()
 
-    def keep(shown: str) -> None:
+    def keep(shown: str, at: Page = page, whole: bool = True) -> None:
         if folder != DOCS or shown in SHOWN:
-            keep_picture(page, folder / name.format(shown), whole=True)
+            keep_picture(at, folder / name.format(shown), whole=whole)
 
     with tempfile.TemporaryDirectory() as kept:
         routes = ExamServer(load(), Path(kept)).routes()
@@ -62,10 +63,11 @@ def shoot(
             page.goto(address)
             page.clock.pause_at(NOON + datetime.timedelta(minutes=1))
             walk(page, keep)
-    page.close()
+            alone(page, keep)
+    context.close()
 
 
-def walk(page: Page, keep: Callable[[str], None]) -> None:
+def walk(page: Page, keep: Callable[..., None]) -> None:
     """Two questions: back-propagation through time in full, another in passing."""
     page.get_by_role("checkbox").nth(7).wait_for()
     page.get_by_label("Examines first").fill("Ada")
@@ -80,14 +82,23 @@ def walk(page: Page, keep: Callable[[str], None]) -> None:
     sketch(page)
     page.clock.run_for(23_000)
     keep("answer")
+    keep("examiner", examine(page))
+    page.clock.run_for(1_000)
     press(page, "To the feedback")
     page.clock.run_for(14_000)
     mark(page, "✓ yes", (0, 1, 2, 5, 6, 8))
     mark(page, "~ partly", (3, 7))
     mark(page, "✗ no", (4,))
+    page.locator(".points summary").nth(1).click()
     keep("feedback")
+    page.mouse.wheel(0, 700)
+    page.locator(".tip").nth(3).focus()
+    keep("scrolled", whole=False)
     press(page, "To the discussion")
     page.locator(".evidence img").wait_for()
+    page.locator(".evidence img").click()
+    keep("large", whole=False)
+    press(page, "Close")
     page.get_by_label("Notes of the discussion").fill(
         "Truncation: which dependencies are lost? See the plot on the left."
     )
@@ -100,6 +111,44 @@ def walk(page: Page, keep: Callable[[str], None]) -> None:
     press(page, "End the exam")
     press(page, "End it: to the summary")
     keep("summary")
+
+
+def examine(page: Page) -> Page:
+    """The examiner's page, whose clock is the exam's page's, not the server's."""
+    examiner = page.context.new_page()
+    now = page.evaluate("Date.now()")
+
+    def told(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"now": now})
+
+    examiner.route("**/api/session", told)
+    examiner.goto(f"{page.url}examiner")
+    mark(examiner, "✓ yes", (0, 1))
+    examiner.locator("figure img").wait_for()
+    return examiner
+
+
+def alone(page: Page, keep: Callable[..., None]) -> None:
+    """One question, alone: it is missed."""
+    press(page, "A new exam")
+    press(page, "Discard this one")
+    page.get_by_label("Solo").check()
+    page.get_by_label("Name").fill("Ada")
+    for n in range(7):  # what stays: the forget gate
+        page.get_by_role("checkbox").nth(n).uncheck()
+    keep("solo-start")
+    page.get_by_role("button", name="Draw the first question").click()
+    press(page, "Start the answer")
+    keep("solo-answer")
+    press(page, "To the feedback")
+    mark(page, "✗ no", (0, 1, 2))
+    keep("solo-feedback")
+    press(page, "To the discussion")
+    page.locator(".evidence img").wait_for()
+    keep("solo-discussion")
+    press(page, "Next question")
+    keep("solo-again")
 
 
 def press(page: Page, name: str) -> None:

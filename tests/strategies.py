@@ -99,6 +99,7 @@ _OF_MATRICES = (  # {0}: a number of its own, {1}: a matrix, {2}, {3}: values
 )
 _OF_A_MATRIX = (  # {0}: a matrix, {1}: a value; a vector
     "tanh(matvec({0}, {1}))",
+    "tanh(vecmat({1}, {0}))",
     "0.1 * spread(sum({0}, heads=2), {1})",
     "0.1 * sum({0}) + {1}",
 )
@@ -132,6 +133,8 @@ class _Draft:
                     ", bias=False, heads=2",
                     ", heads=2, columns=tanh",
                 )
+            if widths == (HIDDEN,):
+                options += (", antisymmetric=True", ", heads=2, antisymmetric=True")
             options = self.one_of(options)
             name = f"w{len(self.matrices)}"
             self.matrices.append((name, widths, options))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("starlette", reason="needs cellwright[web]")
 
 from starlette.testclient import TestClient
 
+import cellwright as cw
 from cellwright import lab
-from cellwright.exam.questions import QuestionError, load
+from cellwright.exam.evidence import _sentence
+from cellwright.exam.questions import HINTS, Point, QuestionError, load
 from cellwright.exam.server import ExamServer
+from cellwright.lab import Claim
 from cellwright.language import ArgumentError
+from cellwright.look.figures import figure
 from cellwright.look.web.app import make_app
 
 HOST = "127.0.0.1:8000"
@@ -45,7 +51,10 @@ def test_the_eight_questions_have_points_sources_and_experiments():
         "long-term",
         "forget-activation",
     ]
-    assert all(len(q.points) >= 4 and q.sketch for q in questions)
+    assert all(len(q.points) >= 4 and q.sketch and q.figure for q in questions)
+    points = [point for q in questions for point in q.points]
+    assert all(point.lead for point in points)
+    assert all(bool(point.finding) == bool(point.claim) for point in points)
     bonus = {q.id for q in questions if any(p.bonus for p in q.points)}
     assert bonus == {"training-problems", "teacher-forcing"}
 
@@ -57,6 +66,25 @@ def test_claims_that_points_name_are_the_experiments_claims(question):
         if point.claim:
             assert sum(n.startswith(point.claim) for n in names) == 1, point.claim
     assert any(point.claim for point in question.points)
+
+
+def test_relu_below_zero_deletes_and_cannot_recover():
+    """What the exam says of ReLU in the forget gate: value and gradient are both 0."""
+    layer = cw.Recurrent(cw.cells.lstm.replace(f=cw.relu), 3, 4, dtype=torch.float64)
+    weights = dict(layer.named_parameters())
+    gate = [weights.pop(f"cells.0.f.{name}") for name in ("weight", "bias")]
+    with torch.no_grad():
+        gate[1].fill_(-50.0)
+    x, c = torch.randn(5, 2, 3, dtype=torch.float64), torch.randn(1, 2, 4).double()
+    c.requires_grad_()
+    y, _ = layer(x, (torch.zeros_like(c), c))
+    (y * torch.randn_like(y)).sum().backward()
+    assert all(torch.equal(w.grad, torch.zeros_like(w)) for w in (*gate, c))
+    assert all(w.grad.abs().max() > 0 for w in weights.values())
+
+
+def test_the_last_hint_is_the_lectures():
+    assert HINTS[-1].endswith("make sure you understood it correctly).")
 
 
 def test_users_add_questions(tmp_path: Path):
@@ -73,6 +101,11 @@ def test_users_add_questions(tmp_path: Path):
         (MINE.replace('id = "mine"', 'id = "lstm"'), "id is there already"),
         (MINE.replace("source", "sourc"), "'source' is missing"),
         (MINE + 'sourrce = "x"', "unknown entry 'sourrce'"),
+        (MINE + 'lead = "a b c d e f g h i"', "received 9 words, expected at most 8"),
+        (MINE + 'finding = "It is {}."', "received no claim beside 'It is {}.'"),
+        (MINE + 'claim = "x"\nfinding = "It is."', "has one place for a number"),
+        (MINE + 'claim = "x"\nfinding = "It is {a}."', "has one place for a number"),
+        (MINE.replace("[[", 'figure = "gru"\n[[', 1), "received 'gru'. Known: conv"),
         (MINE + "bonus = 1", "bonus is true or false; received 1"),
         (MINE.split("[[")[0], "has no key points"),
         (MINE.split("[[")[0] + "points = [1]", "a key point is a table; received 1"),
@@ -165,6 +198,50 @@ def test_what_a_quick_run_leaves_keeps_the_full_forms_evidence(
     assert kept["name"].startswith("sentiment: the tree")
     assert (kept["measured"], kept["date"]) == (full.claims[3].measured, full.date)
     assert runs.count(True) == 3
+
+
+def test_a_finding_has_the_measured_number(client: TestClient):
+    backs = client.get("/api/evidence/bptt").json()["result"]["backs"]
+    claims = {c.name: c.measured for c in lab.load_result("bptt").claims}
+    exact = next(v for name, v in claims.items() if "autograd" in name)
+    digit, power = f"{exact:.0e}".split("e-")
+    assert f"agree to {digit}·10^{{−{int(power)}}} of" in backs[0]["sentence"]
+    assert f"keeps {claims[backs[3]['name']]:.0%} of" in backs[3]["sentence"]
+
+
+def test_a_claim_without_a_finding_speaks_for_itself():
+    point = Point(text="x", source="y", claim="error")
+    assert _sentence(point, Claim("error {of}", -1e-9)) == "error {of}: −1·10^{−9}."
+    assert _sentence(point, Claim("error", None)) == "error: nothing was measured."
+    said = Point(text="x", source="y", claim="error", finding="A two-step {:+.1f}.")
+    assert _sentence(said, Claim("error", -2.0)) == "A two-step −2.0."
+
+
+def test_figures_of_questions(client: TestClient):
+    answer = client.get("/api/figure/bptt")
+    assert answer.headers["Content-Type"] == "image/svg+xml"
+    assert answer.text == figure("gradients").svg
+
+
+def test_the_examiners_page_reads_the_session_without_its_sketches(client: TestClient):
+    session = {"phase": "answer", "rounds": [{"id": "bptt", "strokes": [1, 2]}]}
+    assert client.put("/api/session", json=session).is_success
+    read = client.get("/api/session").json()
+    assert read["session"] == {"phase": "answer", "rounds": [{"id": "bptt"}]}
+    assert abs(read["now"] / 1000 - time.time()) < 60
+    assert client.get("/api/exam").json()["session"] == session
+    assert client.get("/examiner").is_success
+
+
+def test_marks_wait_for_the_exams_page(client: TestClient):
+    marks = [{"key": 0, "mark": "said"}, {"key": 1, "mark": "missed"}]
+    for mark in marks:
+        assert client.post("/api/marks", json=mark).is_success
+    assert client.delete("/api/marks").json() == marks
+    assert client.delete("/api/marks").json() == []
+    answer = client.post("/api/marks", json=[1])
+    assert answer.status_code == 400
+    assert "received list" in answer.json()["error"]
 
 
 def test_an_unknown_question_is_explained(client: TestClient):

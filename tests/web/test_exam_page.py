@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,13 @@ NOON = datetime.datetime(2026, 1, 1, 12)
 
 
 @pytest.fixture
-def opened(page: Page, serve_routes: Callable, tmp_path: Path) -> Page:
+def opened(page: Page, serve_routes: Callable, tmp_path: Path) -> Iterator[Page]:
     page.clock.install(time=NOON)
     page.goto(serve_routes(ExamServer(load(), tmp_path).routes()))
     page.clock.pause_at(NOON + datetime.timedelta(minutes=1))
-    return page
+    yield page
+    for shown in page.context.pages:  # they ask the server as long as they are open
+        shown.goto("about:blank")
 
 
 def begin(page: Page, questions: int = 8) -> None:
@@ -64,6 +66,7 @@ def test_a_whole_exam(opened: Page):
     for number, (answers, last) in enumerate([("Ben", False), ("Ada", True)], 1):
         expect(opened.get_by_text(f"Question {number} of 2")).to_be_visible()
         expect(opened.locator(".role.answers")).to_have_text(f"{answers} answers")
+        expect(opened.locator(".role.acts")).to_have_text(f"{answers} answers")
         press(opened, "Start the answer")
         draw(opened)
         expect(opened.get_by_role("timer")).to_have_text("1:00")
@@ -71,9 +74,11 @@ def test_a_whole_exam(opened: Page):
         expect(opened.get_by_role("timer")).to_have_text("0:30")
         opened.clock.run_for(30_200)  # the minute is over: feedback begins by itself
         expect(opened.get_by_role("heading", name="Key points")).to_be_visible()
+        expect(opened.locator(".role.acts")).to_contain_text("examines")
         for mark in opened.get_by_label("✓ yes").all():
             mark.check()
         press(opened, "To the discussion")
+        expect(opened.locator(".role.acts")).to_have_count(2)
         opened.get_by_label("Notes of the discussion").fill(f"note {number}")
         press(opened, "To the summary" if last else "Next question, roles swapped")
     expect(opened.locator(".summary h2")).to_have_count(2)
@@ -163,9 +168,114 @@ def test_a_question_whose_experiment_fails_is_red(
     press(page, "To the feedback")
     expect(alarm).to_be_visible()
     first = page.locator(".points li").first
-    expect(first).to_contain_text("✗ fails: standout measured")
-    expect(first).to_contain_text("(expected at least 1; quick form, seed 0, 2999")
+    expect(first).to_contain_text("✗ Far beyond the length of training, the MLP on a")
+    expect(first).to_contain_text("gets 34% of the steps wrong. Expected: at least 1.")
+    first.locator(".tip").hover()
+    expect(first.get_by_role("tooltip")).to_have_text(
+        "cellwright lab standout, quick form, seed 0, 2999-01-01. Expected: at least 1."
+    )
     expect(first.locator(".fails")).to_have_css("color", red)
+
+
+def test_solo_and_what_was_missed_comes_again(opened: Page):
+    boxes = opened.get_by_role("checkbox")
+    expect(boxes).to_have_count(8)
+    for n in range(1, 8):
+        boxes.nth(n).uncheck()
+    opened.get_by_label("Solo").check()
+    expect(opened.get_by_label("Answers first")).to_be_hidden()
+    opened.get_by_label("Name").fill("Ada")
+    press(opened, "Draw the first question")
+    expect(opened.locator(".role")).to_have_text(["Ada answers"])
+    press(opened, "Start the answer")
+    press(opened, "To the feedback")
+    for mark in opened.locator(".points").get_by_label("✗ no").all():
+        mark.check()
+    press(opened, "To the discussion")
+    again = opened.get_by_text("this question comes again at the end")
+    expect(again).to_be_visible()
+    press(opened, "Next question")
+    expect(opened.get_by_text("Again: 1 of 1")).to_be_visible()
+    for button in ("Start the answer", "To the feedback", "To the discussion"):
+        press(opened, button)
+    expect(again).to_be_hidden()
+    press(opened, "To the summary")
+    expect(opened.locator(".summary h1")).to_have_text("Exam of Ada")
+    expect(opened.locator(".summary h2")).to_have_count(2)
+
+
+def test_keys_go_on_pause_and_mark(opened: Page):
+    begin(opened)
+    opened.keyboard.press("n")
+    expect(opened.get_by_role("timer")).to_be_visible()
+    opened.keyboard.press("p")
+    expect(opened.get_by_role("button", name="Resume")).to_be_visible()
+    opened.keyboard.press("p")
+    opened.keyboard.press("n")
+    marks = opened.locator('input[name="points-1"]')
+    for expected in (0, 1, 2, 0):  # said, partly, missed, and again
+        opened.keyboard.press("2")
+        expect(marks.nth(expected)).to_be_checked()
+    opened.keyboard.press("b")
+    expect(opened.locator('input[name="criteria-precise"]').first).to_be_checked()
+    opened.get_by_label("Keys").uncheck()
+    opened.keyboard.press("n")
+    expect(opened.get_by_role("heading", name="Key points")).to_be_visible()
+    opened.get_by_label("Keys").check()
+    opened.keyboard.press("n")
+    notes = opened.get_by_label("Notes of the discussion")
+    notes.fill("")
+    notes.press_sequentially("no pause")  # letters in a note are no keys
+    expect(notes).to_have_value("no pause")
+    expect(opened.get_by_role("button", name="Pause")).to_be_visible()
+
+
+def test_the_examiners_page_has_the_key_points_and_marks_them(opened: Page):
+    examiner = opened.context.new_page()
+    begin(opened)
+    examiner.goto(f"{opened.url}examiner")
+    expect(examiner.get_by_text("Ada examines next")).to_be_visible()
+    expect(examiner.get_by_role("heading", name="Key points")).to_be_hidden()
+    press(opened, "Start the answer")
+    opened.clock.run_for(2_000)
+    expect(examiner.get_by_role("heading", name="Key points")).to_be_visible()
+    expect(examiner.locator("h1")).to_have_text(opened.locator("h1").inner_text())
+    expect(opened.get_by_role("heading", name="Key points")).to_be_hidden()
+    with examiner.expect_response("**/api/marks"):
+        examiner.locator('input[name="points-2"][value="partly"]').check()
+    with opened.expect_response("**/api/marks"):
+        opened.clock.run_for(1_100)
+    press(opened, "To the feedback")
+    marked = 'input[name="points-2"][value="partly"]'
+    expect(opened.locator(marked)).to_be_checked()
+    with examiner.expect_response("**/api/marks"):
+        examiner.locator('input[name="criteria-sketch"][value="said"]').check()
+    opened.clock.run_for(1_100)
+    expect(
+        opened.locator('input[name="criteria-sketch"][value="said"]')
+    ).to_be_checked()
+
+
+def test_the_clock_stays_in_view_and_pictures_open_large(opened: Page):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    begin(opened, questions=3)
+    for button in ("Start the answer", "To the feedback"):
+        press(opened, button)
+    assert opened.evaluate("document.body.scrollWidth") <= 390
+    opened.locator(".foot").scroll_into_view_if_needed()
+    assert opened.evaluate("scrollY") > 300
+    expect(opened.get_by_role("timer")).to_be_in_viewport()
+    figure = opened.locator("figure img")
+    expect(figure).to_have_js_property("complete", True)
+    assert figure.evaluate("image => image.naturalWidth") > 200
+    figure.click()
+    large = opened.get_by_role("dialog").locator("img")
+    assert large.bounding_box()["width"] > figure.bounding_box()["width"]
+    press(opened, "Close")
+    expect(opened.get_by_role("dialog")).to_have_count(0)
+    expect(opened.locator("details p").first).to_be_hidden()
+    opened.locator("summary").first.click()
+    expect(opened.locator("details p").first).to_be_visible()
 
 
 def test_sketches_can_be_undone_redone_erased(opened: Page):
@@ -202,6 +312,9 @@ def test_every_view_is_accessible(opened: Page, scheme):
         press(opened, button)
     expect(opened.get_by_role("button", name="Run it")).to_be_visible()
     assert_accessible(opened)
+    opened.locator(".evidence img").click()
+    assert_accessible(opened)
+    press(opened, "Close")
     press(opened, "End the exam")
     press(opened, "End it: to the summary")
     assert_accessible(opened)

@@ -55,7 +55,7 @@ def test_the_views_draw_in_a_notebook(page: Page, tmp_path: Path):
     page.get_by_role("tab", name="Type").click()
     page.get_by_role("textbox", name="Type here").focus()
     page.keyboard.type("say(")
-    expect(page.locator(".typed")).to_have_text("say(")
+    expect(page.locator(".typed")).to_have_value("say(")
 
     # The host keeps its own look and address.
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper

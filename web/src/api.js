@@ -47,6 +47,15 @@ export async function put(path, body) {
 }
 
 /**
+ * Take what the server keeps for this page; it keeps it no longer.
+ * @param {string} path
+ * @returns {Promise<any>}
+ */
+export async function take(path) {
+  return (await checked(await fetch(path, { method: "DELETE" }))).json();
+}
+
+/**
  * @param {string} method
  * @param {string} path
  * @param {any} body

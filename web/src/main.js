@@ -5,6 +5,7 @@ import "./inspect/inspect.css";
 import "./pairs/pairs.css";
 import { fail, h } from "./dom.js";
 import { exam } from "./exam/exam.js";
+import { examiner } from "./exam/examiner.js";
 import { inspect } from "./inspect/inspect.js";
 import { ReportSource } from "./inspect/report.js";
 import { Source } from "./inspect/source.js";
@@ -16,6 +17,7 @@ const reportData = () => JSON.parse(document.getElementById("report")?.textConte
 /** @type {Record<string, (root: HTMLElement) => Promise<void>>} */
 const PAGES = {
   exam,
+  examiner,
   inspect: (root) => inspect(root, new Source()),
   pairs: (root) => pairs(root, new PairSource()),
   "pairs-report": (root) => pairs(root, new PairReport(reportData())),

@@ -35,7 +35,7 @@ def exam(
     port: Port = 0,
     browser: Browser = True,
 ) -> None:
-    """Examine each other on recurrent nets: two people, one screen, in the browser."""
+    """Examine each other on recurrent nets, or yourself alone, in the browser."""
     from ..exam.questions import load
 
     require("cellwright exam", "web")
@@ -58,6 +58,9 @@ def inspect(
             help="What it reads; of a run of pairs an input a line. Default: what the "
             "run holds out."
         ),
+    ] = None,
+    prompt: Annotated[
+        str | None, Option(help="What it reads, instead of a file.")
     ] = None,
     beside: Annotated[
         Path | None, Option(help="A second run, to compare saturation with.")
@@ -82,7 +85,11 @@ def inspect(
     require("cellwright inspect", "web")
     from ..look.web.serve import serve
 
-    read = "".join(read_pieces(text)) if text else None
+    if text and prompt is not None:
+        raise CellwrightError(
+            "[inspect] a run reads one text; received --text and --prompt, expected one"
+        )
+    read = "".join(read_pieces(text)) if text else prompt
     if format_of(directory) == PairRun.format:
         routes = _pair_routes(directory, beside, read, report)
     else:

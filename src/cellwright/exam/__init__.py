@@ -1,4 +1,4 @@
-"""The pair exam: two people, one screen, eight questions, and experiments to answer by.
+"""The pair exam: two people or one, eight questions, and experiments to answer by.
 
 `cellwright exam` starts it.
 """

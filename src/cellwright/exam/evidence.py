@@ -7,6 +7,7 @@ point that it does not measure keeps the full form's evidence.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -134,5 +135,16 @@ def _backing(point: Point, results: Iterable[Result]) -> dict[str, Any] | None:
         for claim in result.claims:
             if point.claim and claim.name.startswith(point.claim):
                 when = {key: getattr(result, key) for key in ("quick", "seed", "date")}
-                return {**_shown(claim), **when}
+                return {**_shown(claim), **when, "sentence": _sentence(point, claim)}
     return None
+
+
+def _sentence(point: Point, claim: Claim) -> str:
+    """What was measured, in a sentence; powers of ten as lectures write them."""
+    if claim.measured is None:
+        return f"{claim.name}: nothing was measured."
+    said = point.finding.format(claim.measured)
+    if not said:
+        said = f"{claim.name}: {claim.measured:.3g}."
+    said = re.sub(r"(?<=\d)e\+?(-?)0*(\d+)", r"·10^{\1\2}", said)
+    return re.sub(r"(?<!\w)-(?=\d)", "−", said)

@@ -4,11 +4,15 @@
 id = "my-question"                     # unique
 question = "What is a leaky unit?"
 experiment = "training-problems"       # optional: an experiment of the laboratory
+figure = "unrolled"                    # optional: one of cellwright.look.figures
 sketch = "What a good sketch shows."   # optional
 [[points]]                             # most important first
-text = "h_t = (1 − α) h_{t−1} + α u_t"
+lead = "Part of the old state stays"   # optional: at most eight words
+text = "A leaky unit mixes its old state with the new one."
 source = "Jaeger et al. 2007"
+formula = "h_t = (1 − α) h_{t−1} + α u_t"         # optional: web/src/exam/formula.js
 claim = "leaky units"                  # optional: how a claim of the experiment begins
+finding = "Leaky units solve {:.0%} of the runs." # optional: the claim's number in it
 bonus = false                          # optional
 ```
 """
@@ -23,6 +27,7 @@ from typing import Any
 
 from .. import lab
 from ..language.errors import CellwrightError, did_you_mean
+from ..look.figures import FIGURES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,8 +42,10 @@ HINTS = (
     "Be concise and precise.",
     "Use sketches (be prepared to).",
     "Go from high level to details.",
-    "Answer the question (ask back if necessary to make sure you understood it).",
+    "Answer the question (ask back if necessary to make sure you understood it "
+    "correctly).",
 )
+LEAD_WORDS = 8  # at most
 
 
 class QuestionError(CellwrightError):
@@ -52,14 +59,21 @@ class Point:
     Attributes:
         text: what a good answer says.
         source: where it is from.
+        lead: the same in at most eight words; "" for none.
+        formula: in one line; "" for none.
         claim: the claim of the question's experiment that bears it out: the start of
             its sentence; "" for none in particular.
+        finding: a sentence with a place for the claim's number, as `str.format` takes
+            it; "" for the claim's own words.
         bonus: more than was asked.
     """
 
     text: str
     source: str
+    lead: str = ""
+    formula: str = ""
     claim: str = ""
+    finding: str = ""
     bonus: bool = False
 
 
@@ -72,6 +86,7 @@ class Question:
         question: as it is asked.
         points: the key points.
         experiment: the laboratory's experiment that backs them; "" for none.
+        figure: the figure of `look.figures` that shows the answer; "" for none.
         sketch: what a good sketch shows; "" for nothing in particular.
     """
 
@@ -79,6 +94,7 @@ class Question:
     question: str
     points: tuple[Point, ...]
     experiment: str = ""
+    figure: str = ""
     sketch: str = ""
 
 
@@ -119,18 +135,13 @@ def read(file: Path) -> Question:
         raise QuestionError(f"[{file.name}] not TOML: {error}") from None
     where = file.name
     points = data.pop("points", [])
-    _check(where, data, ("id", "question"), ("experiment", "sketch"))
+    _check(where, data, ("id", "question"), ("experiment", "figure", "sketch"))
     if not isinstance(points, list) or not points:
         raise QuestionError(
             f"[{where}] has no key points; expected [[points]] with text and source"
         )
-    experiment = data.get("experiment", "")
-    if experiment and experiment not in lab.NAMES:
-        hint = did_you_mean(experiment, list(lab.NAMES))
-        raise QuestionError(
-            f"[{where}] experiment is one of the laboratory's; received "
-            f"{experiment!r}. {hint}"
-        )
+    _check_known(where, "experiment", data.get("experiment"), lab.NAMES)
+    _check_known(where, "figure", data.get("figure"), FIGURES)
     return Question(**data, points=tuple(_point(where, point) for point in points))
 
 
@@ -144,8 +155,44 @@ def _point(where: str, data: Any) -> Point:
         raise QuestionError(
             f"[{where}] bonus is true or false; received {bonus!r}, expected a boolean"
         )
-    _check(f"{where}, points", data, ("text", "source"), ("claim",))
+    optional = ("lead", "formula", "claim", "finding")
+    _check(f"{where}, points", data, ("text", "source"), optional)
+    words = data.get("lead", "").split()
+    if len(words) > LEAD_WORDS:
+        raise QuestionError(
+            f"[{where}] a lead is short; received {len(words)} words, expected at most "
+            f"{LEAD_WORDS}: {data['lead']!r}"
+        )
+    _check_finding(where, data.get("finding", ""), data.get("claim", ""))
     return Point(**data, bonus=bonus)
+
+
+def _check_finding(where: str, finding: str, claim: str) -> None:
+    """A finding has a place for one number, and a claim that gives it."""
+    if not finding:
+        return
+    if not claim:
+        raise QuestionError(
+            f"[{where}] a finding says a claim's number; received no claim beside "
+            f"{finding!r}"
+        )
+    try:
+        places = finding.format(1.0) != finding.format(2.0)
+    except (ValueError, IndexError, KeyError, AttributeError):
+        places = False
+    if not places:
+        raise QuestionError(
+            f"[{where}] a finding has one place for a number, such as {{:.2f}}; "
+            f"received {finding!r}"
+        )
+
+
+def _check_known(where: str, key: str, name: str | None, known: Iterable[str]) -> None:
+    if name and name not in known:
+        hint = did_you_mean(name, list(known))
+        raise QuestionError(
+            f"[{where}] {key} is one of cellwright's; received {name!r}. {hint}"
+        )
 
 
 def _check(

@@ -1,20 +1,27 @@
 """The exam's page and its data.
 
     GET  /                        the page
+    GET  /examiner                the key points, for a screen of the examiner's own
     GET  /api/exam                questions, their evidence, hints, times, the saved
                                   session, and a notice if that was broken
+    GET  /api/session             the same without its sketches, and the server's clock
     PUT  /api/session             save the session (the page owns it; any JSON object)
+    POST /api/marks               a mark that the examiner's page makes
+    DELETE /api/marks             hand these marks over to the page, which keeps them
+    GET  /api/figure/{id}         the figure of a question
     GET  /api/evidence/{id}       the laboratory's result for a question
     POST /api/evidence/{id}       run its experiment's quick form again
     GET  /api/plot/{id}           its plot
 
 The session lives in one file, so that an exam outlasts a reload, and the server too.
+The exam's page alone writes it. Marks of the examiner's page wait until it takes them.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,9 +32,12 @@ from starlette.routing import Route
 
 from ..files import write_atomically
 from ..language.errors import ArgumentError
+from ..look.figures import figure
 from ..look.web.app import Data, checked_json, page, read_json
 from .evidence import Evidence
 from .questions import HINTS, Question
+
+MOST_MARKS = 1000  # that wait: of an examiner's page without an exam
 
 
 class ExamServer:
@@ -54,21 +64,30 @@ class ExamServer:
         self.session = directory / "session.json"
         self.evidence = Evidence(directory / "lab")
         self.minutes = minutes
+        self.marks: list[dict[str, Any]] = []  # those that the page has not taken
         directory.mkdir(parents=True, exist_ok=True)
 
     def routes(self) -> list[Route]:
         """What the application serves."""
         return [
             Route("/", self.show),
+            Route("/examiner", self.show_examiner),
             Route("/api/exam", self.exam),
+            Route("/api/session", self.read),
             Route("/api/session", self.save, methods=["PUT"]),
+            Route("/api/marks", self.mark, methods=["POST"]),
+            Route("/api/marks", self.take_marks, methods=["DELETE"]),
             Route("/api/evidence/{id}", self.show_evidence),
             Route("/api/evidence/{id}", self.run_again, methods=["POST"]),
             Route("/api/plot/{id}", self.plot),
+            Route("/api/figure/{id}", self.figure),
         ]
 
     def show(self, request: Request) -> HTMLResponse:
         return page("Pair exam", "exam")
+
+    def show_examiner(self, request: Request) -> HTMLResponse:
+        return page("Examiner", "examiner")
 
     def exam(self, request: Request) -> Data:
         questions = self.questions.values()
@@ -113,6 +132,24 @@ class ExamServer:
         aside = next(path for path in free if not path.exists())
         return self.session.rename(aside)
 
+    def read(self, request: Request) -> Data:
+        session = self._saved()["session"]
+        return Data({"session": _without_sketches(session), "now": 1000 * time.time()})
+
+    async def mark(self, request: Request) -> Data:
+        mark = await read_json(request)
+        if not isinstance(mark, dict) or len(self.marks) >= MOST_MARKS:
+            raise ArgumentError(
+                f"[marks] received {type(mark).__name__} after {len(self.marks)} marks "
+                f"that wait, expected a JSON object, and at most {MOST_MARKS} of them"
+            )
+        self.marks.append(mark)
+        return Data(len(self.marks))
+
+    def take_marks(self, request: Request) -> Data:
+        taken, self.marks = self.marks, []
+        return Data(taken)
+
     async def save(self, request: Request) -> Response:
         session = _session(await read_json(request))
         write_atomically(self.session, json.dumps(session).encode())
@@ -129,6 +166,10 @@ class ExamServer:
     def plot(self, request: Request) -> FileResponse:
         return FileResponse(self.evidence.plot(self._question(request).experiment))
 
+    def figure(self, request: Request) -> Response:
+        svg = figure(self._question(request).figure).svg
+        return Response(svg, media_type="image/svg+xml")
+
     def _question(self, request: Request) -> Question:
         identity = request.path_params["id"]
         if identity not in self.questions:
@@ -136,6 +177,18 @@ class ExamServer:
                 f"[exam] no question {identity!r}; expected {', '.join(self.questions)}"
             )
         return self.questions[identity]
+
+
+def _without_sketches(session: dict[str, Any] | None) -> dict[str, Any] | None:
+    """For the examiner's page, which asks every second: sketches may be megabytes."""
+    if session is None or not isinstance(session.get("rounds"), list):
+        return session
+    rounds = [
+        {key: value for key, value in round.items() if key != "strokes"}
+        for round in session["rounds"]
+        if isinstance(round, dict)
+    ]
+    return {**session, "rounds": rounds}
 
 
 def _session(value: Any) -> dict[str, Any] | None:

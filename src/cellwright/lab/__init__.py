@@ -37,6 +37,7 @@ NAMES = (
     "variants",
     "state-tracking",
     "recall",
+    "characters",
 )
 
 __all__ = [

@@ -1,6 +1,8 @@
 // What the laboratory measured for a question, and a button that measures it again.
 import { get, post } from "../api.js";
 import { fail, fill, h } from "../dom.js";
+import { formula } from "./formula.js";
+import { zoomable } from "./zoom.js";
 
 /** @typedef {{name: string, measured: number | null, interval: string, holds: boolean}} Claim */
 /**
@@ -15,7 +17,7 @@ import { fail, fill, h } from "../dom.js";
  * @property {Claim[]} claims
  * @property {(Backing | null)[]} backs for each key point its claim, and of which run it is
  */
-/** @typedef {Claim & {quick: boolean, seed: number, date: string}} Backing */
+/** @typedef {Claim & {quick: boolean, seed: number, date: string, sentence: string}} Backing */
 /** @typedef {{experiment: string, running: boolean, failure: string | null, result: Result | null}} Evidence */
 
 const POLL = 1000; // milliseconds between two looks at a run
@@ -47,16 +49,20 @@ export function evidenceView(question, first, changed) {
 }
 
 /**
- * The measurement behind a key point: measured, expected, where and when.
+ * What was measured behind a key point, in a sentence; a tooltip says where and when.
  * @param {Evidence | null} evidence
  * @param {number} point
  */
 export function backing(evidence, point) {
   const back = evidence?.result?.backs[point];
   if (!back) return null;
-  return h("span", { class: back.holds ? "" : "fails" },
-    `${back.holds ? "✓" : "✗ fails:"} ${evidence.experiment} measured ${figure(back.measured)} (expected ${back.interval}; `,
-    `${back.quick ? "quick form, " : ""}seed ${back.seed}, ${back.date})`);
+  const { holds, sentence, quick, seed, date, interval } = back;
+  const id = `measured-${point}`;
+  return h("p", { class: "measured" },
+    h("span", { class: `tip ${holds ? "faint" : "fails"}`, tabindex: 0, role: "note", "aria-describedby": id },
+      holds ? "✓ " : "✗ ", formula(sentence), !holds && ` Expected: ${interval}.`,
+      h("span", { class: "tooltip", role: "tooltip", id },
+        `cellwright lab ${evidence.experiment}, ${quick ? "quick" : "full"} form, seed ${seed}, ${date}. Expected: ${interval}.`)));
 }
 
 /**
@@ -97,10 +103,9 @@ function view(question, { experiment, result, running, failure }, run) {
   const problem = failure && h("p", { class: "error" }, failure);
   if (!result) return [heading, problem, button];
   // The run's date and time keep the browser from showing an older plot.
-  const plot = h("img", {
-    src: `/api/plot/${encodeURIComponent(question.id)}?${encodeURIComponent(result.date + result.seconds)}`,
-    alt: `Plot of the experiment ${experiment}: ${result.conclusion}`,
-  });
+  const plot = zoomable(
+    `/api/plot/${encodeURIComponent(question.id)}?${encodeURIComponent(result.date + result.seconds)}`,
+    `Plot of the experiment ${experiment}: ${result.conclusion}`);
   return [heading, plot, h("p", {}, result.conclusion), claimTable(question, result),
     h("div", { class: "bar" }, button,
       h("span", { class: "faint" }, `Last run: ${result.quick ? "quick" : "full"} form, seed ${result.seed}, `,
@@ -116,15 +121,16 @@ function claimTable(question, result) {
   const backs = (/** @type {Claim} */ { name }) =>
     question.points.map((_, p) => p + 1).filter((p) => result.backs[p - 1]?.name === name).join(", ");
   const caption = result.holds ? "✓ every claim holds" : "✗ not every claim holds";
-  return h("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Claims" }, h("table", {},
-    h("caption", { class: result.holds ? "holds" : "fails" }, caption),
-    h("thead", {}, h("tr", {}, ["Claim", "Measured", "Expected", "Point"].map((t) => h("th", { scope: "col" }, t)))),
-    h("tbody", {}, result.claims.map((claim) =>
-      h("tr", { class: claim.holds ? "" : "fails" },
-        h("td", {}, `${claim.holds ? "✓" : "✗"} ${claim.name}`),
-        h("td", {}, figure(claim.measured)),
-        h("td", {}, claim.interval),
-        h("td", {}, backs(claim)))))));
+  return h("details", { open: !result.holds },
+    h("summary", { class: result.holds ? "holds" : "fails" }, `${caption} (${result.claims.length})`),
+    h("div", { class: "wide", tabindex: 0, role: "group", "aria-label": "Claims" }, h("table", {},
+      h("thead", {}, h("tr", {}, ["Claim", "Measured", "Expected", "Point"].map((t) => h("th", { scope: "col" }, t)))),
+      h("tbody", {}, result.claims.map((claim) =>
+        h("tr", { class: claim.holds ? "" : "fails" },
+          h("td", {}, `${claim.holds ? "✓" : "✗"} ${claim.name}`),
+          h("td", { class: "number" }, figure(claim.measured)),
+          h("td", { class: "number" }, claim.interval),
+          h("td", {}, backs(claim))))))));
 }
 
 /** @param {number | null} measured */

@@ -1,28 +1,35 @@
 // The exam's page: shows the session, handles the input of both people, saves every change.
-import { get } from "../api.js";
+import { get, take } from "../api.js";
 import { fill, h } from "../dom.js";
+import { clock } from "./clock.js";
 import { confirmButton } from "./confirm.js";
-import { evidenceView, verdict, warning } from "./evidence.js";
-import { keyPoints, marksOf } from "./marks.js";
+import { evidenceView, warning } from "./evidence.js";
+import { formula } from "./formula.js";
+import { shortcuts } from "./keys.js";
+import { KEYS_OF_MARKS, keyPoints, markByKey, marksOf, showMarks } from "./marks.js";
 import { sketchPad } from "./pad.js";
+import { roundHead, taskOf } from "./roles.js";
 import { saver } from "./save.js";
 import {
-  advance, edit, finish, isSession, over, pause, remaining, resume, round, shuffled, start, tick,
-  TIMED,
+  advance, edit, finish, isMissed, isSession, isSolo, mark, pause, repeatMissed, resume, round,
+  start, tick,
 } from "./session.js";
+import { hintList, startView } from "./start.js";
 import { summaryView } from "./summary.js";
+import { figureOf } from "./zoom.js";
 
 /** @typedef {import("./session.js").Question} Question */
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./evidence.js").Evidence} Evidence */
+/** What a part of the page does to the present round.
+ * @typedef {object} Changes
+ * @property {(change: Partial<import("./session.js").Round>) => void} note
+ * @property {import("./marks.js").Marked} marked
+ * @property {(evidence: Evidence) => void} measured
+ */
 
-const TASKS = {
-  ready: "Read the question. Ask back if it is not clear.",
-  answer: "answers now: most important first, with a sketch.",
-  feedback: "gives feedback against the key points.",
-  discussion: "Discuss together, for about a minute: what does the experiment say?",
-};
-const SOON = 10_000; // milliseconds before the end from which the clock warns
+const BEAT = 200; // milliseconds between two looks at the clock
+const TAKE = 1000; // milliseconds between two looks for the examiner's marks
 
 /** @param {HTMLElement} root */
 export async function exam(root) {
@@ -46,15 +53,17 @@ export async function exam(root) {
   const update = (next) => { session = next; save(next); };
   /** @param {Session | null} next */
   const go = (next) => { update(next); show(); };
+  /** @param {Parameters<typeof start>[0]} plan */
+  const begin = (plan) => go(start(plan, Date.now()));
 
-  let clock = 0;
+  /** @type {number[]} */
+  let timers = [];
   function show() {
-    clearInterval(clock);
-    if (!session)
-      fill(main, startView([...questions.values()], given, evidence, (plan) => go(start(plan, Date.now()))));
-    else if (session.phase === "done")
-      fill(main, summaryView(session, questions, evidence, () => go(null)));
-    else clock = showRound(session);
+    timers.forEach(clearInterval);
+    timers = [];
+    if (!session) fill(main, startView([...questions.values()], given, evidence, begin));
+    else if (session.phase === "done") fill(main, summaryView(session, questions, evidence, begin, () => go(null)));
+    else showRound(session);
   }
 
   /** @param {Session} shown */
@@ -62,85 +71,104 @@ export async function exam(root) {
     const now = round(shown);
     const question = /** @type {Question} */ (questions.get(now.id));
     const waits = shown.phase === "ready";
-    const timer = h("p", { class: "timer", role: "timer" });
-    const bar = h("progress", { max: 1, "aria-label": "time left" });
+    const time = clock((text) => { spoken.textContent = text; });
     const alarm = h("div", {}, warning(evidence.get(now.id) ?? null));
-    /** @param {Partial<import("./session.js").Round>} change */
-    const note = (change) => update(edit(/** @type {Session} */ (session), change));
+    const controls = controlsOf(shown, question);
+    /** @param {Session} next */
+    const changed = (next) => { update(next); controls.refresh(next); };
+    /** @type {Changes} */
+    const changes = {
+      note: (change) => changed(edit(/** @type {Session} */ (session), change)),
+      marked: (kind, key, given) => changed(mark(/** @type {Session} */ (session), kind, key, given)),
+      measured: (found) => { evidence.set(now.id, found); fill(alarm, warning(found)); },
+    };
     fill(
       main,
       roundHead(shown),
       h("h1", { class: "question" }, question.question),
       alarm,
-      h("div", { class: "clock" }, !waits && [timer, bar], controls(shown)),
-      phaseView(shown, question, given.hints, evidence.get(now.id) ?? null, note, (found) => {
-        evidence.set(now.id, found);
-        fill(alarm, warning(found));
-      }),
+      h("div", { class: "clock" }, !waits && time.view, controls.view),
+      phaseView(shown, question, given.hints, evidence.get(now.id) ?? null, changes),
+      controls.foot,
     );
     spoken.textContent = taskOf(shown);
+    if (waits) return;
     const beat = () => {
       if (main.querySelector("[data-drawing]")) return;
-      const at = Date.now();
-      const moved = tick(/** @type {Session} */ (session), at);
-      if (moved !== session) return go(moved);
-      const left = remaining(moved, at);
-      const whole = moved.seconds[/** @type {import("./session.js").Timed} */ (moved.phase)];
-      const soon = left <= SOON;
-      if (soon && !timer.classList.contains("soon") && moved.since !== null && left > 0)
-        spoken.textContent = `${Math.ceil(left / 1000)} seconds left`;
-      timer.classList.toggle("soon", soon);
-      timer.textContent = left > 0 ? clockText(left) : `+${clockText(over(moved, at), Math.floor)}`;
-      bar.value = left / (1000 * whole);
+      const moved = tick(/** @type {Session} */ (session), Date.now());
+      if (moved !== session) go(moved);
+      else time.show(moved, Date.now());
     };
-    if (waits) return 0;
     beat();
-    return window.setInterval(beat, 200);
+    timers = [window.setInterval(beat, BEAT)];
+    if (!isSolo(shown)) timers.push(window.setInterval(() => takeMarks(changes), TAKE));
   }
 
-  /** @param {Session} shown */
-  function controls(shown) {
+  let taking = false;
+  /**
+   * The marks that the examiner's page made for this round.
+   * @param {Changes} changes
+   */
+  async function takeMarks(changes) {
+    if (taking) return;
+    taking = true;
+    const made = await take("/api/marks").catch(() => []); // saving tells of a lost server
+    taking = false;
+    for (const { began, round: number, kind, key, mark } of made)
+      if (began === session?.began && number === session?.rounds.length) changes.marked(kind, key, mark);
+    if (made.length && session?.rounds.length) showMarks(main, round(session));
+  }
+
+  /**
+   * The buttons of a phase and their keys.
+   * @param {Session} shown
+   * @param {Question} question
+   */
+  function controlsOf(shown, question) {
     const act = (/** @type {(s: Session, now: number) => Session} */ change) => () =>
       go(change(/** @type {Session} */ (session), Date.now()));
     const waits = shown.phase === "ready";
     const stands = shown.since === null;
     const asked = shown.rounds.length - (waits ? 1 : 0);
-    const last = shown.rounds.length === shown.order.length;
-    const next = { ready: "Start the answer", answer: "To the feedback", feedback: "To the discussion",
-      discussion: last ? "To the summary" : "Next question, roles swapped", done: "" }[shown.phase];
-    return h("div", { class: "bar" },
-      h("button", { class: "main", onclick: act(advance) }, next),
-      !waits && h("button", { onclick: act(stands ? resume : pause) }, stands ? "Resume" : "Pause"),
+    const discusses = shown.phase === "discussion";
+    const next = h("button", { class: "main",
+      onclick: act((s, now) => advance(discusses ? repeatMissed(s, question) : s, now)) });
+    const hold = h("button", { onclick: act(stands ? resume : pause) }, stands ? "Resume" : "Pause");
+    const again = h("p", { class: "again", role: "status" });
+    const refresh = (/** @type {Session} */ session) => {
+      const missed = discusses && isMissed(round(session), question);
+      next.textContent = labelOfNext(session, missed);
+      again.textContent = missed ? "Missed: this question comes again at the end." : "";
+    };
+    refresh(shown);
+    const help = `N next, ${waits ? "" : "P pause, "}${discusses || shown.phase === "feedback" ? KEYS_OF_MARKS : ""}`;
+    const keys = shortcuts(help.replace(/, $/, ""), (key) => {
+      if (key === "n") return () => next.click();
+      if (key === "p" && !waits) return () => hold.click();
+      return markByKey(main, key);
+    });
+    const foot = h("footer", { class: "foot" }, keys,
+      !isSolo(shown) && h("a", { href: "/examiner", target: "_blank" }, "The examiner's page, for a second screen"),
       confirmButton("End the exam", asked ? "End it: to the summary" : "End it", act((s) => finish(s))));
+    return { view: [h("div", { class: "bar" }, next, !waits && hold), again], foot, refresh };
   }
 
   show();
 }
 
-/** @param {Session} session */
-function taskOf(session) {
-  const { answering } = round(session);
-  const phase = /** @type {keyof typeof TASKS} */ (session.phase);
-  const who = { answer: session.names[answering], feedback: session.names[1 - answering] }[
-    /** @type {string} */ (phase)];
-  return who ? `${who} ${TASKS[phase]}` : TASKS[phase];
-}
-
-/** @param {Session} session */
-function roundHead(session) {
-  const { answering } = round(session);
-  const role = (/** @type {0 | 1} */ person) =>
-    h("p", { class: `role ${answering === person ? "answers" : "examines"}` },
-      h("strong", {}, session.names[person]), " ",
-      answering === person ? "answers" : "examines");
-  const steps = TIMED.map((phase) =>
-    h("li", { "aria-current": session.phase === phase && "step" },
-      capital(phase)));
-  return h("header", { class: "exam-head" },
-    role(0), role(1),
-    h("p", { class: "faint" }, `Question ${session.rounds.length} of ${session.order.length}`),
-    h("ol", { class: "steps", "aria-label": "Steps" }, steps),
-    h("p", { class: "task" }, taskOf(session)));
+/**
+ * @param {Session} session
+ * @param {boolean} missed whether the present question comes again
+ */
+function labelOfNext(session, missed) {
+  const labels = { ready: "Start the answer", answer: "To the feedback", feedback: "To the discussion" };
+  const label = labels[/** @type {keyof typeof labels} */ (session.phase)];
+  if (label) return label;
+  const { order, rounds } = session;
+  const following = rounds.length < order.length;
+  if (!following && !missed) return "To the summary";
+  const repeats = following ? order.indexOf(order[rounds.length]) < rounds.length : true;
+  return isSolo(session) || repeats ? "Next question" : "Next question, roles swapped";
 }
 
 /**
@@ -149,88 +177,23 @@ function roundHead(session) {
  * @param {Question} question
  * @param {string[]} hints
  * @param {Evidence | null} evidence
- * @param {(change: Partial<import("./session.js").Round>) => void} note
- * @param {(evidence: Evidence) => void} measured
+ * @param {Changes} changes
  */
-function phaseView(session, question, hints, evidence, note, measured) {
+function phaseView(session, question, hints, evidence, changes) {
   const now = round(session);
   if (session.phase === "ready") return hintList(hints);
-  const pad = sketchPad(now.strokes, (strokes) => note({ strokes }));
+  const pad = sketchPad(now.strokes, (strokes) => changes.note({ strokes }));
   if (session.phase === "answer") return h("div", { class: "two wide-first" }, pad, hintList(hints));
-  const points = keyPoints(question, evidence, now, note);
+  const points = keyPoints(question, evidence, now, changes.marked);
+  const figure = figureOf(question, formula(question.sketch));
   if (session.phase === "feedback")
-    return h("div", { class: "two" }, points, h("div", {}, marksOf(now, note), pad));
-  const notes = h("textarea", { rows: 4, id: "notes", oninput: () => note({ notes: notes.value }) });
+    return h("div", { class: "two" }, points, h("div", {}, marksOf(now, changes.marked), pad, figure));
+  const notes = h("textarea", { rows: 4, id: "notes", oninput: () => changes.note({ notes: notes.value }) });
   notes.value = now.notes;
   const laboratory = evidence
-    ? evidenceView(question, evidence, measured)
+    ? evidenceView(question, evidence, changes.measured)
     : h("p", {}, "This question has no experiment.");
-  return h("div", { class: "two discussion" }, laboratory,
+  return h("div", { class: "two discussion" },
+    h("div", {}, laboratory, figure),
     h("div", {}, h("label", { for: "notes" }, "Notes of the discussion"), notes, points, pad));
-}
-
-const capital = (/** @type {string} */ word) => word[0].toUpperCase() + word.slice(1);
-
-/** @param {string[]} hints */
-function hintList(hints) {
-  return h("aside", { class: "hints" }, h("h2", {}, "Hints for the one who answers"),
-    h("ol", {}, hints.map((hint) => h("li", {}, hint))));
-}
-
-/**
- * @param {number} milliseconds
- * @param {(seconds: number) => number} whole
- */
-function clockText(milliseconds, whole = Math.ceil) {
-  const seconds = whole(milliseconds / 1000);
-  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-}
-
-/**
- * @param {Question[]} questions
- * @param {any} given
- * @param {Map<string, Evidence | null>} evidence
- * @param {(plan: Parameters<typeof start>[0]) => void} begin
- */
-function startView(questions, given, evidence, begin) {
-  const names = ["A", "B"].map((value, n) =>
-    h("input", { value, required: true, maxlength: 40, id: `name-${n}` }));
-  const roles = ["Examines first", "Answers first"];
-  const times = TIMED.map((phase) =>
-    h("input", { type: "number", id: `time-${phase}`, min: 5, max: 3600, step: 5, required: true,
-      value: given.seconds[phase] }));
-  const boxes = questions.map((q) => h("input", { type: "checkbox", checked: true, id: `q-${q.id}` }));
-  const problem = h("p", { role: "alert" });
-  const length = h("p", { class: "faint" });
-  const plan = () => {
-    const asked = boxes.filter((box) => box.checked).length;
-    const each = times.reduce((sum, input) => sum + (input.valueAsNumber || 0), 0);
-    length.textContent = `${asked} of ${questions.length} questions, about ${Math.ceil((asked * each) / 60)} minutes. They are asked in random order.`;
-  };
-  const form = h("form", { oninput: plan },
-    h("h1", {}, "Pair exam"),
-    h("p", {}, "Two people at one screen. One examines, the other answers; after each question the roles swap."),
-    h("div", { class: "two" },
-      h("section", {}, h("h2", {}, "Who"),
-        h("div", { class: "fields" }, names.map((input, n) => h("label", {}, roles[n], input)))),
-      h("section", {}, h("h2", {}, "Seconds"),
-        h("div", { class: "fields" }, TIMED.map((phase, n) => h("label", {}, capital(phase), times[n]))))),
-    h("h2", {}, "Questions"),
-    h("ul", { class: "plain questions" }, questions.map((q, n) =>
-      h("li", {}, boxes[n], h("label", { for: boxes[n].id }, q.question), verdict(evidence.get(q.id) ?? null)))),
-    length,
-    problem,
-    h("button", { class: "main", type: "submit" }, "Draw the first question"));
-  plan();
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const chosen = questions.filter((_, n) => boxes[n].checked).map((q) => q.id);
-    if (!chosen.length) { problem.textContent = "Choose at least one question."; return; }
-    begin({
-      names: /** @type {[string, string]} */ (names.map((input) => input.value.trim() || "?")),
-      seconds: /** @type {any} */ (Object.fromEntries(TIMED.map((p, n) => [p, times[n].valueAsNumber]))),
-      order: shuffled(chosen),
-    });
-  });
-  return h("div", {}, form, hintList(given.hints));
 }

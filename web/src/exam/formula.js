@@ -1,8 +1,8 @@
 // Indices and powers in plain text: h_t, h_{t−1}, ρ^k as the lectures set them.
 import { h } from "../dom.js";
 
-// One letter, then _ or ^ with one sign or braces; words_with_underscores stay as they are.
-const SCRIPT = /(?<![\p{L}\p{N}_])([\p{L}\p{N}])([_^])(?:\{([^}]*)\}|([\p{L}\p{N}])(?![\p{L}\p{N}_]))/gu;
+// One letter or a number, then _ or ^ with one sign or braces; words_with_underscores stay as they are.
+const SCRIPT = /(?<![\p{L}\p{N}_])(\p{L}|\p{N}+)([_^])(?:\{([^}]*)\}|([\p{L}\p{N}])(?![\p{L}\p{N}_]))/gu;
 
 /**
  * @param {string} text

@@ -2,15 +2,18 @@
 // its own: every change is a function (session, …, now) -> session, with `now` in
 // milliseconds of the wall clock, so that it goes on through a reload.
 
-/** @typedef {{text: string, source: string, claim: string, bonus: boolean}} KeyPoint */
-/** @typedef {{id: string, question: string, points: KeyPoint[], experiment: string, sketch: string}} Question */
+/** @typedef {{lead: string, text: string, source: string, formula: string, claim: string, bonus: boolean}} KeyPoint */
+/**
+ * @typedef {{id: string, question: string, points: KeyPoint[], experiment: string, figure: string,
+ *   sketch: string}} Question
+ */
 /** @typedef {"answer" | "feedback" | "discussion"} Timed */
 /** @typedef {"ready" | Timed | "done"} Phase */
 /** @typedef {"said" | "partly" | "missed"} Mark */
 /**
  * @typedef {object} Round
  * @property {string} id the question
- * @property {0 | 1} answering which of the two answers; the other examines
+ * @property {number} answering which of the two answers, 0 or 1; the other examines
  * @property {(Mark | null)[]} points the examiner's marks of the key points
  * @property {Record<string, Mark | null>} criteria
  * @property {string} notes
@@ -21,15 +24,20 @@
  * @typedef {object} Session
  * @property {1} version
  * @property {number} began when, in milliseconds of the wall clock
- * @property {[string, string]} names
+ * @property {string[]} names of the two, or of the one who is alone
  * @property {Record<Timed, number>} seconds
- * @property {string[]} order the questions still and already drawn, in order
+ * @property {string[]} order the questions still and already drawn, in order; one that was
+ *   missed stands there again
  * @property {Phase} phase
  * @property {number} left milliseconds that the phase had left at `since`
  * @property {number | null} since when it last began to run; null: it stands still
  * @property {Round[]} rounds one a question drawn so far
  */
 
+/** @type {Mark[]} */
+export const MARKS = ["said", "partly", "missed"];
+/** @type {Record<Mark, number>} */
+export const WORTH = { said: 1, partly: 0.5, missed: 0 };
 /** @type {Timed[]} */
 export const TIMED = ["answer", "feedback", "discussion"];
 export const CRITERIA = [
@@ -40,7 +48,7 @@ export const CRITERIA = [
 ];
 
 /**
- * @param {{names: [string, string], seconds: Record<Timed, number>, order: string[]}} plan
+ * @param {{names: string[], seconds: Record<Timed, number>, order: string[]}} plan
  * @param {number} now
  * @returns {Session}
  */
@@ -55,18 +63,56 @@ export function start({ names, seconds, order }, now) {
 /** @param {Session} session */
 export const round = (session) => session.rounds[session.rounds.length - 1];
 
+/** @param {Session} session */
+export const isSolo = (session) => session.names.length === 1;
+
 /**
- * The next question with roles swapped, or the end.
+ * Who acts in this phase: the one who answers, the one who gives feedback, or both.
+ * @param {Session} session
+ */
+export function acting(session) {
+  const { answering } = round(session);
+  if (isSolo(session)) return [0];
+  return { feedback: [1 - answering], discussion: [0, 1] }[/** @type {string} */ (session.phase)] ?? [answering];
+}
+
+/**
+ * Whether the examiner marked less than half of a question's key points as said.
+ * @param {Round} round
+ * @param {Question} question
+ */
+export function isMissed(round, question) {
+  const marks = question.points.flatMap((point, n) => (point.bonus ? [] : [round.points[n] ?? null]));
+  const given = marks.filter((mark) => mark !== null);
+  return given.length > 0 && given.reduce((sum, mark) => sum + WORTH[mark], 0) < marks.length / 2;
+}
+
+/**
+ * Let the present question come again at the end, if it was missed.
+ * @param {Session} session
+ * @param {Question} question
+ * @returns {Session}
+ */
+export function repeatMissed(session, question) {
+  return isMissed(round(session), question) ? { ...session, order: [...session.order, question.id] } : session;
+}
+
+/**
+ * The next question with roles swapped, or the end. A question that comes again is for the
+ * one who missed it.
  * @param {Session} session
  * @returns {Session}
  */
 function draw(session) {
   const drawn = session.rounds.length;
   if (drawn === session.order.length) return finish(session);
+  const id = session.order[drawn];
+  const before = session.rounds.findLast((earlier) => earlier.id === id);
+  const turn = isSolo(session) || drawn % 2 ? 0 : 1;
   /** @type {Round} */
   const next = {
-    id: session.order[drawn],
-    answering: drawn % 2 ? 0 : 1,
+    id,
+    answering: before?.answering ?? turn,
     points: [],
     criteria: {},
     notes: "",
@@ -129,7 +175,7 @@ export const over = (session, now) => Math.max(0, -balance(session, now));
  * @returns {saved is Session}
  */
 export function isSession(saved, known) {
-  return saved?.version === 1 && Array.isArray(saved.order) && Array.isArray(saved.rounds) &&
+  return saved?.version === 1 && [saved.names, saved.order, saved.rounds].every(Array.isArray) &&
     saved.order.every(known);
 }
 
@@ -174,6 +220,22 @@ export function edit(session, change) {
   const rounds = [...session.rounds];
   rounds[rounds.length - 1] = { ...round(session), ...change };
   return { ...session, rounds };
+}
+
+/**
+ * Mark a key point or a criterion of the present round.
+ * @param {Session} session
+ * @param {"points" | "criteria"} kind
+ * @param {number | string} key
+ * @param {Mark} mark
+ * @returns {Session}
+ */
+export function mark(session, kind, key, mark) {
+  const { points, criteria } = round(session);
+  if (kind === "criteria") return edit(session, { criteria: { ...criteria, [key]: mark } });
+  const marks = Array.from({ length: Math.max(points.length, Number(key) + 1) }, (_, n) => points[n] ?? null);
+  marks[Number(key)] = mark;
+  return edit(session, { points: marks });
 }
 
 /**

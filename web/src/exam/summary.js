@@ -3,7 +3,7 @@ import { h } from "../dom.js";
 import { confirmButton } from "./confirm.js";
 import { formula } from "./formula.js";
 import { picture } from "./pad.js";
-import { CRITERIA } from "./session.js";
+import { CRITERIA, isMissed, isSolo, shuffled, WORTH } from "./session.js";
 
 const WORDS = { said: "✓", partly: "~", missed: "✗" };
 
@@ -11,21 +11,39 @@ const WORDS = { said: "✓", partly: "~", missed: "✗" };
  * @param {import("./session.js").Session} session
  * @param {Map<string, import("./session.js").Question>} questions
  * @param {Map<string, import("./evidence.js").Evidence | null>} evidence
- * @param {() => void} again
+ * @param {(plan: Parameters<typeof import("./session.js").start>[0]) => void} begin
+ * @param {() => void} anew
  */
-export function summaryView(session, questions, evidence, again) {
+export function summaryView(session, questions, evidence, begin, anew) {
   const when = new Date(session.began ?? Date.now());
   const report = h("article", { class: "summary" },
-    h("h1", {}, `Pair exam of ${session.names.join(" and ")}`),
+    h("h1", {}, `${isSolo(session) ? "Exam" : "Pair exam"} of ${session.names.join(" and ")}`),
     h("p", { class: "faint" }, when.toLocaleDateString("en-GB", { dateStyle: "long" })),
     session.rounds.length ? totals(session, questions) : h("p", {}, "No question was answered."),
     session.rounds.map((round) =>
       roundView(session, round, /** @type {any} */ (questions.get(round.id)), evidence.get(round.id) ?? null)));
+  const missed = missedIn(session, questions);
+  const { names, seconds } = session;
   const bar = h("div", { class: "bar" },
+    missed.length > 0 && confirmButton(`Ask again what was missed (${missed.length})`, "Discard this one, and ask",
+      () => begin({ names, seconds, order: shuffled(missed) })),
     h("button", { class: "main", onclick: () => save(report) }, "Keep as a file"),
     h("button", { onclick: () => window.print() }, "Print"),
-    confirmButton("A new exam", "Discard this one", again));
+    confirmButton("A new exam", "Discard this one", anew));
   return h("div", {}, bar, report);
+}
+
+/**
+ * The questions that were missed when they were asked last.
+ * @param {import("./session.js").Session} session
+ * @param {Map<string, import("./session.js").Question>} questions
+ */
+function missedIn(session, questions) {
+  const last = new Map(session.rounds.map((round) => [round.id, round]));
+  return [...last.values()].flatMap((round) => {
+    const question = questions.get(round.id);
+    return question && isMissed(round, question) ? [round.id] : [];
+  });
 }
 
 /**
@@ -55,8 +73,7 @@ function totals(session, questions) {
 
 /** @param {(import("./session.js").Mark | null | undefined)[]} marks */
 function share(marks) {
-  const worth = { said: 1, partly: 0.5, missed: 0 };
-  const sum = marks.reduce((total, mark) => total + (mark ? worth[mark] : 0), 0);
+  const sum = marks.reduce((total, mark) => total + (mark ? WORTH[mark] : 0), 0);
   return marks.length ? `${sum} of ${marks.length}` : "–";
 }
 
@@ -76,7 +93,7 @@ function roundView(session, round, question, evidence) {
       criteria.join("  ")),
     h("ol", { class: "plain" }, question.points.map((point, n) =>
       h("li", {}, `${WORDS[/** @type {"said"} */ (round.points[n])] ?? "·"} ${point.bonus ? "Bonus: " : ""}`,
-        formula(point.text), " ",
+        point.lead && [h("strong", {}, ...formula(point.lead)), ". "], formula(point.text), " ",
         h("span", { class: "faint" }, `(${point.source})`)))),
     result && h("p", { class: result.holds ? "faint" : "fails" },
       `Laboratory: ${evidence.experiment}, ${result.quick ? "quick" : "full"} form, seed ${result.seed}, `,
