@@ -57,6 +57,12 @@ class Batch:
         """How many examples."""
         return len(self.forest if self.forest is not None else self.targets)
 
+    def answers(self) -> Tensor:
+        """(B,): the targets of whole examples."""
+        if self.forest is None:
+            return self.targets
+        return self.targets[torch.from_numpy(self.forest.roots)]
+
 
 class Reader(nn.Module):
     """Embeds words, reads a tree or a row, and answers with a class.
