@@ -117,8 +117,8 @@ TABLES = {
     "listops": Reading(
         "ListOps: test accuracy (%)",
         "Nangia & Bowman 2018, table 2, 128 units: 90,000 expressions of up to 20 "
-        "levels to train on, 10,000 to test on. Ours are drawn by the paper's grammar; 1,000 "
-        "more validate.",
+        "levels to train on, 10,000 to test on. Ours are drawn by the paper's grammar; "
+        "1,000 more validate.",
         {
             "LSTM": Net("LSTM, the row of tokens", _lstm, rows_of_tokens, 73.3),
             "TreeLSTM": Net("TreeLSTM, given the tree", _tree, pairs, 98.7),
@@ -138,7 +138,8 @@ TABLES = {
         "Stanford Sentiment Treebank, five classes: test accuracy (%)",
         "Tai et al. 2015, table 2, of 150 or 168 units: 43.9 with word vectors that "
         "start at random, as ours do; the LSTMs' figures, 46.4 and 49.1, are with "
-        "GloVe vectors, and the tree's with them is 51.0. All are trained on every phrase.",
+        "GloVe vectors, and the tree's with them is 51.0. All are trained on every "
+        "phrase.",
         {
             "tree": Net("constituency Tree-LSTM", _tree, every_phrase, 43.9),
             "LSTM": Net("LSTM", _lstm, rows_of_words),
@@ -174,12 +175,16 @@ def _cases(quick: bool, seed: int) -> Iterator[Record]:
     for part, table in TABLES.items():
         if part == "sentiment" and treebank_is_missing() is not None:
             continue
-        shared, own = table.settings
         for s in range(seed, seed + (1 if quick else 3)):
             for net in table.nets:
-                case = {"part": part, "net": net, **_SHARED, **shared, **own[net]}
                 short = _QUICK | _QUICK_PARTS[part] if quick else {}
-                yield {**case, **short, "seed": s}
+                yield case_of(part, net, s) | short
+
+
+def case_of(part: str, net: str, seed: int) -> Record:
+    """The settings of a case, as plain data."""
+    shared, own = TABLES[part].settings
+    return {"part": part, "net": net, **_SHARED, **shared, **own[net], "seed": seed}
 
 
 def work(case: Record) -> float:
