@@ -31,6 +31,7 @@ NAMES = (
     "bptt",
     "training-problems",
     "recursive",
+    "tree-tables",
     "teacher-forcing",
     "attention",
     "long-term",
