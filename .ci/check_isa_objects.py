@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+TABLES = "::kernel_set", "::bf16_kernel"
+
 
 def main(build: Path) -> int:
-    objects = sorted(build.glob("**/core/simd/kernels.cpp.o"))
+    objects = sorted(build.glob("**/core/simd/*.cpp.o"))
     if not objects:
-        print(f"no kernels.cpp.o under {build}")
+        print(f"no core/simd/*.cpp.o under {build}")
         return 1
     status = 0
     for path in objects:
@@ -26,7 +28,7 @@ def main(build: Path) -> int:
             kind, name = line[17:18], line[19:]
             allowed = kind.islower() and kind not in "uvw"
             sanitizer = name.startswith("__odr_asan.")
-            if kind == "U" or allowed or sanitizer or name.endswith("::kernel_set"):
+            if kind == "U" or allowed or sanitizer or name.endswith(TABLES):
                 continue
             print(f"{path}: visible symbol {kind} {name}")
             status = 1

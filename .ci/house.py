@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LINES, PARAMETERS = 50, 6  # a function that has more is counted
-ENGINES = {"native", "torch", "reference"}
+ENGINES = {"native", "torch", "triton", "reference"}
 ASIDE = ("lab", "exam", "look")  # parts of src that the count of lines leaves out
 DERIVED = "softsign"  # an operation that is defined by others
 

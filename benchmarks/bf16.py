@@ -1,15 +1,17 @@
 """An LSTM with products in bf16 beside float32, and torch's in both: time.
 
-    python benchmarks/engine.py --precision bf16 [--json FILE] [--shapes …]
+    python benchmarks/engine.py --precision bf16 [--json FILE] [--shapes …] [--cpu]
 
-Everything of a shape is timed in turn in one run. `product_ratio` says how many times
-as fast torch.mm multiplies 1024 x 1024 matrices of bf16 as of float32.
+Everything of a shape is timed in turn in one run; with `--cpu` in processor time.
+`product_ratio` says how many times as fast torch.mm multiplies 1024 x 1024 matrices of
+bf16 as of float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,10 +38,12 @@ def main(args: argparse.Namespace) -> None:
     if args.shapes:
         shapes = [Shape(*map(int, s.split("x"))) for s in args.shapes.split(",")]
     found: dict[str, Any] = {"machine": machine.facts(), "threads": threads}
-    found["product_ratio"] = _product_ratio(args.runs)
+    clock = time.process_time if args.cpu else time.perf_counter
+    found["clock"] = clock.__name__
+    found["product_ratio"] = _product_ratio(args.runs, clock)
     print(f"torch.mm: bf16 {found['product_ratio']:.2f} times as fast as float32")
     for shape in shapes:
-        timed = interleaved(_calls(shape), args.runs)
+        timed = interleaved(_calls(shape), args.runs, clock)
         rows = {" ".join(key): summary for key, summary in timed.items()}
         found.setdefault("shapes", {})[str(shape)] = rows
         _print(shape, timed)
@@ -73,11 +77,11 @@ def _infer(layer: nn.Module, x: Tensor, g: Tensor, bf16: bool) -> None:
         layer(x)
 
 
-def _product_ratio(runs: int) -> float:
+def _product_ratio(runs: int, clock: Callable[[], float]) -> float:
     square = torch.randn(SQUARE, SQUARE)
     narrow = square.to(torch.bfloat16)
     calls = {"float32": lambda: square @ square, "bf16": lambda: narrow @ narrow}
-    timed = interleaved(calls, runs)  # type: ignore[arg-type]
+    timed = interleaved(calls, runs, clock)  # type: ignore[arg-type]
     return timed["float32"]["median_ms"] / timed["bf16"]["median_ms"]
 
 

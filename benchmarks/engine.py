@@ -91,6 +91,9 @@ def _arguments() -> argparse.Namespace:
         default="float32",
         help="bf16: the LSTM in both, ours and torch's, and nothing else",
     )
+    parser.add_argument(
+        "--cpu", action="store_true", help="of --precision bf16: processor time"
+    )
     parser.add_argument("--quick", action="store_true", help="a glance, in a minute")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -35,8 +35,8 @@ LIMITS = {  # milliseconds: what was asked for; the text is not drawn on a canva
     "sort the map's units": 33,
     "a key typed": 50,
 }
-ORDERS = ("variance", "cluster", "saturation", "time constant", "index")
-VALUES = ("0.f", "0.i", "0.g", "0.o", "0.h")  # the page opens with 0.c
+ORDERS = ("variance", "saturation", "time constant", "index", "cluster")
+VALUES = ("0.f", "0.i", "0.g", "0.o", "0.h")  # after 0.c
 KEYS = "def read(self):"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
 
@@ -71,6 +71,11 @@ window.choose = (label, value) => until(() => {
 window.press = (selector, key) => until(() => {
   const options = { key, bubbles: true, cancelable: true };
   document.querySelector(selector).dispatchEvent(new KeyboardEvent("keydown", options));
+});
+window.type = (key) => until(() => {
+  const field = document.querySelector(".typed");
+  field.value += key;
+  field.dispatchEvent(new Event("input"));
 });
 """
 
@@ -140,17 +145,24 @@ def measure(browser: Browser, run: Path, steps: int) -> dict[str, list[float]]:
 
 
 def in_text(page: Page) -> dict[str, list[float]]:
+    unit = page.get_by_label("Unit", exact=True)
+    unit.fill("1")
+    unit.press("Enter")
+    page.wait_for_load_state("networkidle")
     press = "([selector, key]) => press(selector, key)"
     units = [page.evaluate(press, [".text", "ArrowDown"]) for _ in range(7)]
     page.get_by_role("tab", name="Type").click()
     page.wait_for_selector(".typed")
-    keys = [page.evaluate(press, [".typed", key]) for key in KEYS]
+    page.wait_for_load_state("networkidle")
+    keys = [page.evaluate("(key) => type(key)", key) for key in KEYS]
     return {"recolour the text: the next unit": units, "a key typed": keys}
 
 
 def in_map(page: Page) -> dict[str, list[float]]:
     choose = "([label, value]) => choose(label, value)"
     by = "Order of units"
+    page.get_by_label("Value", exact=True).select_option("0.c")
+    page.wait_for_load_state("networkidle")
     return {
         "sort the map's units": [page.evaluate(choose, [by, o]) for o in ORDERS],
         "recolour the map: another value": [

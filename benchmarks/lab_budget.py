@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from machine import facts
 
-from cellwright.lab import bai_2018
+from cellwright.lab import bai_2018, tree_tables
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,27 @@ def laboratory() -> list[Row]:
     ]
 
 
+PAPERS = {"listops": "Nangia & Bowman 2018", "sentiment": "Tai et al. 2015"}
+
+
+def trees() -> list[Row]:
+    """The tables of trees, as `tree_tables.py` runs them, with the treebank or not."""
+    return [
+        Row(
+            PAPERS[part],
+            tree_tables.TABLES[part].nets[net].name,
+            "as printed",
+            tree_tables.work(case) / case["epochs"],
+            case["epochs"],
+            3,
+            planned=False,
+        )
+        for part, table in tree_tables.TABLES.items()
+        for net in table.nets
+        for case in [tree_tables.case_of(part, net, 0)]
+    ]
+
+
 def _lstm(inputs: int, units: int, layers: int = 1) -> int:
     """Weights of an LSTM's matrices."""
     return 4 * units * (inputs + units) + (layers - 1) * 8 * units**2
@@ -78,14 +99,6 @@ def _lstm(inputs: int, units: int, layers: int = 1) -> int:
 
 #: table, net, weights that a step multiplies with, steps of an epoch, epochs, runs.
 PLANNED: list[tuple[str, str, int, float, int, int]] = [
-    # 90,000 expressions of the paper's grammar: 37.6 tokens each, the mean of 5,000
-    # draws; a binary node for each token but one, with five gates.
-    ("Nangia & Bowman 2018", "LSTM, 128", _lstm(128, 128), 90e3 * 37.6, 30, 3),
-    ("Nangia & Bowman 2018", "TreeLSTM, 128", 10 * 128**2, 90e3 * 36.6, 30, 3),
-    # 8,544 sentences of 163,563 words: table 1 of the paper has the sizes.
-    ("Tai et al. 2015", "constituency Tree-LSTM, 150", 10 * 150**2, 155e3, 20, 3),
-    ("Tai et al. 2015", "LSTM, 168", _lstm(300, 168), 164e3, 20, 3),
-    ("Tai et al. 2015", "bidirectional LSTM, 168", 2 * _lstm(300, 168), 164e3, 20, 3),
     # Nine variants, twenty trials each of about 100 units (the paper: 200 trials).
     (
         "Greff et al. 2017",
@@ -160,7 +173,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    began, rows = facts(), laboratory() + planned()
+    began, rows = facts(), [*laboratory(), *trees(), *planned()]
     per_second = rate(options.threads)
     print(f"{2 * per_second / 1e9:.0f} GFLOP/s, {options.threads} threads\n")
     print(table(rows, per_second))

@@ -244,6 +244,31 @@ def stepper(shape: str, runs: int) -> dict[str, Any]:
     return {"lstm": rows}
 
 
+def weights(shape: str, runs: int) -> dict[str, Any]:
+    """A step with weights in fewer bits, over float32's; in process time, for a step
+    runs on one thread."""
+    import torch
+    from measure import interleaved
+
+    import cellwright as cw
+
+    B, _, width, H = map(int, shape.split("x"))
+    layer = cw.LSTM(width, H)
+    x, y = torch.randn(B, width), torch.empty(B, H)
+    calls: dict[Any, Callable[[], object]] = {
+        kind: partial(layer.stepper(B, weights=given), x, out=y)
+        for kind, given in (("float32", None), ("bf16", "bf16"), ("int8", "int8"))
+    }
+    times = interleaved(calls, runs, time.process_time)
+    base = times["float32"]["min_ms"]
+    return {
+        "lstm": {
+            str(kind): {**found, "ratio": round(found["min_ms"] / base, 3)}
+            for kind, found in times.items()
+        }
+    }
+
+
 def _onnx_session(layer: Any) -> Any:
     """The layer in ONNX Runtime, on one thread; None where that is not installed."""
     try:
@@ -266,12 +291,17 @@ SECTIONS: dict[str, Callable[[str, int], dict[str, Any]]] = {
     "regularisers": regularisers,
     "recording": recording,
     "stepper": stepper,
+    "weights": weights,
 }
 SEQUENCES = ("32x100x64x64", "64x100x128x128", "64x100x256x256")
 SHAPES_OF = {
     "lengths": (*SEQUENCES, "256x100x32x64"),
     "resets": (*SEQUENCES, "256x365x32x64"),
     "stepper": ("1x1x64x64", "1x1x128x128", "1x1x256x256", "16x1x128x128"),
+    "weights": (
+        *("1x1x64x64", "1x1x128x128", "1x1x256x256", "1x1x512x512"),
+        *("1x1x1024x1024", "16x1x256x256"),
+    ),
 }
 
 

@@ -5,9 +5,16 @@
 Ours is the whole layer: it has the products of the gates, q, k and v too, which the
 others are given. The others: a loop over the steps, its best form in PyTorch that we
 know; the parallel form (Beck et al. 2024, appendix A.3), quadratic in the steps; the
-chunkwise form, parallel within 64 steps; and the native forms of `mlstm_kernels` where
-that is installed. Then one step of a stream, ours against PyTorch's. Medians of rounds
-in turn; `--cpu` counts processor time, on one thread.
+chunkwise form, parallel within 64 steps; and the native forms of `mlstm_kernels`. Then
+one step of a stream, ours against PyTorch's; and sLSTM, a quarter of the steps, against
+FlashRNN's form for the CPU (`vanilla_fwbw`), as it is and with its pointwise functions
+under `torch.compile`, which is given the products of x. Medians of rounds in turn;
+`--cpu` counts processor time, on one thread.
+
+What is not installed is named and left out. To have all of it, without another torch:
+
+    pip install --no-deps --target FOLDER mlstm_kernels flashrnn einops
+    PYTHONPATH=FOLDER python benchmarks/matrices.py
 """
 
 from __future__ import annotations
@@ -34,7 +41,9 @@ Call = Callable[[], object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", default="1,8")
     parser.add_argument("--steps", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=5)
@@ -44,11 +53,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1 if options.cpu else options.threads)
     clock = time.process_time if options.cpu else time.perf_counter
-    found: dict[str, Any] = {"machine": machine.facts(), "cases": {}}
+    found: dict[str, Any] = {
+        "machine": machine.facts(),
+        "clock": "processor time" if options.cpu else "wall",
+        "threads": torch.get_num_threads(),
+        "runs": options.runs,
+        "cases": {},
+    }
     for rows in map(int, options.rows.split(",")):
         cases = {
             f"training, T {options.steps}": training(options.steps, rows),
             "a step of a stream": streaming(rows),
+            f"sLSTM, training, T {options.steps // 4}": slstm(options.steps // 4, rows),
         }
         for title, calls in cases.items():
             times = in_turn(calls, options.runs, clock)
@@ -194,6 +210,51 @@ def chunkwise(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor) -> Tensor:
             new,
         )
     return torch.cat(outputs, 2)
+
+
+# -- sLSTM
+
+
+def slstm(steps: int, rows: int) -> dict[str, Call]:
+    layer = cw.Recurrent("slstm", UNITS, UNITS, heads=HEADS)
+    x = torch.randn(steps, rows, UNITS, requires_grad=True)
+    g = torch.randn(steps, rows, UNITS)
+
+    def ours() -> None:
+        layer(x)[0].backward(g)
+        x.grad = None
+        layer.zero_grad()
+
+    calls: dict[str, Call] = {"ours, the whole layer": ours}
+    if not importlib.util.find_spec("flashrnn"):
+        print("flashrnn is not installed")
+        return calls
+    from flashrnn.flashrnn.vanilla_fwbw import bw, fw, fwbw
+
+    heads = rows, HEADS, WIDTH
+    leaves = [
+        torch.randn(rows, steps, 4, HEADS, WIDTH),
+        torch.randn(4, HEADS, WIDTH, WIDTH) * UNITS**-0.5,
+        torch.zeros(4, HEADS, WIDTH),
+    ]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    cotangent = g.view(steps, *heads)
+    for name, wrap in {
+        "FlashRNN": lambda f: f,
+        "FlashRNN, compiled": torch.compile,
+    }.items():
+        form = fwbw._rnn_fwbw_generator(
+            torch.float32, wrap(fw.slstm_pointwise_fw), wrap(bw.slstm_pointwise_bw)
+        )
+
+        def theirs(form: Any = form) -> None:
+            states, _ = form.apply(torch.zeros(4, *heads), *leaves, None)
+            states[:, 0].backward(cotangent)
+            for leaf in leaves:
+                leaf.grad = None
+
+        calls[name] = theirs
+    return calls
 
 
 # -- a stream

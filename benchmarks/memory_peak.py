@@ -3,7 +3,8 @@
     python benchmarks/memory_peak.py PEER [--shape BxTxIxH] [--threads N]
 
 Prints one line of JSON. The peak is the kernel's own high-water mark where it can be
-reset (Linux); elsewhere the largest resident size so far.
+reset (Linux); elsewhere the largest resident size so far. "… bf16" is under
+torch.autocast: x and the weights are float32, y and its cotangent bf16.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from typing import Any
 
 LONG = "32x2000x256x256"
 SHORT = "8x200x64x64"
-PEERS = ("cellwright", "cellwright recompute", "torch.nn", "loop")
+PEERS = (
+    *("cellwright", "cellwright recompute", "cellwright bf16"),
+    *("cellwright recompute bf16", "torch.nn", "torch.nn bf16", "loop"),
+)
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -79,11 +83,23 @@ def measure(peer: str, shape: str, threads: int) -> dict[str, Any]:
 def _training(peer: str, shape: Any) -> Any:
     import torch
     from cases import CASES
-    from peers import Job, Loop, of_module
+    from peers import Job
+
+    job = Job.make(CASES["lstm"], shape, 1)
+    if peer.endswith(" bf16"):
+        half = torch.bfloat16
+        job.cotangent = job.cotangent.to(half)
+        train = _training_of(peer.removesuffix(" bf16"), shape, job)
+        return torch.autocast("cpu", half)(train)
+    return _training_of(peer, shape, job)
+
+
+def _training_of(peer: str, shape: Any, job: Any) -> Any:
+    import torch
+    from peers import Loop, of_module
 
     import cellwright as cw
 
-    job = Job.make(CASES["lstm"], shape, 1)
     if peer == "cellwright recompute":
         sizes = shape.inputs, shape.hidden
         job.layer = cw.Recurrent("lstm", *sizes, engine="native", memory="recompute")

@@ -42,10 +42,10 @@ struct CallChecker {
             return;
         }
         REQUIRE(b.data != nullptr, where() + "no memory");
-        REQUIRE(reinterpret_cast<uintptr_t>(b.data) % call.element_size == 0,
-                where() + "not aligned");
+        const int64_t bytes = b.bytes_of(call.element_size);
+        REQUIRE(reinterpret_cast<uintptr_t>(b.data) % bytes == 0, where() + "not aligned");
         e.first = static_cast<const char*>(b.data);
-        e.last = e.first + ((b.rows - 1) * b.stride + b.columns) * call.element_size;
+        e.last = e.first + ((b.rows - 1) * b.stride + b.columns) * bytes;
     }
 
     void add(Extent e, const Buffer& b, int64_t rows, int64_t columns) {
@@ -102,10 +102,36 @@ struct CallChecker {
             case Rows::input: return schedule.trees->inputs;
             case Rows::sequence: return schedule.rows;
             case Rows::rolling: return a.depth * block_rows;
+            case Rows::spaced: return (schedule.levels + a.depth - 1) / a.depth * block_rows;
             case Rows::batch: return block_rows;
             default:
                 return written[array] ? schedule.rows_of_gradients() : schedule.initial_rows;
         }
+    }
+
+    // Loads, stores, totals and products read bf16; other instructions do not.
+    void half_arrays() const {
+        const auto check = [&](bool fact, int32_t array, const char* what) {
+            REQUIRE(fact || !call.in_bf16(array),
+                    "[" + program.arrays[array].name + "] received bf16, expected " +
+                        (call.element_size == 4 ? "float: " : "double: ") + what);
+        };
+        for (int32_t i = 0; i < int32_t(call.arrays.size()); ++i) {
+            const Array& a = program.arrays[i];
+            check(program.precision == Precision::bf16, i, "its products read no other");
+            if (a.initial < 0) continue;
+            const bool zeros = call.leaves_out(program, a.initial, written[a.initial]);
+            check(zeros || call.in_bf16(a.initial), i, "so are its initial rows");
+            check(call.in_bf16(i), a.initial, "so are the rows that follow");
+        }
+        for (const Stage& s : program.stages)
+            for (const Instruction& in : s.code) {
+                const bool knows = in.op == Opcode::load_ || in.op == Opcode::total_ ||
+                                   in.op == Opcode::store_;
+                for (const int32_t view : views_of(in))
+                    check(knows && s.axis != Axis::matrix, s.views[view].array,
+                          "an instruction knows no other");
+            }
     }
 
     void arrays() {
@@ -124,6 +150,7 @@ struct CallChecker {
             const Buffer& b = buffers[i];
             const Extent extent{nullptr, nullptr, writes, kind, i};
             const auto where = [&] { return "[" + name_of(extent); };
+            REQUIRE(!b.bf16, where() + "] received bf16");
             REQUIRE(b.stride == b.columns, where() + "] not contiguous");
             REQUIRE(b.rows * b.columns == program.parameters[i],
                     where() + "] expected " + std::to_string(program.parameters[i]) +
@@ -138,6 +165,7 @@ struct CallChecker {
             REQUIRE(f.array < call.arrays.size(),
                     "[call] a final row's array is not among them");
             const Array& a = program.arrays[f.array];
+            REQUIRE(!f.to.bf16 && !call.in_bf16(f.array), "[" + a.name + "] received bf16");
             const bool own = call.leaves_out(program, f.array, written[f.array]);
             const int64_t rows = !own                      ? call.arrays[f.array].rows
                                  : a.rows == Rows::rolling ? rows_of(f.array)
@@ -162,6 +190,7 @@ struct CallChecker {
         if (program.tree) children(*schedule.trees);
         extents.reserve(call.arrays.size() + 2 * call.parameters.size() + call.finals.size());
         arrays();
+        half_arrays();
         parameters(call.parameters, "parameter", false);
         parameters(call.gradients, "gradient", true);
         finals();

@@ -23,6 +23,10 @@ void ChunkTasks<T>::transpose(const SourceLayout& s, const Chunk& chunk, int thr
     const T* few[kMaxLanes];
     for (int64_t g = groups * thread / parts; g < groups * (thread + 1) / parts; ++g) {
         for (int64_t i = 0; i < W; ++i) few[i] = rows[std::min(g * W + i, count - 1)];
+        if (context_.call.in_bf16(s.view.array)) {
+            context_.kernels.transpose_bf16(few, s.width, columns + g * W, s.stride);
+            continue;
+        }
         context_.kernels.transpose(few, s.width, columns + g * W, s.stride);
         if (context_.program.precision == Precision::bf16)
             context_.kernels.round_columns(columns + g * W, s.width, s.stride);

@@ -9,10 +9,15 @@
 
 namespace cellwright {
 
-// Rows of an array, whoever owns it; all of them are one row where the stride is 0.
+// Rows of an array, whoever owns it; all of them are one row where the stride is 0. Where
+// the array is in bf16 a row's address is a T's in name alone.
 template <class T> struct RowsAt {
     T* data;
-    int64_t stride;
+    int64_t stride;  // in bytes
+
+    T* row(int64_t i) const {
+        return reinterpret_cast<T*>(reinterpret_cast<char*>(data) + i * stride);
+    }
 };
 
 template <class T> struct Context : Layout {
@@ -53,12 +58,13 @@ template <class T> void Context<T>::place_arrays() {
         if (own && a.rows == Rows::initial)
             arrays[i] = {at(zero_row), 0};
         else if (!own)
-            arrays[i] = {static_cast<T*>(call.arrays[i].data), call.arrays[i].stride};
+            arrays[i] = {static_cast<T*>(call.arrays[i].data),
+                         call.arrays[i].stride * call.arrays[i].bytes_of(element_size)};
         else
             arrays[i] = {at(scratch[i]),
-                         a.rows == Rows::panel       ? panels[i].row
-                         : a.rows == Rows::parameter ? 0
-                                                     : scratch_stride(a)};
+                         element_size * (a.rows == Rows::panel       ? panels[i].row
+                                         : a.rows == Rows::parameter ? 0
+                                                                     : scratch_stride(a))};
     }
 }
 

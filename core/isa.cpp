@@ -1,41 +1,169 @@
 #include "isa.h"
 
+#include <cmath>
 #include <cstdlib>
 
 #include "setting.h"
 
+#if defined(CELLWRIGHT_X86_64)
+#include <cpuid.h>
+#endif
+#if defined(CELLWRIGHT_X86_64) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace cellwright {
 
-#define ISA(name, supported) \
-    namespace name {         \
+#define ISA(name, supported)           \
+    namespace name {                   \
     extern const KernelSet kernel_set; \
+    }
+#define BF16_ISA(name, supported)         \
+    namespace name {                      \
+    extern const Bf16Product bf16_kernel; \
     }
 #include "isas.def"
 #undef ISA
+#undef BF16_ISA
+
+namespace {
+
+#if defined(CELLWRIGHT_X86_64)
+
+[[maybe_unused]] bool cpuid_bit(unsigned leaf, unsigned part, int index, int bit) {
+    unsigned registers[4] = {};
+    return __get_cpuid_count(leaf, part, &registers[0], &registers[1], &registers[2],
+                             &registers[3]) &&
+           (registers[index] >> bit & 1u);
+}
+
+[[maybe_unused]] bool has_avx512_bf16() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           cpuid_bit(7, 1, 0, 5);
+}
+
+// Linux gives the tiles' registers to a process that asks for them.
+[[maybe_unused]] bool may_use_amx() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+    return cpuid_bit(7, 0, 3, 22) && cpuid_bit(7, 0, 3, 24) &&
+           syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
+// As avx512, with products in bf16 of another set.
+[[maybe_unused]] KernelSet with_product(const char* name, Bf16Product product) {
+    KernelSet set = avx512::kernel_set;
+    set.isa = name;
+    set.f32.multiplies_bf16 = true;
+    set.f32.product_bf16 = product;
+    return set;
+}
+
+#endif
+
+struct Isas {
+    std::vector<KernelSet> sets;  // the best last
+    std::vector<std::string> refused;
+
+    Isas() {
+#define ISA(name, supported) \
+    if (supported) sets.push_back(name::kernel_set);
+#define BF16_ISA(name, supported) \
+    if (supported) add(with_product(#name, name::bf16_kernel));
+#include "isas.def"
+#undef ISA
+#undef BF16_ISA
+    }
+
+    // No machine of ours has run these: each is tried before it is used.
+    [[maybe_unused]] void add(const KernelSet& set) {
+        if (multiplies_alike(set.f32, sets.back().f32))
+            sets.push_back(set);
+        else
+            refused.push_back(set.isa);
+    }
+};
+
+const Isas& isas() {
+    static const Isas found;
+    return found;
+}
+
+float random_bf16(uint32_t& state) {  // in [-1, 1), with 7 bits after the point
+    state = state * 1664525u + 1013904223u;
+    return float(int32_t(state >> 24) - 128) / 128;
+}
+
+std::vector<float> product_of(const Kernels<float>& kernels, int64_t rows, int64_t depth,
+                              int vectors) {
+    const int64_t width = vectors * kernels.lanes;
+    uint32_t state = uint32_t(rows + depth + vectors);
+    std::vector<float> source(size_t(rows * depth)), panel(size_t(depth * width));
+    for (float& x : source) x = random_bf16(state);
+    for (float& w : panel) w = random_bf16(state);
+    std::vector<uint32_t> packed(size_t((depth + 1) / 2 * width) + 16);
+    const auto misplaced = reinterpret_cast<uintptr_t>(packed.data()) % 64;
+    uint32_t* const weights = packed.data() + (64 - misplaced) % 64 / 4;
+    kernels.pack_bf16(panel.data(), depth, width, weights);
+    std::vector<const float*> pointers;
+    for (int64_t r = 0; r < rows; ++r) pointers.push_back(&source[size_t(r * depth)]);
+    std::vector<float> sums(size_t(rows * width), 0.5f);
+    Product<float> p{};
+    p.source = {pointers.data(), 0, depth, 1, 0};
+    p.rows = rows;
+    p.weights = reinterpret_cast<const float*>(weights);
+    for (int v = 0; v < vectors; ++v) p.columns[v] = sums.data() + v * kernels.lanes;
+    p.column_stride = width;
+    p.vectors = vectors;
+    kernels.product_bf16(p);
+    return sums;
+}
+
+}  // namespace
+
+bool multiplies_alike(const Kernels<float>& kernels, const Kernels<float>& other) {
+    constexpr int64_t shapes[][3] = {{1, 131, 8}, {19, 71, 4}, {37, 128, 3}, {16, 32, 1}};
+    for (const auto& [rows, depth, vectors] : shapes) {
+        const auto found = product_of(kernels, rows, depth, int(vectors));
+        const auto expected = product_of(other, rows, depth, int(vectors));
+        for (size_t i = 0; i < found.size(); ++i)
+            if (!(std::fabs(found[i] - expected[i]) <= 1e-6f * float(depth))) return false;
+    }
+    return true;
+}
 
 std::vector<const KernelSet*> available_isas() {
     std::vector<const KernelSet*> sets;
-#define ISA(name, supported) \
-    if (supported) sets.push_back(&name::kernel_set);
-#include "isas.def"
-#undef ISA
+    for (const KernelSet& set : isas().sets) sets.push_back(&set);
     return sets;
 }
 
+std::vector<std::string> refused_isas() { return isas().refused; }
+
 const KernelSet& choose_isa(const std::string& requested) {
-    const auto sets = available_isas();
+    const auto& sets = isas().sets;
     std::string name = requested, where = "isa";
     if (name.empty()) {
         const char* variable = std::getenv("CELLWRIGHT_ISA");
-        if (variable == nullptr || *variable == 0) return *sets.back();
+        if (variable == nullptr || *variable == 0) return sets.back();
         name = variable;
         where = "CELLWRIGHT_ISA";
     }
     std::string known;
-    for (const KernelSet* set : sets) {
-        if (name == set->isa) return *set;
-        known += std::string(known.empty() ? "" : ", ") + set->isa;
+    for (const KernelSet& set : sets) {
+        if (name == set.isa) return set;
+        known += std::string(known.empty() ? "" : ", ") + set.isa;
     }
+    for (const std::string& refused : isas().refused)
+        if (name == refused)
+            throw SettingError("[" + where + "] the products of '" + name +
+                               "' on this machine are not those of float32; received it, "
+                               "expected one of: " + known);
     throw SettingError("[" + where + "] this machine and build have: " + known +
                        "; received '" + name + "'");
 }

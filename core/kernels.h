@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "instruction.h"
+#include "tuning.h"
 
 namespace cellwright {
 
@@ -66,6 +67,7 @@ template <class T> struct TileView {
     int64_t units;          // valid units from there on; the rest of a row is padding
     bool spread;            // the array has one column, the stage has more
     bool rounded;           // a panel's: what is stored is rounded to bf16
+    bool bf16;              // the rows are in bf16, addressed as if they were T's
     // Of children or items in a stage of nodes: row r of the tile has rows
     // [segments[r], segments[r + 1]), counted from segments[0]. Null otherwise.
     const int64_t* segments;
@@ -86,13 +88,36 @@ template <class T> struct Tile {
     const TileView<T>* views;
 };
 
+// At most `kRecurrenceSteps` steps of C' = f C + v kᵀ, y = C' q, of one block of a row: see
+// simd/recurrence.h. Backward, y is its cotangent, and what is written, that of the others;
+// null where it is not wanted.
+template <class T> struct MatrixSteps {
+    int64_t steps, rows, columns;    // of a matrix: its elements are rows * columns
+    T *const *v, *const *k, *const *q, *const *y, *const *gates;  // by step
+    T decay;                         // f where there are no gates
+    const T* before;                 // the matrix before the first step
+    T* after;                        // forward: after the last
+    T *const *d_v, *const *d_k, *const *d_q, *const *d_gates;
+    const T* d_after;
+    T* d_before;
+    T* scratch;                      // of `matrix_scratch` elements
+};
+
+inline int64_t matrix_scratch(int64_t rows, int64_t columns, int64_t lanes) {
+    const int64_t S = kRecurrenceSteps, r = rows + lanes, c = columns + lanes;
+    return 8 * S * (r + c) + 6 * S * S + 2 * r * c;
+}
+
 // How wide the loops of an instruction set are, for one element type.
 struct Widths {
     int lanes;                // elements of a vector
     int vectors;              // side by side where there are many rows …
     int vectors_of_few_rows;  // … and few: enough independent sums to keep busy
     int tile_rows;            // rows a tile has at most
+    bool multiplies_bf16 = false;  // rather than converting such weights
 };
+
+using Bf16Product = void (*)(const Product<float>&);
 
 template <class T> struct Kernels : Widths {
     void (*product)(const Product<T>&);
@@ -103,6 +128,8 @@ template <class T> struct Kernels : Widths {
     // sums[i] += sum over rows of panel[r * stride + i], i < count
     void (*column_sums)(const T* panel, int64_t stride, int64_t rows, int64_t count,
                         T* sums);
+    void (*matrix_steps)(const MatrixSteps<T>&);
+    void (*matrix_steps_backward)(const MatrixSteps<T>&);
 
     // Of less than full precision; of float alone.
     // A product whose weights are bf16: [pair of k][vectors][lanes][2].
@@ -116,6 +143,9 @@ template <class T> struct Kernels : Widths {
     // vector at each data + k * stride, k < count.
     void (*round_row)(const T* row, int64_t count, T* out) = nullptr;
     void (*round_columns)(T* data, int64_t count, int64_t stride) = nullptr;
+    // A row in bf16, to whole vectors of T; and `transpose` of such rows.
+    void (*widen_row)(const void* row, int64_t count, T* out) = nullptr;
+    void (*transpose_bf16)(const T* const* rows, int64_t count, T* out, int64_t stride) = nullptr;
     // A row in 16 bits, padded by a zero or two; its scale goes to out[scale_at].
     void (*narrow_int8)(const T* row, int64_t count, T* out, int64_t scale_at) = nullptr;
 };

@@ -76,7 +76,7 @@ void Layout::lay_out_runs() {
                         all[i].terms.empty() &&
                         (!all[i].whole || all[i].axis == Axis::matrix);
         if (all[i].when != When::after_chunk) runs.push_back(run);
-        chunked = chunked || all[i].when == When::chunk;
+        chunked = chunked || all[i].when == When::chunk || all[i].recurrence.steps > 0;
         i = run.last;
     }
 }
@@ -283,6 +283,14 @@ bool Layout::chunks_items() const {
            std::any_of(program.arrays.begin(), program.arrays.end(), panel);
 }
 
+// Levels of a recurrence that are in one chunk: they are counted from the first level, so
+// that what a row gives does not depend on the rows beside it.
+int64_t Layout::levels_together() const {
+    int64_t most = 1;
+    for (const Stage& s : program.stages) most = std::max<int64_t>(most, s.recurrence.steps);
+    return most;
+}
+
 void Layout::lay_out_chunks() {
     const Schedule& s = schedule;
     const bool together = chunks_items();
@@ -304,11 +312,17 @@ void Layout::lay_out_chunks() {
         done = end;
         rows = read = 0;
     };
-    for (int64_t i = 0; i < s.levels; ++i) {
-        const int64_t level = program.backward ? s.levels - 1 - i : i, more = s.counts[level];
+    const int64_t levels = levels_together();
+    for (int64_t i = 0, next = 0; i < s.levels; i = next) {
+        const int64_t end = s.levels - i;  // of what is left of a backward scan
+        next = program.backward ? s.levels - (end - 1) / levels * levels
+                                : std::min(s.levels, i + levels);
+        const int64_t first = program.backward ? s.levels - next : i;
+        const int64_t last = program.backward ? end : next;
+        const int64_t more = rows_before[last] - rows_before[first];
         int64_t reads = 0;
         for (const ItemCounts& of_set : items)
-            if (together) reads += of_set.of_rows[more];
+            if (together) reads += of_set.before[last] - of_set.before[first];
         if (rows > 0 && (rows + more > most || read + reads > kChunkItems)) close(i);
         rows += more;
         read += reads;
@@ -356,7 +370,8 @@ void Layout::choose_threads() {
 // rows, and the weights few, to read them as rounded floats costs less.
 void Layout::choose_weights(int64_t count) {
     const bool fit = level_rows > kFewRows && count * element_size <= kRoundedWeights;
-    if (program.precision == Precision::bf16 && !fit) weight_size = 2;
+    const bool read_narrow = widths.multiplies_bf16 || !fit;
+    if (program.precision == Precision::bf16 && read_narrow) weight_size = 2;
     if (program.precision == Precision::int8) weight_size = 1;
 }
 
@@ -388,10 +403,12 @@ int64_t Layout::most_entries() const {
 
 void Layout::lay_out_memory() {
     size_t views = 1;
-    int64_t tile = 0;
+    int64_t tile = 0, matrix = 0;
     for (size_t i = 0; i < program.stages.size(); ++i) {
         const Stage& s = program.stages[i];
         views = std::max(views, s.views.size());
+        if (s.recurrence.steps > 0)
+            matrix = std::max(matrix, matrix_scratch(s.matrix_rows, s.units, widths.lanes));
         StageLayout& l = stages[i];
         tile = std::max(tile, s.tiles * l.tile_rows * l.width);
         if (l.hoisted > 0) l.sums = reserve(l.blocks * chunk_rows * l.sums_row);
@@ -403,6 +420,7 @@ void Layout::lay_out_memory() {
             discarded_rows.push_back(memory.reserve<char>(int64_t(zero_row_bytes)));
         tiles.push_back(reserve(tile));
         tables.push_back(memory.reserve<void*>(int64_t(views) * table_rows));
+        matrices.push_back(reserve(matrix));
     }
     lay_out_narrow();
     lay_out_scratch();

@@ -169,6 +169,7 @@ struct Layout {
     std::vector<size_t> discarded_rows;       // of each thread: where one is written; trees
     std::vector<size_t> scratch;              // by array
     std::vector<size_t> tiles, tables;        // of each thread: registers, row pointers
+    std::vector<size_t> matrices;             // of each thread: what recurrences need
     // Of each thread, in less than full precision: rows, pointers to them, and a panel
     // that is packed.
     std::vector<size_t> narrow_rows, narrow_tables, wide_panels;
@@ -193,6 +194,7 @@ private:
     void lay_out_tasks();
 
     bool chunks_items() const;
+    int64_t levels_together() const;
     size_t source_of(const Gradient& g);
     size_t leading_inputs(const Stage& s) const;
     int vectors_of_block(size_t index) const;

@@ -47,17 +47,94 @@ void Matrices<T>::run_loop(size_t stage, const Chunk& chunk, int64_t first, int6
     const int64_t count = shared ? context_.threads : 1, part = shared ? thread : 0;
     const int64_t all = (last - first) * parts, levels = chunk.last_level - chunk.first_level;
     const int64_t end = all * (part + 1) / count;
+    const bool in_steps = context_.program.stages[stage].recurrence.steps > 0 &&
+                          (backward || context_.schedule.levels >= kLeastSteps);
     for (int64_t i = all * part / count; i < end; ++i) {
         const int64_t row = first + i / parts;
         std::vector<int64_t>& at = threads_[thread].at;
         at.clear();
+        threads_[thread].levels.clear();
         for (int64_t n = 0; n < levels; ++n) {
             const int64_t l = backward ? chunk.last_level - 1 - n : chunk.first_level + n;
-            if (row < context_.schedule.counts[l])
-                at.push_back(context_.rows_before[l] - chunk.base + row);
+            if (row >= context_.schedule.counts[l]) continue;
+            at.push_back(context_.rows_before[l] - chunk.base + row);
+            threads_[thread].levels.push_back(l);
         }
-        blocks(stage, i % parts * together_[stage], (i % parts + 1) * together_[stage], thread);
+        if (in_steps)
+            recurrence(stage, i % parts, thread);
+        else
+            blocks(stage, i % parts * together_[stage], (i % parts + 1) * together_[stage],
+                   thread);
     }
+}
+
+// Groups of levels in the order of the scan; the levels of each in their own order.
+template <class T> void Matrices<T>::recurrence(size_t stage, int64_t block, int thread) {
+    Thread& t = threads_[thread];
+    const bool backward = context_.program.backward;
+    if (backward) {
+        std::reverse(t.at.begin(), t.at.end());
+        std::reverse(t.levels.begin(), t.levels.end());
+    }
+    std::vector<size_t> starts;
+    for (size_t i = 0; i < t.at.size(); ++i)
+        if (i == 0 || !follows(stage, i - 1, i, thread)) starts.push_back(i);
+    starts.push_back(t.at.size());
+    for (size_t n = 0; n + 1 < starts.size(); ++n) {
+        const size_t i = backward ? starts.size() - 2 - n : n;
+        steps(stage, block, t.at.data() + starts[i], t.at.data() + starts[i + 1], thread);
+    }
+}
+
+// Whether a row goes on from one of its levels to the next, and both go together.
+template <class T>
+bool Matrices<T>::follows(size_t stage, size_t earlier, size_t later, int thread) const {
+    const Recurrence& r = context_.program.stages[stage].recurrence;
+    const Thread& t = threads_[thread];
+    return t.levels[earlier] / r.steps == t.levels[later] / r.steps &&
+           context_.row_pointers(thread, r.after)[t.at[earlier]] ==
+               context_.row_pointers(thread, r.before)[t.at[later]];
+}
+
+template <class T>
+void Matrices<T>::steps(size_t index, int64_t block, const int64_t* first, const int64_t* last,
+                        int thread) {
+    const Stage& stage = context_.program.stages[index];
+    const Recurrence& r = stage.recurrence;
+    T** next = threads_[thread].rows.data();
+    const auto row = [&](int32_t view, int64_t at) -> T* {
+        if (view < 0) return nullptr;
+        return context_.row_pointers(thread, view)[at] + block * places_[index][view].of_block;
+    };
+    const auto rows = [&](int32_t view) -> T* const* {
+        if (view < 0) return nullptr;
+        T** const begin = next;
+        for (const int64_t* at = first; at < last; ++at) *next++ = row(view, *at);
+        return begin;
+    };
+    MatrixSteps<T> s{};
+    s.steps = last - first;
+    s.rows = stage.matrix_rows;
+    s.columns = stage.units;
+    s.v = rows(r.v);
+    s.k = rows(r.k);
+    s.q = rows(r.q);
+    s.y = rows(r.y);
+    s.gates = rows(r.gate);
+    s.decay = T(r.decay);
+    s.before = row(r.before, *first);
+    s.scratch = context_.at(context_.matrices[thread]);
+    if (!context_.program.backward) {
+        s.after = row(r.after, last[-1]);
+        return context_.kernels.matrix_steps(s);
+    }
+    s.d_v = rows(r.d_v);
+    s.d_k = rows(r.d_k);
+    s.d_q = rows(r.d_q);
+    s.d_gates = rows(r.d_gate);
+    s.d_after = row(r.d_after, last[-1]);
+    s.d_before = row(r.d_before, *first);
+    context_.kernels.matrix_steps_backward(s);
 }
 
 template <class T>
@@ -104,6 +181,7 @@ void Matrices<T>::run_tile(size_t index, int64_t at, int64_t block, int64_t row,
         views[v].units = place.units;
         views[v].spread = place.spread;
         views[v].segments = nullptr;
+        views[v].bf16 = false;
         out += rows;
     }
     Tile<T> t{};

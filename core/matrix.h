@@ -26,12 +26,18 @@ private:
         bool spread;
     };
     struct Thread {
-        std::vector<T*> rows;     // of a tile's views
-        std::vector<int64_t> at;  // of one row through the levels: among the row pointers
+        std::vector<T*> rows;     // of a tile's views, or of a recurrence's
+        std::vector<int64_t> at;  // of one row through the levels: among the row pointers,
+        std::vector<int64_t> levels;  // and the levels
     };
 
     // Some blocks of one row, at all of the thread's levels.
     void blocks(size_t stage, int64_t first, int64_t last, int thread);
+    // A block of one row at all of the thread's levels, by the stage's recurrence.
+    void recurrence(size_t stage, int64_t block, int thread);
+    // The levels [first, last) among them, in their order.
+    void steps(size_t stage, int64_t block, const int64_t* first, const int64_t* last, int thread);
+    bool follows(size_t stage, size_t earlier, size_t later, int thread) const;
     void clear_sums(size_t stage, int64_t block, int thread) const;
     void run_tile(size_t stage, int64_t at, int64_t block, int64_t row, int64_t rows,
                   int thread);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "tuning.h"
+
 namespace cellwright {
 
 namespace {
@@ -42,7 +44,7 @@ struct Checker {
 
     void array(const Array& a, bool after_scratch) const {
         size(a.columns, "columns");
-        require(a.rows >= Rows::sequence && a.rows <= Rows::parameter, "unknown kind of rows");
+        require(a.rows >= Rows::sequence && a.rows <= Rows::spaced, "unknown kind of rows");
         axis(a.axis);
         require(a.axis != Axis::matrix, "an array has no rows of a matrix");
         const bool of_nodes = a.rows == Rows::input || a.rows == Rows::initial;
@@ -59,7 +61,9 @@ struct Checker {
             index(a.parameter, program.parameters.size(), "parameter");
             require(a.columns == program.parameters[a.parameter], "a row is all of a parameter");
         }
-        if (a.rows == Rows::rolling) size(a.depth, "depth");
+        if (a.rows == Rows::rolling || a.rows == Rows::spaced) size(a.depth, "depth");
+        require(a.rows != Rows::spaced || (!program.tree && a.axis == Axis::node),
+                "only states of sequences are spaced");
         if (a.rows == Rows::panel) {
             index(a.stage, program.stages.size(), "the panel's stage");
             require(program.backward && program.stages[a.stage].when != When::after_chunk,
@@ -71,8 +75,9 @@ struct Checker {
             const Array& initial = program.arrays[a.initial];
             require(initial.rows == Rows::initial && initial.columns == a.columns,
                     "the initial array must have initial rows of the same columns");
-            require(a.rows == Rows::sequence || a.rows == Rows::rolling,
-                    "only sequence and rolling arrays have initial rows");
+            require(a.rows == Rows::sequence || a.rows == Rows::rolling ||
+                        a.rows == Rows::spaced,
+                    "only sequence, rolling and spaced arrays have initial rows");
         }
     }
 
@@ -96,8 +101,9 @@ struct Checker {
             require(a.rows == Rows::sequence && a.axis == Axis::node,
                     "array '" + a.name + "' has no children's rows");
         if (v.previous && !program.tree)
-            require(a.rows == Rows::sequence ? a.initial >= 0
-                                             : a.rows == Rows::rolling &&
+            require(a.rows == Rows::sequence || a.rows == Rows::spaced
+                        ? a.initial >= 0
+                        : a.rows == Rows::rolling &&
                                                    (a.initial >= 0 || a.depth == 1),
                     "array '" + a.name + "' has no predecessors' rows");
     }
@@ -327,6 +333,7 @@ struct Checker {
                     "a stage of matrices spans their columns, and has no products");
             require(s.when != When::after_chunk, "nor does it run after a chunk");
         }
+        recurrence(s);
         for (const Piece& p : s.vectors) piece(p, s.units, 1);
         for (const Accumulator& a : s.accumulators) {
             index(a.tile, s.tiles, "tile");
@@ -336,7 +343,41 @@ struct Checker {
         for (const Term& t : s.terms) term(s, t);
         for (const Instruction& in : s.prologue) instruction(s, in, true);
         for (const Instruction& in : s.code) instruction(s, in, false);
-        if (s.axis != Axis::matrix) reads_in_place(s);
+        reads_in_place(s);
+    }
+
+    // A recurrence sees what it needs, each in its form; and nothing else sees what it keeps.
+    void recurrence(const Stage& s) const {
+        const Recurrence& r = s.recurrence;
+        for (const View& v : s.views) {
+            const Array& a = program.arrays[v.array];
+            require(a.rows != Rows::spaced || r.steps == a.depth,
+                    "array '" + a.name + "' is spaced for a recurrence");
+        }
+        if (r.steps == 0) return;
+        require(s.axis == Axis::matrix && s.when == When::level,
+                "a recurrence is of matrices, level by level");
+        require(r.steps == kRecurrenceSteps, "a recurrence is of another number of levels");
+        const auto alone = [&](const Stage& other) {
+            return &other == &s || other.when != When::level || other.loop != s.loop;
+        };
+        require(std::all_of(program.stages.begin(), program.stages.end(), alone),
+                "a recurrence is alone in its loop");
+        const auto sees = [&](int32_t v, Form form, bool needed) {
+            if (v == -1) return require(!needed, "a recurrence lacks a view");
+            index(v, s.views.size(), "view");
+            const Form found = s.views[v].form;
+            const bool number = form == Form::heads && found == Form::number && s.heads == 1;
+            require(found == form || number, "a recurrence sees a view in another form");
+        };
+        for (const int32_t v : {r.v, r.y}) sees(v, Form::rows, true);
+        for (const int32_t v : {r.k, r.q}) sees(v, Form::columns, true);
+        for (const int32_t v : {r.before, r.after}) sees(v, Form::matrix, true);
+        for (const int32_t v : {r.d_before, r.d_after}) sees(v, Form::matrix, program.backward);
+        sees(r.gate, Form::heads, false);
+        sees(r.d_gate, Form::heads, false);
+        sees(r.d_v, Form::rows, false);
+        for (const int32_t v : {r.d_k, r.d_q}) sees(v, Form::columns, false);
     }
 
     // What a load leaves in memory (b = 1) is read by the next instruction that is no
@@ -416,6 +457,28 @@ struct Checker {
 };
 
 }  // namespace
+
+std::vector<int32_t> views_of(const Instruction& in) {
+    switch (in.op) {
+        case Opcode::load_:
+        case Opcode::total_: return {in.a};
+        case Opcode::store_:
+        case Opcode::accumulate_:
+        case Opcode::sum_block_:
+        case Opcode::store_panel_: return {in.b};
+        case Opcode::weighted_total_:
+        case Opcode::attention_:
+        case Opcode::load_scaled_: return {in.a, in.b};
+        case Opcode::dot_items_:
+        case Opcode::outer_items_:
+        case Opcode::add_outer_:
+        case Opcode::dot_columns_:
+        case Opcode::dot_rows_:
+        case Opcode::dot_block_: return {in.b, in.c};
+        case Opcode::attention_gradient_: return {in.a, in.b, in.c};
+        default: return {};
+    }
+}
 
 void Program::validate() const { Checker{*this}.check(); }
 

@@ -26,6 +26,8 @@ enum class Rows : int32_t {
     batch,     // one row for each row of the batch, the same at every level; only read
     input,     // one row for each row of the schedule that has an input, as it says
     parameter,  // one row for all: a copy of a parameter; always the core's own, only read
+    spaced,     // a block of the widest level's rows for each `depth` levels; level l has
+                // block l / depth, and what is there is of the last of them that a row has
 };
 
 // What has a row of its own: each row of the schedule; or, in a scan of trees, each
@@ -62,7 +64,7 @@ struct Array {
     std::string name;  // for messages and listings
     Rows rows;
     int64_t columns;   // for a panel: gate columns, each of the stage's units
-    int32_t depth;     // rolling only
+    int32_t depth;     // rolling and spaced only
     int32_t initial;   // the array that rows without predecessor read or write; or -1
     int32_t stage;     // panel only: the stage that writes it
     bool scratch;
@@ -90,6 +92,9 @@ inline bool stores(const Instruction& in) {
         default: return false;
     }
 }
+
+// The views among an instruction's arguments.
+std::vector<int32_t> views_of(const Instruction& in);
 
 constexpr int32_t kEveryChild = -1;
 
@@ -133,6 +138,17 @@ struct Accumulator {
 // by level: a loop over the chunk's levels. Stages after a chunk run in any order.
 enum class When : int32_t { level, chunk, after_chunk };
 
+// What a stage of matrices does where it is C' = f C + v kᵀ at every level, and y = C' q:
+// the same as its code, for up to `steps` levels at once. Or the derivative of that, where y
+// is its cotangent. Views of the stage; -1: none.
+struct Recurrence {
+    int32_t steps;            // 0: it does something else, level by level
+    double decay;             // f where it has no view
+    int32_t gate, v, k, q, y;
+    int32_t before, after;    // C and C'
+    int32_t d_gate, d_v, d_k, d_q, d_before, d_after;  // backward
+};
+
 struct Stage {
     When when;
     Axis axis;       // each child, or item, sees what its row has once
@@ -149,6 +165,7 @@ struct Stage {
     std::vector<Instruction> code;
     int32_t heads;  // of matrices: their blocks,
     int64_t matrix_rows;  // and the rows of one
+    Recurrence recurrence;
 };
 
 // Elements that a stage of matrices sees of an array.

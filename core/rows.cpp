@@ -88,23 +88,23 @@ private:
 
     T** find_items(const View& view, const Wanted& w, const Chunk& chunk) const {
         const Array& a = context_.program.arrays[view.array];
-        const auto [base, stride] = context_.arrays[view.array];
+        const RowsAt<T>& at = context_.arrays[view.array];
         T** out = w.out;
         if (a.rows == Rows::chunk || a.rows == Rows::panel) {
             const int64_t start = context_.before(a.axis, chunk.first_level);
             int64_t i = context_.before(a.axis, w.level, w.first) - start;
             const int64_t end = context_.before(a.axis, w.level, w.last) - start;
-            for (; i < end; ++i) *out++ = base + i * stride;
+            for (; i < end; ++i) *out++ = at.row(i);
             return out;
         }
         int64_t block = 0;  // of all items of the batch
         if (a.rows == Rows::sequence) block = schedule_.step_of(w.level);
         if (a.rows == Rows::rolling) block = w.level % a.depth;
-        T* const all = base + block * schedule_.items(a.axis.set) * stride;
+        const int64_t before = block * schedule_.items(a.axis.set);
         const int64_t* const first = schedule_.first_item_of(a.axis.set);
         for (int64_t r = w.first; r < w.last; ++r) {
-            const int64_t at = schedule_.width > 0 ? schedule_.batch_rows[r] : r;
-            for (int64_t i = first[at]; i < first[at + 1]; ++i) *out++ = all + i * stride;
+            const int64_t b = schedule_.width > 0 ? schedule_.batch_rows[r] : r;
+            for (int64_t i = first[b]; i < first[b + 1]; ++i) *out++ = at.row(before + i);
         }
         return out;
     }
@@ -112,9 +112,9 @@ private:
     void find_nodes(const View& view, const Wanted& w, const Chunk& chunk) const {
         const Array& a = context_.program.arrays[view.array];
         if (a.rows == Rows::chunk || a.rows == Rows::panel) {
-            const auto [base, stride] = context_.arrays[view.array];
-            T* row = base + (context_.rows_before[w.level] - chunk.base + w.first) * stride;
-            for (int64_t i = 0; i < w.last - w.first; ++i, row += stride) w.out[i] = row;
+            const RowsAt<T>& at = context_.arrays[view.array];
+            const int64_t first = context_.rows_before[w.level] - chunk.base + w.first;
+            for (int64_t i = 0; i < w.last - w.first; ++i) w.out[i] = at.row(first + i);
         } else if (view.previous) {
             find_previous(view, w);
         } else {
@@ -124,36 +124,41 @@ private:
 
     void find_current(const View& view, const Wanted& w) const {
         const Array& a = context_.program.arrays[view.array];
-        const auto [base, stride] = context_.arrays[view.array];
-        const int64_t row = a.rows == Rows::sequence
-                                ? schedule_.offsets[w.level]
-                                : w.level % a.depth * context_.block_rows;
-        fill(w, map_of(a), {base + row * stride, stride}, w.first, w.last);
+        const RowsAt<T>& at = context_.arrays[view.array];
+        const int64_t row = a.rows == Rows::sequence ? schedule_.offsets[w.level]
+                                                     : block_of(a, w.level) * context_.block_rows;
+        fill(w, map_of(a), {at.row(row), at.stride}, w.first, w.last);
         if (!is_carried(a) || w.level + 1 == schedule_.levels) return;
         each_reset(w.level + 1, w, [&](const Reset& reset) {  // its gradient goes elsewhere
             w.out[reset.row - w.first] = context_.at(context_.zero_row);
         });
     }
 
+    // Which block of a rolling, or spaced, array a level has.
+    static int64_t block_of(const Array& a, int64_t level) {
+        return a.rows == Rows::spaced ? level / a.depth : level % a.depth;
+    }
+
     // The rows that there were in the level before, then initial rows.
     void find_previous(const View& view, const Wanted& w) const {
         const Array& a = context_.program.arrays[view.array];
-        const auto [base, stride] = context_.arrays[view.array];
+        const RowsAt<T>& at = context_.arrays[view.array];
         const bool has_initial = a.initial >= 0;
         const RowsAt<T> initial = context_.arrays[has_initial ? a.initial : view.array];
         const int64_t before = w.level > 0 ? schedule_.counts[w.level - 1] : 0;
         const int64_t middle = std::clamp(has_initial ? before : w.last, w.first, w.last);
         int64_t row = 0;
         if (a.rows == Rows::sequence && w.level > 0) row = schedule_.offsets[w.level - 1];
-        if (a.rows == Rows::rolling)
-            row = (w.level + a.depth - 1) % a.depth * context_.block_rows;
-        fill(w, map_of(a), {base + row * stride, stride}, w.first, middle);
+        if (a.rows == Rows::rolling || (a.rows == Rows::spaced && w.level > 0))
+            row = block_of(a, w.level + (a.rows == Rows::rolling ? a.depth : 0) - 1) *
+                  context_.block_rows;
+        fill(w, map_of(a), {at.row(row), at.stride}, w.first, middle);
         fill(w, schedule_.batch_rows, initial, middle, w.last);
         if (!has_initial) return;
         const bool carried = is_carried(a);
         each_reset(w.level, w, [&](const Reset& reset) {
             w.out[reset.row - w.first] =
-                initial.data + (carried ? reset.gradient : reset.initial) * initial.stride;
+                initial.row(carried ? reset.gradient : reset.initial);
         });
     }
 
@@ -172,7 +177,7 @@ private:
               int64_t last) const {
         const bool padded = schedule_.width > 0;
         for (int64_t r = first; r < last; ++r)
-            w.out[r - w.first] = at.data + (padded ? map[r] : r) * at.stride;
+            w.out[r - w.first] = at.row(padded ? map[r] : r);
     }
 
     // The resets among the wanted rows, of a level.
@@ -312,8 +317,7 @@ private:
     }
 
     T* row_of(const View& view, int64_t row) const {
-        const auto [base, stride] = context_.arrays[view.array];
-        return base + row * stride;
+        return context_.arrays[view.array].row(row);
     }
 
     static bool writes(const Stage& stage, size_t view) {

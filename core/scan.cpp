@@ -53,7 +53,7 @@ public:
 
     void place(size_t array, void* data) override {
         const int64_t columns = context_.program.arrays[array].columns;
-        context_.arrays[array] = {static_cast<T*>(data), columns};
+        context_.arrays[array] = {static_cast<T*>(data), columns * int64_t(sizeof(T))};
     }
 
     void run() override {
@@ -241,9 +241,8 @@ private:
     }
 
     void copy(const Final& f) const {
-        const auto [base, stride] = context_.arrays[f.array];
         for (int64_t r = 0; r < f.to.rows; ++r)
-            std::copy_n(base + (f.row + r) * stride, f.to.columns,
+            std::copy_n(context_.arrays[f.array].row(f.row + r), f.to.columns,
                         static_cast<T*>(f.to.data) + r * f.to.stride);
     }
 
@@ -278,7 +277,8 @@ void run(const Program& program, const Call& call) {
     }
     for (size_t i = 0; i < call.arrays.size(); ++i) {
         const Buffer& b = call.arrays[i];
-        if (written[i]) expect_writes(b.data, size_t(b.rows * b.stride) * call.element_size);
+        if (written[i])
+            expect_writes(b.data, size_t(b.rows * b.stride * b.bytes_of(call.element_size)));
     }
     if (call.element_size == 4)
         Scan<float>(program, call, call.isa->f32).scan();

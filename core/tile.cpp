@@ -80,6 +80,7 @@ void Tiles<T>::view_rows(size_t index, int64_t block, int64_t row, int thread,
         views[v].units = std::max<int64_t>(0, a.columns - block * width);
         views[v].spread = one;
         views[v].rounded = context_.program.precision == Precision::bf16;
+        views[v].bf16 = context_.call.in_bf16(id);
         const Axis axis = context_.program.axis(stage.views[v]);
         if (stage.axis == Axis::node && axis != Axis::node) {
             const int64_t* start = lookup_.segments(axis, thread);
@@ -164,11 +165,14 @@ void Tiles<T>::narrow(size_t stage, int64_t first, int64_t rows, int thread) con
     const std::vector<NarrowLayout>& all = context_.stages[stage].narrow;
     for (size_t i = 0; i < all.size(); ++i) {
         const NarrowLayout& n = all[i];
+        const bool stored = context_.call.in_bf16(context_.program.stages[stage].views[n.view].array);
         T* const* wide = context_.row_pointers(thread, n.view);
         T** const table = context_.narrow_rows_of(thread, i);
         for (int64_t r = first; r < first + rows; ++r) {
             table[r] = context_.at(context_.narrow_rows[thread]) + n.at + r * n.row;
-            if (bf16)
+            if (stored)
+                context_.kernels.widen_row(wide[r], n.width, table[r]);
+            else if (bf16)
                 context_.kernels.round_row(wide[r], n.width, table[r]);
             else
                 context_.kernels.narrow_int8(wide[r], n.width, table[r], n.scale_at);

@@ -60,6 +60,12 @@ constexpr int64_t kLeastSliceColumns = 12;  // the same where tasks are few: one
 constexpr int64_t kBlocksEach = 4;     // blocks of a stage for each thread that shares it;
                                        // engine
 
+// -- recurrences of matrices; benchmarks/matrices.py
+
+constexpr int64_t kRecurrenceSteps = 16;  // steps that go together at most: what is kept of
+                                          // a matrix in training is its value every so many
+constexpr int64_t kLeastSteps = 3;        // and fewer go one by one, without a gradient
+
 // -- threads; engine --threads 2 --shapes 1x100x64x128,7x33x19x50,…
 
 constexpr int64_t kOneThread = 1 << 18;    // multiply-adds not worth a second thread

@@ -1,83 +1,95 @@
-"""The gallery: a page of all cells with equations, picture, parameters and source."""
+"""What docs/gallery.md ends with: every cell's equations, picture, weights, source."""
 
 from __future__ import annotations
 
 import inspect
-from html import escape
+import re
 
 import cellwright as cw
 from cellwright.look.formula import mathml
 
-STYLE = """
-:root { color-scheme: light dark }
-body { font-family: system-ui, sans-serif; line-height: 1.45; max-width: 72rem;
-       margin: 2rem auto; padding: 0 1rem }
-nav a { display: inline-block; margin: 0 .8rem .3rem 0 }
-section { border-top: 1px solid #8886; padding: 1rem 0 2rem }
-svg, img { max-width: 100%; height: auto }
-math { margin: 1rem 0; width: max-content }
-table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto }
-td, th { padding: .15rem .8rem .15rem 0; text-align: left }
-pre { overflow-x: auto; font-size: .85rem }
+SETS = {
+    "Of sequences": cw.cells.all,
+    "With matrices": cw.cells.all_with_matrices,
+    "That look at items": cw.cells.all_with_items,
+    "Of trees": cw.cells.all_of_trees,
+}
+CELL = """
+### {name}
+
+{doc}
+
+```{{raw}} html
+<div class="cell">
+{equations}
+{picture}
+</div>
+```
+
+| weight | shape |
+|---|---|
+{weights}
+
+```python
+{source}
+```
+"""
+SMALLEST = 0.6  # of a picture's size: its letters can be read, and a phone scrolls
+STYLE = re.compile(r"<style>(.*?)</style>\n?", re.DOTALL)
+DARK = re.compile(r"@media \(prefers-color-scheme: dark\) \{(.*?)\n\}", re.DOTALL)
+THEMES = """
+```{{raw}} html
+<style>
+{light}
+body[data-theme="dark"] {{{dark}}}
+@media (prefers-color-scheme: dark) {{ body:not([data-theme="light"]) {{{dark}}} }}
+</style>
+```
 """
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
-SECTION = """<section id="{name}">
-<h2>{name}</h2>
-<p>{doc}</p>
-{equations}{picture}<table><tr><th>parameter</th><th>shape</th></tr>
-{parameters}</table>
-<pre>{source}</pre>
-</section>"""
+def page() -> str:
+    """The cells by kind, as Markdown; the pictures' style once, for both themes."""
+    sections, styles = [], {}
+    for heading, cells in SETS.items():
+        found = cells()
+        links = " · ".join(f"[{name}](#{name})" for name in found)
+        sections.append(f"\n## {heading}\n\n{links}\n")
+        for name, cell in found.items():
+            picture = cell.diagram(legend=False, transparent=True).svg
+            styles |= dict.fromkeys(STYLE.findall(picture))
+            sections.append(_section(name, cell, _shrinking(STYLE.sub("", picture))))
+    return "".join([*sections, _themes("\n".join(styles))])
 
 
-def gallery() -> str:
-    """The page as HTML."""
-    zoo = cw.cells
-    cells = {
-        **zoo.all(),
-        **zoo.all_with_matrices(),
-        **zoo.all_with_items(),
-        **zoo.all_of_trees(),
-    }
-    links = "\n".join(f'<a href="#{name}">{name}</a>' for name in cells)
-    sections = "\n".join(_section(name, cell) for name, cell in cells.items())
-    body = f"<h1>All cells</h1>\n<nav>{links}</nav>\n{sections}"
-    return page("All cells of cellwright", body)
+def _shrinking(picture: str) -> str:
+    """A picture that shrinks to a narrow page, but not further than it can be read."""
+    width = re.search(r'width="([\d.]+)"', picture)
+    assert width is not None
+    least = f'style="min-width: {SMALLEST * float(width[1]):.0f}px"'
+    return picture.replace("<svg ", f"<svg {least} ", 1)
 
 
-def page(title: str, body: str) -> str:
-    """A page of the documentation."""
-    return PAGE.format(title=escape(title), style=STYLE, body=body)
-
-
-def _section(name: str, cell: cw.Cell) -> str:
-    rows = (
-        f"<tr><td><code>{escape(parameter)}</code></td>"
-        f"<td>{' × '.join(map(_size, shape)) or 'one number'}</td></tr>"
-        for parameter, shape in cell.graph.parameters().items()
+def _section(name: str, cell: cw.Cell, picture: str) -> str:
+    weights = (
+        f"| `{weight}` | {' × '.join(map(_size, shape)) or 'one number'} |"
+        for weight, shape in cell.graph.parameters().items()
     )
-    return SECTION.format(
+    source = inspect.getsource(cell.function) if cell.function else cell.to_text()
+    return CELL.format(
         name=name,
-        doc="<br>".join(escape(cell.__doc__ or "").split("\n\n")),
+        doc=re.sub(r"([*_\[\]<>|])", r"\\\1", inspect.cleandoc(cell.__doc__ or "")),
         equations=mathml(cell),
-        picture=cell.diagram(legend=False).svg,
-        parameters="\n".join(rows),
-        source=escape(inspect.getsource(cell.function)) if cell.function else "",
+        picture=picture,
+        weights="\n".join(weights),
+        source=source.rstrip(),
     )
+
+
+def _themes(style: str) -> str:
+    """The pictures' style: dark where the site is, not only where the system is."""
+    dark = "\n".join(DARK.findall(style))
+    return THEMES.format(light=DARK.sub("", style), dark=dark)
 
 
 def _size(size: int | str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from browser import chromium, keep_picture
@@ -26,13 +27,21 @@ OUT = Path(__file__).parent / "inspector"
 TRAIN = ("train", "stdlib", "--hidden", "128", "--minutes", "1")
 
 
-def best_unit(page: Page) -> None:
-    page.locator(".units button").first.click()
+def pointed_token(page: Page) -> None:
     page.locator('.text span[data-step="120"]').hover()
 
 
-def sorted_map(page: Page) -> None:
-    page.get_by_label("Order of units").select_option("cluster")
+def selected_span(page: Page) -> None:
+    """Some tokens, by keys; their units stand beside the text."""
+    page.locator('.text span[data-step="45"]').hover()
+    page.locator(".text").focus()
+    for _ in range(7):
+        page.keyboard.press("Shift+ArrowRight")
+    page.locator(".text[data-span]").wait_for()
+    page.locator(".tabs").evaluate("tabs => tabs.scrollIntoView()")
+
+
+def pointed_map(page: Page) -> None:
     page.locator("canvas.heat").hover(position={"x": 480, "y": 120})
 
 
@@ -42,8 +51,8 @@ def surprising(page: Page) -> None:
 
 def typed(page: Page) -> None:
     page.get_by_role("textbox", name="Type here").focus()
-    page.keyboard.type("def read(self, na")
-    page.get_by_text("def read(self, na").wait_for()
+    page.keyboard.type("The king")
+    page.locator('.typed[data-shown^="8 "]').wait_for()
 
 
 def silenced(page: Page) -> None:
@@ -53,8 +62,8 @@ def silenced(page: Page) -> None:
 
 
 VIEWS = {
-    "text": best_unit,
-    "heat": sorted_map,
+    "text": pointed_token,
+    "heat": pointed_map,
     "saturation": None,
     "flow": None,
     "next": surprising,
@@ -64,13 +73,21 @@ VIEWS = {
 DARK = ("text", "heat", "flow")
 
 
-def shoot(page: Page, address: str, view: str, name: str, scheme: str) -> None:
+def shoot(
+    page: Page,
+    address: str,
+    view: str,
+    name: str,
+    scheme: str,
+    then: Callable[[Page], None] | None = None,
+) -> None:
+    """Keep what a view shows, once its act, or `then`, is done."""
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.goto("about:blank")
     page.goto(f"{address}#{view}")
     page.locator("#panel section").first.wait_for()
     page.wait_for_load_state("networkidle")
-    if act := VIEWS[view]:
+    if act := then or VIEWS[view]:
         act(page)
         page.wait_for_load_state("networkidle")
     page.wait_for_timeout(300)
@@ -78,12 +95,13 @@ def shoot(page: Page, address: str, view: str, name: str, scheme: str) -> None:
 
 
 def shoot_all(browser: Browser, address: str, report: str) -> None:
-    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
     for view in VIEWS:
         shoot(page, address, view, view, "light")
     for view in DARK:
         shoot(page, address, view, f"{view}-dark", "dark")
     shoot(page, report, "live", "report", "light")
+    shoot(page, address, "text", "span", "light", selected_span)
 
 
 def main() -> None:

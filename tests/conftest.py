@@ -1,6 +1,10 @@
 """Every test starts from the same draws, and leaves torch's settings as they were."""
 
+import os
 import sys
+
+# Triton decides when it is imported whether kernels are interpreted, on the CPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import torch

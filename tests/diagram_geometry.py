@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def read(svg: str) -> Picture:
         element = item.get("data-element")
         if item.tag == f"{SVG}rect" and element is not None:
             x, y, w, h = (float(item.get(k, 0)) for k in ("x", "y", "width", "height"))
-            kind = item.get("class", "").removeprefix("cw-")
+            kind = item.get("class", "").removeprefix("cw-").split()[0]
             shapes.append(Shape(int(element), kind, (x, y, x + w, y + h)))
         elif item.tag == f"{SVG}text" and element is not None:
             labels.append(_label(item, int(element)))
@@ -86,7 +87,15 @@ def read(svg: str) -> Picture:
 def _label(item: ET.Element, element: int) -> Label:
     x, y, size = (float(item.get(k, 0)) for k in ("x", "y", "font-size"))
     role, anchor = item.get("data-role", ""), item.get("text-anchor", "")
-    return Label(element, role, "".join(item.itertext()), x, y, size, anchor)
+    return Label(element, role, text_of(item), x, y, size, anchor)
+
+
+def text_of(item: ET.Element) -> str:
+    """A label's text, with the accents that are drawn over letters."""
+    text = "".join(item.itertext())
+    for sign, combining in zip("˜ˆ¯", "\u0303\u0302\u0304", strict=True):
+        text = text.replace(sign, combining)
+    return unicodedata.normalize("NFC", text)
 
 
 def _line(item: ET.Element) -> Line:

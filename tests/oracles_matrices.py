@@ -69,13 +69,14 @@ def _by_value(S: Tensor) -> Tensor:
 
 def fast_weights(W, x, S, z, heads=1):
     """idiap/fast-transformers, recurrent/attention/self_attention/linear_attention.py,
-    `RecurrentLinearAttention`, without the eps of its normaliser; IDSIA/recurrent-fwp,
-    algorithmic/layers.py, `LinearAttentionlayer`, is the same rule without z."""
+    `RecurrentLinearAttention`, its normaliser's eps 1e-5 as in the paper's own code:
+    lmtool-fwms, cuda_fast_weight_layer.py, `CudaFastWeightSumLinearTransformerLayer`,
+    which first divides q and k by their sums."""
     q, k, v = (_heads(affine(g, x), heads) for g in (W.q, W.k, W.v))
     q, k = (torch.where(u > 0, u + 1, u.exp()) for u in (q, k))
     memory = _by_key(S, heads) + k.unsqueeze(-1) * v.unsqueeze(-2)
     total = _heads(z, heads) + k
-    share = q / (q * total).sum(-1, keepdim=True)
+    share = q / ((q * total).sum(-1, keepdim=True) + 1e-5)
     return _flat(torch.einsum("nhd,nhdm->nhm", share, memory)), [
         _by_value(memory),
         _flat(total),
@@ -175,6 +176,18 @@ def selective_ssm(W, x, h, state_size=16, rank=1):
     return y, [_flat(state)]
 
 
+def mc_lstm_hydrology(W, x, c, mass):
+    """neuralhydrology/neuralhydrology, modelzoo/mclstm.py, `_MCLSTMCell._step`; its
+    norm of c is over the whole batch, the paper's and this one over each row."""
+    features = torch.cat([mass, x, c / (c.abs().sum(1, keepdim=True) + 1e-5)], -1)
+    i = F.normalize(logistic(affine(W.i, features)), p=1, dim=-1)
+    r = affine(W.r, features).view(len(c), c.shape[1], c.shape[1])
+    r = F.normalize(torch.relu(r), p=1, dim=-1)
+    o = logistic(affine(W.o, features))
+    new = i * mass + (c[:, None] @ r)[:, 0]
+    return o * new, [(1 - o) * new]
+
+
 STEPS: dict[str, Callable[..., Any]] = {
     step.__name__: step
     for step in (
@@ -186,5 +199,6 @@ STEPS: dict[str, Callable[..., Any]] = {
         gla,
         rwkv6,
         selective_ssm,
+        mc_lstm_hydrology,
     )
 }

@@ -134,6 +134,25 @@ def cfn(W, x, h):
     return h, [h]
 
 
+def _turned(W, h, gamma):
+    A = W.a.weight
+    return h @ (A - A.T - gamma * torch.eye(len(A), dtype=A.dtype)).T
+
+
+def antisymmetric(W, x, h, epsilon=0.1, gamma=0.01):
+    """MartinuzziFrancesco/RecurrentLayers.jl, its equations; no code of the authors."""
+    h = h + epsilon * torch.tanh(_turned(W, h, gamma) + affine(W.n, x))
+    return h, [h]
+
+
+def gated_antisymmetric(W, x, h, epsilon=0.1, gamma=0.01):
+    """The same source's `GatedAntisymmetricRNNCell`."""
+    inside = _turned(W, h, gamma)
+    z = logistic(inside + affine(W.z, x))
+    h = h + epsilon * z * torch.tanh(inside + affine(W.n, x))
+    return h, [h]
+
+
 def mc_lstm(W, x, c, mass):
     """ml-jku/mc-lstm, modelzoo/mclstm.py, `MCLSTMv3` with `LinearRedistribution`."""
     share = c / (c.abs().sum(1, keepdim=True) + 1e-5)
@@ -154,6 +173,8 @@ STEPS: dict[str, Callable[..., Any]] = {
     "nas": nas,
     "lem": lem,
     "cfn": cfn,
+    "antisymmetric": antisymmetric,
+    "gated_antisymmetric": gated_antisymmetric,
     "mc_lstm": mc_lstm,
     **oracles_linear.STEPS,
 }

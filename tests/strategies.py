@@ -99,6 +99,7 @@ _OF_MATRICES = (  # {0}: a number of its own, {1}: a matrix, {2}, {3}: values
 )
 _OF_A_MATRIX = (  # {0}: a matrix, {1}: a value; a vector
     "tanh(matvec({0}, {1}))",
+    "tanh(vecmat({1}, {0}))",
     "0.1 * spread(sum({0}, heads=2), {1})",
     "0.1 * sum({0}) + {1}",
 )
@@ -132,6 +133,8 @@ class _Draft:
                     ", bias=False, heads=2",
                     ", heads=2, columns=tanh",
                 )
+            if widths == (HIDDEN,):
+                options += (", antisymmetric=True", ", heads=2, antisymmetric=True")
             options = self.one_of(options)
             name = f"w{len(self.matrices)}"
             self.matrices.append((name, widths, options))
@@ -353,7 +356,7 @@ def table_gradients(
         rows = torch.cat([o.unflatten(-1, (heads, -1)) for o in operands], -1)
         blocks = torch.einsum("bno,bnk->nok", g.unflatten(-1, (heads, -1)), rows)
         module = getattr(W, name)
-        if module.columns:  # once a call, outside the step
+        if not module.maps_its_weight:  # once a call, outside the step
             blocks = blocks.reshape(module.weight.shape)
             (blocks,) = torch.autograd.grad(module.matrix, module.weight, blocks)
         found[f"{name}.weight"] += blocks.reshape(found[f"{name}.weight"].shape)

@@ -12,7 +12,7 @@ import pytest
 from cellwright import ArgumentError, cells
 from cellwright.language.errors import CellwrightError
 from cellwright.look.check import check_cell
-from cellwright.look.draw import draw
+from cellwright.look.draw import Drawing, draw
 from cellwright.text.generate import generate
 from test_cli import call
 from web.runs import make_run
@@ -223,7 +223,7 @@ def test_the_library_refuses_them_as_well(tmp_path: Path):
             check_cell(lstm, **options)
     for name, options in (("a.png", {"scale": 1e9}), ("a.svg", {"unroll": 10**9})):
         with pytest.raises(CellwrightError, match="expected"):
-            draw(lstm, tmp_path / name, **options)
+            draw(lstm, tmp_path / name, Drawing(**options))
     with pytest.raises(
         ArgumentError, match="seed"
     ):  # at the call, not at the first token

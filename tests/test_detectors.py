@@ -8,6 +8,7 @@ import pytest
 from cellwright.language import ArgumentError
 from cellwright.look.detectors import (
     bracket_depth,
+    entropy,
     indentation,
     inside_quotes,
     matches,
@@ -54,6 +55,15 @@ def test_mutual_information_of_known_distributions():
 def test_a_constant_unit_has_no_information():
     constant = quantile_bins(np.ones((50, 1)))
     assert mutual_information(constant, np.arange(50) % 2)[0] == 0
+
+
+def test_a_text_of_one_class_has_no_information():
+    """Not even the 3e-16 bits of rounding."""
+    values = np.random.default_rng(1).normal(size=(300, 40))
+    classes = np.zeros(300, np.int64)
+    assert not mutual_information(quantile_bins(values), classes).any()
+    assert entropy(classes) == 0
+    assert entropy(np.arange(300) % 4) == pytest.approx(2)
 
 
 def test_saturation_by_hand():

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import cellwright as cw
 from cellwright.cli import app
 from cellwright.language import ArgumentError
-from cellwright.look.diagram import Moment
+from cellwright.look.diagram import Diagram, Moment
 from cellwright.look.diagram.live import short
 from cellwright.look.diagram.strips import levels
 from cellwright.look.inspection import Inspection
@@ -41,10 +41,16 @@ def recorded(name: str) -> tuple[cw.Recurrent, Moment, dict[str, np.ndarray]]:
     return layer, moment, now
 
 
+def in_code(cell: cw.Cell) -> Diagram:
+    """Its picture under the names of the code, which are those of recordings."""
+    values = [name for name in cell.notation if not name.startswith("W.")]
+    return cell.diagram(names={name: name for name in values})
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru", "peephole_diagonal", "mgu"])
 def test_values_are_those_recorded(name):
     layer, moment, now = recorded(name)
-    steps = layer.cell.diagram().steps(moment)
+    steps = in_code(layer.cell).steps(moment)
     seen = set()
     for step in steps:
         for label in step.values.keys() & now.keys():
@@ -60,7 +66,7 @@ def test_values_are_those_recorded(name):
 
 def test_products_on_the_way_are_shown():
     layer, moment, now = recorded("lstm")
-    values = layer.cell.diagram().steps(moment)[3].values
+    values = in_code(layer.cell).steps(moment)[3].values
     assert list(values) == [
         "f_t",
         "c_t−1",
@@ -78,7 +84,7 @@ def test_products_on_the_way_are_shown():
 def test_caption_counts_the_units():
     layer, moment, now = recorded("lstm")
     f, c = now["f_t"], now["c_t"]
-    steps = layer.cell.diagram().steps(moment)
+    steps = in_code(layer.cell).steps(moment)
     high, low = (f > 0.9).mean(), (f < 0.1).mean()
     assert 0 < high < 1
     assert (
@@ -99,12 +105,12 @@ def test_verdict_follows_the_gate(bias, said):
     with torch.no_grad():
         layer.cells[0].f.bias.fill_(bias)
         layer.cells[0].f.weight.mul_(0.1)
-    assert layer.cell.diagram().steps(moment)[0].caption.endswith(said)
+    assert in_code(layer.cell).steps(moment)[0].caption.endswith(said)
 
 
 def test_strips_show_every_unit_once_in_order():
     layer, moment, now = recorded("lstm")
-    step = layer.cell.diagram().steps(moment)[3]
+    step = in_code(layer.cell).steps(moment)[3]
     root = ET.fromstring(step.svg)
     strips = [g for g in root.iter(f"{SVG}g") if g.get("data-strip")]
     order = np.argsort(now["f_t"], kind="stable")
@@ -142,7 +148,7 @@ def limits(root: ET.Element) -> dict[str, float]:
 
 def test_numbers_beside_the_strips():
     layer, moment, now = recorded("lstm")
-    step = layer.cell.diagram().steps(moment)[3]
+    step = in_code(layer.cell).steps(moment)[3]
     texts = ["".join(t.itertext()) for t in ET.fromstring(step.svg).iter(f"{SVG}text")]
     f, c = now["f_t"], now["c_t"]
     assert f"mean {f.mean():.2f}" in texts
@@ -214,7 +220,7 @@ def rectangle(rect: ET.Element) -> tuple[float, float, float, float]:
 
 def test_bars_are_the_histogram():
     layer, moment, now = recorded("lstm")
-    step = layer.cell.diagram().steps(moment)[0]
+    step = in_code(layer.cell).steps(moment)[0]
     chips = [g for g in ET.fromstring(step.svg).iter(f"{SVG}g") if g.get("data-chip")]
     bars = {
         int(bar.get("class", "").rpartition("g")[2]): float(bar.get("height", 0))
@@ -244,7 +250,7 @@ def test_a_step_of_a_tree():
     layer = cw.TreeRecurrent("binary_lstm", 3, 4)
     states = {f"{c}.{s}": torch.rand(4) for c in ("left", "right") for s in "hc"}
     moment = Moment(layer.cells[0], {"x": torch.rand(3)}, states)
-    assert layer.cell.diagram().steps(moment)[0].values
+    assert in_code(layer.cell).steps(moment)[0].values
     wide = cw.TreeRecurrent("child_sum_lstm", 3, 4)
     with pytest.raises(ArgumentError, match="any number of children"):
         wide.cell.diagram().steps(moment)

@@ -1,18 +1,25 @@
-"""The pages: links lead somewhere, and the code of the developer pages runs."""
+"""The pages: links lead somewhere, names are documented once, and code runs."""
 
 import re
+import shlex
 import sys
+import textwrap
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import cellwright as cw
+import oracles
 import oracles_attention
-import oracles_linear
 import oracles_matrices
+import oracles_modern
+import tree_oracles
+from cellwright.cli import app
+from cellwright.language.ops import Op
 from oracles import affine, assert_close, normal, randomise
 
 ROOT = Path(__file__).parents[1]
@@ -45,19 +52,135 @@ def test_every_link_leads_somewhere(page):
         assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/language.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/language.md"])
 def test_the_first_example_runs(page):
     known = {"x": torch.randn(3, 2, 64)}
     exec(code(page)[0], known)
     assert known["lstm"].graph == cw.cells.lstm.graph
 
 
-def test_the_table_of_sources_has_every_cell_that_follows_a_code_or_a_paper():
+def test_the_first_docstring_is_code_and_runs():
+    first, _, example = cw.__doc__.partition("::\n\n")
+    assert "\n" not in first
+    known = {"x": torch.randn(3, 2, 64)}
+    exec(textwrap.dedent(example.rpartition("\n\n")[0]), known)
+    assert known["lstm"].graph == cw.cells.lstm.graph
+
+
+def test_every_public_name_is_in_the_reference_once():
+    """Operations come from their records, `cells` and `init` as modules."""
+    pages = sorted((ROOT / "docs/reference").glob("*.md"))
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    entry = r"^\.\. auto(?:class|function|exception|decorator):: (\w+)$"
+    named = re.findall(entry, text, re.MULTILINE)
+    named += re.findall(r"^\.\. automodule:: cellwright\.(cells|init)$", text, re.M)
+    names = {n for n in cw.__all__ if not isinstance(getattr(cw, n), Op)}
+    assert sorted(n for n in named if n not in OF_RUNS) == sorted(names)
+
+
+#: What `load_run` gives, which has no public name of its own.
+OF_RUNS = {"TextRun", "PairsRun"}
+LEARN = ROOT / "docs/learn"
+RECIPES = sorted(
+    p for p in LEARN.glob("*.md") if p.stem not in ("tutorial", "cookbook")
+)
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_runs(page, tmp_path, monkeypatch):
+    """As it stands, in a directory of its own; its own assertions hold."""
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    for block in code(page):
+        exec(block, known)
+    assert f"({page.name})" in (LEARN / "cookbook.md").read_text("utf-8")
+
+
+def test_what_comes_from_neuralhydrology_computes_the_same(tmp_path, monkeypatch):
+    """CudaLSTM is torch's LSTM and a head; EA-LSTM is written by hand here."""
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    for block in code("docs/learn/from-neuralhydrology.md"):
+        exec(block, known)
+    forcings, attributes = known["forcings"], known["attributes"]
+    both = torch.cat([forcings, attributes.expand(len(forcings), -1, -1)], -1)
+    expected = known["head"](known["lstm"](both)[0])
+    torch.testing.assert_close(known["discharge"], expected, rtol=1e-5, atol=1e-5)
+
+    layer = cw.Recurrent(
+        known["ea_lstm"], 3, 4, inputs={"attributes": 2}, dtype=torch.float64
+    )
+    shapes = {"weight_ih": (3, 12), "weight_hh": (4, 12), "bias": (12,)}
+    shapes |= {"input_net.weight": (4, 2), "input_net.bias": (4,)}
+    saved = {n: normal(*s, seed=k).detach() for k, (n, s) in enumerate(shapes.items())}
+    known["load_ea_lstm"](layer, saved)
+    x, a = normal(6, 5, 3, seed=7).detach(), normal(5, 2, seed=8).detach()
+    h = c = torch.zeros(5, 4, dtype=torch.float64)
+    i = torch.sigmoid(a @ saved["input_net.weight"].T + saved["input_net.bias"])
+    for x_t, y_t in zip(x, layer(x, attributes=a)[0], strict=True):
+        gates = saved["bias"] + h @ saved["weight_hh"] + x_t @ saved["weight_ih"]
+        f, o, g = gates.chunk(3, -1)
+        c = f.sigmoid() * c + i * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        assert_close(y_t, h)
+
+
+#: What makes the tutorial short enough for a test.
+SHORT = {
+    "stdlib": "text.txt",
+    "--minutes 1": "--steps 3 --hidden 8 --batch 2 --window 16",
+    "--steps 300 --hidden 64": "--steps 2 --hidden 8 --batch 2 --log-every 1",
+    "--seeds 2": "--seeds 1",
+    ",gru,lstm": "",
+    "--length 300": "--length 5",
+    "updates=150": "updates=2",
+}
+
+
+@pytest.mark.full
+def test_the_tutorial(tmp_path, monkeypatch):
+    """Its files, commands and code, in order; it ends in two exports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "idea", raising=False)
+    Path("text.txt").write_text("def keep(self): return self\n" * 40, encoding="utf-8")
+    text = (LEARN / "tutorial.md").read_text("utf-8")
+    known = {}
+    for kind, block in re.findall(r"^```(python|sh)\n(.*?)^```", text, re.M | re.S):
+        for long, short in SHORT.items():
+            block = block.replace(long, short)
+        if kind == "sh":
+            run_commands(block)
+        elif block.startswith("# idea.py"):
+            Path("idea.py").write_text(block, encoding="utf-8")
+        else:
+            exec(block, known)
+    made = {
+        p.name for p in [*Path("keeper_c").iterdir(), *Path("keeper_onnx").iterdir()]
+    }
+    assert {"keeper.h", "keeper.c", "keeper.onnx"} <= made
+    drawn = Path("keeper.svg").read_text("utf-8")
+    assert drawn == (LEARN / "keeper.svg").read_text("utf-8"), "draw it again"
+
+
+def run_commands(block):
+    for line in block.splitlines():
+        name, *arguments = shlex.split(line)
+        assert name == "cellwright"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+
+
+def test_the_tables_of_sources_have_every_cell_and_each_has_a_step_by_hand():
     text = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
-    firsts = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
-    named = {name for first in firsts for name in re.findall(r"`(\w+)`", first)}
-    followed = oracles_linear.STEPS, oracles_attention.STEPS, oracles_matrices.STEPS
-    assert named == {"mc_lstm"}.union(*followed)
+    rows = [row for row in text.splitlines() if row.startswith("| `")]
+    names = [n for row in rows for n in re.findall(r"`(\w+)`", row.split("|")[1])]
+    zoo = {n for n in cw.cells.__all__ if n != "get" and not n.startswith("all")}
+    assert sorted(names) == sorted(zoo | {"np"})
+    assert all(cell.strip() for row in rows for cell in row.split("|")[2:4])
+    files = oracles, oracles_modern, oracles_attention, oracles_matrices
+    by_hand = set().union(*(vars(file)["STEPS"] for file in files))
+    assert set(names) == by_hand | set(tree_oracles.ORACLES)
 
 
 def test_the_cell_page():

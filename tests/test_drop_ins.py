@@ -318,7 +318,7 @@ def test_the_reference_engine_really_runs_the_cells_function(monkeypatch):
 
 @pytest.mark.parametrize("engine", ["cuda", None])
 def test_engines_that_are_not_there_are_refused(engine):
-    expected = "expected one of auto, native, torch, reference"
+    expected = "expected one of auto, native, torch, triton, reference"
     with pytest.raises(cw.ArgumentError, match=expected):
         cw.GRU(X, H, engine=engine)
 

@@ -6,9 +6,10 @@ import cellwright as cw
 import test_export_c as in_c
 import test_onnx as in_onnx
 from oracles import randomise
+from test_matrices import rewritten
 from test_native_matrices import delta, mixed, numbers_of_heads, selective, two_matrices
 
-CELLS = [numbers_of_heads, delta, selective, mixed, two_matrices]
+CELLS = [numbers_of_heads, delta, selective, mixed, two_matrices, rewritten]
 by_cell = pytest.mark.parametrize("used", CELLS, ids=lambda c: c.name)
 
 

@@ -275,3 +275,75 @@ def test_ring_refuses_other_cells_and_other_radii():
         init.ring_(cw.Recurrent("lstm", X, H))
     with pytest.raises(cw.ArgumentError, match=r"low 0\.9, high 1\.0"):
         init.ring_(cw.Recurrent("lru", X, H), 0.9, 1.0)
+
+
+# -- as the authors start them -----------------------------------------------------
+
+
+def published(name, **options):
+    torch.manual_seed(4)
+    layer = cw.Recurrent(name, X, 2000, num_layers=2, **options)
+    assert init.published_(layer) is layer
+    return layer
+
+
+def assert_log_uniform(steps, low=1e-3, high=0.1):
+    assert low * 0.999 <= steps.min() < 1.05 * low
+    assert 0.95 * high < steps.max() <= high * 1.001
+    middle = float(steps.log().mean()) / math.log(math.sqrt(low * high))
+    assert abs(middle - 1) < 0.02  # of a uniform draw the mean is the middle
+
+
+def test_published_mlstm_has_forget_biases_from_3_to_6():
+    for weights in published("mlstm", heads=1000).cells:
+        assert not weights.f.weight.any()
+        assert not weights.i.weight.any()
+        assert torch.equal(weights.f.bias, torch.linspace(3, 6, 1000))
+        assert abs(float(weights.i.bias.detach().std()) - 0.1) < 0.01
+        assert weights.q.weight.any()
+
+
+def test_published_slstm_forgets_by_a_power_of_its_layer():
+    """xlstm, slstm/cell.py: −(−5 + 12 (k/(d − 1))^(0.3 + 1.3 ratio)) in each head."""
+    layer = published("slstm", heads=2)
+    for weights, ratio in zip(layer.cells, (0.0, 1.0), strict=True):
+        k = torch.arange(1000) / 999
+        own = -(-5.0 + 12.0 * k ** (0.3 + 1.3 * ratio))
+        torch.testing.assert_close(weights.f.bias.detach(), torch.cat([own, own]))
+        for gate in "zifo":
+            assert not getattr(weights, f"r_{gate}").weight.any()
+            assert gate == "f" or not getattr(weights, gate).bias.any()
+            assert getattr(weights, gate).weight.any()
+
+
+def test_published_gated_delta_net_draws_rates_and_steps():
+    for weights in published("gated_delta_net", heads=1000).cells:
+        rates = weights.log_rate.detach().exp()
+        assert rates.max() <= 16.001
+        assert abs(float(rates.mean()) - 8) < 0.5
+        assert_log_uniform(torch.nn.functional.softplus(weights.step.bias.detach()))
+
+
+def test_published_selective_ssm_is_s4d_real():
+    for weights in published("selective_ssm", state_size=3, rank=4).cells:
+        rows = -weights.log_A.detach().exp()
+        torch.testing.assert_close(rows, torch.tensor([[-1.0, -2, -3]]).expand(2000, 3))
+        assert_log_uniform(torch.nn.functional.softplus(weights.delta.bias.detach()))
+        assert 0.49 < weights.delta.weight.abs().max() <= 0.5  # ±1/√rank
+        assert torch.equal(weights.skip, torch.ones(2000))
+
+
+@pytest.mark.parametrize("name", ["lru", "rg_lru"])
+def test_published_linear_units_lie_on_a_ring(name):
+    layer = published(name)
+    torch.manual_seed(4)
+    ring = init.ring_(cw.Recurrent(name, X, 2000, num_layers=2))
+    assert all(map(torch.equal, layer.parameters(), ring.parameters()))
+
+
+def test_published_refuses_other_cells():
+    with pytest.raises(
+        cw.ArgumentError,
+        match=r"cell 'lstm' has no start of its own; expected one of mlstm",
+    ):
+        init.published_(cw.Recurrent("lstm", X, H))

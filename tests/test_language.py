@@ -428,7 +428,7 @@ def test_an_unknown_option_of_a_matrix_is_refused():
         def bad(W, x, h):
             return tanh(W.h(h, x, activation="tanh"))  # here
 
-    refused(define, "'activation'", "size=, bias=, heads= or columns=")
+    refused(define, "'activation'", "size=, bias=, heads=, columns=, antisymmetric=")
 
 
 def test_a_matrix_without_an_operand_is_refused():

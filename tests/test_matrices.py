@@ -6,12 +6,31 @@ import pytest
 import torch
 
 import cellwright as cw
-from cellwright import cell, matvec, outer, scale_columns, scale_rows, spread
+import oracles_modern
+from cellwright import (
+    cell,
+    matvec,
+    outer,
+    scale_columns,
+    scale_rows,
+    sigmoid,
+    spread,
+    tanh,
+    vecmat,
+)
 from cellwright.language import OPS, CellError, SizeError, parse_graph
 from cellwright.language.evaluate import evaluate
 from cellwright.language.sizes import MatrixSize
 from cellwright.nn.weights import CellWeights
-from oracles import assert_close, normal, random_cotangents, randomise
+from oracles import (
+    affine,
+    assert_close,
+    assert_same_values_and_gradients,
+    leaves_of,
+    normal,
+    random_cotangents,
+    randomise,
+)
 from strategies import table_gradients
 
 H, R, C = 3, 2, 4  # heads, rows and columns of a block
@@ -242,3 +261,87 @@ def test_heads_that_do_not_divide_are_refused_when_sizes_are_known():
 def test_a_state_is_as_wide_as_a_hyperparameter_says():
     assert cw.cells.mlstm.partial(heads=4).states[2].size == 4
     assert cw.cells.selective_ssm.states[0].size == MatrixSize("hidden_size", 16)
+
+
+def test_a_weight_called_matrix_beside_matrices_is_refused():
+    """`W.matrix` would be two things where the cell's function runs on tensors."""
+    message = r"called matrix, and W\.matrix\(\"A\"\) makes another.*W\.matrix2"
+    with pytest.raises(cw.CellError, match=message):
+
+        @cw.cell
+        def mapped(W, x, C: (H, 3)):
+            return C * W.matrix("A", size=(H, 3)) + cw.outer(W.matrix(x), x), C
+
+    with pytest.raises(cw.CellError, match=message):
+
+        @cw.cell
+        def scaled(W, x, C: (H, 3)):
+            C = C * W.matrix("A", size=(H, 3)) + 1
+            return W.matrix * cw.matvec(C, W.key(x, size=3)), C
+
+    with pytest.raises(cw.CellError, match=message):
+        cw.Cell.from_text(
+            "# cellwright cell 3\ndef c(W, x, C: (4, 3)):\n"
+            '    C_new = C * W.matrix("A", size=(4, 3))\n'
+            "    return W.matrix(x), C_new\n"
+        )
+
+
+# -- matrices that are made of values ----------------------------------------------
+
+
+@cell
+def rewritten(W, x, C: ("hidden_size", 3), h):  # noqa: F821
+    """Two matrices of x, one that two products share, and a vector beside them."""
+    A = tanh(W.A(x, h, size=("hidden_size", 3)))
+    C = sigmoid(W.B(x, bias=False, size=("hidden_size", 3))) * C + A
+    k = W.k(vecmat(h, A))
+    h = tanh(matvec(C, W.q(x, size=3)) + k)
+    return h, C, h
+
+
+def rewritten_by_hand(W, x, C, h):
+    A = torch.tanh(affine(W.A, x, h)).view(len(x), -1, 3)
+    C = torch.sigmoid(x @ W.B.weight.T).view_as(A) * C.view_as(A) + A
+    k = affine(W.k, torch.einsum("brc,br->bc", A, h))
+    h = torch.tanh(torch.einsum("brc,bc->br", C, affine(W.q, x)) + k)
+    return h, [C.flatten(1), h]
+
+
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_an_affine_map_may_give_a_matrix(engine):
+    layer = cw.Recurrent(rewritten, 2, 4, engine=engine, dtype=torch.float64)
+    randomise(layer)
+    x = normal(5, 3, 2, seed=1)
+    states = [normal(1, 3, n, seed=n) for n in (12, 4)]
+    assert_same_values_and_gradients(
+        lambda: layer(x, tuple(states)),
+        lambda: oracles_modern.layers(rewritten_by_hand, layer.cells, x, states, {}),
+        leaves_of(layer, x, states),
+    )
+    assert layer.cells[0].A.weight.shape == (12, 6)
+    lengths = torch.tensor([5, 0, 2])
+    y, _ = layer(x, tuple(states), lengths=lengths)
+    assert_close(y[:2, 2], layer(x[:2, 2:], tuple(s[:, 2:] for s in states))[0][:, 0])
+
+
+def test_a_map_to_a_matrix_is_printed_and_its_unknown_sizes_shown():
+    text = rewritten.to_text()
+    assert text.startswith("# cellwright cell 3\n")
+    assert 'W.A(x, h, size=("hidden_size", 3))' in text
+    again = cw.Cell.from_text(text)
+    assert again.graph == rewritten.graph
+    assert rewritten.graph.weight("A").shapes()["bias"] == ("(hidden_size)·(3)",)
+    W = cw.Recurrent(rewritten, 2, 4, dtype=torch.float64).cells[0]
+    x, C, h = normal(3, 2, seed=1), normal(3, 12, seed=2), normal(3, 4, seed=3)
+    for own, other in zip(rewritten(W, x, C, h), again(W, x, C, h), strict=True):
+        assert_close(own, other)
+
+
+@pytest.mark.parametrize("options", [{"heads": 2}, {"size": (4, 4, 2)}])
+def test_a_map_to_a_matrix_has_no_heads(options):
+    with pytest.raises(SizeError, match=r"gives a whole matrix; received heads"):
+
+        @cell
+        def bad(W, x, h):
+            return matvec(W.A(h, **{"size": (4, 4), **options}), h)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cellwright as cw
-import oracles
+import oracles_modern
 from cellwright.language.evaluate import evaluate
 from cellwright.look.check import check_cell
 from oracles import (
@@ -25,8 +25,10 @@ from oracles import (
 from oracles_matrices import STEPS
 
 T, B, X, H = 5, 3, 5, 4
+WITHOUT_HEADS = ("selective_ssm", "mc_lstm_hydrology")
 CASES = [
-    *((name, {"heads": 2}) for name in STEPS if name != "selective_ssm"),
+    *((name, {"heads": 2}) for name in STEPS if name not in WITHOUT_HEADS),
+    ("mc_lstm_hydrology", {}),
     ("selective_ssm", {"state_size": 3, "rank": 2}),
     ("mlstm", {"heads": 1}),
     ("mlstm", {"heads": 4}),
@@ -53,6 +55,8 @@ def make(name, seed=3, **options):
     ]
     if name == "fast_weights":  # a sum of positive keys
         states[1].data.abs_().add_(0.5)
+    if name == "mc_lstm_hydrology":
+        states[0].data.abs_().add_(0.1)
     return layer, normal(T, B, X, seed=1), states
 
 
@@ -60,11 +64,17 @@ def as_argument(states):
     return states[0] if len(states) == 1 else tuple(states)
 
 
-def by_hand(name, layer, x, states, options):
+def named(name):
+    """The named inputs of a cell, at every step."""
+    mass = normal(T, B, 1, seed=8).detach().abs().add(0.2).requires_grad_()
+    return {"mass": mass} if name == "mc_lstm_hydrology" else {}
+
+
+def by_hand(name, layer, x, states, options, inputs):
     steps = {k: v for k, v in options.items() if k not in STACK}
-    both = options.get("bidirectional", False)
-    return oracles.layers(
-        STEPS[name], layer.cells, x, states, bidirectional=both, **steps
+    directions = 1 + options.get("bidirectional", False)
+    return oracles_modern.layers(
+        STEPS[name], layer.cells, x, states, inputs, directions=directions, **steps
     )
 
 
@@ -80,10 +90,11 @@ def test_values_and_every_gradient_equal_the_hand_written_loop(name, options, la
     if name == "rwkv6":  # a state of the input's size is one of one layer
         options["num_layers"] = 1
     layer, x, states = make(name, **options)
+    inputs = named(name)
     assert_same_values_and_gradients(
-        lambda: layer(x, as_argument(states)),
-        lambda: by_hand(name, layer, x, states, options),
-        leaves_of(layer, x, states),
+        lambda: layer(x, as_argument(states), **inputs),
+        lambda: by_hand(name, layer, x, states, options, inputs),
+        {**leaves_of(layer, x, states), **inputs},
     )
 
 
@@ -95,12 +106,15 @@ def test_the_function_its_text_and_its_graph_are_one_cell(name, options):
     assert again.graph == cell.graph
     assert cell.to_text().startswith("# cellwright cell 3\n")
     olds = [s[0] for s in states]
-    expected = flat(cell(W, x[0], *olds))
+    inputs = {label: value[0] for label, value in named(name).items()}
+    expected = flat(cell(W, x[0], *olds, **inputs))
     labelled = dict(zip([s.name for s in graph.states], olds, strict=True))
-    values = evaluate(graph, W, {"x": x[0]}, labelled)
+    values = evaluate(graph, W, {"x": x[0], **inputs}, labelled)
     for number, by_function in zip(graph.returned, expected, strict=True):
         assert_close(values[number], by_function)
-    for value, by_function in zip(flat(again(W, x[0], *olds)), expected, strict=True):
+    for value, by_function in zip(
+        flat(again(W, x[0], *olds, **inputs)), expected, strict=True
+    ):
         assert_close(value, by_function)
 
 
@@ -125,13 +139,27 @@ def test_the_last_state_depends_on_every_initial_state(name):
     layer, x, states = make(name)
     if name == "rwkv6":  # slow enough that the first state is seen in the last
         layer.cells[0].decay.bias.data.sub_(3)
-    _, finals = layer(x, as_argument(states))
+    _, finals = layer(x, as_argument(states), **named(name))
     last = flat(finals)[0]
     cotangent = random_cotangents([last])[0]
     found = torch.autograd.grad(last, states, cotangent, allow_unused=True)
     for state, g in zip(layer.cell.states, found, strict=True):
         if state.name not in ("past", "z", "n"):  # the matrix does not read these
             assert float(g.norm() / cotangent.norm()) > 1e-4, state.name
+
+
+def test_mass_is_conserved_and_lost_where_nothing_of_a_row_is_left():
+    layer, x, states = make("mc_lstm_hydrology")
+    mass = named("mc_lstm_hydrology")["mass"]
+    layer.cells[0].r.bias.data += 20  # no row is all zeros
+    y, c = layer(x, states[0], mass=mass)
+    before = states[0][0].sum(-1) + mass.sum((0, 2))
+    assert_close(y.sum((0, 2)) + c[0].sum(-1), before)
+    layer.cells[0].r.bias.data[:H] -= 100  # none of the first unit's is
+    y, c = layer(x[:1], states[0], mass=mass[:1])
+    lost = states[0][0, :, 0]
+    now = y[0].sum(-1) + c[0].sum(-1)
+    assert_close(now + lost, states[0][0].sum(-1) + mass[0, :, 0])
 
 
 # -- what a layer does with them ---------------------------------------------------

@@ -37,6 +37,8 @@ CASES = [
     ("cornn", {"dt": 0.4, "gamma": 0.7, "epsilon": 1.3}),
     ("unicornn", {"dt": 0.7, "alpha": 0.4}),
     ("ltc", {"unfolds": 2}),
+    ("antisymmetric", {"epsilon": 0.7, "gamma": 0.3}),
+    ("gated_antisymmetric", {"epsilon": 0.7, "gamma": 0.3}),
 ]
 IDS = ["-".join([name, *options]) for name, options in CASES]
 
@@ -323,9 +325,70 @@ def test_a_printed_cell_with_unknown_columns_is_refused():
         cw.Cell.from_text(text)
 
 
+# -- antisymmetric= ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_an_antisymmetric_matrix_is_its_weight_less_the_transposed_one(heads):
+    @cw.cell
+    def turning(W, x, h):
+        return cw.tanh(W.a(h, heads=heads, antisymmetric=True) + W.x(x))
+
+    layer, x, states, _ = make("turning", turning)
+    native = cw.Recurrent(turning, X, H, engine="native", dtype=torch.float64)
+    native.load_state_dict(layer.state_dict())
+
+    def step(W, x, h):
+        dense = oracles_modern._dense(W.a.weight)
+        inside = h @ (dense.T - dense) + W.a.bias  # (A − Aᵀ)ᵀ
+        h = torch.tanh(inside + x @ W.x.weight.T + W.x.bias)
+        return h, [h]
+
+    for own in (layer, native):
+        assert_same_values_and_gradients(
+            lambda own=own: own(x, states[0]),
+            lambda own=own: oracles_modern.layers(step, own.cells, x, states, {}),
+            leaves_of(own, x, states),
+        )
+    assert "antisymmetric=True" in turning.to_text()
+    assert "antisymmetric=True" in repr(layer)
+    again = cw.Cell.from_text(turning.to_text())
+    assert again.graph == turning.graph
+    assert again.graph.bind(input_size=2, hidden_size=4).weight("a").antisymmetric
+    assert check_cell(turning, 3, 4, steps=2).autograd_error < 1e-10
+
+
+@pytest.mark.parametrize("name", ["antisymmetric", "gated_antisymmetric"])
+def test_antisymmetric_cells_have_a_matrix_that_only_turns(name):
+    layer, *_ = make(name)
+    matrix = layer.cells[0].a.matrix.detach()
+    assert torch.equal(matrix, -matrix.T)
+    assert torch.linalg.eigvals(matrix).real.abs().max() < 1e-12
+    assert r"(W_{a} - W_{a}^\top) \cdot h_{t-1}" in layer.cell.latex()
+
+
+@pytest.mark.parametrize(
+    ("operands", "options", "message"),
+    [
+        ("hx", {}, r"square, .* received operands of \(hidden_size, input_size\)"),
+        ("h", {"size": 3}, r"for a size of 3, expected one of that size"),
+        ("h", {"columns": cw.softmax}, r"and columns=softmax"),
+        ("h", {"antisymmetric": 1}, r"received 1, expected True or False"),
+    ],
+)
+def test_what_cannot_be_antisymmetric_is_refused(operands, options, message):
+    with pytest.raises(cw.CellError, match=message):
+
+        @cw.cell
+        def bad(W, x, h):
+            given = [{"h": h, "x": x}[name] for name in operands]
+            return cw.tanh(W.a(*given, **{"antisymmetric": True, **options}) + W.x(x))
+
+
 def test_latex_has_one_subscript_a_symbol():
     """`r_{z}_t` is an error of LaTeX's."""
-    text = cw.cells.slstm.latex()
-    assert "r_{z, t} &= W_{r_{z}} \\cdot h_{t-1}" in text
-    assert not re.search(r"_\{[^{}]*\}_", text)
+    text = cw.cells.rhn.latex()
+    assert "t_{0, t} &= \\sigma(W_{t_{0}} \\cdot [h_{t-1}, x_t]" in text
+    for written in (text, cw.cells.slstm.latex(), cw.cells.bahdanau_gru.latex()):
+        assert not re.search(r"_\{[^{}]*\}_", written)
     assert "10^{-5}" in cw.cells.mc_lstm.latex()

@@ -8,6 +8,7 @@ import torch
 
 import cellwright as cw
 from cellwright.compiler.bindings import own_parameters
+from cellwright.compiler.chunkwise import STEPS
 from cellwright.compiler.plan import Plan
 from cellwright.compiler.program import EVERY, Piece, View
 from cellwright.engine import native, schedule
@@ -44,7 +45,8 @@ def test_every_primitive_operation_has_its_opcode():
         "constant",
     }
     known = {n for n, op in OPS.items() if op.primitive or op.kernel}
-    assert pointwise == known - set(OF_MATRICES)  # instructions of these read vectors
+    views = {"to_matrix", "to_vector"}  # of one memory
+    assert pointwise == known - views - set(OF_MATRICES)  # these read vectors
 
 
 def test_instruction_sets_by_name():
@@ -194,6 +196,10 @@ def test_a_struct_takes_its_fields_by_name_alone():
 
 def test_the_slot_of_every_child_is_the_cores():
     assert core.EVERY_CHILD == EVERY
+
+
+def test_so_many_steps_go_together_in_the_core():
+    assert core.RECURRENCE_STEPS == STEPS
 
 
 def mask_plan():

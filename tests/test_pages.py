@@ -32,9 +32,13 @@ HUGE = "9" * 5000
 
 
 @pytest.fixture(scope="module")
-def inspector(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+def inspection(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
     run = make_run(tmp_path_factory.mktemp("pages"))
-    inspection = Inspection(run, run.held_out_text(40), steps=40)
+    return Inspection(run, run.held_out_text(40), steps=40)
+
+
+@pytest.fixture(scope="module")
+def inspector(inspection: Inspection) -> TestClient:
     return client_of(InspectServer(inspection).routes())
 
 
@@ -59,31 +63,38 @@ def refused(answer) -> str:
 
 PATHS = (
     "/nowhere",
-    "/api/values",
-    "/api/values/0.q/0/9",
-    "/api/values/0.c/a/9",
-    "/api/values/0.c/-1/9",
-    "/api/values/0.c/1.5/9",
-    "/api/values/0.c/nan/9",
-    f"/api/values/0.c/0/{HUGE}",
-    "/api/values/%00/0/9",
-    "/api/values/%ff%fe/0/9",
-    "/api/exact/0.c/-1",
-    "/api/exact/0.c/99",
-    f"/api/exact/0.c/{HUGE}",
-    "/api/exact/%ed%a0%80/1",
-    "/api/order/0.c/loudness",
-    "/api/order/0.q/index",
-    "/api/interesting/nothing",
-    "/api/interesting/pattern?pattern=(",
-    "/api/interesting/pattern?pattern=%28%3F%3Dx%29",
-    f"/api/interesting/pattern?pattern={'(' * 20000}",
-    "/api/flow/0",
-    "/api/flow/-3",
-    "/api/flow/40",
-    f"/api/flow/{HUGE}",
-    "/api/flow/x",
-    "/api/triangle/z",
+    "/api/0/values",
+    "/api/0/values/0.q/0/9",
+    "/api/0/values/0.c/a/9",
+    "/api/0/values/0.c/-1/9",
+    "/api/0/values/0.c/1.5/9",
+    "/api/0/values/0.c/nan/9",
+    f"/api/0/values/0.c/0/{HUGE}",
+    "/api/0/values/%00/0/9",
+    "/api/0/values/%ff%fe/0/9",
+    "/api/0/exact/0.c/-1",
+    "/api/0/exact/0.c/99",
+    f"/api/0/exact/0.c/{HUGE}",
+    "/api/0/exact/%ed%a0%80/1",
+    "/api/0/order/0.c/loudness",
+    "/api/0/order/0.q/index",
+    "/api/0/interesting/nothing",
+    "/api/0/interesting/pattern?pattern=(",
+    "/api/0/interesting/pattern?pattern=%28%3F%3Dx%29",
+    f"/api/0/interesting/pattern?pattern={'(' * 20000}",
+    "/api/0/flow/0",
+    "/api/0/flow/-3",
+    "/api/0/flow/40",
+    f"/api/0/flow/{HUGE}",
+    "/api/0/flow/x",
+    "/api/0/triangle/z",
+    "/api/0/ranges/0.q",
+    "/api/0/ranges/%00",
+    "/api/99/run",
+    f"/api/{HUGE}/run",
+    "/api/-1/run",
+    "/api/run",
+    "/api/read",
     "/static/%00",
     "/static/..%2fapp.py",
     f"/static/{'x' * 5000}",
@@ -132,15 +143,16 @@ BODIES = (
 )
 LIVE = (
     ("sing", {}),
-    ("type", {}),
-    ("type", {"text": 5}),
-    ("type", {"text": None}),
-    ("type", {"text": "x" * 30_000}),
-    ("type", {"text": "a", "more": 1}),
+    ("edit", {}),
+    ("edit", {"text": 5}),
+    ("edit", {"text": None}),
+    ("edit", {"text": "x" * 30_000}),
+    ("edit", {"text": "a", "more": 1}),
     ("show", {"key": "0.q"}),
     ("show", {"key": ["0.c"]}),
     ("show", {"page": {}}),
-    ("back", {"text": "a"}),
+    ("type", {"text": "a"}),
+    ("back", {}),
     *(("reset", {"seed": s}) for s in (2**64, -(2**80), 1.5, "1", True)),
     *(("sample", {"temperature": t}) for t in (-1, 1e-300, 1e300, 10**400, "hot", [])),
     *(("sample", {"top_k": k}) for k in (0, -(10**30), 2.5, False)),
@@ -173,8 +185,9 @@ def test_bodies_that_are_no_json_object(
 ):
     for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
         asked = {"content": body, "headers": {"Content-Type": kind}}
-        refused(inspector.post("/api/live/type", **asked))
-        refused(inspector.post("/api/intervene", **asked))
+        refused(inspector.post("/api/live/edit", **asked))
+        refused(inspector.post("/api/0/intervene", **asked))
+        refused(inspector.post("/api/read", **asked))
         if body != b"null":  # no session
             refused(exam.put("/api/session", **asked))
             assert not (tmp_path / "session.json").exists()
@@ -188,24 +201,55 @@ def test_live_options_that_make_no_sense(inspector: TestClient, do: str, body: d
 
 @pytest.mark.parametrize("body", CHANGES, ids=lambda x: str(x)[:60])
 def test_interventions_that_make_no_sense(inspector: TestClient, body: dict):
-    refused(inspector.post("/api/intervene", content=json.dumps(body)))
+    refused(inspector.post("/api/0/intervene", content=json.dumps(body)))
 
 
 def test_an_intervention_with_which_nothing_is_a_number(inspector: TestClient):
     change = {**GOOD, "key": "1.h", "kind": "scale", "amount": 3e38, "unit": None}
-    told = refused(inspector.post("/api/intervene", json={"changes": [change] * 3}))
+    told = refused(inspector.post("/api/0/intervene", json={"changes": [change] * 3}))
     assert "NaN or infinity; received amounts 3e+38" in told
 
 
 def test_what_is_asked_twice_or_needlessly_is_answered(inspector: TestClient):
-    answer = inspector.get("/api/interesting/pattern?pattern=a&pattern=b&x=1")
+    answer = inspector.get("/api/0/interesting/pattern?pattern=a&pattern=b&x=1")
     assert answer.is_success
-    assert inspector.get("/api/interesting/pattern?pattern=%ff").is_success
-    assert inspector.get("/api/values/0.c/9/3").headers["X-Columns"] == "0"
-    assert inspector.request("GET", "/api/run", content=b"{").is_success
+    assert inspector.get("/api/0/interesting/pattern?pattern=%ff").is_success
+    assert inspector.get("/api/0/values/0.c/9/3").headers["X-Columns"] == "0"
+    assert inspector.request("GET", "/api/0/run", content=b"{").is_success
     body = {"temperature": None, "top_k": 10**30, "key": None, "page": "p"}
     assert inspector.post("/api/live/sample", json=body).is_success
-    assert inspector.post("/api/intervene", json={"changes": []}).is_success
+    assert inspector.post("/api/0/intervene", json={"changes": []}).is_success
+
+
+READ = ({}, {"text": None}, {"text": 5}, {"text": ""}, {"text": "a"}, {"txt": "abc"})
+
+
+@pytest.mark.parametrize("body", READ, ids=str)
+def test_texts_that_are_none(inspector: TestClient, body: dict):
+    refused(inspector.post("/api/read", content=json.dumps(body)))
+
+
+def test_another_text_is_another_reading(inspection: Inspection):
+    client = client_of(InspectServer(inspection, inspection).routes())
+    first = client.get("/api/0/run").json()
+    text = "say(é) élan"
+    numbers = [
+        client.post("/api/read", json={"text": text * n}).json()["reading"]
+        for n in (1, 2, 3, 4, 9)
+    ]
+    assert numbers == [1, 2, 3, 4, 5]
+    told = refused(client.get("/api/1/run"))
+    assert told.endswith("expected one of 0, 2, 3, 4, 5. Read the text again")
+    described = client.get("/api/2/run").json()
+    assert "".join(described["pieces"]) == text * 2
+    assert [described["pieces"][n] for n in described["unknown"]] == ["é"] * 4
+    assert len(client.get("/api/5/run").json()["pieces"]) == 40
+    assert client.get("/api/0/run").json() == first
+    columns = client.get("/api/2/values/0.c/0/99").headers["X-Columns"]
+    assert int(columns) == 2 * len(text)
+    assert set(client.get("/api/2/saturation").json()) == {"run", "beside", "constant"}
+    other = inspection.reread(text * 2)
+    assert client.get("/api/2/flow/3").json() == other.flow_at(3)
 
 
 # ── long bodies ───────────────────────────────────────────────────────────────────────

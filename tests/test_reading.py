@@ -85,6 +85,27 @@ def test_a_clamped_forget_gate_forgets():
     np.testing.assert_array_equal(same.logits, whole.logits)
 
 
+def test_a_matrix_is_shown_by_the_norms_of_its_rows():
+    model = make("mlstm", 2)
+    model.rnn = cw.Recurrent("mlstm", 4, 6, 2, heads=2)
+    tokens = np.arange(12) % 11
+    reader = Reader(model.eval())
+    shown = reader.read(tokens)
+    with torch.no_grad(), cw.record(model, "C") as values:
+        model(torch.from_numpy(tokens)[:, None])
+    for k in range(2):
+        C = values[f"rnn.{k}.C"].reshape(12, 2, 3, 3)  # heads, rows, columns
+        expected = C.norm(dim=-1).flatten(1)
+        np.testing.assert_allclose(
+            shown.values[f"{k}.C"], expected, rtol=1e-4, atol=1e-6
+        )
+    changed = reader.read(tokens, [Change("1.C", "clamp", 0.0, unit=4)])
+    assert not changed.values["1.C"][:, 4].any()
+    assert changed.values["1.C"][:, [3, 5]].all()
+    with pytest.raises(ArgumentError, match=r"1\.C has 6 units; received unit 6"):
+        reader.read(tokens, [Change("1.C", "clamp", 0.0, unit=6)])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

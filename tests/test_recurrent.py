@@ -599,7 +599,7 @@ def test_the_engine_says_why():
     ("engine", "name", "words"),
     [
         ("torch", "peephole", "torch has no kernel for this cell"),
-        ("cuda", "lstm", "expected one of auto, native, torch, reference"),
+        ("cuda", "lstm", "expected one of auto, native, torch, triton, reference"),
     ],
 )
 def test_an_engine_that_cannot_run_is_an_error_and_no_fallback(engine, name, words):

@@ -35,7 +35,7 @@ def rounded(layer, kind):
     layer = copy.deepcopy(layer)
     for weights in layer.cells:
         for gate in affines_of(weights).values():
-            if gate.columns is not None:
+            if not gate.maps_its_weight:
                 continue  # the matrix is made of the weight, and then rounded
             with torch.no_grad(), gate.changing_blocks() as operands:
                 for matrix in (m for heads in operands for m in heads):

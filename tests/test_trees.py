@@ -157,7 +157,7 @@ def test_print_parse_bind_and_copies(cell):
 def test_latex_has_nodes_and_children():
     text = cw.cells.child_sum_lstm.latex()
     assert r"f_{jk} &= \sigma(W_{f} \cdot [h_k, x_j]" in text
-    assert r"\sum_{k \in C(j)} f_{jk} \odot c_k" in text
+    assert r"\sum_{k \in C(j)} f_{jk} * c_k" in text
     assert r"h_{j2}" in cw.cells.nary_lstm(2).latex()
     assert r"c_{\mathrm{left}}" in cw.cells.binary_lstm.latex()
 
@@ -187,7 +187,7 @@ def test_the_function_is_the_graph(cell):
 
 def test_names_survive_and_gates_can_be_replaced():
     cell = cw.cells.child_sum_lstm
-    assert {"f", "i", "u", "o", "h", "c"} == set(cell.graph.values)
+    assert {"h_tilde", "f", "i", "u", "o", "h", "c"} == set(cell.graph.values)
     other = cell.replace(f=cw.hard_sigmoid)
     assert "f = hard_sigmoid(W.f(child.h, x))" in other.equations
     assert isinstance(other, cw.TreeCell)

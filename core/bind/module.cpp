@@ -55,7 +55,8 @@ void bind_program(nb::module_& m) {
         .value("panel", Rows::panel)
         .value("batch", Rows::batch)
         .value("input", Rows::input)
-        .value("parameter", Rows::parameter);
+        .value("parameter", Rows::parameter)
+        .value("spaced", Rows::spaced);
     nb::enum_<Axis::Kind>(m, "AxisKind")
         .value("node", Axis::node)
         .value("child", Axis::child)
@@ -105,6 +106,16 @@ void bind_program(nb::module_& m) {
                 new (self) Instruction{op, dst, args[0], args[1], args[2], immediate};
             },
             nb::kw_only(), "op"_a, "dst"_a, "args"_a, "immediate"_a);
+    bind_struct(m, "Recurrence", Field{"steps", &Recurrence::steps},
+                Field{"decay", &Recurrence::decay}, Field{"gate", &Recurrence::gate},
+                Field{"v", &Recurrence::v}, Field{"k", &Recurrence::k},
+                Field{"q", &Recurrence::q}, Field{"y", &Recurrence::y},
+                Field{"before", &Recurrence::before}, Field{"after", &Recurrence::after},
+                Field{"d_gate", &Recurrence::d_gate}, Field{"d_v", &Recurrence::d_v},
+                Field{"d_k", &Recurrence::d_k}, Field{"d_q", &Recurrence::d_q},
+                Field{"d_before", &Recurrence::d_before},
+                Field{"d_after", &Recurrence::d_after});
+    m.attr("RECURRENCE_STEPS") = kRecurrenceSteps;
     bind_struct(m, "Stage", Field{"units", &Stage::units}, Field{"tiles", &Stage::tiles},
                 Field{"row_registers", &Stage::row_registers}, Field{"views", &Stage::views},
                 Field{"vectors", &Stage::vectors}, Field{"accumulators", &Stage::accumulators},
@@ -112,7 +123,8 @@ void bind_program(nb::module_& m) {
                 Field{"code", &Stage::code}, Field{"whole", &Stage::whole},
                 Field{"when", &Stage::when}, Field{"axis", &Stage::axis},
                 Field{"loop", &Stage::loop}, Field{"heads", &Stage::heads},
-                Field{"matrix_rows", &Stage::matrix_rows});
+                Field{"matrix_rows", &Stage::matrix_rows},
+                Field{"recurrence", &Stage::recurrence});
     bind_struct(m, "Gradient", Field{"panel", &Gradient::panel},
                 Field{"first", &Gradient::first}, Field{"source", &Gradient::source},
                 Field{"width", &Gradient::width}, Field{"heads", &Gradient::heads},
@@ -257,14 +269,19 @@ template <class T> T get(const nb::handle& tuple, size_t i) {
 
 // -- a buffer is any DLPack array of two dimensions, or, without its cost, the tuple
 // (address, rows, columns, stride in elements) of memory that the caller keeps alive, or
-// (address, elements) of rows without gaps; None is left to the core
+// (address, elements) of rows without gaps, or (address, elements, 2) of such rows in
+// bf16; None is left to the core
 
 Buffer read_buffer(const nb::handle& h, int element_size) {
     if (h.is_none()) return {};
     if (nb::isinstance<nb::tuple>(h)) {
         void* const data = reinterpret_cast<void*>(get<uintptr_t>(h, 0));
         const int64_t count = get<int64_t>(h, 1);
-        if (nb::len(h) == 2) return {data, 1, count, count};
+        const size_t length = nb::len(h);
+        if (length == 2) return {data, 1, count, count};
+        if (length == 3 && get<int>(h, 2) == 2) return {data, 1, count, count, true};
+        if (length != 4)
+            throw std::invalid_argument("[call] expected memory of 2, 3 or 4 numbers");
         return {data, count, get<int64_t>(h, 2), get<int64_t>(h, 3)};
     }
     const auto a = nb::cast<nb::ndarray<nb::device::cpu>>(h);
@@ -307,7 +324,7 @@ void fold(std::vector<Buffer>& buffers, const std::vector<Array>& arrays) {
         Buffer& b = buffers[i];
         const int64_t columns = arrays[i].columns;
         if (b.rows == 1 && b.columns % columns == 0)
-            b = {b.data, b.columns / columns, columns, columns};
+            b = {b.data, b.columns / columns, columns, columns, b.bf16};
     }
 }
 
@@ -404,6 +421,7 @@ NB_MODULE(_core, m) {
         for (const KernelSet* set : available_isas()) names.push_back(set->isa);
         return names;
     });
+    m.def("refused_isas", &refused_isas);
     m.def("isa", [](const std::string& name) { return std::string(choose_isa(name).isa); },
           "name"_a = "");
     m.def("threads", &threads_or, "otherwise"_a);

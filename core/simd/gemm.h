@@ -157,7 +157,7 @@ template <class P> static void product_by(const Product<typename P::Number>& p) 
 
 template <class T> static void product(const Product<T>& p) { product_by<FullWeights<T>>(p); }
 
-static void product_bf16(const Product<float>& p) { product_by<Bf16Weights>(p); }
+[[maybe_unused]] static void product_bf16(const Product<float>& p) { product_by<Bf16Weights>(p); }
 
 template <class T, int M, int N>
 static void outer_block(const T* source, int64_t source_stride, int64_t count,

@@ -5,13 +5,15 @@
 #include "gemm.h"
 #include "int8.h"
 #include "pointwise.h"
+#include "recurrence.h"
 
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
 template <class T> constexpr Kernels<T> kernels() {
     Kernels<T> k{{kLanes<T>, kVectors, kVectorsOfFewRows, kTileRows},
-                 product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>};
+                 product<T>, outer<T>, pointwise<T>, transpose<T>, column_sums<T>,
+                 matrix_steps<T>, matrix_steps_backward<T>};
     if constexpr (sizeof(T) == 4) {
         k.product_bf16 = product_bf16;
         k.product_int8 = product_int8;
@@ -19,6 +21,8 @@ template <class T> constexpr Kernels<T> kernels() {
         k.pack_int8 = pack_int8;
         k.round_row = round_row;
         k.round_columns = round_columns;
+        k.widen_row = widen_row;
+        k.transpose_bf16 = transpose_bf16;
         k.narrow_int8 = narrow_int8;
     }
     return k;

@@ -72,10 +72,35 @@ CELLWRIGHT_INLINE void fetch_next(const T* row, const TileView<T>& v, int64_t wi
             __builtin_prefetch(row + v.offset + width + i, kWrite, 2);
 }
 
+// A row of a view in bf16, from its offset on, to a whole row of a tile; and `units` of one
+// back.
+template <class T> CELLWRIGHT_INLINE void load_half(T* d, const T* row, const TileView<T>& v,
+                                                    int64_t width) {
+    if constexpr (sizeof(T) == 4) {
+        if (v.spread) {
+            float first[kLanes<float>];
+            widen(row, v.offset, 1, first);
+            for (int64_t i = 0; i < width; i += kLanes<T>) store<T>(d + i, splat<T>(first[0]));
+            return;
+        }
+        const int64_t units = v.units < width ? v.units : width;
+        widen(row, v.offset, units, d);
+        for (int64_t i = (units + kLanes<T> - 1) / kLanes<T> * kLanes<T>; i < width;
+             i += kLanes<T>)
+            store<T>(d + i, Vec<T>{});
+    }
+}
+template <class T> CELLWRIGHT_INLINE void store_half(T* row, const T* s, const TileView<T>& v,
+                                                     int64_t width) {
+    if constexpr (sizeof(T) == 4) narrow(s, v.units < width ? v.units : width, row, v.offset);
+}
+
 template <class T> static void load_tile(const Tile<T>& t, T* d, const TileView<T>& v) {
     for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
         const T* s = v.rows[r];
-        if (v.spread) {
+        if (v.bf16) {
+            load_half(d, s, v, t.width);
+        } else if (v.spread) {
             for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, splat<T>(s[0]));
         } else if (v.units >= t.width) {
             fetch_next<T, false>(s, v, t.width);
@@ -87,13 +112,30 @@ template <class T> static void load_tile(const Tile<T>& t, T* d, const TileView<
     }
 }
 
+// d += a row of a view in bf16.
+template <class T> static void add_half(T* d, const T* row, const TileView<T>& v,
+                                        int64_t width) {
+    constexpr int64_t W = kLanes<T>;
+    TileView<T> part = v;
+    alignas(64) T wide[W];
+    for (int64_t i = 0; i < width; i += W) {
+        load_half(wide, row, part, W);
+        store<T>(d + i, load(d + i) + load(wide));
+        if (v.spread) continue;
+        part.offset += W;
+        part.units = part.units > W ? part.units - W : 0;
+    }
+}
+
 // Children in their order: one chain of additions, whatever the tile.
 template <class T> static void total_tile(const Tile<T>& t, T* d, const TileView<T>& v) {
     for (int64_t r = 0; r < t.rows; ++r, d += t.width) {
         for (int64_t i = 0; i < t.width; ++i) d[i] = 0;
         for (int64_t e = v.segments[r]; e < v.segments[r + 1]; ++e) {
             const T* s = v.rows[e - v.segments[0]];
-            if (v.spread) {
+            if (v.bf16) {
+                add_half(d, s, v, t.width);
+            } else if (v.spread) {
                 for (int64_t i = 0; i < t.width; ++i) d[i] += s[0];
             } else if (v.units >= t.width) {
                 for (int64_t i = 0; i < t.width; i += kLanes<T>)
@@ -110,7 +152,9 @@ static void store_tile(const Tile<T>& t, Operand<T> a, const TileView<T>& v) {
     for (int64_t r = 0; r < t.rows; ++r) {
         T* d = v.rows[r] + v.offset;
         const T* s = a.data + r * a.stride;
-        if (v.units >= t.width) {
+        if (v.bf16) {
+            store_half(v.rows[r], s, v, t.width);
+        } else if (v.units >= t.width) {
             fetch_next<T, true>(v.rows[r], v, t.width);
             for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, load(s + i));
         } else {
@@ -528,7 +572,7 @@ template <class T> static void pointwise(const Tile<T>& t) {
             case Opcode::cos_: map_sine<T, 1>(t, d, operand(t, in.a)); break;
             case Opcode::load_: {
                 const TileView<T>& v = t.views[in.a];
-                if (in.b == 0 || waiting == 2 || v.spread || v.units < t.width) {
+                if (in.b == 0 || waiting == 2 || v.spread || v.bf16 || v.units < t.width) {
                     load_tile(t, d.data, v);
                     break;
                 }

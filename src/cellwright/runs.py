@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def load_run(directory: Path | str) -> TextRun | PairsRun:
-    """Load what `cellwright train` or `cellwright pairs train` made.
+    """Load what `cellwright train` or `cellwright pairs train` made::
 
         run = cw.load_run("runs/mine")
         run.generate("ROMEO:", length=200, temperature=0.8)
@@ -148,7 +148,7 @@ class TextRun(_LoadedRun):
         return self._tokenizer.decode(map(int, tokens))
 
     def record(self, text: str, names: str | Iterable[str] | None = None) -> Record:
-        """Read a text from the zero state, and record every named value of its steps.
+        """Read a text from the zero state, and record every named value of its steps::
 
             run.record("to be")["f"]  # (5, H): the forget gate, a row a token
 
@@ -338,7 +338,7 @@ class PairsRun(_LoadedRun):
         output: str | None = None,
         names: str | Iterable[str] | None = None,
     ) -> Record:
-        """Read an input, write an output, and record every named value of the steps.
+        """Read an input, write an output, and record every named value of the steps::
 
             run.record("5 mars 2021")["decoder.0.h"]  # (T, 1, H), a row a token written
 

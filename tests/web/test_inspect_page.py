@@ -48,6 +48,7 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def number_in(text: str) -> float:
+    text = text.replace("−", "-")
     found = re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text)
     return float(found[-1])
 
@@ -64,7 +65,17 @@ def test_a_hovered_token_tells_its_value(opened: Page, inspection: Inspection):
         assert shown == pytest.approx(inspection.values("1.f")[step, 5], abs=1e-3)
 
 
+def test_it_opens_on_the_best_unit(opened: Page, inspection: Inspection):
+    best = inspection.best()
+    assert best is not None
+    expect(opened.get_by_label("Value", exact=True)).to_have_value(best["key"])
+    expect(opened.get_by_label("Unit", exact=True)).to_have_value(str(best["unit"]))
+    expect(opened.get_by_label("Detector")).to_have_value(best["detector"])
+
+
 def test_arrow_keys_step_through_units_and_steps(opened: Page):
+    opened.get_by_label("Unit", exact=True).fill("0")
+    opened.get_by_label("Unit", exact=True).press("Enter")
     opened.locator(".text").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowUp", "ArrowRight"):
         opened.keyboard.press(key)
@@ -74,16 +85,39 @@ def test_arrow_keys_step_through_units_and_steps(opened: Page):
 
 def test_tokens_have_the_colour_of_their_value(opened: Page, inspection: Inspection):
     opened.get_by_label("Value", exact=True).select_option("0.c")
-    expect(opened.locator(".legend")).to_contain_text("c of layer 0")
-    told = inspection.values("0.c")
-    colours = legend_colours(opened)
-    for step in (5, 17, 60):
-        style = opened.locator(f'.text span[data-step="{step}"]').evaluate(
-            "span => getComputedStyle(span).backgroundColor"
+    opened.get_by_label("Unit", exact=True).fill("3")
+    opened.get_by_label("Unit", exact=True).press("Enter")
+    told = inspection.values("0.c")[:, 3]
+    for by_unit in (False, True):
+        opened.get_by_label("a scale for each unit").set_checked(by_unit)
+        expect(opened.locator(".legend")).to_contain_text(
+            "unit 3 of c of layer 0" if by_unit else "c of layer 0"
         )
-        rgb = np.array([int(v) for v in re.findall(r"\d+", style)][:3])
-        value = value_of(rgb, colours, told.min(), told.max())
-        assert value == pytest.approx(told[step, 0], abs=float(np.ptp(told)) / 100)
+        shown = f"0.c 3 {str(by_unit).lower()}"
+        expect(opened.locator(".text")).to_have_attribute("data-shown", shown)
+        low, high = scale_ends(inspection, "0.c", 3 if by_unit else None)
+        for step in (5, 17, 60):
+            style = opened.locator(f'.text span[data-step="{step}"]').evaluate(
+                "span => getComputedStyle(span).backgroundColor"
+            )
+            rgb = np.array([int(v) for v in re.findall(r"\d+", style)][:3])
+            value = value_of(rgb, legend_colours(opened), low, high)
+            expected = np.clip(told[step], low, high)
+            assert value == pytest.approx(expected, abs=(high - low) / 100)
+
+
+def scale_ends(
+    inspection: Inspection, key: str, unit: int | None
+) -> tuple[float, float]:
+    """Where the colours end: as far to both sides where the value has both signs."""
+    low, high = np.quantile(inspection.values(key), [0.01, 0.99])
+    signed = low < 0 < high
+    if unit is not None:
+        low, high = np.quantile(inspection.values(key)[:, unit], [0.01, 0.99])
+    if signed:
+        high = max(abs(low), abs(high))
+        low = -high
+    return float(low), float(high)
 
 
 def legend_colours(page: Page) -> np.ndarray:
@@ -109,20 +143,42 @@ def test_heat_map_pixels_have_the_colour_of_their_value(
     expect(canvas).to_have_attribute("data-shown", re.compile("^1.c variance "))
     order, told = inspection.order("1.c", "variance"), inspection.values("1.c")
     colours = legend_colours(opened)
-    for step, row in ((0, 0), (77, 3), (149, 15)):
-        pixel = canvas.evaluate(
-            "(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]",
-            [step, row],
-        )
-        value = value_of(np.array(pixel[:3]), colours, told.min(), told.max())
-        expected = told[step, order[row]]
-        assert value == pytest.approx(expected, abs=float(np.ptp(told)) / 100)
+    for by_unit in (True, False):
+        opened.get_by_label("a scale for each unit").set_checked(by_unit)
+        expect(canvas).to_have_attribute("data-scale", "unit" if by_unit else "all")
+        for step, row in ((0, 0), (77, 3), (149, 15)):
+            pixel = canvas.evaluate(
+                "(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]",
+                [step, row],
+            )
+            low, high = scale_ends(inspection, "1.c", order[row] if by_unit else None)
+            value = value_of(np.array(pixel[:3]), colours, low, high)
+            expected = np.clip(told[step, order[row]], low, high)
+            assert value == pytest.approx(expected, abs=(high - low) / 90)
+
+
+def test_the_map_opens_in_clusters_with_labelled_axes(
+    opened: Page, inspection: Inspection
+):
+    open_tab(opened, "Heat map")
+    expect(opened.get_by_label("Order of units")).to_have_value("cluster")
+    opened.get_by_label("Value", exact=True).select_option("1.c")
+    canvas = opened.locator("canvas.heat")
+    expect(canvas).to_have_attribute("data-shown", re.compile("^1.c cluster "))
+    units = opened.locator(".ticks.upright span").all_text_contents()
+    assert units == [str(u) for u in inspection.order("1.c", "cluster")[::2]]
+    steps = opened.locator(".ticks.along span").all_text_contents()
+    assert steps[:3] == ["0", "10", "20"]
+    for title in ("unit", "step: a token of the text"):
+        expect(opened.locator(".axes .title").get_by_text(title)).to_be_visible()
 
 
 def test_a_recoloured_map_has_the_colours_of_its_new_values(
     opened: Page, inspection: Inspection
 ):
     open_tab(opened, "Heat map")
+    opened.get_by_label("Order of units").select_option("index")
+    opened.get_by_label("a scale for each unit").uncheck()
     canvas = opened.locator("canvas.heat")
     for key in ("1.c", "0.f", "1.h", "0.f"):
         opened.get_by_label("Value", exact=True).select_option(key)
@@ -133,14 +189,18 @@ def test_a_recoloured_map_has_the_colours_of_its_new_values(
                 "(c, [x, y]) => [...c.getContext('2d').getImageData(x, y, 1, 1).data]",
                 [step, unit],
             )
-            value = value_of(np.array(pixel[:3]), colours, told.min(), told.max())
-            spread = float(np.ptp(told))
-            assert value == pytest.approx(told[step, unit], abs=spread / 100)
+            low, high = scale_ends(inspection, key, None)
+            value = value_of(np.array(pixel[:3]), colours, low, high)
+            expected = np.clip(told[step, unit], low, high)
+            assert value == pytest.approx(expected, abs=(high - low) / 90)
 
 
 def test_the_crosshair_tells_unit_step_and_value(opened: Page, inspection: Inspection):
     open_tab(opened, "Heat map")
+    opened.get_by_label("Order of units").select_option("index")
     opened.get_by_label("Value", exact=True).select_option("0.h")
+    opened.get_by_label("Unit", exact=True).fill("0")
+    opened.get_by_label("Unit", exact=True).press("Enter")
     canvas = opened.locator("canvas.heat")
     expect(canvas).to_have_attribute("aria-label", re.compile("^h of layer 0"))
     canvas.focus()
@@ -298,7 +358,7 @@ def test_saturation_is_read_by_keys(opened: Page, inspection: Inspection):
 
 def test_other_views_go_on_while_the_gradient_flow_is_computed(opened: Page):
     held: list[Route] = []
-    opened.route("**/api/flow", lambda route: held.append(route))
+    opened.route("**/api/*/flow", lambda route: held.append(route))
     open_tab(opened, "Gradient flow")
     expect(opened.get_by_role("status")).to_contain_text("Gradient flow: computing …")
     open_tab(opened, "Heat map")
@@ -310,7 +370,7 @@ def test_other_views_go_on_while_the_gradient_flow_is_computed(opened: Page):
     expect(opened.get_by_label("Order of units")).to_be_visible()
     expect(opened.get_by_role("status")).to_be_empty()
     open_tab(opened, "Gradient flow")
-    expect(opened.locator(".guide")).to_contain_text("In the middle of all predictions")
+    expect(opened.locator(".guide")).to_contain_text("In the median prediction")
     assert len(held) == 1
 
 
@@ -332,9 +392,11 @@ def check_typing(page: Page, inspection: Inspection) -> None:
     """Type, take back, write: the shown chances are the model's."""
     open_tab(page, "Type")
     page.get_by_role("textbox", name="Type here").focus()
-    page.keyboard.type("say(x")
+    page.keyboard.type("say(é")
+    expect(page.get_by_text("Unknown to this model: é.")).to_be_visible()
     page.keyboard.press("Backspace")
-    expect(page.locator(".typed")).to_have_text("say(")
+    expect(page.locator(".typed")).to_have_value("say(")
+    expect(page.get_by_text("Unknown to this model")).to_have_count(0)
     tokens = torch.from_numpy(inspection.tokenizer.encode("say("))
     with torch.no_grad():
         logits, _ = inspection.model(tokens[:, None])
@@ -346,10 +408,17 @@ def check_typing(page: Page, inspection: Inspection) -> None:
     page.get_by_label("Temperature").fill("0")
     page.get_by_role("button", name="One step").click()
     likeliest = inspection.tokenizer.decode([int(logits.argmax())])
-    expect(page.locator(".typed")).to_have_text(f"say({likeliest}")
+    expect(page.locator(".typed")).to_have_value(f"say({likeliest}")
     page.get_by_role("button", name="Write").click()
-    expect(page.locator(".typed")).to_have_text(re.compile(r"^say\(.{6}", re.DOTALL))
+    expect(page.locator(".typed")).to_have_value(re.compile(r"^say\(.{6}", re.DOTALL))
     page.get_by_role("button", name="Pause").click()
+    page.locator(".typed").fill("sa")  # what a phone or an input method does
+    tokens = torch.from_numpy(inspection.tokenizer.encode("sa"))
+    with torch.no_grad():
+        logits = inspection.model(tokens[:, None])[0][-1, 0].clone()
+    logits[inspection.tokenizer.unknown] = -torch.inf
+    expect(first).to_have_text(f"{100 * logits.softmax(-1).max().item():.1f} %")
+    expect(page.locator(".typed")).to_have_value("sa")
 
 
 def check_intervening(page: Page, inspection: Inspection) -> None:
@@ -363,6 +432,70 @@ def check_intervening(page: Page, inspection: Inspection) -> None:
     )
     page.get_by_role("button", name="undo").click()
     expect(page.locator(".guide")).to_have_count(0)
+
+
+def test_a_box_of_the_picture_chooses_the_value(opened: Page):
+    box = opened.get_by_role("button", name="Show o", exact=True)
+    box.click()
+    chosen = opened.get_by_label("Value", exact=True)
+    expect(chosen).to_have_value(re.compile(r"^\d\.o$"))
+    expect(box).to_have_attribute("aria-pressed", "true")
+    open_tab(opened, "Next token")
+    opened.get_by_role("button", name="Show f", exact=True).click()
+    expect(chosen).to_have_value(re.compile(r"^\d\.f$"))
+
+
+def test_another_text_is_read_and_shown_in_every_view(opened: Page):
+    text = "say(é)\nsay(é)"
+    opened.get_by_role("textbox", name="A text of your own").fill(text)
+    opened.get_by_role("button", name="Read this text").click()
+    expect(opened.locator(".unknowns")).to_contain_text(
+        "2 of 13 tokens are unknown to this model"
+    )
+    expect(opened.locator(".text .unknown")).to_have_text(["é", "é"])
+    open_tab(opened, "Type")
+    opened.locator(".typed").fill("no")
+    expect(opened.locator(".typed")).to_have_attribute("data-shown", re.compile("^2 "))
+    opened.get_by_role("button", name="Use this in all views").click()
+    expect(opened.locator(".text span")).to_have_text(["n", "o"])
+    open_tab(opened, "Next token")
+    expect(opened.locator(".text span")).to_have_count(2)
+    opened.get_by_role("textbox", name="A text of your own").fill("")
+    with opened.expect_response(lambda r: r.status == 400):
+        opened.get_by_role("button", name="Read this text").click()
+    expect(opened.get_by_role("alert")).to_contain_text("has nothing to predict")
+
+
+def check_span(page: Page, inspection: Inspection) -> None:
+    """By keys, and by the pointer: the same units, on in the span and off beside it."""
+    page.get_by_label("Value", exact=True).select_option("1.h")
+    page.locator('.text span[data-step="20"]').hover()
+    page.locator(".text").focus()
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator(".text")).to_have_attribute("data-span", "20 22 1.h")
+    found = page.locator(".hints").get_by_text(re.compile(r"^“.*steps 20 to 22"))
+    expect(found).to_be_visible()
+    values = inspection.values("1.h")
+    listed = page.locator(".span-units li").all_text_contents()
+    assert listed
+    for line in listed:
+        unit, end = int(line.split()[1]), line.split()[2]
+        own = values[:, unit] * (1 if end == "high" else -1)
+        assert own[20:23].min() > max(own[19], own[23])
+    page.locator(".text").evaluate(
+        """box => {
+          const at = (step) => box.querySelector(`[data-step="${step}"]`).firstChild;
+          box.dispatchEvent(new Event("selectstart", { bubbles: true }));
+          getSelection().setBaseAndExtent(at(20), 0, at(21), 1);
+        }"""
+    )
+    expect(page.locator(".text")).to_have_attribute("data-span", "20 21 1.h")
+    expect(page.locator(".text .span")).to_have_count(2)
+
+
+def test_a_span_of_the_text_has_its_units(opened: Page, inspection: Inspection):
+    check_span(opened, inspection)
 
 
 def test_typing_on_the_server(opened: Page, inspection: Inspection):
@@ -383,8 +516,11 @@ def report(page: Page, report_file: Path) -> Page:
 def test_a_report_types_and_generates_from_the_disk(
     report: Page, inspection: Inspection
 ):
+    check_span(report, inspection)
     check_typing(report, inspection)
     check_intervening(report, inspection)
+    expect(report.get_by_role("button", name="Use this in all views")).to_have_count(0)
+    expect(report.get_by_role("button", name="Read this text")).to_have_count(0)
 
 
 def test_a_report_shows_every_view(report: Page, inspection: Inspection):
@@ -393,9 +529,10 @@ def test_a_report_shows_every_view(report: Page, inspection: Inspection):
     report.get_by_label("Value", exact=True).select_option("1.c")
     report.locator('.text span[data-step="20"]').hover()
     expect(report.locator(".readout")).to_contain_text("of c of layer 1, step 20,")
-    matrix = inspection.values("1.c")
+    unit = int(report.get_by_label("Unit", exact=True).input_value())
+    told = inspection.values("1.c")[:, unit]
     shown = number_in(report.locator(".readout").inner_text())
-    assert shown == pytest.approx(matrix[20, 0], abs=float(np.ptp(matrix)) / 255 + 1e-3)
+    assert shown == pytest.approx(told[20], abs=float(np.ptp(told)) / 255 + 1e-3)
 
 
 def test_wrong_input_is_explained_on_the_page(opened: Page):

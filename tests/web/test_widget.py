@@ -55,12 +55,18 @@ def test_the_views_draw_in_a_notebook(page: Page, tmp_path: Path):
     page.get_by_role("tab", name="Type").click()
     page.get_by_role("textbox", name="Type here").focus()
     page.keyboard.type("say(")
-    expect(page.locator(".typed")).to_have_text("say(")
+    expect(page.locator(".typed")).to_have_value("say(")
 
     # The host keeps its own look and address.
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
     assert page.evaluate("location.hash") == ""
     assert np.isclose(page.evaluate("document.styleSheets.length"), 0)
+
+    # Where there are no widgets, as in a page of nbconvert's, a frame has the views.
+    shown, _ = widget._repr_mimebundle_()
+    assert shown["text/plain"] == repr(widget) == "<inspector of run>"
+    page.set_content(shown["text/html"])
+    expect(page.frame_locator("iframe").get_by_role("tab")).to_have_count(7)
 
 
 def test_without_the_extra_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch):

@@ -14,7 +14,8 @@ const results = JSON.parse(readFileSync(0, "utf8")).map(({ layer, x, states }) =
   const { graph, matrices, vectors } = layer;
   const built = { graph, matrices: map(matrices, matrix), vectors: map(vectors, floats) };
   const olds = states.map((state) => Float64Array.from(state));
-  const { named, output } = stepLayer(built, Float64Array.from(x), olds);
-  return { ...map(named, (v) => [...v]), output: [...output] };
+  const { named, output, news } = stepLayer(built, Float64Array.from(x), olds);
+  const after = Object.fromEntries(graph.states.map((name, n) => [`new ${name}`, [...news[n]]]));
+  return { ...map(named, (v) => [...v]), ...after, output: [...output] };
 });
 console.log(JSON.stringify({ results, operations: OPERATIONS }));

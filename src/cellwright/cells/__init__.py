@@ -2,8 +2,8 @@
 
 `cells.lstm` is the cell itself; `cells.get("lstm")` finds one by name, or a user's by
 `"FILE.py:NAME"`; `cells.all()` lists those of sequences, `cells.all_with_matrices()`
-those whose state is a matrix, `cells.all_with_items()` those that look at sets of items
-too, `cells.all_of_trees()` those of trees.
+those that compute with matrices, `cells.all_with_items()` those that look at sets of
+items too, `cells.all_of_trees()` those of trees.
 """
 
 from ..language import Cell, CellError, TreeCell, load_cell
@@ -39,6 +39,7 @@ from .matrices import (
     fast_weights,
     gated_delta_net,
     gla,
+    mc_lstm_hydrology,
     mlstm,
     retention,
     rwkv6,
@@ -58,7 +59,17 @@ from .minimal import (
     ugrnn,
 )
 from .modern import layer_norm_lstm, multiplicative_lstm, rhn, slstm, star
-from .physical import cfc, cfn, cornn, lem, ltc, mc_lstm, unicornn
+from .physical import (
+    antisymmetric,
+    cfc,
+    cfn,
+    cornn,
+    gated_antisymmetric,
+    lem,
+    ltc,
+    mc_lstm,
+    unicornn,
+)
 from .search_space import cifg, fgr, nfg, niaf, nig, noaf, nog, vanilla
 from .search_space import np as np
 from .searched import mut1, mut2, mut3, nas
@@ -72,7 +83,7 @@ def all() -> dict[str, Cell]:
 
 
 def all_with_matrices() -> dict[str, Cell]:
-    """Every cell of sequences whose state is a matrix, by name."""
+    """Every cell of sequences with a matrix, as a rule its state, by name."""
     return {n: v for n, v in vars(matrices).items() if isinstance(v, Cell)}
 
 
@@ -104,16 +115,25 @@ def get(name: str) -> Cell:
     return known[name]
 
 
+def in_notation(cell: Cell) -> Cell:
+    """A cell that was stored, which leaves its notation out: with that of the zoo's
+    cell of its name, if it has the same values."""
+    known = all().get(cell.name) or all_with_matrices().get(cell.name)
+    if known is None or not {*known.graph.values} <= {*cell.graph.values}:
+        return cell
+    return Cell.from_graph(cell.graph, known.notation) if known.notation else cell
+
+
 __all__ = [  # without np: `from … import *` would hide numpy's
-    "all", "all_of_trees", "all_with_items", "all_with_matrices", "bahdanau_gru",
-    "binary_lstm", "cfc", "cfn", "child_sum_gru", "child_sum_lstm", "cifg", "cornn",
-    "coupled", "delta_net", "fast_grnn", "fast_rnn", "fast_weights", "fgr",
-    "gated_delta_net", "get", "gla", "gru", "gru_bias", "gru_reset_after", "indrnn",
-    "janet", "layer_norm_lstm", "leaky_rnn", "lem", "li_gru", "lru", "lstm",
-    "lstm_book", "lstm_projected", "ltc", "luong_lstm", "mc_lstm", "mgu", "min_gru",
-    "min_lstm", "minimal_rnn", "mlstm", "multiplicative_lstm", "mut1", "mut2", "mut3",
-    "nary_lstm", "nas", "nfg", "niaf", "nig", "noaf", "nog", "peephole",
-    "peephole_diagonal", "qrnn", "recursive", "retention", "rg_lru", "rhn", "rnn",
-    "rnn_relu", "rwkv6", "scrn", "selective_ssm", "slstm", "sru", "star", "ugrnn",
-    "unicornn", "vanilla",
+    "all", "all_of_trees", "all_with_items", "all_with_matrices", "antisymmetric",
+    "bahdanau_gru", "binary_lstm", "cfc", "cfn", "child_sum_gru", "child_sum_lstm",
+    "cifg", "cornn", "coupled", "delta_net", "fast_grnn", "fast_rnn", "fast_weights",
+    "fgr", "gated_antisymmetric", "gated_delta_net", "get", "gla", "gru", "gru_bias",
+    "gru_reset_after", "indrnn", "janet", "layer_norm_lstm", "leaky_rnn", "lem",
+    "li_gru", "lru", "lstm", "lstm_book", "lstm_projected", "ltc", "luong_lstm",
+    "mc_lstm", "mc_lstm_hydrology", "mgu", "min_gru", "min_lstm", "minimal_rnn",
+    "mlstm", "multiplicative_lstm", "mut1", "mut2", "mut3", "nary_lstm", "nas", "nfg",
+    "niaf", "nig", "noaf", "nog", "peephole", "peephole_diagonal", "qrnn", "recursive",
+    "retention", "rg_lru", "rhn", "rnn", "rnn_relu", "rwkv6", "scrn", "selective_ssm",
+    "slstm", "sru", "star", "ugrnn", "unicornn", "vanilla",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ The equations, nothing else. Weights act on concatenations, [h, x] in the order 
 from ..language import cell
 from ..language.ops import relu, sigmoid, tanh
 
+LECTURES = {"c": "C", "g": "C_tilde"}  # what the cell's state and candidate are called
+
 
 @cell
 def rnn(W, x, h):
@@ -19,12 +21,12 @@ def rnn_relu(W, x, h):
     return relu(W.h(h, x))
 
 
-@cell
+@cell(notation=LECTURES)
 def lstm(W, x, h, c):
     """LSTM (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000)."""
     f = sigmoid(W.f(h, x))
     i = sigmoid(W.i(h, x))
-    g = tanh(W.g(h, x))  # the candidate, C̃_t in many lectures
+    g = tanh(W.g(h, x))  # the candidate
     c = f * c + i * g
     o = sigmoid(W.o(h, x))
     return o * tanh(c), c
@@ -55,7 +57,7 @@ def lstm_book(W, x, h, s, *, squash=sigmoid):
     return tanh(s) * q, s  # eq. 10.43
 
 
-@cell
+@cell(notation=LECTURES)
 def peephole(W, x, h, c):
     """Peephole LSTM as lectures write it: full matrices on [c, h, x].
 
@@ -80,7 +82,7 @@ def peephole_diagonal(W, x, h, c):
     return o * tanh(c), c
 
 
-@cell
+@cell(notation=LECTURES)
 def coupled(W, x, h, c):
     """LSTM with coupled input and forget gates: it stores where it deletes.
 
@@ -93,7 +95,7 @@ def coupled(W, x, h, c):
     return o * tanh(c), c
 
 
-@cell
+@cell(notation={"n": "h_tilde", "W.n": ""})
 def gru(W, x, h):
     """GRU (Cho et al. 2014, eq. 5–8): no biases, reset before the matrix; z is new."""
     z = sigmoid(W.z(h, x, bias=False))

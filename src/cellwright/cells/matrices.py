@@ -17,6 +17,7 @@ from ..language.ops import (
     maximum,
     minimum,
     outer,
+    relu,
     scale_columns,
     scale_rows,
     sigmoid,
@@ -25,6 +26,7 @@ from ..language.ops import (
     sqrt,
     sum_,
     tanh,
+    vecmat,
 )
 
 # ruff: noqa: F821  # sizes are annotations
@@ -51,7 +53,7 @@ def _group_norm(W, v, heads):
     return gain * layer_norm(v, eps=64e-5, heads=heads) + shift
 
 
-@cell
+@cell(notation={"i": "i_prime", "f": "f_prime"})
 def mlstm(
     W,
     x,
@@ -67,9 +69,11 @@ def mlstm(
     eq. 21); the forget gate is σ.
     """
     q, k, v = W.q(x), W.k(x), W.v(x)  # eq. 22–24
-    log_i, log_f = W.i(x, size=heads), m - softplus(-W.f(x, size=heads))  # eq. 25, 26
-    m = maximum(log_f, log_i)
-    i, f = name("i", exp(log_i - m)), name("f", exp(log_f - m))
+    i = name("i_tilde", W.i(x, size=heads))  # eq. 25
+    f = name("f_tilde", W.f(x, size=heads))  # eq. 26
+    kept = name("log_f", -softplus(-f)) + m
+    m = maximum(kept, i)
+    i, f = name("i", exp(i - m)), name("f", exp(kept - m))
     C = f * C + i * outer(v, k, heads=heads)  # eq. 19
     n = spread(f, n) * n + spread(i, k) * k  # eq. 20
     length = maximum(abs_(sum_(n * q, heads=heads)), exp(-m))
@@ -80,12 +84,12 @@ def mlstm(
 @cell
 def fast_weights(W, x, S: ("hidden_size", "hidden_size", "heads"), z, *, heads=1):  # type: ignore
     """Fast weights, written by the sum rule (Schmidhuber 1992; Schlag, Irie &
-    Schmidhuber 2021, section 3.2): linear attention, φ(v) = elu(v) + 1, z normalises.
-    """
+    Schmidhuber 2021, section 3.2): linear attention, φ(v) = elu(v) + 1, z normalises,
+    its eps as in their code."""
     q, k = _positive(W.q(x)), _positive(W.k(x))
     S = S + outer(W.v(x), k, heads=heads)
     z = z + k
-    return matvec(S, q) / spread(sum_(z * q, heads=heads), q), S, z
+    return matvec(S, q) / spread(sum_(z * q, heads=heads) + 1e-5, q), S, z
 
 
 @cell
@@ -203,3 +207,21 @@ def selective_ssm(W, x, h: ("hidden_size", "state_size"), *, state_size=16, rank
     B, C = (getattr(W, g)(u, size=state_size, bias=False) for g in "BC")
     h = exp(scale_rows(A, delta)) * h + outer(delta * u, B)
     return matvec(h, C) + W.vector("skip", init=1.0) * u, h
+
+
+@cell
+def mc_lstm_hydrology(W, x, c, *, mass: 1):  # type: ignore
+    """Mass-conserving LSTM whose redistribution depends on the input, as in
+    NeuralHydrology (Hoedt et al. 2021, arXiv 2101.05186, appendix B.4.2; `mc_lstm`).
+
+    Row i of r says where the mass of unit i goes, and sums to 1; where ReLU leaves
+    nothing of a row, that mass is lost. The output is the mass that leaves.
+    """
+    share = name("share", c / (sum_(abs_(c)) + 1e-5))
+    i = sigmoid(W.i(mass, x, share))
+    i = name("i", i / sum_(i))
+    r = relu(W.r(mass, x, share, size=("hidden_size", "hidden_size")))
+    of_rows = maximum(matvec(r, 1 + 0 * c), 1e-12)  # times a vector of ones
+    o = sigmoid(W.o(mass, x, share))
+    total = name("total", vecmat(c / of_rows, r) + i * mass)
+    return o * total, (1 - o) * total

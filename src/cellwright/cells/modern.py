@@ -30,7 +30,7 @@ def layer_norm_lstm(W, x, h, c):
     return o * tanh(seen), c  # eq. 22
 
 
-@cell
+@cell(notation={"i": "i_prime", "f": "f_prime"})
 def slstm(W, x, h, c, n, m=-math.inf, *, heads=1, exponential_forget=False):
     """sLSTM: exponential gates (xLSTM, Beck et al. 2024, eq. 8–17).
 
@@ -39,11 +39,12 @@ def slstm(W, x, h, c, n, m=-math.inf, *, heads=1, exponential_forget=False):
     """
     z = tanh(W.z(x) + W.r_z(h, bias=False, heads=heads))  # eq. 11
     o = sigmoid(W.o(x) + W.r_o(h, bias=False, heads=heads))  # eq. 14
-    log_i = W.i(x) + W.r_i(h, bias=False, heads=heads)  # eq. 12
-    log_f = W.f(x) + W.r_f(h, bias=False, heads=heads)  # eq. 13
-    log_f = m + (log_f if exponential_forget else -softplus(-log_f))
-    m = maximum(log_f, log_i)  # eq. 15
-    i, f = name("i", exp(log_i - m)), name("f", exp(log_f - m))  # eq. 16, 17
+    i = name("i_tilde", W.i(x) + W.r_i(h, bias=False, heads=heads))  # eq. 12
+    f = name("f_tilde", W.f(x) + W.r_f(h, bias=False, heads=heads))  # eq. 13
+    log_f = f if exponential_forget else name("log_f", -softplus(-f))
+    kept = log_f + m
+    m = maximum(kept, i)  # eq. 15, where log i is i_tilde
+    i, f = name("i", exp(i - m)), name("f", exp(kept - m))  # eq. 16, 17
     c, n = f * c + i * z, f * n + i  # eq. 8, 9
     return o * (c / n), c, n, m  # eq. 10
 

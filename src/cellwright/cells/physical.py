@@ -16,6 +16,24 @@ def lem(W, x, y, z, *, dt=1.0):
 
 
 @cell
+def antisymmetric(W, x, h, *, epsilon=0.1, gamma=0.01):
+    """AntisymmetricRNN (Chang, Chen, Haber & Chi 2019, arXiv 1902.09689, section 3): a
+    step ε of an equation that neither grows nor dies, γ damps it."""
+    inside = W.a(h, bias=False, antisymmetric=True) - gamma * h
+    return h + epsilon * name("n", tanh(inside + W.n(x)))
+
+
+@cell
+def gated_antisymmetric(W, x, h, *, epsilon=0.1, gamma=0.01):
+    """AntisymmetricRNN with gating (Chang, Chen, Haber & Chi 2019, section 3): each
+    unit has its own step, at most ε; gate and candidate share the matrix."""
+    inside = W.a(h, bias=False, antisymmetric=True) - gamma * h
+    z = name("z", sigmoid(inside + W.z(x)))
+    n = name("n", tanh(inside + W.n(x)))
+    return h + epsilon * z * n
+
+
+@cell
 def cfn(W, x, h):
     """Chaos-free network: without input it falls to zero (Laurent & von Brecht 2017,
     eq. 1–2)."""

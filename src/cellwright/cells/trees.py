@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from ..language import TreeCell, total, tree_cell
+from ..language import TreeCell, name, total, tree_cell
 from ..language.ops import sigmoid, tanh
 
 
@@ -26,7 +26,7 @@ def child_sum_lstm(W, x, child):
 
     For any number of children without an order, such as those of a dependency tree.
     """
-    h = total(child.h)
+    h = name("h_tilde", total(child.h))
     f = sigmoid(W.f(child.h, x))
     c = total(f * child.c) + sigmoid(W.i(h, x)) * tanh(W.u(h, x))
     return sigmoid(W.o(h, x)) * tanh(c), c
@@ -71,7 +71,7 @@ def child_sum_gru(W, x, child):
     Tree-structured Attentive Encoder", COLING 2016, section 3, as their code has it:
     a reset gate for every child, and z keeps the old.
     """
-    h = total(child.h)
+    h = name("h_tilde", total(child.h))
     z = sigmoid(W.z(h, x))
     g = total(sigmoid(W.r(child.h, x)) * child.h)
     return z * h + (1 - z) * tanh(W.n(g, x))

@@ -78,6 +78,22 @@ Steps = Annotated[
 ]
 
 
+Names = Annotated[
+    str,
+    Option(
+        help="What values and weights are called: c=C,g=C_tilde,W.g=C. _tilde, _hat, "
+        "_bar and _prime are accents, Gamma a Greek capital."
+    ),
+]
+Theme = Annotated[
+    str,
+    Option(help="light, dark, or auto: as the viewer of an SVG or HTML; else light."),
+]
+Transparent = Annotated[
+    bool, Option("--transparent", help="Without a page behind the cell.")
+]
+
+
 @app.command()
 def draw(
     cell: Annotated[
@@ -88,8 +104,8 @@ def draw(
         Option(
             "--out",
             "-o",
-            help="The file: .svg or .png, a picture; .tex or .mathml, the equations. "
-            "Default: CELL.svg.",
+            help="The file: .svg, .png or .pdf, a picture; .html, a page of the steps, "
+            "walked by arrow keys; .tex or .mathml, the equations. Default: CELL.svg.",
         ),
     ] = None,
     steps: Steps = False,
@@ -102,18 +118,23 @@ def draw(
         Option(min=1, help="Draw it so often over time; a tree cell: a tree so high."),
     ] = 1,
     legend: Annotated[bool, Option(help="Explain the picture's signs.")] = True,
+    names: Names = "",
+    theme: Theme = "auto",
+    transparent: Transparent = False,
     scale: Annotated[
         float, Option(min=0.1, help="Pixels of a PNG for one of the SVG.")
     ] = 2.0,
 ) -> None:
     """Draw a cell, or write its equations, to a file."""
-    from ..look.draw import draw
+    from ..look.diagram import Style
+    from ..look.draw import Drawing, draw, read_names
 
+    named, style = read_names(names), Style(theme, transparent)
+    how = Drawing(steps, unroll, legend, named, style, scale)
+    steps = steps or (out is not None and out.suffix == ".html")
     reading = {"text": text, "prompt": prompt, "layer": layer, "at": at}
     drawn, moment = _drawn(cell, steps, reading)
-    path = out or Path(f"{drawn.name}.svg")
-    how = {"steps": steps, "unroll": unroll, "legend": legend, "scale": scale}
-    written = draw(drawn, path, moment=moment, **how)
+    written = draw(drawn, out or Path(f"{drawn.name}.svg"), how, moment)
     typer.echo("\n".join(map(str, written)))
 
 
@@ -151,12 +172,19 @@ def explain(
     hidden_size: Annotated[
         int, Option("--hidden", min=1, help="Units of a state.")
     ] = 128,
+    triton: Annotated[
+        bool, Option("--triton", help="The Triton kernels of a GPU instead.")
+    ] = False,
 ) -> None:
     """Show what the native engine runs for a cell: stages, programs, cost."""
     from .. import cells as zoo
     from ..compiler.explain import explain
+    from ..engine.triton.explain import explain_triton
 
-    typer.echo(explain(zoo.get(cell), input_size, hidden_size))
+    text = (explain_triton if triton else explain)(
+        zoo.get(cell), input_size, hidden_size
+    )
+    typer.echo(text)
 
 
 @app.command()

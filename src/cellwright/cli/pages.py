@@ -59,6 +59,9 @@ def inspect(
             "run holds out."
         ),
     ] = None,
+    prompt: Annotated[
+        str | None, Option(help="What it reads, instead of a file.")
+    ] = None,
     beside: Annotated[
         Path | None, Option(help="A second run, to compare saturation with.")
     ] = None,
@@ -82,7 +85,11 @@ def inspect(
     require("cellwright inspect", "web")
     from ..look.web.serve import serve
 
-    read = "".join(read_pieces(text)) if text else None
+    if text and prompt is not None:
+        raise CellwrightError(
+            "[inspect] a run reads one text; received --text and --prompt, expected one"
+        )
+    read = "".join(read_pieces(text)) if text else prompt
     if format_of(directory) == PairRun.format:
         routes = _pair_routes(directory, beside, read, report)
     else:

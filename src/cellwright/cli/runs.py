@@ -218,4 +218,6 @@ def _show_system() -> None:
         if core["native"]
         else f"native engine: none ({core['reason']})"
     )
+    for isa in core.get("refused", ()):
+        typer.echo(f"refused: {isa}, whose products differ from those in float32")
     typer.echo(f"GPUs: {torch.cuda.device_count()}")

@@ -51,7 +51,9 @@ def dot_products(
     used = {n["weight"] for n in nodes if "weight" in n.options}
     kept = tuple(w for w in (*graph.weights, *found) if w.name in used)
     vectors = {w.name: piece for w, piece in found.items()}
-    cut = verify(graph.with_nodes(nodes, new, weights=kept), after="dots")
+    cut = verify(
+        graph.with_nodes(nodes, new, weights=kept), after="dots", internal=True
+    )
     bound = replace(binding, vectors={**binding.vectors, **vectors})
     return cut, bound, list(new.values())
 

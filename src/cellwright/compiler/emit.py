@@ -485,6 +485,8 @@ class _MatrixWriter(_StageWriter):
         args = [self._seen(node, k) for k in range(len(step.values[number]))]
         if node.op in ("scale_rows", "scale_columns"):
             return self._emit("mul", *args)
+        if node.op == "to_matrix":
+            return args[0]
         return self._operate(node, args)
 
     def _add_outer(self, to: _Register, outer: Node) -> _Register:
@@ -519,7 +521,7 @@ class _MatrixWriter(_StageWriter):
         values = [self._seen(node, k) for k in range(len(read(node)))]
         if node.op == "sum":
             return "sum_block", (values[0],), ()
-        if node.op == "spread":
+        if node.op in ("spread", "to_vector"):
             return "store", (values[0],), ()
         products = self._emit("mul", *values)
         if node.op == "column_dots":

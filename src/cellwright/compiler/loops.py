@@ -147,10 +147,12 @@ class Loops:
     # -- parts of the step
 
     def add_results(self, pending: Iterable[int]) -> None:
-        """Results that store a loop's values are of that loop too."""
+        """Results that store a loop's values are of that loop too; not where those are
+        in memory alone, as vectors that are made of a matrix."""
         for number in pending:
             node = self.step.nodes[number]
-            if node.op in (PUT, PANEL) and node.args[0] in self.of:
+            kept = bool(node.args) and node.args[0] in self.step.kept
+            if node.op in (PUT, PANEL) and node.args[0] in self.of and not kept:
                 self.of.setdefault(number, self.of[node.args[0]])
 
     def at_once(self, pending: Iterable[int], done: set[int]) -> list[int]:

@@ -38,11 +38,14 @@ class Memory:
         arrays: in the order in which calls pass them.
         leaves: node of an input or an old state → where it is.
         results: (node, where it is stored), in the order of the arrays.
+        rounded: arrays that may be in bf16, so that the step itself does not read what
+            it has stored there.
     """
 
     arrays: tuple[Array, ...]
     leaves: Mapping[int, View]
     results: tuple[tuple[int, View], ...]
+    rounded: frozenset[int] = frozenset()
 
     @property
     def places(self) -> dict[int, View]:
@@ -55,6 +58,7 @@ def forward_memory(
     once: Collection[str] = (),
     saved: Sequence[int] = (),
     keeps: str = "all",
+    rounds: str = "",
 ) -> Memory:
     """The arrays of a forward scan; inputs of `once` have one row for all levels.
 
@@ -62,7 +66,11 @@ def forward_memory(
         saved: nodes that training saves beside the states.
         keeps: the states of which every level is kept: "all", "vectors" or "none" but
             the output.
+        rounds: what may be in bf16: "" nothing; "values" what is saved beside the
+            states; "states" the states that are kept and the output too: what levels
+            hand on lies apart from them.
     """
+    apart = rounds == "states"
     draft = _Draft(graph)
     of_input: dict[str, View] = {}
     of_state: dict[str, View] = {}
@@ -77,13 +85,28 @@ def forward_memory(
         # A matrix is read by the steps themselves alone: see `Loops.hold_matrices`.
         kept = keeps == "all" or (keeps == "vectors" and not is_matrix(state))
         every = kept or (graph.output_is_state and state is graph.states[0])
+        every = every and not apart
         rows, depth = ("sequence", 1) if every else ("rolling", 2)
         of_state[state.name] = draft.state_array(state.name, state.size, rows, depth)
     results = [*zip(graph.updates, of_state.values(), strict=True)]
-    if not graph.output_is_state:
+    carried = len(draft.arrays)
+    if apart or not graph.output_is_state:
         view = draft.array("output", "sequence", graph.output_size)
         results.append((graph.output, view))
+    if apart and keeps == "all":
+        for update, state in [*zip(graph.updates, graph.states, strict=True)][
+            graph.output_is_state :
+        ]:
+            view = draft.array(f"{state.name}.saved", "sequence", state.size)
+            results.append((update, view))
+    values = len(draft.arrays)
     results += [(number, draft.value_array(number)) for number in saved]
+    first = {"states": carried, "values": values, "": len(draft.arrays)}[rounds]
+    rounded = frozenset(
+        view.array
+        for number, view in results
+        if view.array >= first and may_be_rounded(graph, number)
+    )
     leaves: dict[int, View] = {}
     for number, node in enumerate(graph.nodes):
         if node.op in ("input", ITEM):
@@ -91,7 +114,16 @@ def forward_memory(
         elif node.op == "state":
             array = of_state[node["name"]].array
             leaves[number] = View(array, True, _slot(graph, node))
-    return Memory(tuple(draft.arrays), leaves, tuple(results))
+    return Memory(tuple(draft.arrays), leaves, tuple(results), rounded)
+
+
+def may_be_rounded(graph: Graph, number: int) -> bool:
+    """Whether a value is one that loads, stores, totals and products alone read: not
+    one of each item, nor what is made of those."""
+    node, sets = graph.nodes[number], graph.sets
+    return sets[number] not in graph.item_sets and not (
+        node.op in (TOTAL, ATTENTION) and sets[node.args[0]] in graph.item_sets
+    )
 
 
 def forward_step(
@@ -108,7 +140,8 @@ def forward_step(
     draft = _Draft(graph, graph.nodes, memory.arrays)
     records = [(n, draft.value_array(n, "{}.record")) for n in recorded]
     results = [*memory.results, *records]
-    stored = dict(reversed(results))
+    exact = [result for result in results if result[1].array not in memory.rounded]
+    stored = dict(reversed(exact))
     roots = [draft.result(number, view, stored) for number, view in results]
     places = {**memory.leaves, **draft.weights(parameters or {})}
     return draft.step(roots, places=places, stored=stored)
@@ -301,7 +334,7 @@ class _Draft:
         over = node.op in (TOTAL, ATTENTION) and self.axes[node.args[0]]
         of_items = bool(over) and over.kind == "item"
         kept = of_items or (matrix_of(self.nodes, node) and not is_matrix(node))
-        return value if kept and stored[value] == view else self.put(value, view)
+        return value if kept and stored.get(value) == view else self.put(value, view)
 
     def step(self, roots: Iterable[int], **more: Any) -> Lowered:
         nodes, arrays = tuple(self.nodes), tuple(self.arrays)

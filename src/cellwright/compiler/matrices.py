@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from ..language import OPS, Node
+from ..language import OPS, Graph, Node, verify
 from ..language.graph import State, Weight
 from ..language.sizes import MatrixSize
+from .bindings import Binding
 from .differentiate import VectorJacobian, verified
 
 # How an operation sees what it reads; others see a vector as a number for each block.
@@ -26,6 +27,7 @@ _READS = {
     "vecmat": ("rows", "matrix"),
     "scale_rows": ("matrix", "rows"),
     "scale_columns": ("matrix", "columns"),
+    "to_matrix": ("matrix",),
     "row_dots": ("matrix", "matrix"),
     "column_dots": ("matrix", "matrix"),
 }
@@ -36,6 +38,7 @@ _MAKES = {
     "vecmat": "columns",
     "column_dots": "columns",
     "spread": "matrix",
+    "to_vector": "matrix",
 }
 
 
@@ -44,6 +47,37 @@ _LEAVES = ("constant", "weight")
 
 def is_matrix(node: Node | State | Weight) -> bool:
     return isinstance(node.size, MatrixSize)
+
+
+def flatten_affines(
+    graph: Graph, binding: Binding
+) -> tuple[Graph, Binding, Sequence[int]]:
+    """The same step, in which an affine map gives a vector, which is then a matrix.
+
+    Returns:
+        The step, its binding, and for each old node the new one of the same value.
+    """
+    flat = {w.name for w in graph.weights if w.kind == "matrix" and is_matrix(w)}
+    if not flat:
+        return graph, binding, range(len(graph.nodes))
+    nodes: list[Node] = []
+    new: dict[int, int] = {}
+    for number, node in enumerate(graph.nodes):
+        node = node.on(tuple(new[a] for a in node.args))
+        if node.options.get("weight") in flat:
+            size = node.size
+            assert isinstance(size, MatrixSize)
+            nodes.append(replace(node, size=int(size)))
+            attrs = (("columns", int(size.columns)), ("rows", int(size.rows)))
+            node = Node("to_matrix", (len(nodes) - 1,), attrs, size, node.source)
+        nodes.append(node)
+        new[number] = len(nodes) - 1
+    weights = tuple(
+        replace(w, size=int(w.size)) if w.name in flat else w for w in graph.weights
+    )
+    step = graph.with_nodes(nodes, new, weights=weights)
+    found = verify(step, after="flatten_affines", internal=True)
+    return found, binding, list(new.values())
 
 
 def read(node: Node) -> tuple[int, ...]:

@@ -28,7 +28,9 @@ def scale_vectors(
     for number, node in enumerate(graph.nodes):
         rewriter.new.append(rewriter.rewritten(number, node))
     new = dict(enumerate(rewriter.new))
-    scaled = verify(graph.with_nodes(rewriter.nodes, new), after="scale_vectors")
+    scaled = verify(
+        graph.with_nodes(rewriter.nodes, new), after="scale_vectors", internal=True
+    )
     return scaled, binding, rewriter.new
 
 

@@ -19,12 +19,13 @@ from ..language.graph import ATTENTION
 from ..language.linear import diagonal_groups
 from . import lower
 from .bindings import Binding
+from .chunkwise import gates_are_bounded, in_steps
 from .contract import contract
 from .differentiate import VectorJacobian, differentiate
 from .dots import dot_products
 from .emit import emit, emit_gradients, emit_reductions
 from .loops import Loops
-from .matrices import is_matrix, matrix_of, read, with_copies
+from .matrices import flatten_affines, is_matrix, matrix_of, read, with_copies
 from .outers import scale_vectors
 from .program import Program, Stage
 from .schedule import schedule
@@ -71,7 +72,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         graph, binding, recorded = self.graph, self.binding, self.recorded
-        for cut in (split_affines, dot_products, scale_vectors):
+        for cut in (flatten_affines, split_affines, dot_products, scale_vectors):
             graph, binding, new = cut(graph, binding)
             recorded = tuple(new[number] for number in recorded)
         object.__setattr__(self, "graph", graph)
@@ -87,8 +88,22 @@ class Plan:
     def inference(self) -> Program:
         # What follows a loop reads all levels of its states.
         keeps = "vectors" if self.is_split else "none"
-        memory = lower.forward_memory(self.graph, self._once, keeps=keeps)
-        return self._forward("inference", memory)
+        memory = lower.forward_memory(
+            self.graph, self._once, keeps=keeps, rounds=self.rounds
+        )
+        return self._in_steps(self._forward("inference", memory))
+
+    @cached_property
+    def rounds(self) -> str:
+        """What the calls may have in bf16: as in `forward_memory`.
+
+        A tree, or what follows a loop, reads states of other levels than the last; they
+        are rounded when the scan has ended.
+        """
+        has_matrices = any(map(is_matrix, (*self.graph.nodes, *self.graph.weights)))
+        if self.precision != "bf16" or has_matrices:
+            return ""
+        return "values" if self.graph.children or self.is_split else "states"
 
     @cached_property
     def is_split(self) -> bool:
@@ -101,10 +116,28 @@ class Plan:
 
     @cached_property
     def training(self) -> Program:
-        return self._forward("training", self._memory)
+        memory = lower.forward_memory(
+            self.graph, self._once, self.saved, rounds=self.rounds
+        )
+        return self._in_steps(self._forward("training", memory))
 
     def backward(self, wanted: tuple[str, ...]) -> Program:
         """The gradient's program; `wanted` are the inputs that need theirs."""
+        return self._in_steps(self._backward(wanted))
+
+    @cached_property
+    def goes_in_steps(self) -> bool:
+        """Whether its matrices go several levels at a time: see `chunkwise`."""
+        if not (gates_are_bounded(self.graph) and self.is_split) or self.recompute:
+            return False
+        forward = self._forward("training", self._memory)
+        inputs = tuple(source.name for source in self.graph.inputs)
+        return bool(in_steps(forward) and in_steps(self._backward(inputs)))
+
+    def _in_steps(self, program: Program) -> Program:
+        return (in_steps(program) if self.goes_in_steps else None) or program
+
+    def _backward(self, wanted: tuple[str, ...]) -> Program:
         vjp, places = self.vjp, self._memory.places
         memory = lower.cotangent_memory(vjp, self._memory.arrays, wanted, self.static)
         recomputed: tuple[Stage, ...] = ()
@@ -170,7 +203,7 @@ class Plan:
 
     @cached_property
     def _memory(self) -> lower.Memory:
-        """The arrays of a scan in training."""
+        """The arrays of a scan in training, as the backward one reads them."""
         return lower.forward_memory(self.graph, self._once, self.saved)
 
     @cached_property
@@ -182,6 +215,14 @@ class Plan:
     def saved(self) -> tuple[int, ...]:
         """The forward nodes that training saves beside the states."""
         return () if self.recompute else self.needed
+
+    @property
+    def saved_rounded(self) -> list[bool]:
+        """Of each saved value, whether it may be in bf16."""
+        return [
+            bool(self.rounds) and lower.may_be_rounded(self.graph, n)
+            for n in self.saved
+        ]
 
     def saved_sizes(self) -> list[int]:
         return [int(self.graph.nodes[n].size) for n in self.saved]
@@ -238,5 +279,5 @@ def _obstacle(graph: Graph) -> str | None:
 
 def _spans_matrix(node: Node) -> bool:
     """Whether an operation of a matrix looks at all of it, and is none of matrices."""
-    of_matrices = ("sum", "matvec", "vecmat", "row_dots", "column_dots")
+    of_matrices = ("sum", "matvec", "vecmat", "to_vector", "row_dots", "column_dots")
     return node.op in OPS and OPS[node.op].reduces and node.op not in of_matrices

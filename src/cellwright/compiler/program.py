@@ -138,6 +138,28 @@ class Instruction:
 
 
 @dataclass(frozen=True)
+class Recurrence:
+    """What a stage of matrices does for `steps` levels at once; its views by number,
+    −1: none."""
+
+    steps: int = 0
+    decay: float = 1.0
+    gate: int = -1
+    v: int = -1
+    k: int = -1
+    q: int = -1
+    y: int = -1
+    before: int = -1
+    after: int = -1
+    d_gate: int = -1
+    d_v: int = -1
+    d_k: int = -1
+    d_q: int = -1
+    d_before: int = -1
+    d_after: int = -1
+
+
+@dataclass(frozen=True)
 class Stage:
     """Products into accumulators, then pointwise code, over `units` units."""
 
@@ -156,6 +178,7 @@ class Stage:
     loop: int = 0
     heads: int = 1
     matrix_rows: int = 1
+    recurrence: Recurrence = Recurrence()
 
 
 @dataclass(frozen=True)
@@ -222,6 +245,10 @@ class Program:
         """The program as text, a stage at a time."""
         return "\n".join(_Listing(self).lines())
 
+    def product(self, stage: Stage, term: Term) -> str:
+        """One of its stages' products as text."""
+        return _Listing(self).product(stage, term)
+
 
 def _native(core: Any, value: Any) -> Any:
     """A value as the core has it: of a class above, its struct of the same name."""
@@ -267,6 +294,8 @@ class _Listing:
         text += f", for each {stage.axis}" if stage.axis != NODE else ""
         if stage.axis == MATRIX:
             text += f" of {stage.matrix_rows} rows in {stage.heads} blocks"
+        if stage.recurrence.steps:
+            text += f", {stage.recurrence.steps} levels at a time"
         first = all(s.when == "chunk" for s in self.program.stages[:number])
         chunk = "before a chunk" if first else "once for a chunk"
         when = {"chunk": f", {chunk}", "after_chunk": ", after a chunk"}
@@ -277,14 +306,17 @@ class _Listing:
         lines += [f"r{a.tile} = {self._register(s, a.start)}" for a in s.accumulators]
         for t in s.terms:
             registers = ", ".join(f"r{c}" for c in t.columns)
-            weights = ", ".join(self._parameter(p) for p in t.pieces)
-            sign, source = "", self._array(s.views[t.view])
-            if t.transposed:
-                panel = s.views[t.view].array
-                sign, source = "ᵀ", self._columns(panel, t.first, len(t.pieces))
-            lines.append(f"{registers} += [{weights}]{sign} · {source}")
+            lines.append(f"{registers} += {self.product(s, t)}")
         lines += [self._line(s, i) for i in s.code]
         return [f"    {line}" for line in lines]
+
+    def product(self, s: Stage, t: Term) -> str:
+        weights = ", ".join(self._parameter(p) for p in t.pieces)
+        sign, source = "", self._array(s.views[t.view])
+        if t.transposed:
+            panel = s.views[t.view].array
+            sign, source = "ᵀ", self._columns(panel, t.first, len(t.pieces))
+        return f"[{weights}]{sign} · {source}"
 
     def _line(self, s: Stage, i: Instruction) -> str:
         target = self._register(s, i.dst)

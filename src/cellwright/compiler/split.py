@@ -73,6 +73,8 @@ def split_affines(
         new[number] = len(nodes) - 1
     used = {n["weight"] for n in nodes if "weight" in n.options}
     kept = tuple(w for w in weights.values() if w.name in used)
-    cut = verify(graph.with_nodes(nodes, new, weights=kept), after="split")
+    cut = verify(
+        graph.with_nodes(nodes, new, weights=kept), after="split", internal=True
+    )
     bound = replace(binding, matrices=matrices, biases=biases, heads=heads)
     return cut, bound, list(new.values())

@@ -10,11 +10,12 @@ from .engine import Engine
 from .native import Native
 from .reference import Reference
 from .torch_kernels import TorchKernels
+from .triton import Triton
 
 REFERENCE = Reference()  # it can run everything, and steps for those that pack nothing
 #: In the order in which "auto" tries them.
 ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (Native(), TorchKernels(), REFERENCE)
+    engine.name: engine for engine in (Native(), TorchKernels(), Triton(), REFERENCE)
 }
 MEMORY = ("save", "recompute")
 

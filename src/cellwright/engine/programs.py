@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..compiler.bindings import Binding
+from ..compiler.matrices import is_matrix
 from ..compiler.once import Once, made_once_of_mixed
 from ..compiler.plan import Plan
+from ..compiler.program import Program
 from ..language import ArgumentError, Graph
 from ..language.sizes import MatrixSize
 from .call import States
@@ -92,8 +95,9 @@ class Programs:
         self.matrix_weights = {
             w.name: binding.vectors[w.name].parameter
             for w in graph.weights
-            if isinstance(w.size, MatrixSize)
+            if w.is_matrix
         }
+        self.has_matrices = any(map(is_matrix, (*graph.nodes, *graph.weights)))
         self.output_is_state = graph.output_is_state
         # Columns of the states that are not the output.
         self.hidden = self.sizes[1:] if self.output_is_state else self.sizes
@@ -139,9 +143,11 @@ class Programs:
             return self
         return self.variant(static=tuple(n for n in self.inputs if n in static))
 
-    def for_rows(self, rows: int, levels: int) -> Programs:
+    def for_rows(self, rows: int, levels: int, training: bool = False) -> Programs:
         """The same cell for levels of so many rows: where there are many, products of
         one level are as fast as those of many levels."""
+        if training and self.plan.goes_in_steps:  # what it keeps depends on that
+            return self
         few = (rows < MANY_ROWS or any(self.matrices)) and levels > 1
         return self if few or not self.plan.is_split else self.variant(may_split=False)
 
@@ -162,10 +168,16 @@ class Programs:
         products in bf16, or in its own precision."""
         return "/".join([self.key, *static, *([_BF16] if bf16 else [])])
 
-    def filled(self, states: States, like: Tensor, batch: int) -> list[Tensor]:
+    def filled(
+        self,
+        states: States,
+        like: Tensor,
+        batch: int,
+        dtype: torch.dtype | None = None,
+    ) -> list[Tensor]:
         """The initial states, with zeros (1, batch, size) for those that are `None`."""
         return [
-            like.new_zeros(1, batch, size) if state is None else state
+            like.new_zeros(1, batch, size, dtype=dtype) if state is None else state
             for state, size in zip(states, self.sizes, strict=True)
         ]
 
@@ -191,6 +203,11 @@ class Programs:
         return (*self.hidden, *self.plan.saved_sizes())
 
     @cached_property
+    def spaced(self) -> tuple[bool, ...]:
+        """The states but the output of which training keeps every `STEPS`-th level."""
+        return tuple(m and self.plan.goes_in_steps for m in self.hidden_matrices)
+
+    @cached_property
     def saved_values(self) -> list[tuple[int, str | None]]:
         """Columns of what training saves beside the states, and the set that it varies
         over, if any."""
@@ -200,23 +217,48 @@ class Programs:
         return [(size, sets[number]) for number, size in sizes]
 
     @cached_property
+    def saved_types(self) -> list[torch.dtype | None]:
+        """Of each of them its type; `None`: as x."""
+        rounded = self.plan.saved_rounded
+        return [self.kept_as if may else self.number for may in rounded]
+
+    @cached_property
     def recorded_values(self) -> list[tuple[int, str | None]]:
         """The same of the recorded values."""
         graph, numbers = self.plan.graph, self.plan.recorded
         sets = graph.sets
         return [(int(graph.nodes[n].size), sets[n]) for n in numbers]
 
+    @property
+    def number(self) -> torch.dtype | None:
+        """The type of the core's own numbers, and of states; `None`: that of x."""
+        return torch.float32 if self.precision == "bf16" else None
+
+    @property
+    def kept_as(self) -> torch.dtype | None:
+        """The type of the output and of what training keeps; x and what follows the
+        steps may be of it too. `None`: as x."""
+        return torch.bfloat16 if self.number and not self.has_matrices else self.number
+
     def compiled(self, kind: str, wanted: tuple[str, ...] = ()) -> Any:
         """The core's program: "inference", "training" or "backward"."""
         try:
             return self._compiled[kind, wanted]
         except KeyError:
-            plan = self.plan
-            source = (
-                plan.backward(wanted) if kind == "backward" else getattr(plan, kind)
-            )
-            compiled = self._compiled[kind, wanted] = source.compile()
+            compiled = self.program(kind, wanted).compile()
+            self._compiled[kind, wanted] = compiled
             return compiled
+
+    def program(self, kind: str, wanted: tuple[str, ...] = ()) -> Program:
+        """The plan's program: "inference", "training" or "backward"."""
+        plan = self.plan
+        return plan.backward(wanted) if kind == "backward" else getattr(plan, kind)
+
+    def made(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What an engine makes of the programs, once."""
+        if key not in self._compiled:
+            self._compiled[key] = make()
+        return self._compiled[key]
 
     def arriving(
         self, of_inputs: Sequence[Any], of_parameters: Sequence[Any]

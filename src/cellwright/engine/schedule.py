@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compiler.chunkwise import STEPS
 from ..language import ArgumentError
 from .tracing import numbers
 
@@ -37,7 +38,7 @@ class Schedule:
             order of the scan.
         last: rows of a sequence array that hold the final states, in order; a number
             where they are all rows of that step.
-        last_rolling: the same for an array that keeps the last two levels only.
+        last_level: the level of each row's last step; a number where it is the same.
         batch_rows: row r of a level is row batch_rows[r] of the batch: it starts from
             that of the initial states; `None`: r.
         places: and stands at the level's offset + places[r], where sequences begin at
@@ -53,7 +54,7 @@ class Schedule:
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
     last: int | Tensor
-    last_rolling: int | Tensor
+    last_level: int | Tensor
     batch_rows: Tensor | None = None
     places: Tensor | None = None
     resets: Tensor | None = None
@@ -70,6 +71,27 @@ class Schedule:
         """Of the sequence arrays."""
         padded = self.batch_rows is not None
         return self.rows // self.batch if padded else len(self.counts)
+
+    @property
+    def last_rolling(self) -> int | Tensor:
+        """As `last`, for an array that keeps the last two levels only."""
+        return self._in_blocks(self.last_level % 2)
+
+    @property
+    def last_spaced(self) -> int | Tensor:
+        """As `last`, for an array that keeps every `STEPS`-th level and the last."""
+        return self._in_blocks(self.last_level // STEPS)
+
+    @property
+    def spaced_rows(self) -> int:
+        """Of such an array."""
+        return -(-self.steps // STEPS) * self.batch
+
+    def _in_blocks(self, blocks: int | Tensor) -> int | Tensor:
+        """The rows of the batch, each in its block of rows."""
+        if isinstance(blocks, Tensor):
+            return blocks * self.batch + torch.arange(self.batch)
+        return blocks
 
     @property
     def at(self) -> Tensor | None:
@@ -109,14 +131,14 @@ def dense(steps: int, batch: int, reverse: bool = False) -> Schedule:
 
 def _dense(steps: int, batch: int, reverse: bool) -> Schedule:
     order = range(steps - 1, -1, -1) if reverse else range(steps)
-    last, block = 0 if reverse else steps - 1, (steps - 1) % 2
+    last = 0 if reverse else steps - 1
     return Schedule(
         steps * batch,
         batch,
         tuple(t * batch for t in order),
         (batch,) * steps,
         last,
-        block,
+        steps - 1,
     )
 
 
@@ -143,7 +165,7 @@ def _packed(batch_sizes: tuple[int, ...], reverse: bool) -> Schedule:
         tuple(offsets[:-1][::step].tolist()),
         tuple(counts[::step].tolist()),
         torch.from_numpy(offsets[ends] + rows),
-        torch.from_numpy(levels % 2 * counts[0] + rows),
+        torch.from_numpy(levels),
     )
 
 
@@ -279,7 +301,11 @@ class SequenceBatch:
     @property
     def plain(self) -> bool:
         """Every row at every step, and none starts anew."""
-        return self.batch_sizes is None and self._given[0] is self._given[1] is None
+        if self.batch_sizes is not None:
+            return False
+        if self.lengths is self.resets is self.starts is None:
+            return True
+        return self._given[0] is self._given[1] is None
 
     def schedule(self, reverse: bool = False, learned: bool = False) -> Schedule:
         """The scan's; `learned`: the gradient of the reset state is wanted."""
@@ -323,7 +349,7 @@ class SequenceBatch:
             tuple((np.arange(steps) * batch)[::step].tolist()),
             tuple(counts[::step].tolist()),
             torch.from_numpy(last * batch + first),
-            torch.from_numpy(levels % 2 * batch + np.arange(batch)),
+            torch.from_numpy(levels),
             batch_rows,
             places,
             resets,

@@ -9,6 +9,7 @@ from ..language import ArgumentError
 from .call import Call
 from .engine import Bound, BoundCell, Engine
 from .schedule import SequenceBatch
+from .segments import scan_segments
 
 
 class TorchKernels(Engine):
@@ -36,44 +37,15 @@ class TorchKernels(Engine):
         assert layout is not None
         assert isinstance(batch, SequenceBatch)
         flat = bound.weights.packed(bound.bound)
+        refuse_vmap()
         states = bound.bound.programs.filled(call.states, flat[0], batch.batch)
-        return _scan(layout.kernel, flat, call, states)
 
+        def scan(
+            sources: list[Tensor], batch_sizes: Tensor | None, states: list[Tensor]
+        ) -> tuple[Tensor, list[Tensor]]:
+            return _call(layout.kernel, flat, sources[0], batch_sizes, states)
 
-def _scan(
-    kernel: str, flat: list[Tensor], call: Call, states: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """The sequences through torch's kernel, one segment after each reset.
-
-    Raises:
-        ArgumentError: inside torch.func.vmap.
-    """
-    refuse_vmap()
-    x, batch = call.x, call.batch
-    assert isinstance(batch, SequenceBatch)
-    if batch.plain:
-        x = x.flip(0) if call.reverse else x
-        y, news = _call(kernel, flat, x, None, states)
-        return y.flip(0) if call.reverse else y, news
-    segments = batch.segments(call.reverse)
-    if not len(segments.rows):
-        finals = [state.clone() for state in states]  # results alias nothing
-        return x.new_zeros(*x.shape[:-1], states[0].shape[-1]), finals
-    rows = segments.rows.to(x.device)
-    known = states
-    if call.reset_state:
-        pairs = zip(states, call.reset_state, strict=True)
-        known = [torch.cat([s, f[None, None]], 1) for s, f in pairs]
-    initial = [s[:, segments.initial] for s in known]
-    data = x.reshape(-1, x.shape[-1])[rows]
-    y, news = _call(kernel, flat, data, segments.batch_sizes, initial)
-    whole = y.new_zeros(x.shape[:-1].numel(), y.shape[1]).index_copy(0, rows, y)
-    empty = segments.empty.to(x.device)
-    finals = [
-        torch.where(empty, s, n[:, segments.last])
-        for s, n in zip(states, news, strict=True)
-    ]
-    return whole.view(*x.shape[:-1], -1), finals
+        return scan_segments(call, states, states[0].shape[-1], scan)
 
 
 def _call(

@@ -37,12 +37,14 @@ NO_MEMORY = (
 _PROXIES = _C._TorchDispatchModeKey.PROXY  # of make_fx
 _PLAIN = {Tensor, Parameter, type(None)}  # one made of a subclass has that class
 
-# How torch dispatches the calls of a tensor that is nothing but memory on the CPU,
-# whatever the program that imports this has switched on.
+# How torch dispatches the calls of a tensor that is nothing but memory, on the CPU or
+# CUDA, whatever the program that imports this has switched on.
 with torch.inference_mode(False), _disable_current_modes():
     _memory = torch.empty(0, device="cpu")
     _NEGATIVE: int = _keys(torch._neg_view(_memory)).raw_repr()  # type: ignore[attr-defined]
-    _ODD = ~(_keys(_memory).raw_repr() | _NEGATIVE)  # all else: see `readable`
+    _CUDA: int = _C.DispatchKeySet(_C.DispatchKey.CUDA).raw_repr()
+    _CUDA |= _C.DispatchKeySet(_C.DispatchKey.AutocastCUDA).raw_repr()
+    _ODD = ~(_keys(_memory).raw_repr() | _NEGATIVE | _CUDA)  # all else: see `readable`
 
 # Checks of arguments hold for the call that is traced, as those of torch's own modules.
 warnings.filterwarnings(

@@ -1,13 +1,15 @@
-"""The laboratory: the subject's questions, answered by experiment.
+"""The laboratory: the subject's questions, answered by experiment::
 
-from cellwright import lab
+    from cellwright import lab
 
-lab.NAMES                                 # the experiments
-experiment = lab.get("bptt")
-result = lab.run_experiment(experiment, Path("out"), quick=True)
-result = lab.load_result("bptt")          # of the full form, as it was committed
-result.question, result.seed, result.date, result.claims, result.conclusion
-lab.plot_path("bptt")                     # its plot, a PNG
+    lab.NAMES                                 # the experiments
+    experiment = lab.get("bptt")
+    result = lab.run_experiment(experiment, Path("out"), quick=True)
+    result = lab.load_result("bptt")          # of the full form, as it was committed
+    result.question, result.seed, result.date, result.claims, result.conclusion
+    lab.plot_path("bptt")                     # its plot, a PNG
+
+`cellwright lab` is the same on the command line.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ NAMES = (
     "bptt",
     "training-problems",
     "recursive",
+    "tree-tables",
     "teacher-forcing",
     "attention",
     "long-term",
@@ -36,6 +39,7 @@ NAMES = (
     "variants",
     "state-tracking",
     "recall",
+    "characters",
 )
 
 __all__ = [

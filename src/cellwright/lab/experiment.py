@@ -7,6 +7,7 @@ that come out: tables, plot, claims, conclusion.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,7 +106,8 @@ class Claim:
     Attributes:
         name: the sentence.
         measured: the number that decides; None where there was nothing to measure.
-        low, high: the closed interval it is expected in; None: no limit.
+        low: the least it is expected to be; None: no limit.
+        high: the most it is expected to be; None: no limit.
     """
 
     name: str
@@ -125,10 +127,15 @@ class Claim:
     def interval(self) -> str:
         """The interval in words, for people."""
         if self.low is None:
-            return f"at most {self.high:.4g}"
+            return with_minus(f"at most {self.high:.4g}")
         if self.high is None:
-            return f"at least {self.low:.4g}"
-        return f"{self.low:.4g} to {self.high:.4g}"
+            return with_minus(f"at least {self.low:.4g}")
+        return with_minus(f"{self.low:.4g} to {self.high:.4g}")
+
+
+def with_minus(words: str) -> str:
+    """Words whose negative numbers have a minus sign, not a hyphen."""
+    return re.sub(r"(?<![\w-])-(?=[\d.∞]|inf)", "−", words)
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,15 @@ TASKS = {
         0.99,
         "31,390",
     ),
+    "order of three": Task(
+        "temporal order (6b)",
+        lambda n, g: tasks.temporal_order(n, g, marks=3),
+        8,
+        _classes,
+        _classified,
+        0.99,
+        "571,100",
+    ),
 }
 
 # Bai et al. 2018, table 1: mean squared error and mean cross-entropy on the test set.
@@ -220,7 +229,7 @@ def cases(quick: bool, seed: int) -> list[Record]:
         long = [("adding", 100, 900, ("lstm-bias-1", "lstm"))]
     else:
         nets, seeds = tuple(n for n in NETS if n != "gru-plain"), range(seed, seed + 2)
-        lags = dict.fromkeys(TASKS, 2000)
+        lags = {**dict.fromkeys(TASKS, 2000), "order of three": 4000}
         compared = ("rnn", "lstm-bias-1", "lstm", "gru-plain", "gru")
         long = [
             ("adding", 200, 1500, compared),

@@ -57,6 +57,12 @@ class Batch:
         """How many examples."""
         return len(self.forest if self.forest is not None else self.targets)
 
+    def answers(self) -> Tensor:
+        """(B,): the targets of whole examples."""
+        if self.forest is None:
+            return self.targets
+        return self.targets[torch.from_numpy(self.forest.roots)]
+
 
 class Reader(nn.Module):
     """Embeds words, reads a tree or a row, and answers with a class.
@@ -77,10 +83,19 @@ class Reader(nn.Module):
         if batch.forest is not None:
             y, _ = self.layer(x, batch.forest)
         else:
-            outputs, _ = self.layer(x)  # what pads comes after the last word
-            assert batch.lengths is not None
-            y = outputs[batch.lengths - 1, torch.arange(len(batch.lengths))]
+            y = self._row(x, batch.lengths)
         return self.linear(self.dropout(y))
+
+    def _row(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, output_size): after the last word; backwards, after the first."""
+        assert lengths is not None
+        outputs, _ = self.layer(x, lengths=lengths)
+        y = outputs[lengths - 1, torch.arange(len(lengths))]
+        if not self.layer.bidirectional:
+            return y
+        forwards, _ = y.chunk(2, -1)
+        _, backwards = outputs[0].chunk(2, -1)
+        return torch.cat((forwards, backwards), -1)
 
 
 def cases(quick: bool, seed: int) -> list[Record]:
@@ -94,7 +109,7 @@ def cases(quick: bool, seed: int) -> list[Record]:
         {"part": "listops", "net": net, **expressions, "longest": longest, "seed": seed}
         for net in (("tree", "sequence") if quick else LISTOPS)
     ]
-    if not quick and _treebank_is_missing() is None:
+    if not quick and treebank_is_missing() is None:
         found += [
             {"part": "sentiment", "net": net, "epochs": 3, "hidden": 64, "seed": s}
             for net in SENTIMENT
@@ -241,7 +256,7 @@ def listops(case: Record) -> Record:
 # -- sentiment -----------------------------------------------------------------
 
 
-def _treebank_is_missing() -> str | None:
+def treebank_is_missing() -> str | None:
     try:
         tasks.find_data("sst/train.txt", TREEBANK)
     except tasks.DataMissing as error:
@@ -301,6 +316,19 @@ def rows_of_words(trees: Sequence[str]) -> Batch:
         torch.tensor([int(f.labels[0]) for f in forests]),  # type: ignore[index]
         lengths=torch.tensor([len(w) for w in words]),
     )
+
+
+def phrases(trees: Sequence[str]) -> list[str]:
+    """Every phrase of the trees, once: a part in brackets is a tree itself."""
+    found: dict[str, None] = {}
+    for tree in trees:
+        begins = []
+        for at, sign in enumerate(tree):
+            if sign == "(":
+                begins.append(at)
+            elif sign == ")":
+                found[tree[begins.pop() : at + 1]] = None
+    return list(found)
 
 
 def _binary(inputs: int, hidden: int) -> nn.Module:

@@ -57,7 +57,7 @@ class CaseResult:
         return self.done >= 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A finished run of an experiment.
 
@@ -93,6 +93,14 @@ class Result:
     def rows(self) -> Rows:
         """The cases as rows: settings and measurements together."""
         return rows_of(self.cases, self.quick)
+
+    def __repr__(self) -> str:
+        held = sum(claim.holds for claim in self.claims)
+        form = ", quick form" if self.quick else ""
+        return (
+            f"<result of {self.experiment}, {self.date}, seed {self.seed}{form}: "
+            f"{held} of {len(self.claims)} claims hold>"
+        )
 
     @property
     def holds(self) -> bool:

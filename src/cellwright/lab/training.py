@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,46 @@ class Drawn:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._generator.set_state(state["generator"])
+
+
+class Shuffled:
+    """An endless stream of fixed batches: each once, then again in another order.
+
+    Args:
+        batches: at least one.
+        seed: of the orders.
+    """
+
+    size = 1
+
+    def __init__(self, batches: Sequence[Any], seed: int):
+        self._batches = batches
+        self._generator = torch.Generator().manual_seed(seed)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Draw the order of an epoch."""
+        self._at_begin, self._position = self._generator.get_state(), 0
+        count = len(self._batches)
+        self._order = torch.randperm(count, generator=self._generator).tolist()
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._batches)
+
+    def next(self) -> Any:
+        if self._position == len(self):
+            self._begin()
+        self._position += 1
+        return self._batches[self._order[self._position - 1]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._at_begin, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+        self._begin()
+        self._position = state["position"]
 
 
 class _Solved(Exception):

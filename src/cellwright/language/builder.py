@@ -34,6 +34,17 @@ from .values import matrix_among, spreads
 from .verify import verify
 
 _SIDES = ("rows", "columns")
+#: What every use of one weight must agree on.
+_SHARED = (
+    "kind",
+    "operands",
+    "size",
+    "heads",
+    "bias",
+    "init",
+    "columns",
+    "antisymmetric",
+)
 MOST_NODES = 10_000  # of one step: ten times the largest that was ever of use
 
 
@@ -224,6 +235,7 @@ class Builder:
         bias: bool | float = True,
         heads: int = 1,
         columns: Op | None = None,
+        antisymmetric: bool = False,
     ) -> int:
         """`W.name(*args)`: a matrix on the concatenation, and a bias."""
         if not args:
@@ -233,12 +245,20 @@ class Builder:
             )
         for arg in args:
             self._check_operand(name, self.nodes[arg])
-        size = self.size(f"W.{name}", size)
+        size = self.size_of_state(f"W.{name}", size)
         operands = tuple(self.nodes[a].size for a in args)
         init = None if isinstance(bias, bool) else self.number(f"W.{name}'s bias", bias)
         self._check_heads(f"W.{name}", (size, *operands), heads)
+        if isinstance(size, MatrixSize) and (heads, size.heads) != (1, 1):
+            raise SizeError(
+                f"[{self.where()}] W.{name} gives a whole matrix; received heads, "
+                "expected a size of rows and columns, as in "
+                f'W.{name}(x, size=("hidden_size", "hidden_size"))'
+            )
         made_by = None if columns is None else self._check_columns(name, columns)
-        options = heads, bias is not False, init, made_by, self.line()
+        self._check_antisymmetric(name, antisymmetric, operands, size, made_by)
+        made = made_by, antisymmetric
+        options = heads, bias is not False, init, *made, self.line()
         self._declare(Weight(name, "matrix", size, operands, *options))
         return self.append(Node(AFFINE, args, (("weight", name),), size, self.line()))
 
@@ -270,6 +290,29 @@ class Builder:
             )
         return columns.name
 
+    def _check_antisymmetric(
+        self,
+        name: str,
+        wanted: Any,
+        operands: tuple[Size, ...],
+        size: Size,
+        columns: str | None,
+    ) -> None:
+        """W − Wᵀ needs a square: one operand, of the result's size."""
+        if not isinstance(wanted, bool):
+            raise CellError(
+                f"[{self.where()}] W.{name}: antisymmetric= says whether W − Wᵀ maps; "
+                f"received {wanted!r}, expected True or False"
+            )
+        if wanted and (operands != (size,) or columns):
+            also = f" and columns={columns}" if columns else ""
+            raise SizeError(
+                f"[{self.where()}] W.{name}: an antisymmetric matrix is square, and "
+                f"nothing else makes it; received operands of {_show(operands)} for a "
+                f"size of {size}{also}, expected one of that size, as in "
+                f"W.{name}(h, antisymmetric=True) + W.{name}2(x)"
+            )
+
     def _check_heads(self, name: str, sizes: tuple[Size, ...], heads: int) -> None:
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
             raise CellError(
@@ -296,7 +339,7 @@ class Builder:
                 f"Give the two uses two names, as in W.{weight.name} and "
                 f"W.{weight.name}2"
             )
-        for what in ("kind", "operands", "size", "heads", "bias", "init", "columns"):
+        for what in _SHARED:
             matrix = weight.kind == known.kind == "matrix"
             option = "bias_option" if what == "bias" and matrix else what
             old, new = getattr(known, option), getattr(weight, option)
@@ -493,6 +536,7 @@ class Builder:
 
     def finish(self, results: tuple[int, ...], doc: str = "") -> Graph:
         """Check the returned values, name what has a name, put into printed order."""
+        self._check_matrix()
         for result in results:
             self._check_conditions(OPS["identity"], (result,))
             self._check_summed(result)
@@ -516,6 +560,17 @@ class Builder:
             doc=doc,
         )
         return verify(canonical(graph), after="build")
+
+    def _check_matrix(self) -> None:
+        """`W.matrix` is a weight of that name, in older cells, or makes weights."""
+        own = self.weights.get("matrix")
+        made = next((w for w in self.weights.values() if w.is_matrix), None)
+        if own and made:
+            raise CellError(
+                f"[{own.source}, cell {self.name!r}] a weight is called matrix, and "
+                f'W.matrix("{made.name}") makes another; received both, expected '
+                "another name for the first, as in W.matrix2"
+            )
 
     def _check_summed(self, result: int) -> None:
         name = self.set_of(result)

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .graph import AFFINE, ATTENTION, ITEM, LEAVES, Graph, Node, reachable, select
+from .graph import (
+    AFFINE,
+    ATTENTION,
+    ITEM,
+    LEAVES,
+    Graph,
+    Node,
+    before_steps,
+    reachable,
+    select,
+)
 from .names import check_names, name_values
 from .ops import OPS
 from .sizes import MatrixSize
@@ -73,9 +83,19 @@ def _written_uses(graph: Graph) -> list[int]:
 
 
 def shown_statements(graph: Graph) -> list[int]:
-    """Those with an equation: an attention has one, if no line of its own."""
+    """Those with an equation: an attention has one, if no line of its own; a product
+    that is added to another once has none."""
     attentions = (n for n, node in enumerate(graph.nodes) if node.op == ATTENTION)
-    return sorted({*statements(graph), *attentions})
+    return sorted({*statements(graph), *attentions} - _summands(graph))
+
+
+def _summands(graph: Graph) -> set[int]:
+    """The products of a step that only a sum reads, and that bear no given name."""
+    uses, once = graph.uses(), before_steps(graph.nodes)
+    named = {number for name, number in graph.names if name in graph.explicit}
+    read = (a for n in graph.nodes if n.op in ("add", "sub") for a in n.args)
+    products = (a for a in read if graph.nodes[a].op == AFFINE)
+    return {a for a in products if uses[a] == 1 and a not in named and not once[a]}
 
 
 def _has_no_line(graph: Graph, number: int) -> bool:

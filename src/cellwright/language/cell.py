@@ -13,10 +13,10 @@ from .errors import CellError, did_you_mean
 from .evaluate import evaluate
 from .faulty import deferring
 from .graph import Graph, State
-from .hyperparameters import with_hyperparameters
 from .latex import EquationWriter
 from .linear import linear_in
 from .names import activation_arguments
+from .notation import notated
 from .ops import Op
 from .parser import checked, parse_graph
 from .printer import print_equations, print_graph
@@ -39,6 +39,8 @@ class Cell:
     Attributes:
         name: the function's name.
         hyperparameters: the keyword-only arguments and their values.
+        notation: what formulas and pictures call its values, where that is not their
+            name in the code: `{"g": "C_tilde"}`.
     """
 
     _unnamed = "cell"
@@ -50,11 +52,13 @@ class Cell:
         inputs: Mapping[str, Size] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
         graph: Graph | None = None,
+        notation: Mapping[str, str] | None = None,
     ) -> None:
         given, sizes = hyperparameters or {}, inputs or {}
         self.function = function
         self.hyperparameters = {name: plain(value) for name, value in given.items()}
         self._inputs = {name: plain(size) for name, size in sizes.items()}
+        self.notation = dict(notation or {})
         self._graph = graph
         self._pending: MissingStateError | None = None
         self._positional: tuple[str, ...] = ()
@@ -145,19 +149,42 @@ class Cell:
         """The printed statements of the step."""
         return print_equations(self.graph)
 
-    def latex(self) -> str:
-        """The equations as a LaTeX `aligned` block, in the lectures' notation."""
-        return EquationWriter(*with_hyperparameters(self)).block()
+    def latex(self, *, names: Mapping[str, str] | None = None) -> str:
+        """The equations as a LaTeX `aligned` block, in the lectures' notation.
 
-    def diagram(self, *, legend: bool = True) -> Diagram:
+        Args:
+            names: what values and weights are called, where that is not their name in
+                the code nor in `notation`: `{"c": "C", "g": "C_tilde", "W.g": "C"}`. A
+                weight is called as its gate, without the accent, unless it is said.
+
+        Raises:
+            CellError: the cell has no such value, or two would have one name.
+        """
+        return EquationWriter(*notated(self, names)).block()
+
+    def diagram(
+        self,
+        *,
+        legend: bool = True,
+        names: Mapping[str, str] | None = None,
+        theme: str = "auto",
+        transparent: bool = False,
+    ) -> Diagram:
         """The picture of the cell: a notebook shows it, its `save(path)` writes it.
 
         Args:
             legend: whether the picture explains its signs.
-        """
-        from ..look.diagram import Diagram  # upward: the method belongs to its user
+            names: what values are called, as in `latex`.
+            theme: `"light"`, `"dark"`, or `"auto"`, the viewer's own.
+            transparent: whether the page behind the cell shows through.
 
-        return Diagram(self, legend=legend)
+        Raises:
+            CellError: as `latex`; no such theme; the cell is too large for a picture.
+        """
+        from ..look.diagram import Diagram, Style  # upward: the method is its user's
+
+        style = Style(theme, transparent)
+        return Diagram(self, legend=legend, names=names, style=style)
 
     def _repr_latex_(self) -> str:
         return f"$${self.latex()}$$"
@@ -169,13 +196,13 @@ class Cell:
 
         shown = {"text/plain": repr(self), "text/latex": self._repr_latex_()}
         try:
-            picture = self.diagram().svg
+            picture = self.diagram()
         except DrawingError:  # too large for one: the equations alone
             return {**shown, "text/html": mathml(self)}
         return {
             **shown,
-            "text/html": f"{mathml(self)}<div>{picture}</div>",
-            "image/svg+xml": picture,
+            "text/html": mathml(self) + picture._repr_html_(),
+            "image/svg+xml": picture.svg,
         }
 
     def to_text(self) -> str:
@@ -192,10 +219,10 @@ class Cell:
         return Cell.from_graph(parse_graph(text))
 
     @staticmethod
-    def from_graph(graph: Graph) -> Cell:
+    def from_graph(graph: Graph, notation: Mapping[str, str] | None = None) -> Cell:
         """A cell that is its graph alone: it runs by evaluating the graph."""
         kind = next(k for k in (Cell, *Cell.__subclasses__()) if k._fits(graph))
-        return kind(graph=graph)
+        return kind(graph=graph, notation=notation)
 
     @classmethod
     def _fits(cls, graph: Graph) -> bool:
@@ -270,7 +297,11 @@ class Cell:
 
     def _again(self, **changes: Any) -> Cell:
         """The same function, traced with other inputs or hyperparameters."""
-        given = {"inputs": self._inputs, "hyperparameters": self.hyperparameters}
+        given = {
+            "inputs": self._inputs,
+            "hyperparameters": self.hyperparameters,
+            "notation": self.notation,
+        }
         return type(self)(self.function, **{**given, **changes})
 
     @property
@@ -329,12 +360,12 @@ class Cell:
                 )
             substitute[graph.values[gate]] = _renamed(function, gate)
         replaced = replay(graph, Builder(self.name), substitute=substitute)
-        return Cell.from_graph(checked(replaced))
+        return Cell.from_graph(checked(replaced), self.notation)
 
     # -- copying ---------------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.to_text(), self.__doc__)
+        return _unpickle, (self.to_text(), self.__doc__, self.notation)
 
     def __deepcopy__(self, memo: Any) -> Cell:
         return self
@@ -343,8 +374,8 @@ class Cell:
         return self
 
 
-def _unpickle(text: str, doc: str) -> Cell:
-    restored = Cell.from_text(text)
+def _unpickle(text: str, doc: str, notation: Mapping[str, str] | None = None) -> Cell:
+    restored = Cell.from_graph(parse_graph(text), notation)
     restored.__doc__ = doc
     return restored
 
@@ -359,12 +390,17 @@ def _renamed(function: Callable[[Any], Any], gate: str) -> Callable[[Traced], An
 @overload
 def cell(function: Callable[..., Any], /) -> Cell: ...
 @overload
-def cell(*, inputs: Mapping[str, Size]) -> Callable[[Callable[..., Any]], Cell]: ...
+def cell(
+    *,
+    inputs: Mapping[str, Size] | None = None,
+    notation: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., Any]], Cell]: ...
 def cell(
     function: Callable[..., Any] | None = None,
     /,
     *,
     inputs: Mapping[str, Size] | None = None,
+    notation: Mapping[str, str] | None = None,
 ) -> Cell | Callable[[Callable[..., Any]], Cell]:
     """Make a recurrent cell of a function that writes its step.
 
@@ -375,13 +411,15 @@ def cell(
     Args:
         function: `def name(W, x, h, …)`.
         inputs: sizes of arguments that are further inputs of every step, not states.
+        notation: what formulas and pictures call values and weights, where that is not
+            their name in the code: `{"c": "C", "g": "C_tilde"}`; see `Cell.latex`.
 
     Returns:
-        The `Cell`, or a decorator when called with `inputs` alone.
+        The `Cell`, or a decorator when called with options alone.
 
     Raises:
         CellError: the equations cannot be recorded; names the line and the remedy.
     """
 
-    made = deferring(partial(Cell, inputs=inputs))
+    made = deferring(partial(Cell, inputs=inputs, notation=notation))
     return made if function is None else made(function)

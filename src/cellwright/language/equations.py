@@ -106,7 +106,7 @@ def _matches(template: Graph, graph: Graph, *, any_activation: bool) -> Iterator
 def _holds(packed: Weight, own: Weight) -> bool:
     """Whether a library's weight can hold this one: no heads, no bias that it lacks."""
     biased = packed.bias is not False or own.bias is False
-    plain = own.heads == 1 and own.columns is None
+    plain = own.heads == 1 and not own.made
     return plain and own.size == packed.size and biased
 
 

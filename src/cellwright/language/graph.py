@@ -159,8 +159,8 @@ class Weight(Written):
     Attributes:
         name: as in `W.name`.
         kind: `"matrix"` (called), `"vector"` or `"scalar"`.
-        size: units of the result; a vector with a matrix's size is used element by
-            element as one.
+        size: units of the result, or the matrix that it is; a vector with a matrix's
+            size is used element by element as one.
         operands: for a matrix, the operands' sizes in the order written.
         heads: for a matrix, how many diagonal blocks.
         bias: for a matrix: whether it has one.
@@ -168,6 +168,7 @@ class Weight(Written):
             (uniform).
         columns: for a matrix: the operation that makes its columns of the parameter's
             ("softmax": each column sums to 1), or `None`.
+        antisymmetric: for a matrix: W − Wᵀ of the parameter W maps.
         source: `file:line` of its first use (not compared).
     """
 
@@ -179,7 +180,18 @@ class Weight(Written):
     bias: bool = True
     init: float | None = None
     columns: str | None = None
+    antisymmetric: bool = False
     source: str = field(default="", compare=False, repr=False)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a matrix element by element: `W.matrix("A", …)`."""
+        return self.kind == "vector" and isinstance(self.size, MatrixSize)
+
+    @property
+    def made(self) -> bool:
+        """Whether its matrix is computed from the parameter, once a call."""
+        return self.columns is not None or self.antisymmetric
 
     @property
     def bias_option(self) -> bool | float:
@@ -188,12 +200,17 @@ class Weight(Written):
 
     def shapes(self) -> dict[str, tuple[Any, ...]]:
         """Shapes of its parameters: `{"weight": …, "bias": …}` or `{"": …}`."""
-        if isinstance(self.size, MatrixSize):
-            return {"": _blocks(self.size.rows, self.size.columns, self.size.heads)}
+        if self.is_matrix:
+            return {"": _blocks(self.size.rows, self.size.columns, self.size.heads)}  # type: ignore[union-attr]
         if self.kind != "matrix":
             return {"": (self.size,) if self.kind == "vector" else ()}
-        shape = _blocks(self.size, _total(self.operands), self.heads)
-        return {"weight": shape, **({"bias": (self.size,)} if self.bias else {})}
+        size = self.size
+        if isinstance(size, MatrixSize):
+            size = (
+                int(size) if not names_of(size) else f"({size.rows})·({size.columns})"
+            )
+        shape = _blocks(size, _total(self.operands), self.heads)
+        return {"weight": shape, **({"bias": (size,)} if self.bias else {})}
 
 
 def _blocks(rows: Size, columns: Size, heads: int) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from .graph import Size
 
 
 class Items:
-    """Annotates a keyword-only argument of a cell that is a set of items.
+    """Annotates a keyword-only argument of a cell that is a set of items::
 
         def reader(W, x, h, *, source: Items): ...
 

@@ -2,17 +2,28 @@ r"""A graph as LaTeX, in the notation of the lectures: one line a statement.
 
 f_t = σ(W_f · [h_{t−1}, x_t] + b_f); t and t−1 are placed by the graph. A tree's node is
 j, its children are k: f_{jk} = σ(W_f · [h_k, x_j] + b_f). An item is s, what a step
-computes for it t, s: α_{t,s} = softmax_s(e_{t,s}). Products element by element are
-\odot, matrix products \cdot.
+computes for it t, s: α_{t,s} = softmax_s(e_{t,s}). Products element by element are *,
+matrix products \cdot. A name may end in an accent, C_tilde, and log_f is log f.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from .canonical import shown_statements
-from .graph import AFFINE, ATTENTION, CHILDREN, ITEM, TOTAL, Graph, Node, before_steps
+from .graph import (
+    AFFINE,
+    ATTENTION,
+    CHILDREN,
+    ITEM,
+    TOTAL,
+    Graph,
+    Node,
+    Weight,
+    before_steps,
+)
 from .hyperparameters import Known
 from .ops import OPS, Op
 
@@ -20,7 +31,17 @@ _NAMES = (
     "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma "
     "tau phi chi psi omega"
 )
-GREEK: dict[str, str] = dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True))
+_CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+GREEK: dict[str, str] = {
+    **dict(zip(_NAMES.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True)),
+    **dict(zip(_CAPITALS.split(), "ΓΔΘΛΞΠΣΥΦΨΩ", strict=True)),
+}
+ACCENTS = {
+    "tilde": r"\tilde{{{}}}",
+    "hat": r"\hat{{{}}}",
+    "bar": r"\bar{{{}}}",
+    "prime": "{}'",
+}
 _SUM, _PRODUCT, _ATOM = 1, 2, 3
 _CHILD = r"k \in C(j)"
 _TALL = (r"\frac", r"\sum_", r"\begin", r"\sqrt")
@@ -42,7 +63,7 @@ class EquationWriter:
         self.symbols: dict[int, str] = {}
         self.unnamed = 0  # statements so far that have no name
         named = [n for n, _ in graph.names] + [i.name for i in graph.inputs]
-        letters = {split(name)[0] for name in named}
+        letters = {split(name).head for name in named}
         self.spare = next((c for c in "uvqsa" if c not in letters), "u")
         self.sets, self.before_steps = graph.sets, before_steps(graph.nodes)
         spare = [c for c in "srpmn" if c not in {*letters, self.spare}]
@@ -65,7 +86,7 @@ class EquationWriter:
         """
         base = symbol(name)
         time = time if is_index(time) else symbol(time)
-        if "_{" in base:
+        if split(name).below:
             return f"{base[:-1]}, {time}}}"
         return f"{base}_{time}" if len(time) == 1 else f"{base}_{{{time}}}"
 
@@ -87,14 +108,20 @@ class EquationWriter:
     def concatenation(self, parts: list[str]) -> str:
         return rf"\left[{', '.join(parts)}\right]"
 
-    def matrix(self, weight: str, columns: str | None) -> str:
-        """W with the weight's name below; its columns through a function."""
-        text = f"W_{{{symbol(weight)}}}"
-        return OPS[columns].latex.format(text) if columns else text
+    def matrix(self, weight: Weight) -> str:
+        """W with the weight's name below, or what is made of it."""
+        text = self.below("W", weight.name)
+        if weight.antisymmetric:
+            return rf"\left({text} - {text}^\top\right)"
+        return OPS[weight.columns].latex.format(text) if weight.columns else text
+
+    def below(self, letter: str, weight: str) -> str:
+        """W or b with a weight's name below; alone where a notation has it so."""
+        return f"{letter}_{{{symbol(weight)}}}" if weight else letter
 
     def product(self, matrix: str, operand: str, bias_of: str | None) -> str:
         """W · v + b"""
-        bias = "" if bias_of is None else f" + b_{{{symbol(bias_of)}}}"
+        bias = "" if bias_of is None else f" + {self.below('b', bias_of)}"
         return rf"{matrix} \cdot {operand}{bias}"
 
     def apply(self, op: Op, parts: list[str]) -> str:
@@ -205,7 +232,7 @@ class EquationWriter:
             operand = self.operand(node.args[0], _ATOM)
         else:
             operand = self.concatenation([self.operand(a) for a in node.args])
-        matrix = self.matrix(weight.name, weight.columns)
+        matrix = self.matrix(weight)
         if weight.bias:
             return self.product(matrix, operand, weight.name), _SUM
         return self.product(matrix, operand, None), _PRODUCT
@@ -264,21 +291,52 @@ def is_index(time: str) -> bool:
 
 def symbol(name: str) -> str:
     """A name as a LaTeX symbol: Greek, one letter, a letter's subscript, or upright."""
-    head, below = split(name)
-    if not below:
-        if head in GREEK:
-            return "\\" + head
-        word = head.replace(" ", r"\ ")
-        return head if len(head) == 1 else rf"\mathrm{{{word}}}"
-    return f"{symbol(head)}_{{{' '.join(map(symbol, below))}}}"
+    parts = split(name)
+    text = _letter(parts.head)
+    if parts.accent:
+        text = ACCENTS[parts.accent].format(text)
+    if parts.below:
+        text = f"{text}_{{{' '.join(map(symbol, parts.below))}}}"
+    return rf"\log {text}" if parts.log else text
 
 
-def split(name: str) -> tuple[str, list[str]]:
-    """A name's letter and its subscripts: p_f is p with f, a1 is a with 1."""
+def _letter(head: str) -> str:
+    if head in GREEK:
+        return "\\" + head
+    word = head.replace(" ", r"\ ")
+    return head if len(head) == 1 else rf"\mathrm{{{word}}}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A name taken apart, as it is written.
+
+    Attributes:
+        head: its letter or word.
+        accent: over it, a key of `ACCENTS`, or nothing.
+        below: its subscripts.
+        log: whether it is the logarithm of that.
+    """
+
+    head: str
+    accent: str = ""
+    below: tuple[str, ...] = ()
+    log: bool = False
+
+
+def split(name: str) -> Parts:
+    """A name's parts: p_f is p with f below, a1 is a with 1, C_tilde is C with an
+    accent, log_f the logarithm of f."""
     head, *below = re.split("[._]", name)
+    log = head == "log" and bool(below)
+    if log:
+        head, *below = below
     numbered = re.fullmatch("([A-Za-z])([0-9]+)", head)
     if numbered:
         head, below = numbered[1], [numbered[2], *below]
+    accent = next((part for part in below if part in ACCENTS), "")
+    if accent:
+        below.remove(accent)
     if len(head) > 1 and head not in GREEK and any(len(part) > 1 for part in below):
-        return " ".join([head, *below]), []  # words
-    return head, below
+        return Parts(" ".join([head, *below]), accent, (), log)  # words
+    return Parts(head, accent, tuple(below), log)

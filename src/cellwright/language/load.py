@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import runpy
 import sys
 import traceback
@@ -18,7 +17,6 @@ from typing import Any
 from .cell import Cell
 from .errors import CellError, CellwrightError, did_you_mean
 from .faulty import FaultyCell, faults_deferred
-from .suggest import no_such_name
 
 # Not loaded a second time, even where a file of that name lies beside the cell's.
 _NEVER_RELOADED = {*sys.stdlib_module_names, "__main__", "cellwright", "numpy", "torch"}
@@ -137,10 +135,9 @@ def _failure(file: Path, error: Exception) -> CellwrightError:
     if isinstance(error, CellwrightError):
         return error
     where, said = _place(file, error), next(iter(str(error).splitlines()), "")
-    missing = re.match(r"cannot import name '(\w+)' from 'cellwright' ", said)
-    if missing:
-        return CellError(f"[{where}] {no_such_name(missing[1])}")
-    if isinstance(error, AttributeError) and said.startswith("cellwright has no "):
+    if isinstance(error, AttributeError | ImportError) and said.startswith(
+        "cellwright has no "
+    ):
         return CellError(f"[{where}] {said}")
     failed = f"failed while it was loaded: {type(error).__name__}: {said}"
     return CellError(f"[{where}] {failed}")

@@ -183,8 +183,8 @@ sub = _op(
     symbol="-", glyph="−", **_ARITHMETIC,
 )
 mul = _op(
-    "mul", 2, operator.mul, lambda g, y, a, b: (g * b, g * a), r"{0} \odot {1}",
-    symbol="*", glyph="×", **_ARITHMETIC,
+    "mul", 2, operator.mul, lambda g, y, a, b: (g * b, g * a), "{0} * {1}",
+    symbol="*", glyph="*", **_ARITHMETIC,
 )
 div = _op(
     "div", 2, operator.truediv, lambda g, y, a, b: (g / b, -g * (y / b)),
@@ -562,6 +562,13 @@ matvec = _op(
     reduces=True, glyph="C·q",
     doc="The product C q of a matrix and a vector: as many units as C has rows.",
 )
+vecmat = _op(
+    "vecmat", 2, _vecmat,
+    lambda g, y, v, C, heads: (matvec(C, g, heads=heads), outer(v, g, heads=heads)),
+    r"{1}^\top {0}", kind="matrix", size=_vecmat_size, attrs={"heads": None},
+    implies=_heads_of(1), reduces=True, glyph="Cᵀ·v",
+    doc="The product Cᵀ v of a vector and a matrix: as many units as C has columns.",
+)
 scale_rows = _op(
     "scale_rows", 2, _scale_rows,
     lambda g, y, C, v: (scale_rows(g, v), row_dots(g, C, v)),
@@ -588,14 +595,19 @@ spread = _op(
     "argument, which gives the size alone; one number a row, for every unit.",
 )
 
-# -- internal: they appear in derivatives only ---------------------------------
+# -- internal: the compiler alone writes them ----------------------------------
 
-vecmat = _op(
-    "vecmat", 2, _vecmat,
-    lambda g, y, v, C, heads: (matvec(C, g, heads=heads), outer(v, g, heads=heads)),
-    r"{0}^\top {1}", kind="internal", size=_vecmat_size, attrs={"heads": None},
-    implies=_heads_of(1), reduces=True,
-    doc="The product Cᵀ v of a vector and a matrix: as many units as C has columns.",
+to_matrix = _op(
+    "to_matrix", 1, lambda v, rows, columns: v,
+    lambda g, y, v, rows, columns: (to_vector(g),), "{0}", kind="internal",
+    size=lambda sizes, rows, columns: MatrixSize(rows, columns),
+    attrs={"rows": None, "columns": None},
+    doc="A vector of rows × columns units as the matrix of them, row by row.",
+)
+to_vector = _op(
+    "to_vector", 1, lambda C: C, lambda g, y, C: (None,), "{0}", kind="internal",
+    size=lambda sizes: int(sizes[0]), reduces=True,
+    doc="The elements of a matrix as a vector, row by row.",
 )
 block_mean = _op(
     "block_mean", 1, _block_mean,
@@ -608,7 +620,7 @@ row_dots = _op(
     "row_dots", 3,
     lambda a, b, like: (a * b).unflatten(-1, (like.shape[-1], -1)).sum(-1),
     lambda g, y, a, b, like: (scale_rows(b, g), scale_rows(a, g), None),
-    r"\operatorname{{rows}}\left({0} \odot {1}\right)", kind="internal", reduces=True,
+    r"\operatorname{{rows}}\left({0} * {1}\right)", kind="internal", reduces=True,
     size=lambda sizes: _dots_size(sizes, "rows"),
     doc="For each row of two matrices the sum of products; the third has its size.",
 )
@@ -617,7 +629,7 @@ column_dots = _op(
     lambda g, y, a, b, like, heads: (
         scale_columns(b, g, heads=heads), scale_columns(a, g, heads=heads), None,
     ),
-    r"\operatorname{{columns}}\left({0} \odot {1}\right)", kind="internal",
+    r"\operatorname{{columns}}\left({0} * {1}\right)", kind="internal",
     reduces=True, attrs={"heads": None}, implies=_heads_of(0),
     size=lambda sizes, heads: _dots_size(sizes, "columns"),
     doc="For each column of two matrices the sum of products; the third has its size.",
@@ -634,5 +646,5 @@ __all__ = [  # what a cell is written with; `abs` and `sum` are under names of t
     "cos", "exp", "hard_sigmoid", "hard_tanh", "identity", "layer_norm", "log",
     "matvec", "maximum", "minimum", "outer", "relu", "scale_columns", "scale_rows",
     "sigmoid", "sin", "softmax", "softplus", "softsign", "spread", "sqrt", "step",
-    "tanh", "where",
+    "tanh", "vecmat", "where",
 ]  # fmt: skip

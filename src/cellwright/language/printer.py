@@ -161,6 +161,8 @@ class _Printer:
             parts.append(f"heads={weight.heads}")
         if weight.columns:
             parts.append(f"columns={weight.columns}")
+        if weight.antisymmetric:
+            parts.append("antisymmetric=True")
         return f"W.{weight.name}({', '.join(parts)})"
 
     def operation(self, node: Node, op: Op) -> tuple[str, int]:

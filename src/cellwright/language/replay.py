@@ -122,4 +122,5 @@ def replay_node(
         return builder.parameter(name, weight.kind, units, weight.init)
     columns = OPS[weight.columns] if weight.columns else None
     options: dict[str, Any] = {"heads": weight.heads, "columns": columns}
-    return builder.affine(name, args, size=units, bias=weight.bias_option, **options)
+    options |= {"bias": weight.bias_option, "antisymmetric": weight.antisymmetric}
+    return builder.affine(name, args, size=units, **options)

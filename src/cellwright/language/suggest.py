@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import sys
 from difflib import get_close_matches
 
 from . import ops
@@ -40,3 +42,16 @@ def no_such_name(name: str) -> str:
         f"cellwright has no {name!r}; expected one of its names. Its operations: "
         f"{', '.join(known)}. {advice}"
     )
+
+
+def no_attribute(name: str) -> Exception:
+    """The error of the package's `__getattr__`, for a name that it does not have.
+
+    `from cellwright import gelu` takes an AttributeError for its own, wordless error;
+    there it is an ImportError.
+    """
+    frame = sys._getframe(2)  # of who asks
+    asked = frame.f_code.co_code[frame.f_lasti] if frame.f_lasti >= 0 else None
+    imports = asked == dis.opmap["IMPORT_FROM"]
+    message = no_such_name(name)
+    return ImportError(message, name=name) if imports else AttributeError(message)

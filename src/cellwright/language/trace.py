@@ -163,6 +163,10 @@ class Child(Recorded):
         )
 
 
+#: What an affine map may be asked for.
+_OPTIONS = ("size", "bias", "heads", "columns", "antisymmetric")
+
+
 class WeightReference(Recorded):
     """`W.name`, not yet known to be a matrix (called) or a vector (multiplied)."""
 
@@ -171,12 +175,13 @@ class WeightReference(Recorded):
         self.name = name
 
     def __call__(self, *operands: Any, **options: Any) -> Traced:
-        """`W.name(h, x, size=, bias=, heads=, columns=)`: an affine map of [h, x]."""
-        unknown = options.keys() - {"size", "bias", "heads", "columns"}
+        """`W.name(h, x, size=, bias=, heads=, …)`: an affine map of [h, x]."""
+        unknown = options.keys() - set(_OPTIONS)
         if unknown:
             raise CellError(
                 f"[{user_location()}] W.{self.name} received the option "
-                f"{sorted(unknown)!r}, expected size=, bias=, heads= or columns="
+                f"{sorted(unknown)!r}, expected "
+                f"{', '.join(f'{name}=' for name in _OPTIONS)}"
             )
         traced = next((o for o in operands if isinstance(o, Traced)), None)
         nodes = tuple(as_node(self.builder, o, traced) for o in operands)

@@ -141,6 +141,8 @@ def _affine_problem(graph: _Known, node: Node) -> str | None:
     columns = OPS.get(weight.columns) if weight.columns else None
     if weight.columns and not (columns and columns.keeps_size):
         return f"matrix {weight.name!r}: no column goes through {weight.columns!r}"
+    if weight.antisymmetric and (sizes != (node.size,) or columns):
+        return f"matrix {weight.name!r} is antisymmetric, and no square"
     return None
 
 

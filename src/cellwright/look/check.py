@@ -35,7 +35,7 @@ YARDSTICK = {"rnn": None, "gru": None, "lstm": None, "lstm, forget bias 1": 1.0}
 _MOST = 20_000_000, 200_000_000  # weights, held several times over; values of all steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Check:
     """What `check_cell` found.
 
@@ -87,6 +87,10 @@ class Check:
         name = self.graph.name
         whole = {"cell": name, "sound": self.sound, **found, "parameters": shapes}
         return _plain(whole)
+
+    def __repr__(self) -> str:
+        """The report, so that a prompt and a notebook show it."""
+        return str(self)
 
     def __str__(self) -> str:
         """What a person wants to read."""
@@ -147,7 +151,7 @@ def check_cell(
 
     Args:
         cell: the equations; a name of the zoo, or FILE.py:NAME.
-        input_size, hidden_size, **options: the sizes to bind, as for `Recurrent`.
+        input_size, hidden_size, options: the sizes to bind, as for `Recurrent`.
         steps: T of the gradient-flow measurement.
         seed: of the weights and inputs.
 
@@ -434,7 +438,7 @@ class _Step:
             matrix = torch.einsum("bno,bnk->nok", blocks, rows)
             owner = getattr(self.W, name)
             matrix = matrix.reshape(owner.weight.shape)
-            if owner.matrix is not owner.weight:  # made of the parameter by columns=
+            if owner.matrix is not owner.weight:  # made of the parameter
                 with torch.enable_grad():
                     (matrix,) = torch.autograd.grad(owner.matrix, owner.weight, matrix)
             found[f"W.{name}.weight"] += matrix

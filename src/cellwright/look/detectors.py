@@ -131,9 +131,12 @@ def mutual_information(
 
     Returns:
         (H,): the plug-in estimate minus its bias for independent variables
-        ((bins − 1)(classes − 1) / 2T ln 2; Miller 1955), not below 0.
+        ((bins − 1)(classes − 1) / 2T ln 2; Miller 1955), not below 0. A single class
+        leaves nothing to tell: 0.
     """
     steps = len(classes)
+    if len(np.unique(classes)) < 2:
+        return np.zeros(len(binned))
     members = np.eye(int(classes.max()) + 1, dtype=np.float32)[classes]  # (T, classes)
     counts = [(binned == n).astype(np.float32) @ members for n in range(bins)]
     joint = np.stack(counts, 1).astype(np.float64) / steps  # (H, bins, classes)
@@ -142,3 +145,9 @@ def mutual_information(
         terms = np.where(joint > 0, joint * np.log2(joint / product), 0.0)
     bias = (bins - 1) * (len(np.unique(classes)) - 1) / (2 * steps * np.log(2))
     return np.maximum(terms.sum((1, 2)) - bias, 0.0)
+
+
+def entropy(classes: Classes) -> float:
+    """In bits: what a unit could say about the class, at most."""
+    shares = np.unique(classes, return_counts=True)[1] / len(classes)
+    return float(-(shares * np.log2(shares)).sum()) + 0.0  # no −0

@@ -6,25 +6,32 @@ MathML Core, which every browser renders without a script or a font of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
 from ..language.cell import Cell
-from ..language.hyperparameters import with_hyperparameters
+from ..language.graph import Weight
 from ..language.latex import GREEK, EquationWriter, is_index, split
+from ..language.notation import notated
 from ..language.ops import OPS, Op
-from .diagram.text import number
+from .diagram.text import ACCENTS, number
 
 
-def mathml(cell: Cell) -> str:
-    """The equations as one MathML `<math>` element, aligned at their signs."""
-    rows = "\n".join(MathmlWriter(*with_hyperparameters(cell)).equations())
+def mathml(cell: Cell, names: Mapping[str, str] | None = None) -> str:
+    """The equations as one MathML `<math>` element, aligned at their signs.
+
+    Args:
+        cell: the cell.
+        names: what values are called, as in `Cell.latex`.
+    """
+    rows = "\n".join(MathmlWriter(*notated(cell, names)).equations())
     return (
         '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">\n'
         f'<mtable displaystyle="true">\n{rows}\n</mtable>\n</math>\n'
     )
 
 
-def tex_document(cell: Cell) -> str:
+def tex_document(cell: Cell, names: Mapping[str, str] | None = None) -> str:
     """The equations as a LaTeX document that compiles by itself."""
     return "\n".join(
         [
@@ -32,7 +39,7 @@ def tex_document(cell: Cell) -> str:
             r"\usepackage{amsmath, amssymb}",
             r"\begin{document}",
             r"\[",
-            cell.latex(),
+            cell.latex(names=names),
             r"\]",
             r"\end{document}",
             "",
@@ -48,20 +55,16 @@ class MathmlWriter(EquationWriter):
 
     def at(self, name: str, time: str) -> str:
         """One subscript, as in LaTeX: time joins the name's own."""
-        head, below = split(name)
-        parts = [_identifier(part) for part in below]
-        parts += [_operator(",")] if below else []
+        below = [_identifier(part) for part in split(name).below]
+        below += [_operator(",")] if below else []
         if time == "t-1":
-            parts += [_identifier("t"), _operator("−"), "<mn>1</mn>"]
+            below += [_identifier("t"), _operator("−"), "<mn>1</mn>"]
         else:
-            parts += map(_subscript, _subscripts(time))
-        return f"<msub>{_identifier(head)}{_row(parts)}</msub>"
+            below += map(_subscript, _subscripts(time))
+        return _symbol(name, below)
 
     def symbol(self, name: str) -> str:
-        head, below = split(name)
-        if not below:
-            return _identifier(head)
-        return f"<msub>{_identifier(head)}{_row(map(_identifier, below))}</msub>"
+        return _symbol(name, [_identifier(part) for part in split(name).below])
 
     def literal(self, value: float) -> str:
         mantissa, _, exponent = f"{value:g}".partition("e")
@@ -79,21 +82,28 @@ class MathmlWriter(EquationWriter):
     def concatenation(self, parts: list[str]) -> str:
         return _fenced("[", _operator(",").join(parts), "]")
 
-    def matrix(self, weight: str, columns: str | None) -> str:
-        text = f"<msub><mi>W</mi>{self.symbol(weight)}</msub>"
-        return self.apply(OPS[columns], [text]) if columns else text
+    def matrix(self, weight: Weight) -> str:
+        text = self.below("W", weight.name)
+        if weight.antisymmetric:
+            transposed = f"<msup>{text}{_operator('⊤')}</msup>"
+            return _fenced("(", _row([text, _operator("−"), transposed]), ")")
+        return self.apply(OPS[weight.columns], [text]) if weight.columns else text
+
+    def below(self, letter: str, weight: str) -> str:
+        if not weight:
+            return _identifier(letter)
+        return f"<msub>{_identifier(letter)}{self.symbol(weight)}</msub>"
 
     def product(self, matrix: str, operand: str, bias_of: str | None) -> str:
         parts = [matrix, _operator("·"), operand]
         if bias_of is not None:
-            bias = f"<msub><mi>b</mi>{self.symbol(bias_of)}</msub>"
-            parts += [_operator("+"), bias]
+            parts += [_operator("+"), self.below("b", bias_of)]
         return _row(parts)
 
     def apply(self, op: Op, parts: list[str]) -> str:
         match op.name:
             case "mul":
-                return _row([parts[0], _operator("⊙"), parts[1]])
+                return _row([parts[0], _operator("∗"), parts[1]])
             case "neg":
                 return _row([_operator("−"), parts[0]])
             case "div":
@@ -113,6 +123,9 @@ class MathmlWriter(EquationWriter):
                 return _row([parts[0], _THIN, transposed])
             case "matvec":
                 return _row([parts[0], _THIN, parts[1]])
+            case "vecmat":
+                transposed = f"<msup>{_row([parts[1]])}{_operator('⊤')}</msup>"
+                return _row([transposed, _THIN, parts[0]])
             case "scale_rows":
                 return _row([_diagonal(parts[1]), _THIN, parts[0]])
             case "scale_columns":
@@ -158,6 +171,25 @@ def _members(member: str) -> str:
     return _row([children, _fenced("(", _identifier("j"), ")")])
 
 
+def _symbol(name: str, below: list[str]) -> str:
+    """A name's letter with its accent, and what stands below it."""
+    parts = split(name)
+    text = _identifier(parts.head)
+    if parts.accent in ACCENTS:
+        over = f'<mo stretchy="false">{ACCENTS[parts.accent][1]}</mo>'
+        text = f'<mover accent="true">{text}{over}</mover>'
+    prime = _operator("′") if parts.accent == "prime" else ""
+    match bool(below), bool(prime):
+        case True, True:
+            text = f"<msubsup>{text}{_row(below)}{prime}</msubsup>"
+        case True, False:
+            text = f"<msub>{text}{_row(below)}</msub>"
+        case False, True:
+            text = f"<msup>{text}{prime}</msup>"
+    log = ["<mi>log</mi><mo>&#x2061;</mo>", _THIN]
+    return _row([*log, text]) if parts.log else text
+
+
 def _row(parts: object) -> str:
     return f"<mrow>{''.join(parts)}</mrow>"  # type: ignore[arg-type]
 
@@ -165,7 +197,9 @@ def _row(parts: object) -> str:
 def _identifier(name: str) -> str:
     if name.isdigit():
         return f"<mn>{name}</mn>"
-    return f"<mi>{escape(GREEK.get(name, name))}</mi>"
+    text = GREEK.get(name, name)
+    upright = ' mathvariant="normal"' if "Α" <= text <= "Ω" else ""
+    return f"<mi{upright}>{escape(text)}</mi>"
 
 
 def _operator(sign: str) -> str:

@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ..language.errors import ArgumentError, did_you_mean
+from ..language.sizes import MatrixSize
+from ..text.model import LanguageModel
 from ..text.run import Run
-from .detectors import DETECTORS, matches, mutual_information, quantile_bins
+from ..text.tokenizer import REPLACEMENT
+from .cell_picture import cell_picture
+from .detectors import (
+    DETECTORS,
+    entropy,
+    matches,
+    mutual_information,
+    quantile_bins,
+)
 from .gradient_flow import GradientFlow, gradient_flow
 from .memoize import Memo, memoize
 from .reading import Change, Reader, Reading, likeliest
@@ -24,8 +34,12 @@ from .retention import Retention, retentions
 from .saturation import implied_memory, saturation
 
 RANKED = 24  # interesting units that are listed
+LEAST_BITS = 0.01  # of an interesting unit: below, it may be chance
+LEAST_CHANGES = 10  # of a detector's class, for its best unit to be shown first
+USUAL = 0.98  # of a value's numbers: those in the middle, which its colours show
 BINS = 20  # of a histogram
-ORDERS = ("index", "variance", "cluster", "saturation", "time constant")
+ORDERS = ("cluster", "variance", "saturation", "time constant", "index")
+LONGEST_TOKEN = 64  # characters, on average
 
 
 class Inspection(Memo):
@@ -38,6 +52,7 @@ class Inspection(Memo):
         text: what is read, or its token numbers; None: the run's held-out text.
         steps: at most so many tokens of it.
         advance: called with the number of tokens done, as they are done.
+        model: the run's, where it is loaded already.
 
     Raises:
         ArgumentError: a text of fewer than two tokens.
@@ -50,10 +65,11 @@ class Inspection(Memo):
         *,
         steps: int = 2000,
         advance: Callable[[int], Any] = lambda count: None,
+        model: LanguageModel | None = None,
     ) -> None:
         super().__init__()
-        self.run, self.tokenizer = run, run.tokenizer
-        self.model = run.trained_model().eval()
+        self.run, self.tokenizer, self.steps = run, run.tokenizer, steps
+        self.model = model or run.trained_model().eval()
         self.reader = Reader(self.model)
         tokens = run.read(text, steps)
         if len(tokens) < 2:
@@ -63,6 +79,23 @@ class Inspection(Memo):
             )
         self.reading: Reading = self.reader.read(tokens, advance=advance)
         self.pieces = [self.tokenizer.decode([int(t)]) for t in tokens]
+        self.unknown = np.flatnonzero(tokens == self.tokenizer.unknown).tolist()
+        if self.unknown and isinstance(text, str):
+            self._show_unknown(text[: LONGEST_TOKEN * len(tokens)])
+
+    def _show_unknown(self, text: str) -> None:
+        """Put what the text has in the place of unknown tokens into the pieces."""
+        found = self.tokenizer.unknown_in(text)
+        for step, piece in zip(self.unknown, found, strict=False):
+            self.pieces[step] = self.pieces[step].replace(REPLACEMENT, piece)
+
+    def reread(self, text: str | NDArray[np.int64]) -> Inspection:
+        """The same model's reading of another text, of as many steps at most.
+
+        Raises:
+            ArgumentError: a text of fewer than two tokens.
+        """
+        return Inspection(self.run, text, steps=self.steps, model=self.model)
 
     def text_for(self, other: Run) -> str | NDArray[np.int64]:
         """What another run reads beside this one: the same tokens where it can."""
@@ -84,9 +117,11 @@ class Inspection(Memo):
                 "name": key.split(".", 1)[1],
                 "size": matrix.shape[1],
                 "state": key.split(".", 1)[1] in states,
+                "matrix": self._is_matrix(key),
                 "gate": self.is_gate(key),
                 "low": self.limits(key)[0],
                 "high": self.limits(key)[1],
+                "usual": self.usual(key),
             }
             for key, matrix in self.reading.values.items()
         ]
@@ -99,11 +134,18 @@ class Inspection(Memo):
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "window": self.run.settings.window or self.run.settings.DEFAULT_WINDOW,
             "pieces": self.pieces,
+            "unknown": self.unknown,
             "values": values,
+            "best": self.best(),
             "detectors": list(DETECTORS),
             "orders": list(ORDERS),
             "nats": float(np.nanmean(self.reading.surprisal())),
         }
+
+    @memoize
+    def picture(self) -> dict[str, Any] | None:
+        """The cell's picture; None where it is too large for one."""
+        return cell_picture(self.run.cell)
 
     @memoize
     def limits(self, key: str) -> tuple[float, float]:
@@ -111,10 +153,34 @@ class Inspection(Memo):
         matrix = self.values(key)
         return float(matrix.min()), float(matrix.max())
 
+    @memoize
+    def usual(self, key: str) -> tuple[float, float]:
+        """Between what bounds 98 % of a value's numbers are; its limits where that
+        leaves one number."""
+        ends = (1 - USUAL) / 2, (1 + USUAL) / 2
+        low, high = (float(v) for v in np.quantile(self.values(key), ends))
+        return (low, high) if low < high else self.limits(key)
+
+    @memoize
+    def ranges(self, key: str) -> dict[str, list[float]]:
+        """Of every unit its lowest and highest number, and the bounds of 98 %."""
+        names = {
+            "low": 0.0,
+            "high": 1.0,
+            "from": (1 - USUAL) / 2,
+            "to": (1 + USUAL) / 2,
+        }
+        bounds = np.quantile(self.values(key), list(names.values()), axis=0)
+        return dict(zip(names, bounds.tolist(), strict=True))
+
     def is_gate(self, key: str) -> bool:
-        """Whether a value stays in [0, 1]."""
+        """Whether a value stays in [0, 1]; the norms of a matrix are no gate."""
         low, high = self.limits(key)
-        return low >= 0 and high <= 1
+        return low >= 0 and high <= 1 and not self._is_matrix(key)
+
+    def _is_matrix(self, key: str) -> bool:
+        k, node = self.reader.keys[key]
+        return isinstance(self.reader.graphs[k].nodes[node].size, MatrixSize)
 
     def values(self, key: str) -> NDArray[np.float32]:
         """(T, size).
@@ -133,14 +199,17 @@ class Inspection(Memo):
     # -- the views
 
     @memoize
-    def quantised(self, key: str) -> tuple[float, float, NDArray[np.uint8]]:
-        """The values in 256 levels from low to high: (low, high, (size, T))."""
-        low, high = self.limits(key)
-        scale = np.float32(255 / (high - low) if high > low else 0.0)
-        levels = self.values(key) - np.float32(low)
-        levels *= scale
+    def quantised(self, key: str) -> NDArray[np.uint8]:
+        """Every unit's values in 256 levels from its lowest to its highest: (size, T).
+
+        One unit may be far larger than the others, which would share a few levels.
+        """
+        matrix = self.values(key)
+        low, high = matrix.min(0), matrix.max(0)
+        spread = high - low
+        levels = (matrix - low) * (255 / np.where(spread > 0, spread, 1))
         np.rint(levels, out=levels)
-        return low, high, np.ascontiguousarray(levels.astype(np.uint8).T)
+        return np.ascontiguousarray(levels.astype(np.uint8).T)
 
     @memoize
     def order(self, key: str, by: str) -> list[int]:
@@ -177,7 +246,8 @@ class Inspection(Memo):
             pattern: a regular expression, for "pattern".
 
         Returns:
-            The class of every token, and the best units with their bits.
+            The class of every token, its entropy in bits, and the best units with
+            their bits: none below 0.01, which chance may give.
         """
         if detector != "pattern" and detector not in DETECTORS:
             known = [*DETECTORS, "pattern"]
@@ -189,19 +259,35 @@ class Inspection(Memo):
         whole = "".join(self.pieces)
         found = detect(whole) if whole else np.zeros(0, np.int64)
         classes = found[np.minimum(firsts, len(whole) - 1)]
-        ranked = []
+        ranked: list[tuple[float, str, int]] = []
         for key in self.reading.values:
             bits = mutual_information(self._bins(key), classes)
             ranked += [(float(b), key, unit) for unit, b in enumerate(bits)]
         ranked.sort(key=lambda r: (-r[0], r[1], r[2]))
         return {
             "classes": classes.tolist(),
+            "entropy": entropy(classes),
             "units": [
                 {"key": key, "unit": unit, "bits": bits}
                 for bits, key, unit in ranked[:RANKED]
-                if bits > 0
+                if bits >= LEAST_BITS
             ],
         }
+
+    @memoize
+    def best(self) -> dict[str, Any] | None:
+        """The unit that tells the largest share of a detector's class, and whose.
+
+        Detectors that hardly change in this text are left out: one quotation is chance.
+        """
+        found = []
+        for name in DETECTORS:
+            told = self.interesting(name)
+            changes = np.count_nonzero(np.diff(told["classes"]))
+            if told["units"] and changes >= LEAST_CHANGES:
+                best = told["units"][0]
+                found.append({"detector": name, **best, "of": told["entropy"]})
+        return max(found, key=lambda b: b["bits"] / b["of"], default=None)
 
     @memoize
     def _bins(self, key: str) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..language.errors import ArgumentError, did_you_mean
 from ..text.generate import check_sampling, keep_likely
-from ..text.tokenizer import TextTokenizer
+from ..text.tokenizer import REPLACEMENT, TextTokenizer
 from ..train.seeds import check_seed
 from .reading import Reader, States, likeliest
 
@@ -30,8 +31,9 @@ class Live:
 
     It begins with settled tokens: those that the model wrote, and all before them. What
     has been typed since is cut into tokens anew with every key: it may end a word or a
-    byte pair. Only tokens that change are read again. A report types in the browser
-    in the same way: `web/src/inspect/typing.js`.
+    byte pair. Only tokens that change are read again. A change before the end of the
+    settled tokens unsettles those from there on. A report types in the browser in the
+    same way: `web/src/inspect/typing.js`.
 
     Args:
         reader: of the model.
@@ -45,7 +47,7 @@ class Live:
         self._generator = torch.Generator()
         self._generator.seed()
         self._steps: list[Step] = []
-        self._settled, self._typed = 0, ""
+        self._settle(0)
 
     def reset(self, seed: int | None = None) -> None:
         """Back to an empty text; `seed` fixes the samples to come.
@@ -53,27 +55,34 @@ class Live:
         Raises:
             ArgumentError: a seed beyond 64 bits.
         """
-        self._steps, self._settled, self._typed = [], 0, ""
+        self._settle(0)
         if seed is None:
             self._generator.seed()
         else:
             self._generator.manual_seed(check_seed(seed))
 
-    def type(self, text: str) -> None:
-        """Read more text.
+    def edit(self, text: str) -> None:
+        """Read this as the whole text: what a field holds after a key, a paste, a cut.
 
         Raises:
-            ArgumentError: the whole is too long.
+            ArgumentError: it is too long.
         """
-        self._read(self._typed + text)
+        if not text.startswith(self._written):
+            # Its beginning is the text of so many settled tokens, and of all fewer.
+            counts = range(1, self._settled + 1)
+            self._settle(
+                bisect(counts, False, key=lambda n: not text.startswith(self._text(n)))
+            )
+        self._read(text[len(self._written) :])
 
-    def back(self) -> None:
-        """Take the last character back, or the last token that the model wrote."""
-        if self._typed:
-            self._read(self._typed[:-1])
-        elif self._steps:
-            self._steps.pop()
-            self._settled = len(self._steps)
+    def _settle(self, count: int) -> None:
+        """So many tokens are settled from now on, and none follows."""
+        del self._steps[count:]
+        self._settled, self._written, self._typed = count, self._text(count), ""
+
+    def _text(self, count: int) -> str:
+        """That of the first tokens; an unknown one is U+FFFD."""
+        return self._tokenizer.decode(step.token for step in self._steps[:count])
 
     def sample(self, temperature: float = 1.0, top_k: int | None = None) -> None:
         """Add one token of the model's own; temperature 0 takes the likeliest.
@@ -83,14 +92,14 @@ class Live:
         """
         check_sampling(temperature, top_k)
         if not self._steps:
-            self.type("\n")
+            self.edit("\n")
         logits = self._logits()
         if temperature == 0:
             self._push(int(logits.argmax()))
         else:
             chances = keep_likely(logits / temperature, top_k, None).softmax(-1)
             self._push(int(torch.multinomial(chances, 1, generator=self._generator)))
-        self._settled, self._typed = len(self._steps), ""
+        self._settle(len(self._steps))
 
     def show(self, key: str | None = None) -> dict[str, Any]:
         """The text, what is likely next, and a named value after the last token.
@@ -105,10 +114,10 @@ class Live:
             raise ArgumentError(
                 f"[live] no value {key!r}. {did_you_mean(key, list(self._reader.keys))}"
             )
-        settled = [step.token for step in self._steps[: self._settled]]
         found: dict[str, Any] = {
-            "text": self._tokenizer.decode(settled) + self._typed,
+            "text": self._written + self._typed,
             "tokens": len(self._steps),
+            "unknown": self._unknown(),
             "next": [],
             "values": [],
         }
@@ -118,6 +127,12 @@ class Live:
                 value = self._steps[-1].named[key].flatten()
                 found["values"] = [round(v, 5) for v in value.tolist()]
         return found
+
+    def _unknown(self) -> list[str]:
+        """What stands in the text for unknown tokens; of settled ones U+FFFD."""
+        unknown = self._tokenizer.unknown
+        settled = sum(s.token == unknown for s in self._steps[: self._settled])
+        return [REPLACEMENT] * settled + self._tokenizer.unknown_in(self._typed)
 
     def _likely(self) -> list[dict[str, Any]]:
         chances = self._logits().softmax(-1)

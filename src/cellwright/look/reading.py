@@ -19,6 +19,7 @@ from torch import Tensor
 from ..language.errors import ArgumentError, did_you_mean
 from ..language.evaluate import evaluate
 from ..language.graph import Graph
+from ..language.sizes import MatrixSize, Size
 from ..text.model import LanguageModel, check_finite
 from .diagram import Moment
 
@@ -37,7 +38,7 @@ class Change:
         key: the value, such as "0.f": layer and name.
         kind: "clamp" sets it to `amount`, "scale" multiplies it.
         amount: 0 silences it either way.
-        unit: which one; None for all.
+        unit: which one, of a matrix which row; None for all.
     """
 
     key: str
@@ -45,15 +46,15 @@ class Change:
     amount: float
     unit: int | None = None
 
-    def apply(self, value: Tensor) -> Tensor:
-        """The changed value (…, size)."""
+    def apply(self, value: Tensor, units: int) -> Tensor:
+        """The changed value (…, size), of so many units."""
         held = torch.full_like(value, self.amount)
         new = held if self.kind == "clamp" else value * self.amount
         if self.unit is None:
             return new
-        chosen = torch.zeros(value.shape[-1], dtype=torch.bool)
-        chosen[self.unit] = True
-        return torch.where(chosen, new, value)
+        chosen = torch.arange(units) == self.unit
+        width = value.shape[-1] // units
+        return torch.where(chosen.repeat_interleave(width), new, value)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Reading:
 
     Attributes:
         tokens: (T,).
-        values: "layer.name" -> (T, size), every named value of every layer.
+        values: "layer.name" -> (T, units), every named value of every layer; of a
+            matrix the norm of each row.
         logits: (T, V), of the token after each.
     """
 
@@ -117,6 +119,8 @@ class Reader:
     ) -> tuple[Tensor, States, dict[str, Tensor]]:
         """One token: the logits (V,) of the next, the new states, every named value.
 
+        A named value is (1, units); a matrix is shown by the norms of its rows.
+
         Raises:
             ArgumentError: without changes the logits are no finite numbers.
         """
@@ -130,7 +134,10 @@ class Reader:
                     for u, n in zip(graph.updates, sizes, strict=True)
                 )
             )
-            named |= {f"{k}.{n}": values[node] for n, node in graph.values.items()}
+            named |= {
+                f"{k}.{n}": _shown(values[node], graph.nodes[node].size)
+                for n, node in graph.values.items()
+            }
             x = values[graph.output]
         logits = self.model.head(x)[0]
         if not changes:  # else it is they, rather than the weights
@@ -199,8 +206,7 @@ class Reader:
             rows.append(named)
             advance(1)
         values = {
-            key: torch.cat([self._row(row[key]) for row in rows]).numpy()
-            for key in self.keys
+            key: torch.cat([row[key] for row in rows]).numpy() for key in self.keys
         }
         return Reading(
             np.asarray(tokens, dtype=np.int64), values, torch.stack(logits).numpy()
@@ -214,8 +220,7 @@ class Reader:
                     f"[inspect] no value {change.key!r}. "
                     f"{did_you_mean(change.key, list(self.keys))}"
                 )
-            k, node = self.keys[change.key]
-            size = int(self.graphs[k].nodes[node].size)
+            units = self.units(change.key)
             if change.kind not in ("clamp", "scale"):
                 raise ArgumentError(
                     f"[inspect] received {change.kind!r}, expected 'clamp' or 'scale'"
@@ -225,11 +230,16 @@ class Reader:
                     f"[inspect] received the amount {change.amount}, expected a "
                     f"number of 32 bits: at most {LARGEST:g}"
                 )
-            if change.unit is not None and not 0 <= change.unit < size:
+            if change.unit is not None and not 0 <= change.unit < units:
                 raise ArgumentError(
-                    f"[inspect] {change.key} has {size} units; received unit "
-                    f"{change.unit}, expected 0 to {size - 1}"
+                    f"[inspect] {change.key} has {units} units; received unit "
+                    f"{change.unit}, expected 0 to {units - 1}"
                 )
+
+    def units(self, key: str) -> int:
+        """How many units a value has; of a matrix how many rows."""
+        k, node = self.keys[key]
+        return units_of(self.graphs[k].nodes[node].size)
 
     def _changer(
         self, k: int, changes: Sequence[Change]
@@ -242,15 +252,23 @@ class Reader:
         def change(position: int, value: Any) -> Any:
             for node, wanted in mine:
                 if node == position:
-                    value = wanted.apply(value)
+                    value = wanted.apply(value, self.units(wanted.key))
             return value
 
         return change
 
-    @staticmethod
-    def _row(value: Any) -> Tensor:
-        """A named value as (1, size): one that is a parameter alone has no rows."""
-        return value.detach().reshape(1, -1).float()
+
+def units_of(size: Size) -> int:
+    """How many units a value of this size has; of a matrix how many rows."""
+    return int(size.rows if isinstance(size, MatrixSize) else size)
+
+
+def _shown(value: Any, size: Size) -> Tensor:
+    """A named value as (1, units): one that is a parameter alone has no rows."""
+    row = value.detach().reshape(1, -1).float()
+    if isinstance(size, MatrixSize):
+        return row.unflatten(-1, (units_of(size), -1)).norm(dim=-1)
+    return row
 
 
 def likeliest(scores: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def record(
     names: str | Iterable[str] | None = None,
     gradients: bool = False,
 ) -> Record:
-    """Record named values of every step of a model's recurrent layers.
+    """Record named values of every step of a model's recurrent layers::
 
         with cw.record(model) as values:
             model(x)

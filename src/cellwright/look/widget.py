@@ -19,7 +19,7 @@ def inspect(
     steps: int = 2000,
     beside: Run | Path | str | None = None,
 ) -> InspectorWidget:
-    """The seven views of `cellwright inspect` as a widget, in Jupyter and its like.
+    """The seven views of `cellwright inspect` as a widget, in Jupyter and its like::
 
         cw.look.inspect("runs/mine", "def f(x):")
 

@@ -24,7 +24,7 @@ class EncoderDecoder(nn.Module):
     With a decoder whose cell has items it is that of Bahdanau, Cho & Bengio 2015 (or,
     by its cell, of Luong, Pham & Manning 2015): the items are the encoder's outputs.
     With any other cell it is that of Sutskever, Vinyals & Le 2014: all that the decoder
-    knows of the source is its initial state.
+    knows of the source is its initial state::
 
         encoder = cw.Recurrent("gru", 64, 128, bidirectional=True)
         decoder = cw.Recurrent("bahdanau_gru", 64, 128, items={"source": 256})

@@ -164,6 +164,94 @@ _ON_A_RING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
+def published_(layer: Layer) -> Layer:
+    """Start the weights as the cell's authors do; what is not named stays as it is.
+
+    `mlstm` (NX-AI/xlstm, mlstm/cell.py): biases of the forget gates spread over 3 … 6,
+    of the input gates N(0, 0.1²), and no weights.
+    `slstm` (NX-AI/xlstm, slstm/cell.py): biases of the forget gates from 5 to −7 over
+    a head, by a power that grows with the layer; other biases and recurrent weights 0.
+    `gated_delta_net` (fla-org/flash-linear-attention, layers/gated_deltanet.py): rates
+    U(0, 16), and steps, softplus of the biases, log-uniform in 0.001 … 0.1.
+    `selective_ssm` (Gu & Dao 2023, section 3.6; state-spaces/mamba, mamba_simple.py):
+    A = −1, −2 … −`state_size` (S4D-real), and Δ as the steps above.
+    `lru`, `rg_lru`: `ring_`.
+
+    Args:
+        layer: a `Recurrent` of one of these cells.
+
+    Raises:
+        ArgumentError: another cell.
+    """
+    cell: str = layer.cell.name  # type: ignore[union-attr, assignment]
+    if cell not in _PUBLISHED:
+        raise ArgumentError(
+            f"[published_] cell {cell!r} has no start of its own; expected one "
+            f"of {', '.join(_PUBLISHED)}"
+        )
+    _PUBLISHED[cell](layer)
+    return layer
+
+
+def _start_mlstm(layer: Any) -> None:
+    for weights in layer.cells:
+        for gate in (weights.f, weights.i):
+            with gate.changing_weight() as weight:
+                weight.zero_()
+        heads = len(weights.f.bias)
+        weights.f.fill_bias_(torch.linspace(3, 6, heads))
+        weights.i.fill_bias_(0.1 * torch.randn(heads))
+
+
+def _start_slstm(layer: Any) -> None:
+    deepest = max(layer.num_layers - 1, 1)
+    for number, weights in enumerate(layer.cells):
+        depth = number // layer.directions / deepest  # 0 … 1
+        for gate in "zifo":
+            recurrent = getattr(weights, f"r_{gate}")
+            with recurrent.changing_weight() as weight:
+                weight.zero_()
+            getattr(weights, gate).fill_bias_(0.0)
+        heads = weights.r_f.heads
+        share = torch.linspace(0, 1, layer.hidden_size // heads)
+        weights.f.fill_bias_((5 - 12 * share ** (0.3 + 1.3 * depth)).repeat(heads))
+
+
+def _start_gated_delta_net(layer: Any) -> None:
+    for weights in layer.cells:
+        with changing(weights, "log_rate") as rate:
+            rate.copy_((16 * (1 - torch.rand(rate.shape))).log())  # never log 0
+        weights.step.fill_bias_(_log_uniform_steps(len(weights.step.bias)))
+
+
+def _start_selective_ssm(layer: Any) -> None:
+    for weights in layer.cells:
+        with changing(weights, "log_A") as log_a:
+            log_a.copy_(torch.arange(1.0, log_a.shape[-1] + 1).log().expand_as(log_a))
+        weights.delta.fill_bias_(_log_uniform_steps(len(weights.delta.bias)))
+        bound = weights.delta.weight.shape[-1] ** -0.5
+        with weights.delta.changing_weight() as weight:
+            weight.uniform_(-bound, bound)
+
+
+def _log_uniform_steps(count: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
+    """Biases such that softplus of them is log-uniform in [low, high]."""
+    step = torch.empty(count).uniform_(math.log(low), math.log(high)).exp()
+    return step + torch.log(-torch.expm1(-step))  # softplus⁻¹
+
+
+#: How the authors of a cell start it, by the cell's name.
+_PUBLISHED: dict[str, Callable[[Any], Any]] = {
+    "mlstm": _start_mlstm,
+    "slstm": _start_slstm,
+    "gated_delta_net": _start_gated_delta_net,
+    "selective_ssm": _start_selective_ssm,
+    "lru": ring_,
+    "rg_lru": ring_,
+}
+
+
+@torch.no_grad()
 def initial_state_(layer: Layer, **values: float | Tensor) -> Layer:
     """Set learned initial states by name, in every layer and direction.
 

@@ -360,12 +360,11 @@ def is_recurrent(graph: Graph, number: int, state: str | None = None) -> bool:
 def recurrent_columns(graph: Graph) -> dict[str, list[slice]]:
     """The columns of each matrix that meet an old state, per head.
 
-    A matrix that is made by `columns=` is left whole: it would no longer be what that
-    makes of it.
+    A matrix that is made of its parameter is left whole: it would no longer be that.
     """
     found: dict[str, list[slice]] = {}
     for node in graph.nodes:
-        if node.op != AFFINE or graph.weight(node["weight"]).columns:
+        if node.op != AFFINE or graph.weight(node["weight"]).made:
             continue
         start, weight = 0, graph.weight(node["weight"])
         for arg in node.args:

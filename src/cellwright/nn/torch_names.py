@@ -253,7 +253,7 @@ class LSTM(_DropIn):
     """torch.nn.LSTM, with `engine=` and named gates: `cells[k].f`, `.i`, `.g`, `.o`.
 
     Args:
-        *args, **kwargs: as torch.nn.LSTM, `proj_size` included.
+        *args: as torch.nn.LSTM, `proj_size` included.
         engine: "auto", "native", "torch" or "reference", as `Recurrent` has it.
         memory: "save" or "recompute", as `Recurrent` has it.
     """
@@ -278,7 +278,7 @@ class GRU(_DropIn):
     n = tanh(W.n(x) + r * W.m(h)): the reset acts after the matrix.
 
     Args:
-        *args, **kwargs: as torch.nn.GRU.
+        *args: as torch.nn.GRU.
         engine: "auto", "native", "torch" or "reference", as `Recurrent` has it.
         memory: "save" or "recompute", as `Recurrent` has it.
     """
@@ -294,7 +294,7 @@ class RNN(_DropIn):
     """torch.nn.RNN, tanh or ReLU, with `engine=` and its affine as `cells[k].h`.
 
     Args:
-        *args, **kwargs: as torch.nn.RNN.
+        *args: as torch.nn.RNN.
         engine: "auto", "native", "torch" or "reference", as `Recurrent` has it.
         memory: "save" or "recompute", as `Recurrent` has it.
     """

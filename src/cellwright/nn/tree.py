@@ -74,7 +74,7 @@ class TreeRecurrent(Layer, nn.Module):
         if cell.graph.items:
             as_tree(cell.graph)  # it is refused
         cell, sizes = configure(cell, dict(inputs or {}), {}, options, hidden_size)
-        self.cell = Cell.from_graph(as_tree(cell.graph))
+        self.cell = Cell.from_graph(as_tree(cell.graph), cell.notation)
         self.input_size, self.hidden_size, self.sizes = input_size, hidden_size, sizes
         known = {"input_size": input_size, "hidden_size": hidden_size, **sizes}
         wanted = self.cell.graph.size_names

@@ -32,6 +32,7 @@ class Affine(nn.Module):
             in the order the operands are written.
         bias: (size,), or `None`.
         columns: the operation that every column of the matrix goes through, or `None`.
+        antisymmetric: whether W − Wᵀ of the weight W is what maps.
     """
 
     def __init__(self, spec: Weight, device: Any = None, dtype: Any = None) -> None:
@@ -41,6 +42,7 @@ class Affine(nn.Module):
         self.operands = tuple(int(s) for s in spec.operands)
         self.heads = spec.heads
         self.columns = OPS[spec.columns] if spec.columns else None
+        self.antisymmetric = spec.antisymmetric
         self.initial_bias = spec.init
         self.weight = nn.Parameter(
             torch.empty(shapes["weight"], device=device, dtype=dtype)
@@ -54,26 +56,34 @@ class Affine(nn.Module):
 
     @property
     def matrix(self) -> Tensor:
-        """The matrix that maps: the weight, its columns gone through `columns`."""
+        """The matrix that maps: the weight itself, or what is made of it."""
         return self.mapped(self.weight)
 
     def mapped(self, weight: Tensor) -> Tensor:
         """The matrix that a weight stands for."""
+        if self.antisymmetric:
+            return weight - weight.mT
         if self.columns is None:
             return weight
         return self.columns(weight.mT).mT  # operations look along the last axis
+
+    @property
+    def maps_its_weight(self) -> bool:
+        """Whether the weight itself is the matrix that maps."""
+        return self.columns is None and not self.antisymmetric
 
     def forward(
         self, *operands: Tensor, matrix: Tensor | None = None, **options: Any
     ) -> Tensor:
         """Map operands (…, size) each to (…, size).
 
-        The options that the cell's function writes (size=, bias=, heads=, columns=)
+        The options that the cell's function writes (size=, bias=, heads=, columns=, …)
         are fixed when the layer is made, and not looked at here. `matrix` stands for
         the affine's own, for one call.
         """
         matrix = self.matrix if matrix is None else matrix
-        return affine(operands, matrix, self.bias, self.heads)
+        value = affine(operands, matrix, self.bias, self.heads)
+        return _as_written(value, options)
 
     def transposed(self, g: Tensor, operand: int) -> Tensor:
         """One operand's cotangent (…, its size) from the map's, g (…, size)."""
@@ -113,6 +123,7 @@ class Affine(nn.Module):
     def extra_repr(self) -> str:
         heads = f", heads={self.heads}" if self.heads > 1 else ""
         columns = f", columns={self.columns.name}" if self.columns else ""
+        columns = ", antisymmetric=True" if self.antisymmetric else columns
         bias = "" if self.bias is not None else ", bias=False"
         size = self.weight.shape[0] * (self.weight.shape[1] if self.heads > 1 else 1)
         return f"{' + '.join(map(str, self.operands))} → {size}{heads}{bias}{columns}"
@@ -126,6 +137,11 @@ def affine(operands: Any, matrix: Tensor, bias: Tensor | None, heads: int) -> Te
     product = torch.einsum("...nk,nok->...no", concatenate(blocks), matrix)
     product = product.flatten(-2)
     return product if bias is None else product + bias
+
+
+def _as_written(value: Tensor, options: Mapping[str, Any]) -> Any:
+    """A map's value; in a cell's function a matrix, where its size says so."""
+    return Matrix(value) if isinstance(options.get("size"), tuple) else value
 
 
 def concatenate(operands: Any) -> Tensor:
@@ -201,7 +217,7 @@ class CellWeights(nn.Module):
     def in_order(self, parameters: Iterable[tuple[str, int]]) -> list[Tensor]:
         """The parameters by name (`f.weight`, `p`), whatever wraps them.
 
-        Where columns= makes a matrix of its parameter, the matrix stands for it.
+        Where a matrix is made of its parameter, the matrix stands for it.
         """
         found = []
         for name, _ in parameters:
@@ -209,7 +225,7 @@ class CellWeights(nn.Module):
             parent, _, label = name.rpartition(".")
             if parent:
                 owner = self._modules[parent]
-            if label == "weight" and owner.columns is not None:
+            if label == "weight" and not owner.maps_its_weight:
                 found.append(owner.matrix)  # made once a call
                 continue
             tensor = owner._parameters.get(label)
@@ -301,7 +317,8 @@ def made(weights: CellWeights) -> CellWeights | MadeWeights:
 def _makes_any(weights: CellWeights) -> bool:
     """Whether something makes a gate's weights."""
     for gate in weights._modules.values():
-        if not is_plain(gate) or getattr(gate, "columns", None):  # type: ignore[arg-type]
+        itself = getattr(gate, "maps_its_weight", True)
+        if not itself or not is_plain(gate):  # type: ignore[arg-type]
             return True
     return False
 
@@ -386,4 +403,5 @@ class MadeAffine:
         own = self._own
         if isinstance(own, Affine) and must_be_called(own):
             return own(*operands, matrix=self.matrix, **options)
-        return affine(operands, self.matrix, self.bias, self.heads)
+        value = affine(operands, self.matrix, self.bias, self.heads)
+        return _as_written(value, options)

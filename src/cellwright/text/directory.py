@@ -20,6 +20,7 @@ from uuid import uuid4
 from filelock import FileLock
 from torch import nn
 
+from ..cells import in_notation
 from ..files import check_file_at, read_file, sync_directory, write_atomically
 from ..language import Cell
 from ..language.errors import CellwrightError
@@ -219,7 +220,7 @@ class RunDirectory(Generic[Settings]):
     def read_cell(self, name: str) -> Cell:
         path = self.directory / name
         try:
-            return Cell.from_text(self.read_bytes(path).decode())
+            return in_notation(Cell.from_text(self.read_bytes(path).decode()))
         except (CellwrightError, UnicodeError) as error:
             why = " ".join(str(error).split())
             raise RunError(f"[{path}] is no printed cell: {why}") from error

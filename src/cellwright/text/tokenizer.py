@@ -106,6 +106,19 @@ class TextTokenizer:
         numbers = [np.array(run.ids, dtype=np.int64) for run in encoded]
         return np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
 
+    def unknown_in(self, text: str) -> list[str]:
+        """What stands in a text where its tokens are the unknown one, in order.
+
+        Raises:
+            ArgumentError: a lone surrogate in it.
+        """
+        check_text(text)
+        if self.unknown is None:
+            return []
+        found = self._inner.encode(text)
+        places = zip(found.ids, found.offsets, strict=True)
+        return [text[a:b] for token, (a, b) in places if token == self.unknown]
+
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The same of many short texts.
 

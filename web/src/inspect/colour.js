@@ -26,20 +26,25 @@ function between(stops, t) {
 }
 
 /**
- * What a value's levels look like: values of both signs diverge from 0, others rise.
- * @param {number} low the value of level 0
- * @param {number} high that of level 255
- * @param {Rgb[]} rising the colours of values of one sign
+ * The colours from one value to another; beyond, those of the ends. Values of both signs
+ * diverge from 0, as far to both sides; others rise.
+ * @param {number} from
+ * @param {number} to
+ * @param {{rising?: Rgb[], signed?: boolean}} [options] the colours of values of one sign; whether these have both
  */
-export function scaleOf(low, high, rising = SEQUENTIAL) {
-  const signed = low < 0 && high > 0;
-  const end = Math.max(-low, high);
+export function scaleOf(from, to, { rising = SEQUENTIAL, signed = from < 0 && to > 0 } = {}) {
+  const { low, high } = endsOf(from, to, signed);
+  const stops = signed ? DIVERGING : rising;
   /** @param {number} value @returns {Rgb} */
-  const rgb = (value) =>
-    signed ? between(DIVERGING, (value / end + 1) / 2)
-      : between(rising, high > low ? (value - low) / (high - low) : 0);
-  const table = Array.from({ length: 256 }, (_, level) => rgb(low + (level / 255) * (high - low)));
+  const rgb = (value) => between(stops, high > low ? (value - low) / (high - low) : 0);
+  const table = Array.from({ length: 256 }, (_, level) => between(stops, level / 255));
   return { low, high, rgb, table };
+}
+
+/** A scale's ends. @param {number} from @param {number} to @param {boolean} signed */
+export function endsOf(from, to, signed) {
+  const end = Math.max(Math.abs(from), Math.abs(to)) || 1;
+  return signed ? { low: -end, high: end } : { low: from, high: to };
 }
 
 /** @typedef {ReturnType<typeof scaleOf>} Scale */
@@ -78,20 +83,51 @@ export function pixels(scale) {
 }
 
 /**
+ * The pixels of 256 levels from one value to another.
+ * @param {{low: number, high: number}} scale
+ * @param {Uint32Array} colours the scale's pixels
+ * @param {number} low the value of level 0
+ * @param {number} high that of level 255
+ */
+export function levelPixels(scale, colours, low, high) {
+  const each = scale.high > scale.low ? 255 / (scale.high - scale.low) : 0;
+  const first = (low - scale.low) * each + 0.5, step = ((high - low) / 255) * each;
+  const out = new Uint32Array(256);
+  for (let level = 0; level < 256; level++)
+    out[level] = colours[Math.min(255, Math.max(0, Math.floor(first + level * step)))];
+  return out;
+}
+
+/**
+ * Of numbers, where 98 % are: from which to which, without the hundredth at each end.
+ * @param {number[]} values
+ * @returns {[number, number]}
+ */
+export function usual(values) {
+  const sorted = Float64Array.from(values).sort();
+  const at = (/** @type {number} */ share) => sorted[Math.round(share * (sorted.length - 1))] ?? 0;
+  return at(0.01) < at(0.99) ? [at(0.01), at(0.99)] : [at(0), at(1)];
+}
+
+/**
  * The scale, always beside what it explains.
  * @param {Scale} scale
  * @param {string} [unit]
+ * @param {{low: number, high: number}} [all] the lowest and the highest value, which may be beyond its ends
  */
-export function legend(scale, unit = "") {
+export function legend(scale, unit = "", all = scale) {
   const bar = h("canvas", { width: 256, height: 1, class: "scale", role: "img",
     "aria-label": `colours from ${short(scale.low)} to ${short(scale.high)} ${unit}` });
   const context = /** @type {CanvasRenderingContext2D} */ (bar.getContext("2d"));
   scale.table.forEach((rgb, level) => { context.fillStyle = css(rgb); context.fillRect(level, 0, 1, 1); });
-  return h("p", { class: "legend" }, short(scale.low), " ", bar, " ", short(scale.high), " ", unit);
+  const less = all.low < scale.low && "≤ ", more = all.high > scale.high && "≥ ";
+  return h("p", { class: "legend", title: (less || more) && `all values: ${short(all.low)} to ${short(all.high)}` },
+    h("span", {}, less, short(scale.low)), bar, h("span", {}, more, short(scale.high)), h("span", {}, unit));
 }
 
 /** @param {number} value */
 export function short(value) {
-  if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e5)) return value.toExponential(2);
-  return String(Number(value.toPrecision(3)));
+  const plain = value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1e5);
+  const text = plain ? String(Number(value.toPrecision(3))) : value.toExponential(2);
+  return text.replace(/^-/, "−");
 }

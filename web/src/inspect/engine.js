@@ -2,7 +2,7 @@
 // server. Derived operations come written out in primitives (language/expand.py). Numbers
 // are doubles, weights float32.
 
-/** @typedef {{op: string, args: number[], attrs: Record<string, any>, size: number}} Node */
+/** @typedef {{op: string, args: number[], attrs: Record<string, any>}} Node */
 /** @typedef {{weight: Float32Array, bias: Float32Array | null, rows: number, columns: number}} Matrix */
 /**
  * @typedef {object} Graph
@@ -11,6 +11,7 @@
  * @property {number[]} updates
  * @property {number} output
  * @property {[string, number][]} names
+ * @property {Record<string, number>} rows of the named values that are matrices
  */
 /** @typedef {{graph: Graph, matrices: Record<string, Matrix>, vectors: Record<string, Float32Array>}} Layer */
 /** @typedef {Float64Array} Row */
@@ -43,16 +44,63 @@ const EACH = {
   where: (c, u, v) => (c ? u : v),
 };
 
-/** Operations over all units of a row. @type {Record<string, (v: Row, attrs: any) => Row>} */
+/** @param {number} size @param {(n: number) => number} value of each place @returns {Row} */
+function filled(size, value) {
+  const out = new Float64Array(size);
+  for (let n = 0; n < size; n++) out[n] = value(n);
+  return out;
+}
+
+/** @param {Row} a @param {number} from @param {Row} b @param {number} at @param {number} count */
+function dot(a, from, b, at, count) {
+  let total = 0;
+  for (let n = 0; n < count; n++) total += a[from + n] * b[at + n];
+  return total;
+}
+
+/**
+ * Operations over all units of a row. A matrix is flat: block (head) by block, each row by row.
+ * @type {Record<string, (args: Row[], attrs: any) => Row>}
+ */
 const WHOLE = {
-  sum: (v) => Float64Array.of(v.reduce((a, b) => a + b, 0)),
-  softmax: (v) => {
+  sum: ([v], { heads = 1 }) => {
+    const width = v.length / heads;
+    return filled(heads, (n) => v.subarray(n * width, (n + 1) * width).reduce((a, b) => a + b, 0));
+  },
+  spread: ([v, like]) => filled(like.length, (n) => v[Math.floor((n * v.length) / like.length)]),
+  outer: ([v, k], { heads = 1 }) => {
+    const columns = k.length / heads, block = (v.length / heads) * columns;
+    return filled(heads * block, (n) =>
+      v[Math.floor(n / columns)] * k[Math.floor(n / block) * columns + (n % columns)]);
+  },
+  matvec: ([C, q], { heads = 1 }) => {
+    const columns = q.length / heads, rows = C.length / columns;
+    return filled(rows, (row) =>
+      dot(C, row * columns, q, Math.floor((row * heads) / rows) * columns, columns));
+  },
+  vecmat: ([v, C], { heads = 1 }) => {
+    const rows = v.length / heads, columns = C.length / v.length;
+    return filled(heads * columns, (n) => {
+      const head = Math.floor(n / columns);
+      let total = 0;
+      for (let row = head * rows; row < (head + 1) * rows; row++)
+        total += v[row] * C[row * columns + (n % columns)];
+      return total;
+    });
+  },
+  to_matrix: ([v]) => v,
+  scale_rows: ([C, v]) => filled(C.length, (n) => C[n] * v[Math.floor((n * v.length) / C.length)]),
+  scale_columns: ([C, v], { heads = 1 }) => {
+    const columns = v.length / heads, block = C.length / heads;
+    return filled(C.length, (n) => C[n] * v[Math.floor(n / block) * columns + (n % columns)]);
+  },
+  softmax: ([v]) => {
     const top = Math.max(...v);
     const powers = v.map((x) => Math.exp(x - top));
     const total = powers.reduce((a, b) => a + b, 0);
     return powers.map((p) => p / total);
   },
-  block_mean: (v, { heads }) => {
+  block_mean: ([v], { heads }) => {
     const out = new Float64Array(v.length);
     const width = v.length / heads;
     for (let from = 0; from < v.length; from += width)
@@ -116,15 +164,22 @@ export function stepLayer({ graph, matrices, vectors }, x, olds, change = (_, va
     else if (op === "constant") value = Float64Array.of(attrs.value);
     else if (op === "input") value = x;
     else if (op === "state") value = olds[graph.states.indexOf(attrs.name)];
-    else if (op in WHOLE) value = WHOLE[op](given[0], attrs);
+    else if (op in WHOLE) value = WHOLE[op](given, attrs);
     else value = each(EACH[op], given);
     values.push(change(n, value));
   });
   return {
     output: values[graph.output],
     news: graph.updates.map((u, n) => wide(values[u], olds[n].length)),
-    named: Object.fromEntries(graph.names.map(([name, node]) => [name, values[node]])),
+    named: Object.fromEntries(graph.names.map(([name, node]) => [name, shown(values[node], graph.rows[name])])),
   };
+}
+
+/** A named value as the page shows it: of a matrix the norm of each row. @param {Row} value @param {number} [rows] */
+function shown(value, rows) {
+  if (!rows) return value;
+  const width = value.length / rows;
+  return filled(rows, (row) => Math.sqrt(dot(value, row * width, value, row * width, width)));
 }
 
 /**

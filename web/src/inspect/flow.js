@@ -1,7 +1,7 @@
 // How far back predictions reach: gradient norms against distance, and by token.
 import { fill, h } from "../dom.js";
 import { css, inkOn, legend, PALE, pixels, scaleOf, short } from "./colour.js";
-import { linePlot, svg } from "./plot.js";
+import { axis, linePlot, svg } from "./plot.js";
 import { visible } from "./selection.js";
 
 /** @param {import("./inspect.js").Context} context */
@@ -15,6 +15,7 @@ export async function flowView({ source, run, selection }) {
   const canvas = h("canvas", { class: "heat", role: "application", tabindex: 0 });
   const cross = [h("div", { class: "cross across" }), h("div", { class: "cross down" })];
   const readout = h("p", { class: "readout", "aria-live": "polite" });
+  const axes = { x: h("div", { class: "ticks along" }), y: h("div", { class: "ticks upright" }) };
   const triangleScale = h("div");
   const one = h("div");
   let distance = 1; // of the crosshair: k
@@ -38,6 +39,8 @@ export async function flowView({ source, run, selection }) {
       }
     context.putImageData(image, 0, 0);
     canvas.setAttribute("aria-label", `log₁₀ of the gradient's norm by ${menu.value}: prediction from left to right, distance k downwards; arrow keys move the crosshair`);
+    fill(axes.x, axis(0, rows, rows / 10, (t) => [`${(100 * (t + 0.5)) / rows}%`, String(t + 1)]));
+    fill(axes.y, axis(0, columns, columns / 8, (k) => [`${(100 * (k + 0.5)) / columns}%`, String(k)]));
     fill(triangleScale, legend({ ...scale, low, high }, "log₁₀ ‖∂loss/∂state‖"));
     point();
   }
@@ -86,14 +89,17 @@ export async function flowView({ source, run, selection }) {
   const guide = slowest.map((/** @type {any} */ [name, life]) =>
     life > 0 ? `through ${name} the gradient halves every ${life.toFixed(1)} steps` : `through ${name} it doubles every ${(-life).toFixed(1)} steps`);
   return h("section", {},
-    h("p", { class: "guide" }, guide.length ? `In the middle of all predictions, ${guide.join("; ")}.` : "The gradient is level."),
+    h("p", { class: "guide" }, guide.length ? `In the median prediction, ${guide.join("; ")}.` : "The gradient is level."),
     linePlot(names.map((/** @type {string} */ name) => ({ name, y: flow.medians[name] })),
-      { label: "Median gradient norm against distance", x: "k, steps back (dashed: the training window)", y: "median ‖∂loss_t/∂s_{t−k}‖", log: true,
+      { label: "Median gradient norm against distance", x: "k, steps back (dashed: the training window)", y: "median ‖∂loss(t)/∂s(t−k)‖", log: true,
         marks: [run.window] }),
     h("h2", {}, "Every prediction"),
     h("div", { class: "bar" }, h("label", {}, "gradient by ", menu), triangleScale),
     readout,
-    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Triangle, scrolls" }, h("div", { class: "stack triangle" }, canvas, borders(run, flow.reach), cross)),
+    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Triangle, scrolls" }, 
+      h("div", { class: "axes triangle" }, h("span", { class: "title upright" }, "k, steps back"), axes.y,
+        h("div", { class: "stack" }, canvas, borders(run, flow.reach), cross), axes.x,
+        h("span", { class: "title along" }, "the predicted token"))),
     h("h2", {}, "One prediction"), one);
 }
 
@@ -122,7 +128,7 @@ function borders({ pieces, window }, reach) {
 function prediction(run, step, norms, states, reach) {
   const by = norms.x;
   const top = Math.max(...by.map((v) => v ?? 0));
-  const scale = scaleOf(0, top || 1, PALE);
+  const scale = scaleOf(0, top || 1, { rising: PALE });
   const first = Math.max(0, step - 1 - reach);
   const spans = run.pieces.slice(first, step).map((piece, n) => {
     const norm = by[step - 1 - (first + n)] ?? 0;
@@ -137,6 +143,6 @@ function prediction(run, step, norms, states, reach) {
     h("div", { class: "text few" }, spans, h("span", { class: "at" }, visible(run.pieces[step]))),
     legend(scale, "‖∂loss/∂x‖"),
     linePlot(states.map((name) => ({ name, y: norms[name] })),
-      { label: `Gradient norms of the prediction of token ${step}`, x: "k, steps back (dashed: borders of training windows)", y: "‖∂loss/∂s_{t−k}‖", log: true,
+      { label: `Gradient norms of the prediction of token ${step}`, x: "k, steps back (dashed: borders of training windows)", y: "‖∂loss(t)/∂s(t−k)‖", log: true,
         marks: Array.from({ length: Math.ceil(reach / run.window) }, (_, n) => ((step - 1) % run.window) + 0.5 + n * run.window) }));
 }

@@ -1,8 +1,8 @@
 // Units against steps, a pixel or more each; sorted as one likes; a crosshair that gives the value.
 // Only what can be seen is fetched and painted, so a long text costs no more than a short one.
 import { fail, fill, h } from "../dom.js";
-import { legend, pixels, scaleOf, short } from "./colour.js";
-import { linePlot, moveMark } from "./plot.js";
+import { levelPixels, pixels, short } from "./colour.js";
+import { axis, linePlot, moveMark } from "./plot.js";
 import { visible } from "./selection.js";
 
 /** @typedef {import("./source.js").Block} Block */
@@ -10,6 +10,7 @@ import { visible } from "./selection.js";
 const LARGEST = 12; // screen pixels of a value, at most
 const HEIGHT = 560; // screen pixels that all units get, where they fit
 const CONTEXT = 40; // tokens shown on both sides of the crosshair
+const APART = { x: 60, y: 16 }; // pixels between an axis's labels, at least
 
 /** @param {import("./inspect.js").Context} context */
 export async function heatView({ source, run, selection }) {
@@ -21,14 +22,16 @@ export async function heatView({ source, run, selection }) {
   const readout = h("p", { class: "readout", "aria-live": "polite" });
   const scaleBox = h("div");
   const below = h("div");
+  const axes = { x: h("div", { class: "ticks along" }), y: h("div", { class: "ticks upright" }) };
   const strip = h("p", { class: "strip", "aria-hidden": "true" });
   const by = h("select", { "aria-label": "Order of units", onchange: () => draw() },
     run.orders.map((name) => h("option", { value: name }, name)));
   let zoom = { x: 1, y: 1 };
   /** @type {number[]} */
   let order = [];
-  let colours = new Uint32Array();
-  let scaled = ""; // the value that the scale is of
+  /** @type {import("./source.js").Ranges} */
+  let ranges;
+  let shown = ""; // the value and order that are painted
   let plotted = ""; // the unit that the plot is of
   let latest = 0; // request
 
@@ -46,21 +49,20 @@ export async function heatView({ source, run, selection }) {
     resize(value.size);
     const view = seen();
     try {
-      const [blocks, sorted] = await Promise.all([source.blocks(key, view.x, view.right), source.json("order", key, by.value)]);
+      const [blocks, sorted, found] = await Promise.all(
+        [source.blocks(key, view.x, view.right), source.json("order", key, by.value), source.ranges(key)]);
       if (request !== latest) return; // the view has moved meanwhile
-      if (scaled !== key) {
-        scaled = key;
-        const scale = scaleOf(value.low, value.high);
-        colours = pixels(scale);
-        fill(scaleBox, legend(scale, selection.title));
-        canvas.setAttribute("aria-label", `${selection.title}: ${value.size} units over ${steps} steps`);
-      }
-      order = sorted;
-      paint(canvas, view, blocks, order, colours);
+      [order, ranges] = [sorted, found];
+      shown = `${key} ${selection.byUnit}`;
+      fill(scaleBox, selection.legend(ranges));
+      canvas.setAttribute("aria-label", `${selection.title}: ${value.size} units over ${steps} steps`);
+      paint(canvas, view, blocks, order, rowPixels(selection, ranges));
+      label(view);
       canvas.style.transform = `translate(${view.x * zoom.x}px, ${view.y * zoom.y}px)`;
       canvas.style.width = `${(view.right - view.x) * zoom.x}px`;
       canvas.style.height = `${(view.bottom - view.y) * zoom.y}px`;
       point();
+      canvas.dataset.scale = selection.byUnit ? "unit" : "all";
       canvas.dataset.shown = `${key} ${by.value} ${view.x} ${view.y}`;
       requestIdleCallback(() => foresee(view));
     } catch (error) {
@@ -78,6 +80,7 @@ export async function heatView({ source, run, selection }) {
     for (const { key, layer } of run.values)
       if (layer === selection.value.layer) {
         source.blocks(key, x, right);
+        source.ranges(key);
         source.json("order", key, by.value);
       }
   }
@@ -90,6 +93,13 @@ export async function heatView({ source, run, selection }) {
     stack.style.height = `${units * zoom.y}px`;
   }
 
+  /** The axes' labels: every so many steps and rows. @param {{x: number, y: number, right: number, bottom: number}} view */
+  function label({ x, y, right, bottom }) {
+    fill(axes.x, axis(x, right, APART.x / zoom.x, (step) => [`${(step + 0.5) * zoom.x - scroll.scrollLeft}px`, String(step)]));
+    fill(axes.y, axis(y, bottom, APART.y / zoom.y, (row) => [`${(row + 0.5) * zoom.y - scroll.scrollTop}px`, String(order[row])]));
+    axes.y.style.height = `${scroll.clientHeight}px`;
+  }
+
   function point() {
     cross[0].style.top = `${(order.indexOf(selection.unit) + 0.5) * zoom.y}px`;
     cross[1].style.left = `${(selection.step + 0.5) * zoom.x}px`;
@@ -97,7 +107,7 @@ export async function heatView({ source, run, selection }) {
 
   /** The words, the text and the unit's line at the crosshair. */
   async function describe() {
-    const { key, unit, step, title, value } = selection;
+    const { key, unit, step, title } = selection;
     const column = await source.exact(key, unit);
     if (key !== selection.key || unit !== selection.unit || step !== selection.step) return;
     readout.textContent = `Unit ${unit} of ${title}, step ${step}, “${visible(run.pieces[step])}”: ${short(column[step])}`;
@@ -108,7 +118,7 @@ export async function heatView({ source, run, selection }) {
       plotted = `${key} ${unit}`;
       fill(below, linePlot([{ name: `unit ${unit}`, y: [...column] }],
         { label: `Unit ${unit} of ${title} over the steps`, x: "step", y: `unit ${unit} of ${title}`,
-          range: [value.low, value.high], marks: [step] }));
+          marks: [step] }));
     }
     moveMark(/** @type {SVGElement} */ (below.firstElementChild), step);
   }
@@ -138,13 +148,27 @@ export async function heatView({ source, run, selection }) {
   scroll.addEventListener("scroll", () => requestAnimationFrame(draw));
   new ResizeObserver(() => draw()).observe(scroll); // also when it first gets a size
   selection.listen(() => {
-    if (selection.key === scaled) point();
+    if (shown === `${selection.key} ${selection.byUnit}`) point();
     else draw();
+    if (ranges && selection.byUnit) fill(scaleBox, selection.legend(ranges));
     describe();
   });
   return h("section", {},
-    h("div", { class: "bar" }, selection.valuePicker(), h("label", {}, "units by ", by), selection.unitPicker(), scaleBox),
-    readout, strip, scroll, below);
+    h("div", { class: "bar" }, selection.valuePicker(), h("label", {}, "units by ", by), selection.unitPicker(), selection.scaleSwitch(), scaleBox),
+    readout, strip,
+    h("div", { class: "axes" }, h("span", { class: "title upright" }, "unit"), axes.y, scroll, axes.x, h("span", { class: "title along" }, "step: a token of the text")),
+    below);
+}
+
+/**
+ * The pixels of a unit's 256 levels, on the colours of all units or of its own.
+ * @param {import("./selection.js").Selection} selection
+ * @param {import("./source.js").Ranges} ranges
+ * @returns {(unit: number) => Uint32Array}
+ */
+function rowPixels(selection, ranges) {
+  const colours = pixels(selection.scale(ranges));
+  return (unit) => levelPixels(selection.ends(ranges, unit), colours, ranges.low[unit], ranges.high[unit]);
 }
 
 /**
@@ -153,19 +177,20 @@ export async function heatView({ source, run, selection }) {
  * @param {{x: number, y: number, right: number, bottom: number}} view
  * @param {Block[]} blocks that hold all of its steps
  * @param {number[]} order
- * @param {Uint32Array} colours
+ * @param {(unit: number) => Uint32Array} pixelsOf the pixels of a unit's levels
  */
-function paint(canvas, view, blocks, order, colours) {
+function paint(canvas, view, blocks, order, pixelsOf) {
   const width = view.right - view.x, height = view.bottom - view.y;
   canvas.width = width;
   canvas.height = height;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(width, height);
   const out = new Uint32Array(image.data.buffer);
-  for (const { from, columns, data } of blocks) {
-    const first = Math.max(from, view.x), end = Math.min(from + columns, view.right);
-    for (let row = 0; row < height; row++) {
-      let at = order[view.y + row] * columns + first - from;
+  for (let row = 0; row < height; row++) {
+    const unit = order[view.y + row], colours = pixelsOf(unit);
+    for (const { from, columns, data } of blocks) {
+      const first = Math.max(from, view.x), end = Math.min(from + columns, view.right);
+      let at = unit * columns + first - from;
       const start = row * width - view.x;
       for (let to = start + first; to < start + end; to++, at++) out[to] = colours[data[at]];
     }

@@ -1,6 +1,6 @@
 // Set or scale a unit or a gate, and see what the model loses.
 import { fail, fill, h } from "../dom.js";
-import { legend, scaleOf } from "./colour.js";
+import { legend, scaleOf, usual } from "./colour.js";
 import { paintedText } from "./text.js";
 import { visible } from "./selection.js";
 
@@ -57,13 +57,17 @@ function words({ key, kind, amount, unit }) {
   return kind === "clamp" ? `${what} set to ${amount}` : `${what} multiplied by ${amount}`;
 }
 
+/** A number with its sign. @param {number} value @param {number} digits */
+const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+
 /**
  * @param {import("./inspect.js").Description} run
  * @param {import("./selection.js").Selection} selection
  * @param {any} found
  */
 function view(run, selection, { before, after, difference, next }) {
-  const end = Math.max(0.1, ...difference.map((/** @type {number | null} */ d) => Math.abs(d ?? 0)));
+  const known = difference.filter((/** @type {number | null} */ d) => d !== null);
+  const end = Math.max(0.1, ...usual(known).map(Math.abs));
   const scale = scaleOf(-end, end);
   const readout = h("p", { class: "readout" });
   const { box, paint, stop: unmark } = paintedText(run.pieces, selection);
@@ -71,11 +75,11 @@ function view(run, selection, { before, after, difference, next }) {
   const unlisten = selection.listen(() => {
     const { step } = selection;
     readout.textContent = difference[step] === null ? "" :
-      `step ${step}, “${visible(run.pieces[step])}”: ${difference[step] > 0 ? "+" : ""}${difference[step].toFixed(2)} nats`;
+      `step ${step}, “${visible(run.pieces[step])}”: ${signed(difference[step], 2)} nats`;
   });
   const element = h("div", {},
-    h("p", { class: "guide" }, `The loss goes from ${before.toFixed(3)} to ${after.toFixed(3)} nats a token (${after >= before ? "+" : ""}${(after - before).toFixed(3)}).`),
-    legend(scale, "nats more (orange) or less (blue)"), readout,
+    h("p", { class: "guide" }, `The loss goes from ${before.toFixed(3)} to ${after.toFixed(3)} nats a token (${signed(after - before, 3)}).`),
+    legend(scale, "nats more (orange) or less (blue)", { low: Math.min(...known), high: Math.max(...known) }), readout,
     h("div", { class: "beside" }, box,
       h("aside", { class: "hints" }, h("h2", {}, "After the last token"),
         h("table", {}, h("thead", {}, h("tr", {}, ["token", "before", "after"].map((t) => h("th", { scope: "col" }, t)))),

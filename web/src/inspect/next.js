@@ -1,6 +1,6 @@
 // What the model expected, token by token: surprisal under the text, and the alternatives.
 import { fill, h } from "../dom.js";
-import { legend, PALE, scaleOf } from "./colour.js";
+import { legend, PALE, scaleOf, usual } from "./colour.js";
 import { paintedText } from "./text.js";
 import { visible } from "./selection.js";
 
@@ -8,7 +8,7 @@ import { visible } from "./selection.js";
 export async function nextView({ source, run, selection, go }) {
   const predictions = await source.json("predictions");
   const known = predictions.surprisal.filter((/** @type {any} */ v) => v !== null);
-  const scale = scaleOf(0, Math.max(...known), PALE);
+  const scale = scaleOf(0, usual(known)[1], { rising: PALE });
   const { box, paint } = paintedText(run.pieces, selection);
   paint(predictions.surprisal, scale);
   box.addEventListener("click", () => go("flow"));
@@ -24,8 +24,7 @@ export async function nextView({ source, run, selection, go }) {
       bars(predictions.top[step].map((/** @type {number} */ token, /** @type {number} */ n) =>
         ({ piece: predictions.vocabulary[token], chance: predictions.chances[step][n] })), run.pieces[step]));
   });
-  return h("section", {}, legend(scale, "nats of surprise"),
-    h("p", { class: "faint" }, "A click (or Enter) on a token shows where its gradient flows."),
+  return h("section", {}, legend(scale, "surprisal, nats", { low: 0, high: Math.max(...known) }),
     h("div", { class: "beside" }, box, side));
 }
 

@@ -1,4 +1,5 @@
 // Line plots as SVG: axes, grid, labels; a name at the end of each line, not colour alone.
+import { short } from "./colour.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const WIDTH = 640;
@@ -37,7 +38,7 @@ export function linePlot(lines, { label, x, y, log = false, marks = [], range })
   const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": label, "data-last": last });
   for (const tick of ticks(low, high, log)) {
     plot.append(svg("line", { x1: EDGE.left, x2: WIDTH - EDGE.right, y1: up(tick), y2: up(tick), class: "grid" }),
-      svg("text", { x: EDGE.left - 6, y: up(tick) + 4, "text-anchor": "end" }, log ? power(tick) : String(Number(tick.toPrecision(3)))));
+      svg("text", { x: EDGE.left - 6, y: up(tick) + 4, "text-anchor": "end" }, log ? power(tick) : short(tick)));
   }
   for (const tick of ticks(0, last, true))
     plot.append(svg("text", { x: right(tick), y: HEIGHT - EDGE.bottom + 17, "text-anchor": "middle" }, String(tick)));
@@ -61,6 +62,26 @@ export function linePlot(lines, { label, x, y, log = false, marks = [], range })
     plot.append(svg("text", { x: right(/** @type {number} */ (end[0])) + 5, y: height, class: `name ${colour}` }, line.name));
   });
   return plot;
+}
+
+/**
+ * Labels along a picture that is no plot: at every so many steps, round numbers.
+ * @param {number} from
+ * @param {number} end
+ * @param {number} apart at least
+ * @param {(n: number) => [string, string]} place its CSS position, and the words
+ */
+export function axis(from, end, apart, place) {
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].find((s) => s >= apart) ?? 10000;
+  const found = [];
+  for (let n = Math.ceil(from / step) * step; n < end; n += step) {
+    const [at, words] = place(n);
+    const label = document.createElement("span");
+    label.textContent = words;
+    label.style.setProperty("--at", at);
+    found.push(label);
+  }
+  return found;
 }
 
 /** @param {number} x @param {number} last */

@@ -36,6 +36,7 @@ export class ReportSource {
         initial: layer.initial.map(floats),
       })),
     };
+    this.read = null; // a report has one text
     this.typing = this.model && new Typing(this.model, model.vocabulary, model.unknown);
   }
 
@@ -45,6 +46,11 @@ export class ReportSource {
     if (parts[0] === "interesting" && parts[1] === "pattern")
       throw new Error("A report has the detectors it was made with; patterns need `cellwright inspect`.");
     return this.report.json[parts.join("/")];
+  }
+
+  /** @param {string} key @returns {Promise<import("./source.js").Ranges>} */
+  ranges(key) {
+    return this.json("ranges", key);
   }
 
   /** @param {...(string | number)} parts @returns {Promise<import("./source.js").Levels>} */
@@ -68,13 +74,13 @@ export class ReportSource {
   }
 
   /**
-   * Values at the resolution of 256 levels.
+   * A unit's values at the resolution of 256 levels.
    * @param {string} key @param {number} unit
    */
   async exact(key, unit) {
-    const { low, high, columns, data } = await this.levels("values", key);
+    const [{ low, high }, { columns, data }] = await Promise.all([this.ranges(key), this.levels("values", key)]);
     const row = data.subarray(unit * columns, (unit + 1) * columns);
-    return Float32Array.from(row, (level) => low + ((high - low) * level) / 255);
+    return Float32Array.from(row, (level) => low[unit] + ((high[unit] - low[unit]) * level) / 255);
   }
 
   /** @param {number} step the token that is predicted */
@@ -100,8 +106,8 @@ export class ReportSource {
   /** @param {any[]} changes */
   async intervene(changes) {
     if (!this.model) throw new Error("This report holds no weights, so nothing can be changed.");
-    const before = this.read([]);
-    const after = this.read(changes);
+    const before = this.readWith([]);
+    const after = this.readWith(changes);
     const mean = (/** @type {number[]} */ v) => v.reduce((a, b) => a + b, 0) / v.length;
     return {
       before: mean(before.surprisal), after: mean(after.surprisal),
@@ -115,17 +121,18 @@ export class ReportSource {
    * Surprisal of the report's text under changes.
    * @param {any[]} changes
    */
-  read(changes) {
+  readWith(changes) {
     const layers = this.report.model.layers;
     const wanted = changes.map((change) => {
       const [layer, ...name] = change.key.split(".");
-      const node = layers[layer].graph.names.find((/** @type {any} */ n) => n[0] === name.join("."))[1];
-      return { ...change, layer: Number(layer), node };
+      const { names, rows } = layers[layer].graph;
+      const node = names.find((/** @type {any} */ n) => n[0] === name.join("."))[1];
+      return { ...change, layer: Number(layer), node, rows: rows[name.join(".")] };
     });
     const change = (/** @type {number} */ layer, /** @type {number} */ node, /** @type {Row} */ value) => {
       for (const w of wanted)
         if (w.layer === layer && w.node === node)
-          value = value.map((v, n) => (w.unit !== null && w.unit !== n ? v : w.kind === "clamp" ? w.amount : v * w.amount));
+          value = changed(value, w);
       return value;
     };
     const model = /** @type {import("./engine.js").Model} */ (this.model);
@@ -141,6 +148,16 @@ export class ReportSource {
     }
     return { surprisal, last };
   }
+}
+
+/**
+ * @param {Row} value
+ * @param {{kind: string, amount: number, unit: number | null, rows?: number}} change of a matrix: of a row
+ */
+function changed(value, { kind, amount, unit, rows = value.length }) {
+  const width = value.length / rows;
+  return value.map((v, n) =>
+    unit !== null && unit !== Math.floor(n / width) ? v : kind === "clamp" ? amount : v * amount);
 }
 
 /**

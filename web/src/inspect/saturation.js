@@ -17,10 +17,8 @@ export async function saturationView({ source, run, selection, go }) {
   const models = [[run.run, found.run, found.constant.run, pick]];
   if (found.beside) models.push([run.beside, found.beside, found.constant.beside, () => null]); // its text is not here
   return h("section", {},
-    h("p", {}, "A dot is a unit: to the right, how often its gate is nearly open (above 0.9); upwards, how often it is ",
-      "nearly shut (below 0.1). On the diagonal it is always one or the other: a switch. ",
-      "Near the origin it never saturates: it is used as an analogue weight. ",
-      "Arrow keys on a plot go from dot to dot; a click, or Enter, shows the unit in the text."),
+    h("p", { class: "faint" }, "On the dashed line a unit is always open or shut: a switch. Near the origin it never saturates: ",
+      "an analogue weight. Arrow keys on a plot go from dot to dot; a click, or Enter, shows the unit in the text."),
     models.map(([name, gates, constant, pickOf]) => h("section", {}, models.length > 1 && h("h2", {}, name),
       h("div", { class: "gates" }, gates.map((gate) => card(gate, pickOf(gate.key)))), constants(constant))));
 }
@@ -52,8 +50,8 @@ function card(gate, pick) {
       svg("text", { x: at(tick), y: y(0) + 15, "text-anchor": "middle" }, String(tick)),
       svg("text", { x: at(0) - 5, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
   plot.append(svg("line", { x1: at(0), y1: y(1), x2: at(1), y2: y(0), class: "mark" }),
-    svg("text", { x: at(0.5), y: SIZE - 5, "text-anchor": "middle" }, "above 0.9"),
-    svg("text", { transform: `translate(10 ${y(0.5)}) rotate(-90)`, "text-anchor": "middle" }, "below 0.1"));
+    svg("text", { x: at(0.5), y: SIZE - 5, "text-anchor": "middle" }, "share of steps above 0.9: open"),
+    svg("text", { transform: `translate(10 ${y(0.5)}) rotate(-90)`, "text-anchor": "middle" }, "share of steps below 0.1: shut"));
   const words = (/** @type {number} */ unit) =>
     `unit ${unit}: ${percent(gate.high[unit])} open, ${percent(gate.low[unit])} shut, mean ${gate.mean[unit].toFixed(3)}`;
   const dots = gate.mean.map((/** @type {number} */ _, /** @type {number} */ unit) => {
@@ -122,7 +120,7 @@ function histogram(gate) {
     bars.append(svg("rect", { x: n * width, width: width - 1, y: 44 - (44 * share) / top, height: (44 * share) / top, class: "bar-fill" },
       svg("title", {}, percent(share)))));
   bars.append(svg("text", { x: 0, y: 58 }, "0"), svg("text", { x: SIZE, y: 58, "text-anchor": "end" }, "1"),
-    svg("text", { x: SIZE / 2, y: 58, "text-anchor": "middle" }, "all values"));
+    svg("text", { x: SIZE / 2, y: 58, "text-anchor": "middle" }, "value: share of all steps and units"));
   return bars;
 }
 

@@ -1,8 +1,10 @@
 // Where a page's numbers come from: the server, or the report that it is part of.
 import { get, getResponse, post } from "../api.js";
 
-/** @typedef {{low: number, high: number, rows: number, columns: number, data: Uint8Array}} Levels */
-/** @typedef {Levels & {from: number}} Block units in rows, steps from `from` on in columns */
+/** @typedef {{rows: number, columns: number, data: Uint8Array}} Bytes */
+/** @typedef {Bytes & {low: number, high: number}} Levels of one scale */
+/** @typedef {Bytes & {from: number}} Block units in rows, each of its own scale; steps from `from` on in columns */
+/** @typedef {{low: number[], high: number[], from: number[], to: number[]}} Ranges of each unit: its lowest and highest value, and where 98 % are */
 
 const BLOCK = 512; // steps of a value that are fetched at once
 const MOST_BLOCKS = 96; // in the cache
@@ -12,6 +14,13 @@ export class Source {
     /** @type {Map<string, Promise<any>>} */
     this.cache = new Map();
     this.page = Math.random().toString(36).slice(2);
+    this.reading = 0; // its number
+  }
+
+  /** Read another text, which all views then show. @param {string} text */
+  async read(text) {
+    this.reading = (await post("/api/read", { text })).reading;
+    this.cache.clear();
   }
 
   /**
@@ -27,12 +36,17 @@ export class Source {
 
   /** @param {...(string | number)} parts @returns {Promise<any>} */
   json(...parts) {
-    return this.once(address(parts), get);
+    return this.once(this.address(parts), get);
+  }
+
+  /** @param {string} key @returns {Promise<Ranges>} */
+  ranges(key) {
+    return this.json("ranges", key);
   }
 
   /** @param {...(string | number)} parts @returns {Promise<Levels>} */
   levels(...parts) {
-    return this.once(address(parts), async (path) => {
+    return this.once(this.address(parts), async (path) => {
       const response = await getResponse(path);
       const number = (/** @type {string} */ name) => Number(response.headers.get(name));
       return { low: number("X-Low"), high: number("X-High"), rows: number("X-Rows"),
@@ -52,27 +66,32 @@ export class Source {
     for (let first = from - (from % BLOCK); first < to; first += BLOCK) firsts.push(first);
     const found = await Promise.all(firsts.map(async (first) =>
       ({ ...await this.levels("values", key, first, first + BLOCK), from: first })));
-    const old = [...this.cache.keys()].filter((path) => path.startsWith("/api/values/"));
+    const old = [...this.cache.keys()].filter((path) => path.includes("/values/"));
     for (const path of old.slice(0, -MOST_BLOCKS)) this.cache.delete(path);
     return found;
   }
 
   /** @param {string} key @param {number} unit @returns {Promise<Float32Array>} */
   exact(key, unit) {
-    return this.once(address(["exact", key, unit]), async (path) =>
+    return this.once(this.address(["exact", key, unit]), async (path) =>
       new Float32Array(await (await getResponse(path)).arrayBuffer()));
   }
 
   /** @param {string} what @param {any} [body] @returns {Promise<any>} */
   live(what, body = {}) {
-    return post(address(["live", what]), { page: this.page, ...body });
+    return post(address("live", what), { page: this.page, ...body });
   }
 
   /** @param {any[]} changes @returns {Promise<any>} */
   intervene(changes) {
-    return post("/api/intervene", { changes });
+    return post(this.address(["intervene"]), { changes });
+  }
+
+  /** @param {(string | number)[]} parts of the reading */
+  address(parts) {
+    return address(this.reading, ...parts);
   }
 }
 
-/** @param {(string | number)[]} parts */
-const address = (parts) => `/api/${parts.map((p) => (String(p).startsWith("?") ? p : encodeURIComponent(p))).join("/").replace("/?", "?")}`;
+/** @param {...(string | number)} parts */
+const address = (...parts) => `/api/${parts.map((p) => (String(p).startsWith("?") ? p : encodeURIComponent(p))).join("/").replace("/?", "?")}`;

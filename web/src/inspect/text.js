@@ -1,6 +1,7 @@
 // The text, painted by one unit of one value; and which units are worth painting with.
 import { fail, fill, h } from "../dom.js";
-import { legend, scaleOf, short, swatches } from "./colour.js";
+import { short, swatches } from "./colour.js";
+import { spanFinder } from "./span.js";
 import { visible } from "./selection.js";
 
 /** @param {import("./inspect.js").Context} context */
@@ -13,21 +14,20 @@ export async function textView(context) {
   let paintedOnce;
   const painted = new Promise((/** @type {(value: void) => void} */ resolve) => { paintedOnce = resolve; });
   let latest = 0; // request
-  let shown = ""; // the value and unit that `column` is of
+  let shown = ""; // the value, unit and colours that are painted
   /** @type {Float32Array} */
   let column = new Float32Array();
 
   selection.listen(async () => {
     const request = ++latest;
-    const { key, unit, value, title } = selection;
-    if (shown !== `${key} ${unit}`) {
-      const found = await source.exact(key, unit);
+    const { key, unit, value, title, byUnit } = selection;
+    if (shown !== `${key} ${unit} ${byUnit}`) {
+      const [found, ranges] = await Promise.all([source.exact(key, unit), source.ranges(key)]);
       if (request !== latest) return; // another unit was chosen meanwhile
       column = found;
-      shown = `${key} ${unit}`;
-      const scale = scaleOf(value.low, value.high);
-      paint(column, scale);
-      fill(scaleBox, legend(scale, title));
+      shown = `${key} ${unit} ${byUnit}`;
+      paint(column, selection.scale(ranges));
+      fill(scaleBox, selection.legend(ranges));
       box.dataset.shown = shown;
       paintedOnce();
       for (const next of [unit - 1, unit + 1]) // of the arrow keys
@@ -43,10 +43,10 @@ export async function textView(context) {
     selection.set({ unit: selection.unit + move });
   });
   return h("section", {},
-    h("div", { class: "bar" }, selection.valuePicker(), selection.unitPicker(), scaleBox),
-    h("p", { class: "faint" }, "Arrow keys on the text: up and down change the unit, left and right the step."),
+    h("div", { class: "bar" }, selection.valuePicker(), selection.unitPicker(), selection.scaleSwitch(), scaleBox),
     readout,
-    h("div", { class: "beside" }, box, interesting(context, painted)));
+    h("div", { class: "beside" }, box,
+      h("aside", { class: "hints" }, interesting(context, painted), spanFinder(context, box))));
 }
 
 /**
@@ -56,11 +56,16 @@ export async function textView(context) {
  */
 export function paintedText(pieces, selection) {
   const spans = pieces.map((piece, n) => h("span", { "data-step": n }, piece === "\n" ? "↵\n" : piece));
-  const box = h("div", { class: "text", tabindex: 0, role: "group", "aria-label": "The text, a token a colour" }, spans);
+  for (const n of selection.run.unknown) {
+    spans[n].className = "unknown";
+    spans[n].title = "unknown to this model";
+  }
+  const box = h("div", { class: "text", tabindex: 0, role: "group", "aria-label": "The text, a token a colour; arrow keys left and right change the step, up and down the unit" }, spans);
   let at = spans[0];
-  box.addEventListener("pointerover", (event) => {
+  // Not pointerover, which also comes when the keys scroll the text under a resting pointer.
+  box.addEventListener("pointermove", (event) => {
     const { step } = /** @type {HTMLElement} */ (event.target).dataset;
-    if (step !== undefined) selection.set({ step: Number(step) });
+    if (step !== undefined && Number(step) !== selection.step) selection.set({ step: Number(step) });
   });
   box.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -119,30 +124,35 @@ function seen(box, spans) {
  */
 function interesting({ source, run, selection }, begin) {
   const list = h("ol", { class: "units" });
+  const most = h("div", { class: "faint" });
   const pattern = h("input", { placeholder: "regular expression", title: "As RE2 reads it: no looking around, no references back", "aria-label": "Regular expression", hidden: true,
     onchange: () => look() });
   const menu = h("select", { "aria-label": "Detector", onchange: () => { pattern.hidden = menu.value !== "pattern"; look(); } },
     run.detectors.map((name) => h("option", { value: name }, name)),
     h("option", { value: "pattern" }, "a pattern of mine …"));
+  menu.value = run.best?.detector ?? run.detectors[0];
   const look = async () => {
-    if (menu.value === "pattern" && !pattern.value) { fill(list); return; }
-    fill(list, h("li", {}, "counting …"));
+    fill(most);
+    fill(list);
+    if (menu.value === "pattern" && !pattern.value) return;
+    fill(most, "counting …");
     try {
       const asked = menu.value === "pattern" ? [`?pattern=${encodeURIComponent(pattern.value)}`] : [];
       const found = await source.json("interesting", menu.value, ...asked);
       const kinds = new Set(found.classes).size;
-      if (!found.units.length)
-        fill(list, h("li", {}, kinds < 2 ? "The text has nothing of it." : "No unit follows it."));
-      else fill(list, found.units.map((/** @type {any} */ u) =>
+      if (kinds < 2) fill(most, "This text has only one class of it: there is nothing to follow.");
+      else if (!found.units.length) fill(most, "No unit follows it.");
+      else fill(most, `A unit that tells all of it would have ${found.entropy.toFixed(2)} bits.`);
+      fill(list, found.units.map((/** @type {any} */ u) =>
         h("li", {}, h("button", { class: "link", onclick: () => selection.set({ key: u.key, unit: u.unit }) },
           `${u.key} unit ${u.unit}`), ` ${u.bits.toFixed(2)} bits`)));
     } catch (error) {
-      fill(list);
-      fail(list, error);
+      fill(most);
+      fail(most, error);
     }
   };
   begin.then(look);
-  return h("aside", { class: "hints" }, h("h2", {}, "Interesting units"),
+  return h("div", {}, h("h2", {}, "Interesting units"),
     h("p", { class: "faint" }, "By the mutual information of their value and …"),
-    h("div", { class: "bar" }, menu, pattern), list);
+    h("div", { class: "bar" }, menu, pattern), most, list);
 }

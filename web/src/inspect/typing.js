@@ -4,7 +4,7 @@ import { initialStates, likeliest, logSoftmax, stepModel } from "./engine.js";
 
 /** @typedef {import("./engine.js").Row} Row */
 /** @typedef {{token: number, logits: Row, states: Row[][], named: Record<string, Row>}} Step */
-/** @typedef {"reset" | "type" | "back" | "sample" | "show"} Act */
+/** @typedef {"reset" | "edit" | "sample" | "show"} Act */
 
 export class Typing {
   /**
@@ -22,34 +22,44 @@ export class Typing {
     /** @type {Step[]} */
     this.steps = [];
     this.settled = 0;
+    this.written = ""; // the text of the settled steps
     this.typed = "";
     this.random = Math.random;
   }
 
   /** @param {{seed: number | null}} options */
   reset({ seed }) {
-    [this.steps, this.settled, this.typed] = [[], 0, ""];
+    this.settle(0);
     this.random = seed === null ? Math.random : seeded(seed);
   }
 
-  /** @param {{text: string}} options */
-  type({ text }) {
-    this.read(this.typed + text);
+  /** Read this as the whole text. @param {{text: string}} options */
+  edit({ text }) {
+    if (!text.startsWith(this.written)) {
+      let kept = 0; // settled tokens whose text it begins with
+      while (text.startsWith(this.textOf(kept + 1))) kept++;
+      this.settle(kept);
+    }
+    this.read(text.slice(this.written.length));
   }
 
-  /** Take the last character back, or the last token that the model wrote. */
-  back() {
-    if (this.typed) this.read(this.typed.slice(0, -1));
-    else { this.steps.pop(); this.settled = this.steps.length; }
+  /** So many tokens are settled from now on, and none follows. @param {number} count */
+  settle(count) {
+    this.steps.length = count;
+    [this.settled, this.written, this.typed] = [count, this.textOf(count), ""];
+  }
+
+  /** The text of the first tokens. @param {number} count */
+  textOf(count) {
+    return this.steps.slice(0, count).map(({ token }) => this.vocabulary[token]).join("");
   }
 
   /** Add a token of the model's own. @param {{temperature: number, top_k: number | null}} options */
   sample({ temperature, top_k: topK }) {
-    if (!this.steps.length) this.read("\n");
+    if (!this.steps.length) this.edit({ text: "\n" });
     const logits = this.logits();
     this.push(temperature === 0 ? logits.indexOf(Math.max(...logits)) : this.draw(logits.map((v) => v / temperature), topK));
-    this.settled = this.steps.length;
-    this.typed = "";
+    this.settle(this.steps.length);
   }
 
   /** The text, what is likely next, and a named value after the last token. @param {string} [key] */
@@ -57,8 +67,9 @@ export class Typing {
     const piece = (/** @type {number} */ token) => this.vocabulary[token];
     const last = this.steps.at(-1);
     return {
-      text: this.steps.slice(0, this.settled).map(({ token }) => piece(token)).join("") + this.typed,
+      text: this.written + this.typed,
       tokens: this.steps.length,
+      unknown: this.unknownPieces(),
       next: last ? likeliest(this.logits()).map(([token, chance]) => ({ piece: piece(token), chance })) : [],
       values: last && key ? [...last.named[key]] : [],
     };
@@ -69,15 +80,32 @@ export class Typing {
    * @param {string} text
    */
   encode(text) {
+    return this.cut(text).map(({ token }) => token).filter((token) => token !== null);
+  }
+
+  /**
+   * @param {string} text
+   * @returns {{token: number | null, piece: string}[]}
+   */
+  cut(text) {
     const found = [];
     for (let at = 0; at < text.length;) {
       let length = Math.min(this.longest, text.length - at);
       while (length > 1 && !this.tokens.has(text.slice(at, at + length))) length--;
-      const token = this.tokens.get(text.slice(at, at + length)) ?? this.unknown;
-      if (token !== null) found.push(token);
-      at += length;
+      let piece = text.slice(at, at + length);
+      const token = this.tokens.get(piece) ?? this.unknown;
+      if (token === this.unknown) piece = String.fromCodePoint(/** @type {number} */ (text.codePointAt(at)));
+      found.push({ token, piece });
+      at += piece.length;
     }
     return found;
+  }
+
+  /** What stands in the text for unknown tokens; of settled ones U+FFFD. */
+  unknownPieces() {
+    const settled = this.steps.slice(0, this.settled).filter(({ token }) => token === this.unknown);
+    const typed = this.cut(this.typed).filter(({ token }) => token === this.unknown);
+    return [...settled.map(() => "\ufffd"), ...typed.map(({ piece }) => piece)];
   }
 
   /** Only tokens that change are read again. @param {string} typed what follows the settled text from now on */

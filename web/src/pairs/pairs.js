@@ -1,7 +1,7 @@
 // A run of pairs: an input, the outputs that the search finds, and where the decoder looked.
 import { get, post } from "../api.js";
 import { fail, fill, h } from "../dom.js";
-import { css, legend, pixels, PALE, scaleOf, short } from "../inspect/colour.js";
+import { css, legend, levelPixels, pixels, PALE, scaleOf, short } from "../inspect/colour.js";
 import { visible } from "../inspect/selection.js";
 
 /** @typedef {{low: number, high: number, rows: number, columns: number, data: string}} Levels */
@@ -96,7 +96,7 @@ function looked(found) {
  * @param {string[]} output
  */
 function attention(weights, input, output) {
-  const scale = scaleOf(0, 1, PALE);
+  const scale = scaleOf(0, 1, { rising: PALE });
   const cell = (/** @type {number} */ weight, /** @type {number} */ t, /** @type {number} */ s) => {
     const td = h("td", { title: `“${visible(output[t])}” looks at “${visible(input[s])}”: ${short(weight)}` });
     td.style.backgroundColor = css(scale.rgb(weight)); // the pages' policy allows no style attribute
@@ -126,7 +126,7 @@ function gates(title, values, tokens) {
       "aria-label": `${title} ${names.value}: ${rows} units over ${columns} tokens` });
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     const image = context.createImageData(columns, rows);
-    const colours = pixels(scale), out = new Uint32Array(image.data.buffer), levels = atob(data);
+    const colours = levelPixels(scale, pixels(scale), low, high), out = new Uint32Array(image.data.buffer), levels = atob(data);
     for (let n = 0; n < out.length; n++) out[n] = colours[levels.charCodeAt(n)];
     context.putImageData(image, 0, 0);
     fill(shown, legend(scale, names.value), h("div", { class: "tokens" }, tokens.map((token) => h("span", {}, visible(token)))), canvas);

@@ -46,7 +46,10 @@ class Native(Engine):
     def detail(self, bound: BoundCell, dtype: torch.dtype) -> str:
         narrow = dtype is torch.bfloat16
         if narrow or (dtype is torch.float32 and op.autocast_bf16()):
-            return f"{info()['isa']}, products of bf16 converted to float32"
+            isa = info()["isa"]
+            own = isa.endswith("_bf16")  # its instructions multiply them
+            how = "" if own else " converted to float32"
+            return f"{isa}, products of bf16{how}"
         return info()["isa"]
 
     def carried(self, dtype: torch.dtype) -> torch.dtype:

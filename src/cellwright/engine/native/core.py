@@ -21,7 +21,8 @@ except ImportError as error:  # a pure Python build, or a broken one
     MISSING = str(error)
 _SHARES_THREADS = _core is not None and share_threads(_core)
 
-Memory = tuple[int, int] | None  # address, elements; or left to the core
+# Address, elements, and 2 where those are in bf16; or left to the core.
+Memory = tuple[int, int] | tuple[int, int, int] | None
 
 
 def info() -> dict[str, Any]:
@@ -32,6 +33,7 @@ def info() -> dict[str, Any]:
         "native": True,
         "isas": _core.isas(),
         "isa": _core.isa(),
+        "refused": _core.refused_isas(),
         "threads": _core.threads(torch.get_num_threads()),
         "pool": "torch's" if _SHARES_THREADS else "own",
     }
@@ -87,7 +89,14 @@ def run_core(
 
 def memory(tensors: Sequence[Tensor | None]) -> list[Memory]:
     """Where contiguous tensors are, as the core takes them; `None` is left to it."""
-    return [None if t is None else (t.data_ptr(), t.numel()) for t in tensors]
+    return [
+        None
+        if t is None
+        else (t.data_ptr(), t.numel())
+        if t.dtype is not torch.bfloat16
+        else (t.data_ptr(), t.numel(), 2)
+        for t in tensors
+    ]
 
 
 def cut(whole: Tensor | None, counts: Sequence[int]) -> list[Memory]:
@@ -95,9 +104,10 @@ def cut(whole: Tensor | None, counts: Sequence[int]) -> list[Memory]:
     if whole is None:
         return [None] * len(counts)
     address, element = whole.data_ptr(), whole.element_size()
+    more = (2,) if whole.dtype is torch.bfloat16 else ()
     parts: list[Memory] = []
     for count in counts:
-        parts.append((address, count))
+        parts.append((address, count, *more))
         address += count * element
     return parts
 

@@ -7,7 +7,7 @@ operations (torch.compile, torch.export, torch.jit.trace, make_fx): see `tracing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import tracing
 from ..call import Call
+from ..derivatives import gradients_of
 from ..programs import Programs, find_programs
 from ..schedule import SequenceBatch
 from .items import made_ahead
@@ -54,10 +55,16 @@ def _run(
         learnt = _cast(parameters, dtype)
         programs, own = made_ahead(programs, learnt, (items, sets))
         sources += tuple(own)
-    tensors = _cast((*sources, *states, *reset_state, *parameters, *taps), dtype)
     static: tuple[str, ...] = ()
     if inputs:
         static = tuple(n for n in call.static if n not in programs.constant)
+    halves = bf16 and not programs.has_matrices
+    once = {*programs.constant, *static, *programs.items}
+    tensors = [
+        t if halves and t.dtype is torch.bfloat16 and name not in once else t.to(dtype)
+        for name, t in zip(programs.sources, sources, strict=True)
+    ]
+    tensors += _cast((*states, *reset_state, *parameters, *taps), dtype)
     # The gradient of the reset state is wanted.
     learned = bool(reset_state) and any(t.requires_grad for t in reset_state)
     way = "op" if torch.compiler.is_compiling() else tracing.way(tensors)
@@ -68,7 +75,7 @@ def _run(
     last = first + len(states)
     schedule = None if way == "op" else batch.schedule(reverse, learned)
     if schedule is None or not schedule.whole:
-        filled = programs.filled(tensors[first:last], tensors[0], batch.batch)
+        filled = programs.filled(tensors[first:last], tensors[0], batch.batch, dtype)
         tensors[first:last] = filled
     if schedule is None:
         counts = first, len(states), len(reset_state), len(parameters)
@@ -185,48 +192,6 @@ class _Scan(torch.autograd.Function):
         return (None, *found)
 
 
-def gradients_of(
-    again: Callable[[Sequence[Any]], Sequence[Tensor]],
-    tensors: Sequence[Any],
-    grads: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients by torch's own operations; differentiable ones in a double backward.
-
-    Args:
-        again: the reference: tensors to results.
-        grads: the cotangent of each result; None for zero.
-        needed: for each tensor, whether its gradient is wanted.
-    """
-    twice = torch.is_grad_enabled()
-    if not twice:  # leaves: nothing behind them is walked
-        tensors = [
-            t if t is None else t.detach().requires_grad_(need)
-            for t, need in zip(tensors, needed, strict=True)
-        ]
-    else:  # one may be made of another: an alias has its own share alone
-        tensors = [
-            t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)
-        ]
-    with torch.enable_grad():
-        results = again(tensors)
-    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None]
-    pairs = [(r, g) for r, g in pairs if r.requires_grad]
-    if not pairs:  # such as behind `step`
-        return [None for _ in needed]
-    sought = [t for t, need in zip(tensors, needed, strict=True) if need]
-    found = list(
-        torch.autograd.grad(
-            [r for r, _ in pairs],
-            sought,
-            [g for _, g in pairs],
-            create_graph=twice,
-            allow_unused=True,
-        )
-    )
-    return [found.pop(0) if need else None for need in needed]
-
-
 # -- the custom op: its names are in exported programs, which load for ever
 
 
@@ -314,13 +279,14 @@ def _(
     starts=None,
 ):
     programs, x = find_programs(key), inputs[0]
-    y = x.new_empty(*x.shape[:-1], programs.output_size)
-    finals = [x.new_empty(s.shape) for s in states]
+    kept = programs.kept_as
+    y = x.new_empty(*x.shape[:-1], programs.output_size, dtype=kept)
+    finals = [x.new_empty(s.shape, dtype=programs.number) for s in states]
     steps, batch = (len(sizes), sizes[0]) if sizes else x.shape[:2]
     rows = x.shape[0] if sizes else x.shape[0] * x.shape[1]
     shape = steps, batch, rows, x.element_size()
-    saved = x.new_empty(saved_numbers(programs, *shape) if training else 0)
-    return [y, *finals, saved]
+    count = saved_numbers(programs, *shape) if training else 0
+    return [y, *finals, x.new_empty(count, dtype=kept)]
 
 
 @torch.library.custom_op("cellwright::walk_backward", mutates_args=())
@@ -341,7 +307,8 @@ def _walk_backward_op(
     starts: Tensor | None = None,
 ) -> list[Tensor]:
     batch = _batch(y, batch_sizes, lengths, resets, starts)
-    scan = scan_of(find_programs(key), batch, reverse, learned, y.element_size())
+    element = inputs[0].element_size()
+    scan = scan_of(find_programs(key), batch, reverse, learned, element)
     unused = [] if batch.schedule(reverse, learned).resets is not None else fresh
     tensors = [*inputs, *states, *([] if unused else fresh), *parameters]
     constant = scan.programs.constant

@@ -7,7 +7,8 @@ segment forward once more, and then backward. A long segment is cut in the same 
 again.
 
 However many the steps are, that holds at most the states of `AT_ONCE` bytes, or of
-`LEAST_STEPS` steps, and as many again for each time that segments are cut.
+`LEAST_STEPS` steps, and as many again for each time that segments are cut. A scan of at
+most `UNCUT` times as much is not cut.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...compiler.chunkwise import STEPS
 from ..programs import Programs
 from ..schedule import SequenceBatch
 from .sequences import SequenceScan
 
 AT_ONCE = 20 << 20  # bytes of states
 LEAST_STEPS = 8
+UNCUT = 3
 
 
 class Segment(NamedTuple):
@@ -43,12 +46,22 @@ class Segment(NamedTuple):
     batch: SequenceBatch
 
 
-def steps_at_once(programs: Programs, batch: int, element: int) -> int | None:
-    """How many steps' states are held at once; `None`: of all, for a cell without
-    matrices."""
+def segment_steps(
+    programs: Programs, steps: int, batch: int, element: int, nested: bool = False
+) -> int | None:
+    """How many steps a segment has, so that there are not too many segments, if each
+    may be cut again; `None`: the scan is not cut."""
     if not any(programs.matrices) or programs.items:
         return None
-    return max(LEAST_STEPS, AT_ONCE // (batch * sum(programs.sizes) * element))
+    first = batch * sum(programs.sizes) * element  # what a segment starts from
+    most = segments = max(LEAST_STEPS, AT_ONCE // first)
+    if any(programs.spaced):
+        held = batch * sum(_numbers_of_states(programs, STEPS, batch=1)) * element
+        most = STEPS * max(1, AT_ONCE // held)
+    if steps <= (1 if nested else UNCUT) * most:
+        return None
+    length = max(most, -(-steps // segments))
+    return -(-length // STEPS) * STEPS if any(programs.spaced) else length
 
 
 def scan_of(
@@ -57,15 +70,17 @@ def scan_of(
     reverse: bool,
     learned: bool,
     element: int,
+    nested: bool = False,
 ) -> SequenceScan | SegmentedScan:
     """The scan of a batch that trains: in segments where its states are too large.
 
     Args:
         element: bytes of a number.
+        nested: it is a segment of another.
     """
-    most = steps_at_once(programs, batch.batch, element)
-    if most is not None and batch.steps > most:
-        return SegmentedScan(programs, batch, reverse, learned, most)
+    length = segment_steps(programs, batch.steps, batch.batch, element, nested)
+    if length is not None:
+        return SegmentedScan(programs, batch, reverse, learned, length)
     return SequenceScan(programs, batch.schedule(reverse, learned))
 
 
@@ -77,23 +92,28 @@ def saved_numbers(
     Args:
         rows: of all steps, fewer than steps · batch where they are packed.
     """
-    most = steps_at_once(programs, batch, element)
-    if most is not None and steps > most:
-        return -(-steps // _length(steps, most)) * batch * sum(programs.sizes)
-    return rows * sum(programs.saved_sizes)
+    length = segment_steps(programs, steps, batch, element)
+    if length is not None:
+        return -(-steps // length) * batch * sum(programs.sizes)
+    states = _numbers_of_states(programs, steps, batch, rows)
+    return sum(states) + rows * sum(programs.plan.saved_sizes())
 
 
-def _length(steps: int, most: int) -> int:
-    """The steps of a segment, so that there are no more than `most` segments, if each
-    may be cut again."""
-    return max(most, -(-steps // most))
+def _numbers_of_states(
+    programs: Programs, steps: int, batch: int, rows: int | None = None
+) -> list[int]:
+    """How many numbers training keeps of each state but the output."""
+    rows = steps * batch if rows is None else rows
+    spaced = -(-steps // STEPS) * batch
+    pairs = zip(programs.hidden, programs.spaced, strict=True)
+    return [size * (spaced if every else rows) for size, every in pairs]
 
 
 class SegmentedScan:
     """As `SequenceScan`, of the same tensors.
 
     Args:
-        most: steps whose states are held at once, and segments whose first ones are.
+        length: the steps of a segment.
     """
 
     def __init__(
@@ -102,16 +122,16 @@ class SegmentedScan:
         batch: SequenceBatch,
         reverse: bool,
         learned: bool,
-        most: int,
+        length: int,
     ) -> None:
         self.programs, self.batch = programs, batch
-        self.reverse, self.learned, self.most = reverse, learned, most
+        self.reverse, self.learned, self.length = reverse, learned, length
         self.whole = SequenceScan(programs, batch.schedule(reverse, learned))
 
     @cached_property
     def segments(self) -> list[Segment]:
         """In the order of the scan."""
-        length, steps = _length(self.batch.steps, self.most), self.batch.steps
+        length, steps = self.length, self.batch.steps
         found = [
             _segment(self.batch, t, min(t + length, steps))
             for t in range(0, steps, length)
@@ -219,6 +239,7 @@ class SegmentedScan:
                 self.reverse,
                 self.learned,
                 states[0].element_size(),
+                nested=True,
             )
             _, values = scan.forward(given, True)
             cotangents = [

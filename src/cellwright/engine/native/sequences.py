@@ -18,6 +18,7 @@ from ..schedule import Schedule
 from ..tracing import readable
 from .core import Memory, cut, memory, run_core
 from .items import ItemColumns
+from .kept import Kept, allocate, cut_typed, saved_pieces
 
 
 class SequenceScan(NamedTuple):
@@ -35,10 +36,10 @@ class SequenceScan(NamedTuple):
     schedule: Schedule
     sets: Mapping[str, ItemBatch] = {}  # how many items each row of the batch has
 
-    @property
-    def fitting(self) -> Programs:
+    def fitting(self, training: bool) -> Programs:
         """Its programs, as they are for so many rows."""
-        return self.programs.for_rows(self.schedule.batch, len(self.schedule.counts))
+        levels = len(self.schedule.counts)
+        return self.programs.for_rows(self.schedule.batch, levels, training)
 
     def parts(self, tensors: Sequence[Any]) -> list[list[Any]]:
         """Sources (inputs, then items), initial states, reset states, parameters and
@@ -75,37 +76,39 @@ class SequenceScan(NamedTuple):
 
         The final states are shaped as the initial ones.
         """
-        programs, schedule = self.fitting, self.schedule
+        programs, schedule = self.fitting(training), self.schedule
         read = self._read(tensors)
         x, first = read[0], len(programs.sources)
         last = first + len(programs.sizes)
-        states = tensors[first:last]
-        y = _new(schedule, x, *x.shape[:-1], programs.output_size)
+        states, number = tensors[first:last], programs.number
+        kept = allocate(
+            programs, schedule, x, self._counts(programs.saved_values), training
+        )
+        apart = programs.plan.rounds == "states"
+        y = _new(
+            schedule,
+            x,
+            *(*x.shape[:-1], programs.output_size),
+            dtype=programs.kept_as if apart else number,
+        )
         records = self._records(x) if programs.recorded else []
         finals = [
-            x.new_empty((1, schedule.batch, size) if state is None else state.shape)
+            x.new_empty(
+                (1, schedule.batch, size) if state is None else state.shape,
+                dtype=number,
+            )
             for state, size in zip(states, programs.sizes, strict=True)
         ]
-        kind = "training" if training else "inference"
-        every = training or programs.plan.is_split
-        # Of each state but the output: every level; or its last two, a matrix's if it
-        # is not saved.
-        kept = [training or (every and not m) for m in programs.hidden_matrices]
-        rows = [schedule.rows if k else 2 * schedule.batch for k in kept]
-        ends = [schedule.last if k else schedule.last_rolling for k in kept]
-        counts = [n * size for n, size in zip(rows, programs.hidden, strict=True)]
-        counts += self._counts(programs.saved_values) if training else []
         # Where all rows end at one step, the core copies them.
         together = isinstance(schedule.last, int)
-        copies = self._copies(finals, ends) if together else ()
-        saved = x.new_empty(sum(counts)) if every or not together else None
+        copies = self._copies(finals, kept.ends) if together else ()
         given = memory(read)
-        arrays = self._arrays(given[:last], y, cut(saved, counts))
+        arrays = self._arrays(given[:last], y, kept.of_states, kept.values, apart)
         arrays += memory(records)
         run_core(
-            programs.compiled(kind),
+            programs.compiled("training" if training else "inference"),
             self._core,
-            y.element_size(),
+            _bytes(programs, x),
             arrays,
             (given[last:], ()),
             copies,
@@ -113,26 +116,35 @@ class SequenceScan(NamedTuple):
             read,
         )
         if not together:
-            self._gather(finals, y, saved, rows, ends)
+            self._gather(finals, y, kept)
+        if programs.plan.rounds == "values":
+            y = y.to(programs.kept_as)
+            if training:
+                kept.round_states()
         if schedule.empty is not None:
             for final, state in zip(finals, states, strict=True):
                 final[..., schedule.empty, :] = state[..., schedule.empty, :]  # type: ignore[index]
         records = self._columns(records) if records else []
         results = [y, *finals, *records]
-        return results, [y, saved] if training else []  # type: ignore[list-item]
+        return results, [y, *kept.saved] if training else []
 
-    def _arrays(self, given: list[Memory], y: Tensor, saved: list[Memory]) -> list[Any]:
+    def _arrays(
+        self,
+        given: list[Memory],
+        y: Tensor,
+        states: list[Memory],
+        values: list[Memory],
+        apart: bool = False,
+    ) -> list[Any]:
         """The program's arrays up to the saved values: each state beside its initial
-        rows."""
-        programs, first = self.programs, len(self.programs.sources)
-        output = memory([y])
-        sequences = output + saved if programs.output_is_state else saved
+        rows; `apart`: y is no state's."""
+        first, output = len(self.programs.sources), memory([y])
+        is_state = self.programs.output_is_state and not apart
         arrays = given[:first]
-        for state, initial in enumerate(given[first:]):
-            arrays += (sequences[state], initial)
-        if not programs.output_is_state:
-            arrays += output
-        return arrays + sequences[len(programs.sizes) :]
+        sequences = output + states if is_state else states
+        for state, initial in zip(sequences, given[first:], strict=True):
+            arrays += (state, initial)
+        return arrays + ([] if is_state else output) + values
 
     def _copies(
         self, finals: Sequence[Tensor], ends: Sequence[Any]
@@ -140,7 +152,7 @@ class SequenceScan(NamedTuple):
         """The final states as the core copies them: all rows of a state's last step."""
         programs, schedule, _ = self
         batch, array, copies = schedule.batch, len(programs.sources), []
-        if programs.output_is_state:  # y keeps every level
+        if len(ends) < len(finals):  # y keeps every level
             ends = [schedule.last, *ends]
         for final, end in zip(finals, ends, strict=True):
             copies.append((array, end * batch, final.data_ptr(), final.numel()))
@@ -151,17 +163,17 @@ class SequenceScan(NamedTuple):
         self,
         finals: Sequence[Tensor],
         y: Tensor,
-        saved: Any,
-        rows: Sequence[int],
-        ends: Sequence[Any],
+        kept: Kept,
     ) -> None:
         """The final states where each row has its own last step."""
-        at, values = 0, []
-        if self.programs.output_is_state:  # y has every level
+        at, values, ends = 0, [], kept.ends
+        if len(ends) < len(finals):  # y has every level
             values, ends = [y], [self.schedule.last, *ends]
-        for count, size in zip(rows, self.programs.hidden, strict=True):
-            values.append(saved[at : at + count * size])
-            at += count * size
+        for part in kept.of_states:
+            assert part is not None
+            assert kept.levels is not None
+            values.append(kept.levels[at : at + part[1]])
+            at += part[1]
         for final, value, where in zip(finals, values, ends, strict=True):
             size = final.shape[-1]
             torch.index_select(value.view(-1, size), 0, where, out=final.view(-1, size))
@@ -180,7 +192,8 @@ class SequenceScan(NamedTuple):
             )
             for size, over in self.programs.recorded_values
         ]
-        return [_new(schedule, x, *shape) for shape in shapes]
+        dtype = self.programs.number
+        return [_new(schedule, x, *shape, dtype=dtype) for shape in shapes]
 
     def _columns(self, records: Sequence[Tensor]) -> list[Tensor]:
         """Recorded values, or their gradients, as engines give them."""
@@ -232,29 +245,31 @@ class SequenceScan(NamedTuple):
                 `None`.
             needed: for each tensor, whether its gradient is wanted.
         """
-        programs, schedule = self.fitting, self.schedule
+        programs, schedule = self.fitting(True), self.schedule
         read = self._read(tensors)
         first, count = len(programs.sources), len(programs.sizes)
         last = first + count
-        (y, values), (grad_y, *rest) = saved, grads
+        (y, *kept), (grad_y, *rest) = saved, grads
+        self._round(read, first, [y.dtype, *(kept[0].dtype for _ in programs.hidden)])
         wanted = tuple(
             name for name, need in zip(programs.sources, needed, strict=False) if need
         )
         grad_y = torch.zeros_like(y) if grad_y is None else readable([grad_y])[0]
         of_states = any(needed[first:last]) or not schedule.whole
-        carried, initial, pairs = self._carry(rest[:count], of_states, y)
+        like = read[0].new_empty(0, dtype=programs.number)
+        carried, initial, pairs = self._carry(rest[:count], of_states, like)
         of_inputs = self._input_gradients(read, wanted)
         gradients = [torch.empty_like(p) for p in read[last:]]
         taps, totals = (
             self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
         )
-        counts = [schedule.rows * size for size in programs.hidden]
-        kept = cut(values, counts + self._counts(programs.saved_values))
+        pieces = saved_pieces(programs, schedule, self._counts(programs.saved_values))
+        of_kept, hidden = cut_typed(kept, pieces), len(programs.hidden)
         given = memory(read)
-        arrays = self._arrays(given[:last], y, kept)
+        arrays = self._arrays(given[:last], y, of_kept[:hidden], of_kept[hidden:])
         # Of weights that are matrices, each row of the batch has its own.
         of_weights = {
-            number: y.new_zeros(schedule.batch, read[last + number].numel())
+            number: like.new_zeros(schedule.batch, read[last + number].numel())
             for number in programs.matrix_weights.values()
         }
         arrays += [
@@ -266,7 +281,7 @@ class SequenceScan(NamedTuple):
         run_core(
             programs.compiled("backward", wanted),
             self._core,
-            y.element_size(),
+            _bytes(programs, read[0]),
             arrays,
             (given[last:], memory(gradients)),
             (),
@@ -284,6 +299,15 @@ class SequenceScan(NamedTuple):
         )
         totals = self._columns(totals) if totals else []
         return [*arrived, *of_states, *of_resets, *gradients, *totals]
+
+    def _round(
+        self, read: list[Any], first: int, dtypes: Sequence[torch.dtype]
+    ) -> None:
+        """The initial states as the rows that follow them are kept."""
+        if not self.programs.output_is_state:
+            dtypes = dtypes[1:]
+        for k, dtype in enumerate(dtypes, first):
+            read[k] = None if read[k] is None else read[k].to(dtype)
 
     def _input_gradients(
         self, read: Sequence[Any], wanted: Sequence[str]
@@ -374,8 +398,12 @@ class SequenceScan(NamedTuple):
 
     def reference(self, tensors: Sequence[Any]) -> list[Tensor]:
         """What `forward` gives, stepped in torch."""
-        sources, states, resets, parameters, taps = self.parts(tensors)
         programs, schedule, sets = self
+        tensors = [
+            t if t is None or t.dtype is not programs.kept_as else t.to(programs.number)
+            for t in tensors
+        ]
+        sources, states, resets, parameters, taps = self.parts(tensors)
         states = programs.filled(states, sources[0], schedule.batch)
         inputs, own = sources[: len(programs.inputs)], sources[len(programs.inputs) :]
         members = None
@@ -388,11 +416,19 @@ class SequenceScan(NamedTuple):
         static = {*programs.constant, *programs.static}
         found = scan_graph(programs, W, parts, schedule, static, members)
         y, finals, records = found
+        y = y.to(programs.kept_as or y.dtype)
         finals = [f.reshape(s.shape) for f, s in zip(finals, states, strict=True)]
         return [y, *finals, *records]
 
 
-def _new(schedule: Schedule, like: Tensor, *shape: int) -> Tensor:
+def _new(
+    schedule: Schedule, like: Tensor, *shape: int, dtype: torch.dtype | None = None
+) -> Tensor:
     """An array of the schedule's rows: zero where rows may be left out."""
     whole = schedule.batch_rows is None
-    return like.new_empty(shape) if whole else like.new_zeros(shape)
+    return (like.new_empty if whole else like.new_zeros)(shape, dtype=dtype)
+
+
+def _bytes(programs: Programs, x: Tensor) -> int:
+    """Of one of the core's own numbers."""
+    return programs.number.itemsize if programs.number else x.element_size()

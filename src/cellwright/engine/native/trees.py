@@ -53,14 +53,18 @@ class TreeScan(NamedTuple):
         kind = "training" if training else "inference"
         self._run(kind, [*inputs, *values], parameters)
         roots = [state[schedule.roots] for state in states]
-        return [y, *roots], values if training else []
+        kept = programs.kept_as or y.dtype
+        y = y.to(kept)
+        # A parent reads its children's states: those are rounded now.
+        return [y, *roots], [v.to(kept) for v in values] if training else []
 
     def _saved(self, like: Tensor) -> list[Tensor]:
         """New arrays for the values that training saves: of nodes, or of edges."""
         nodes, edges = len(self.schedule.nodes), len(self.schedule.edges)
+        values = zip(self.programs.saved_values, self.programs.saved_types, strict=True)
         return [
-            like.new_empty(nodes if over is None else edges, size)
-            for size, over in self.programs.saved_values
+            like.new_empty(nodes if over is None else edges, size, dtype=dtype)
+            for (size, over), dtype in values
         ]
 
     def backward(
@@ -83,7 +87,7 @@ class TreeScan(NamedTuple):
         states = saved[: len(programs.sizes)]
         y = saved[0] if programs.output_is_state else saved[len(states)]
         grad_y = torch.zeros_like(y) if grads[0] is None else readable(grads[:1])[0]
-        carried = [torch.zeros_like(state) for state in states]
+        carried = [torch.zeros_like(s, dtype=programs.number) for s in states]
         for whole, grad in zip(carried, grads[1:], strict=True):
             if grad is not None:
                 whole[self.schedule.roots] = grad
@@ -111,7 +115,7 @@ class TreeScan(NamedTuple):
         run_core(
             programs.compiled(kind, wanted),
             self.schedule.core,
-            arrays[0].element_size(),
+            arrays[0].element_size(),  # x is of the core's own numbers
             memory(arrays),
             (memory(parameters), memory(gradients)),
             (),
@@ -124,4 +128,4 @@ class TreeScan(NamedTuple):
         graph, first = self.programs.graph, len(self.programs.inputs)
         W = BoundWeights(graph, self.programs.binding, tensors[first:])
         y, roots = scan_trees(graph, W, tensors[:first], self.schedule)
-        return [y, *roots]
+        return [y.to(self.programs.kept_as or y.dtype), *roots]

@@ -29,7 +29,7 @@ def export_c(
     """Write a model as C: one header, one source, a step at a time, in float32.
 
     The source is C99, and C++17 too. It allocates nothing, has no global state and
-    calls no other function; weights are constants. With the model's name for `NAME`:
+    calls no other function; weights are constants. With the model's name for `NAME`::
 
         NAME_state state;                  all that changes
         NAME_init(&state);                 to the initial states; so does NAME_reset

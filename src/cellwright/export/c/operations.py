@@ -39,6 +39,7 @@ REDUCTIONS = {
     "sum": "@_total({0}, {1}, {size}, {heads});",
     "outer": "@_outer({0}, {1}, {2}, {heads}, {rows}, {columns});",
     "matvec": "@_matvec({0}, {1}, {2}, {heads}, {rows}, {columns});",
+    "vecmat": "@_vecmat({0}, {1}, {2}, {heads}, {rows}, {columns});",
     "scale_rows": "@_scale_rows({0}, {1}, {2}, {heads} * {rows}, {columns});",
     "scale_columns": "@_scale_columns({0}, {1}, {2}, {heads}, {rows}, {columns});",
     "spread": "@_spread({0}, {1}, {heads}, {width});",
@@ -305,6 +306,18 @@ static void @_matvec(float *@@_RESTRICT y, const float *@@_RESTRICT c,
             for (j = 0; j < columns; ++j) sum += c[j] * q[j];
             y[0] = sum;
         }
+}
+""",
+    "vecmat": """
+/* y = C^T v, by the blocks of C. */
+static void @_vecmat(float *@@_RESTRICT y, const float *@@_RESTRICT v,
+                     const float *@@_RESTRICT c, int heads, int rows, int columns) {
+    int h, i, j;
+    for (h = 0; h < heads; ++h, y += columns) {
+        for (j = 0; j < columns; ++j) y[j] = 0.0f;
+        for (i = 0; i < rows; ++i, ++v, c += columns)
+            for (j = 0; j < columns; ++j) y[j] += v[0] * c[j];
+    }
 }
 """,
     "scale_rows": """

@@ -48,6 +48,12 @@ def matvec(values: Values, node: Node) -> str:
     return _flat(values, values.writer.add("MatMul", _matrix(values, matrix), column))
 
 
+def vecmat(values: Values, node: Node) -> str:
+    vector, matrix = node.args
+    row = _blocks(values, vector, node["heads"], 1, -1)
+    return _flat(values, values.writer.add("MatMul", row, _matrix(values, matrix)))
+
+
 def scale_rows(values: Values, node: Node) -> str:
     matrix, vector = node.args
     column = _blocks(values, vector, node.size.heads, -1, 1)  # type: ignore[union-attr]
@@ -77,6 +83,7 @@ def sum_of_heads(values: Values, node: Node) -> str:
 MATRICES: dict[str, Callable[[Values, Node], str]] = {
     "outer": outer,
     "matvec": matvec,
+    "vecmat": vecmat,
     "scale_rows": scale_rows,
     "scale_columns": scale_columns,
     "spread": spread,

@@ -17,6 +17,7 @@ from .ptb import TokenText, load_ptb
 from .reber import embedded_reber
 from .recall import NOTHING, associative_recall
 from .sequences import Sequences
+from .shakespeare import load_shakespeare
 
 __all__ = [
     "LYAPUNOV_TIME",
@@ -34,6 +35,7 @@ __all__ = [
     "listops",
     "load_music",
     "load_ptb",
+    "load_shakespeare",
     "lorenz",
     "marked_product",
     "marked_sum",

@@ -61,8 +61,8 @@ class CaptionWriter:
             several = (*plain("["), *_commas(inputs), *plain("]"))
             whole = several if len(inputs) > 1 else inputs[0]
             return (*element.label, *plain(" · "), *whole)
-        if len(inputs) == 2 and text in "×+−÷":
-            return (*inputs[0], *plain(f" {'*' if text == '×' else text} "), *inputs[1])
+        if len(inputs) == 2 and text in "*+−÷":
+            return (*inputs[0], *plain(f" {text} "), *inputs[1])
         if len(inputs) != 1:
             return (*element.label, *plain("("), *_commas(inputs), *plain(")"))
         (inner,) = inputs
@@ -70,7 +70,7 @@ class CaptionWriter:
             return _filled(element.label, inner)
         if text == "1−":
             return (*plain("(1 − "), *inner, *plain(")"))
-        if text[0] == "×":
+        if text[0] == "*":
             return (*_without_sign(element.label), *plain(" * "), *inner)
         if text[0] in "+−÷" and len(text) > 1:
             return (*inner, *plain(f" {text[0]} "), *_without_sign(element.label))
@@ -102,6 +102,11 @@ class CaptionWriter:
         readers = set(self.readers[number]) & self.plan.on_state_lines
         return any(self.text(r) == "+" for r in readers)
 
+    def is_on_a_bound(self, number: int) -> bool:
+        """Its state is a maximum, such as what keeps exp in its range: no memory."""
+        lines = map(self.plan.line_through, self.readers[number])
+        return any(self.text(e) in ("max", "min") for line in lines for e in line or ())
+
     def is_read_by_layer(self, number: int) -> bool:
         """A layer reads it, or what one operation makes of it alone."""
         return any(
@@ -115,7 +120,7 @@ class CaptionWriter:
         found = []
         for reader in self.readers[number]:
             sources = [w.source for w in self.elements[reader].inputs]
-            if self.text(reader) == "×" and len(set(sources)) == 2:
+            if self.text(reader) == "*" and len(set(sources)) == 2:
                 found.append((reader, sum(sources) - number, False))
             elif self.text(reader) == "1−":
                 found += [(p, other, True) for p, other, _ in self.products(reader)]
@@ -201,7 +206,8 @@ class CaptionWriter:
             case ("output",) if self.text(number) in GATES:
                 return begin + say("what is output: how much each unit shows.")
         said = say("{} is made of {}", name, seen)
-        new = self.is_added(number) or any(map(self.is_added, self.readers[number]))
+        made = (number, *self.readers[number])
+        new = any(self.is_added(n) and not self.is_on_a_bound(n) for n in made)
         return said + plain(
             ": new information that could be stored in the state." if new else "."
         )
@@ -257,11 +263,11 @@ class CaptionWriter:
         """What an operation on a state line does to the state."""
         element, text = self.elements[number], self.text(number)
         others = [w.source for w in element.inputs if w.source != before]
-        if not others and text[0] == "×":
+        if not others and text[0] == "*":
             return say("delete, times {}", _without_sign(element.label))
         if not others:
             return say("apply {}", element.label)
-        verb = {"×": "delete, times {}", "+": "add {}"}.get(text)
+        verb = {"*": "delete, times {}", "+": "add {}"}.get(text)
         if verb is None:
             return say("take {} with {}", element.label, self.name(others[0]))
         return say(verb, self.name(others[0]))
@@ -278,7 +284,7 @@ class CaptionWriter:
         if self.elements[number].kind == "layer":
             return self.layer_result(number)
         gates = [s for s in operands if self.text(s) in GATES]
-        if self.text(number) == "×" and gates and len(operands) == 2:
+        if self.text(number) == "*" and gates and len(operands) == 2:
             other = sum(operands) - gates[0]
             said = say(
                 "{} is {}, as far as {} lets it through.",

@@ -19,9 +19,10 @@ from .route import (
     opposite,
 )
 from .sketch import Element
-from .text import Label, width
+from .text import Label, as_text, width
 
 TEXT, FITTED, SMALL = 17.0, 14.0, 12.5  # labels in shapes, in circles, beside wires
+SIGN = 22.0  # of a lone *, which is small
 TRACK = 15.0  # between two wires
 RADIUS = 7.0  # of a bend
 CLEAR = 16.0  # a bend and an arrow between a wire and a shape
@@ -146,6 +147,8 @@ class _Arranger:
     def size(self, number: int) -> float:
         """Of the label inside: a little smaller where it then fits a circle."""
         label = self.elements[number].label
+        if as_text(label) == "*":
+            return SIGN
         fits = width(label, TEXT) > 2 * CIRCLE - 4 >= width(label, FITTED)
         return FITTED if fits and self.elements[number].kind == "op" else TEXT
 

@@ -36,9 +36,9 @@ class Moment:
         title: whose step it is.
     """
 
-    weights: Any
-    inputs: Mapping[str, ArrayLike]
-    states: Mapping[str, ArrayLike] = field(default_factory=dict)
+    weights: Any = field(repr=False)
+    inputs: Mapping[str, ArrayLike] = field(repr=False)
+    states: Mapping[str, ArrayLike] = field(default_factory=dict, repr=False)
     place: str = ""
     title: str = ""
 

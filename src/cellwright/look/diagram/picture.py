@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from xml.sax.saxutils import unescape
 
 from ...extras import require
 from ...language.errors import CellwrightError
@@ -17,7 +18,7 @@ class DrawingError(CellwrightError):
 
 
 class Picture:
-    """An SVG. A notebook shows it; `save` writes it to a file.
+    """An SVG. A notebook shows it, whole; `save` writes it to a file.
 
     Attributes:
         svg: the text of the file.
@@ -51,13 +52,26 @@ class Picture:
             )
 
     def _size(self) -> tuple[float, float]:
-        """Width and height, in pixels of the SVG."""
+        """Width and height, in pixels of the SVG; so many 96ths of an inch."""
         found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', self.svg)
         assert found is not None
         return float(found[1]), float(found[2])
 
+    def pdf(self) -> bytes:
+        """The picture as a PDF file of one page, its lines and letters as such.
+
+        Raises:
+            MissingExtraError: the extra `pdf` is not installed.
+        """
+        require("diagram, PDF", "pdf")
+        import typst
+
+        width, height = map(str, self._size())
+        given = {"svg": self.svg, "width": width, "height": height}
+        return typst.compile(_PAGE, format="pdf", sys_inputs=given)
+
     def save(self, path: str | Path, scale: float = 2.0) -> None:
-        """Write the picture to a file, as its name ends: `.svg` or `.png`.
+        """Write the picture to a file, as its name ends: `.svg`, `.png` or `.pdf`.
 
         Args:
             path: the file.
@@ -65,18 +79,43 @@ class Picture:
 
         Raises:
             DrawingError: another ending.
-            MissingExtraError: PNG without the extra `draw`.
+            MissingExtraError: PNG without the extra `draw`, PDF without `pdf`.
         """
         path = Path(path)
         if path.suffix == ".svg":
             path.write_text(self.svg, encoding="utf-8")
         elif path.suffix == ".png":
             path.write_bytes(self.png(scale))
+        elif path.suffix == ".pdf":
+            path.write_bytes(self.pdf())
         else:
             raise DrawingError(
-                f"[diagram] a picture is SVG or PNG; received {path.name!r}, expected "
-                "a name that ends in .svg or .png"
+                f"[diagram] a picture is SVG, PNG or PDF; received {path.name!r}, "
+                "expected a name that ends in .svg, .png or .pdf"
             )
+
+    @property
+    def title(self) -> str:
+        """What the picture shows."""
+        found = re.search("<title>(.*?)</title>", self.svg)
+        return unescape(found[1]) if found else ""
+
+    def __repr__(self) -> str:
+        return f"<picture: {self.title}>"
 
     def _repr_svg_(self) -> str:
         return self.svg
+
+    def _repr_html_(self) -> str:
+        """The same; where a page is narrower, the picture shrinks to it."""
+        return f'<div class="cw-fit">{_FIT}{self.svg}</div>'
+
+
+_FIT = "<style>.cw-fit > svg { max-width: 100%; height: auto }</style>"
+
+# A page as large as the picture, 0.75 points for a 96th of an inch.
+_PAGE = b"""
+#let points(name) = float(sys.inputs.at(name)) * 0.75pt
+#set page(width: points("width"), height: points("height"), margin: 0pt, fill: none)
+#image(bytes(sys.inputs.svg), format: "svg", width: 100%)
+"""

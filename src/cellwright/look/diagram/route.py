@@ -23,6 +23,7 @@ Heading = tuple[int, int]  # a step of one along x or y
 
 EAST, WEST, NORTH, SOUTH = (1, 0), (-1, 0), (0, -1), (0, 1)
 HEADINGS = (EAST, WEST, NORTH, SOUTH)
+SIDEWAYS = {h: (NORTH, SOUTH) if h[0] else (EAST, WEST) for h in HEADINGS}
 
 BEND, FORK, CROSSING, IN_THE_WAY = 3.0, 2.0, 12.0, 60.0
 UNDER = 0.1  # what height costs below the layers: trunks stay in their rows
@@ -391,7 +392,8 @@ class _Router:
         goals = self.goals(*reader)
         if not goals:
             raise UnroutableError
-        near = [p for p, _ in goals]
+        near = {p for p, _ in goals}
+        at_least: dict[Point, float] = {}
         own = {p for path in net.paths for p in path}
         best: dict[tuple[Point, Heading], float] = {}
         came: dict[tuple[Point, Heading], tuple[Point, Heading] | None] = {}
@@ -404,7 +406,9 @@ class _Router:
             if cost < best.get(key, float("inf")) - 1e-9:
                 best[key] = cost
                 came[key] = parent
-                heapq.heappush(heap, (cost + self.at_least(point, near), cost, *key))
+                if point not in at_least:
+                    at_least[point] = self.at_least(point, near)
+                heapq.heappush(heap, (cost + at_least[point], cost, *key))
 
         for point, heading, cost in self.starts(net):
             push(cost, point, heading, None)
@@ -419,16 +423,11 @@ class _Router:
             if entry is None:
                 continue
             cost += self.length(point, heading, net.source) + entry
-            for new in HEADINGS:
-                if new == opposite(heading):
-                    continue
-                extra = 0.0
-                if new != heading:
-                    bend = self.bend(net, ahead, soft)
-                    if bend is None:
-                        continue
-                    extra = bend
-                push(cost + extra, ahead, new, (point, heading))
+            push(cost, ahead, heading, (point, heading))
+            bend = self.bend(net, ahead, soft)
+            if bend is not None:
+                for new in SIDEWAYS[heading]:
+                    push(cost + bend, ahead, new, (point, heading))
         return None
 
     def enter(
@@ -491,7 +490,7 @@ class _Router:
             return 1.0 if own else 1.2 if free else 3.0
         return 1.3 if trunk else 2.0
 
-    def at_least(self, point: Point, goals: list[Point]) -> float:
+    def at_least(self, point: Point, goals: Iterable[Point]) -> float:
         x, y = self.x_at[point[0]], self.y_at[point[1]]
         return min(
             abs(x - self.x_at[gx]) + UNDER * abs(y - self.y_at[gy]) for gx, gy in goals

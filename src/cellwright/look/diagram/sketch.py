@@ -15,7 +15,7 @@ from ...language.graph import AFFINE, ATTENTION, ITEM, TOTAL, Graph
 from ...language.hyperparameters import Known
 from ...language.latex import EquationWriter
 from ...language.ops import OPS
-from .text import Label, Run, number, plain, symbol
+from .text import Label, Run, number, plain, subscripted, symbol
 
 SOURCES = ("input", "state", ITEM)
 RESULTS = ("new", "output")
@@ -47,8 +47,8 @@ class Element:
         value: the node whose value it yields.
         name: its value's name at time t, written beside its line.
         state: of an old or a new state, which.
-        sign: `"items"`, of an input that is a set of items, or `"attention"`, of an
-            operation: they are drawn in their own way.
+        sign: `"items"`, of an input that is a set of items, `"attention"`, of an
+            operation, or `"unbiased"`, of a layer: they are drawn in their own way.
     """
 
     kind: str
@@ -81,6 +81,7 @@ class _Layer:
     covers: set[int]
     affines: list[int]
     normalised: bool = False
+    shifted: bool = False
 
 
 class _Sketcher:
@@ -153,7 +154,8 @@ class _Sketcher:
             wires = tuple(Wire(self.visit(n), mark) for n, mark in layer.wires)
             label = self.layer_label(node, layer)
             covers = frozenset(layer.covers)
-            return self.emit(node, Element("layer", label, wires, covers))
+            sign = "" if self.has_bias(layer) else "unbiased"
+            return self.emit(node, Element("layer", label, wires, covers, sign=sign))
         return self.emit(node, self.operation(node))
 
     # -- layers ------------------------------------------------------------------
@@ -171,6 +173,10 @@ class _Sketcher:
             return None
         return layer
 
+    def has_bias(self, layer: _Layer) -> bool:
+        weights = [self.graph.weight(self.weight_name(a)) for a in layer.affines]
+        return layer.shifted or any(weight.bias for weight in weights)
+
     def own(self, node: int) -> bool:
         """Nobody else reads it, and no name is lost if it is not drawn by itself."""
         return self.uses[node] == 1 and node not in self.named
@@ -184,7 +190,8 @@ class _Sketcher:
         layer.covers.add(number_)
         if number_ in self.fixed:
             layer.covers |= self.below(number_)
-            return node.op == "weight" and not mark  # a shift: part of the bias
+            layer.shifted = True  # part of the bias
+            return node.op == "weight" and not mark
         if node.op == AFFINE:
             layer.affines.append(number_)
             layer.wires += [(a, mark) for a in node.args]
@@ -231,10 +238,8 @@ class _Sketcher:
         op = self.graph.nodes[node].op
         normalised = " LN" if layer.normalised else ""
         if node in layer.affines or OPS[op].kind != "activation":
-            matrix = symbol(self.weight_name(layer.affines[0]))
-            below = "".join(run.text for run in matrix)
-            italic = len(below) == 1 and below.isalpha()
-            return (Run("W", True), Run(below, italic, True), *plain(normalised))
+            matrix = subscripted("W", self.weight_name(layer.affines[0]))
+            return (*matrix, *plain(normalised))
         return plain(OPS[op].glyph + normalised)
 
     # -- operations --------------------------------------------------------------
@@ -266,7 +271,7 @@ class _Sketcher:
         return Element("op", self.op_label(node), tuple(wires), frozenset(covers))
 
     def op_label(self, node: int) -> Label:
-        """× or tanh; with a number or a weight: 1−, ×0.9, max 0."""
+        """* or tanh; with a number or a weight: 1−, *0.9, max 0."""
         op, args = self.graph.nodes[node].op, self.graph.nodes[node].args
         glyph = OPS[op].glyph
         fixed = [a for a in args if a in self.fixed]

@@ -16,6 +16,7 @@ import numpy as np
 from ..saturation import HIGH, LOW
 from .layout import Layout
 from .live import LABEL, LONGEST, Row, StepValues, percent, short
+from .style import Sheet
 from .svg import px, spans, words
 from .text import plain, width
 
@@ -40,18 +41,20 @@ def _classes(prefix: str, colours: Sequence[str]) -> str:
     return "\n".join(f".cw-{prefix}{n} {{ fill: {c} }}" for n, c in enumerate(colours))
 
 
-STYLE = f"""
+STRIPS = Sheet(
+    f"""
 {_classes("g", SHARES)}
 {_classes("s", SIGNED)}
 .cw-frame {{ fill: none; stroke: #5c6b78; stroke-width: 0.8 }}
 .cw-bar {{ stroke: #5c6b78; stroke-width: 0.4 }}
 .cw-card {{ fill: #ffffff; stroke: #5c6b78; stroke-width: 0.8 }}
-@media (prefers-color-scheme: dark) {{
+""",
+    f"""
 {_classes("s", SIGNED_ON_DARK)}
-  .cw-frame, .cw-card, .cw-bar {{ stroke: #9fb0be }}
-  .cw-card {{ fill: #12181f }}
-}}
-"""
+.cw-frame, .cw-card, .cw-bar {{ stroke: #9fb0be }}
+.cw-card {{ fill: #12181f }}
+""",
+)
 
 PITCH, HEIGHT = 21.0, 13.0  # of the strips
 NUMBERS = 300.0  # width of what stands beside them

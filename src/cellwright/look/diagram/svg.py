@@ -1,66 +1,31 @@
-"""A layout as SVG: shapes, wires with round corners and bridges, labels, a legend.
-
-Colours are told apart by the colour-blind, too, and never bear a meaning that the shape
-does not; a viewer's dark mode is followed. No font is required.
-"""
+"""A layout as SVG: shapes, wires with round corners and bridges, labels, a legend."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+import re
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from .layout import RADIUS, XY, Layout, Shape, Text, Wire
 from .plan import JOIN
 from .route import Heading
-from .text import SUBSCRIPT, Label, plain, width
+from .style import CELL, SIGNS, Sheet, Style
+from .text import ACCENTS, SUBSCRIPT, Label, Run, combined, plain, width
 
 HEAD = 7.0  # an arrow's length
 BRIDGE = 5.0  # its radius
 STACK = 2.5  # from one item of a set to the next
 
-MATHS = "Cambria, 'Times New Roman', 'Liberation Serif', 'DejaVu Serif', serif"
-WORDS = "'Segoe UI', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
-STYLE = f"""
-.cw-page {{ fill: #ffffff }}
-.cw-body {{ fill: #edf5ee; stroke: #b9cfbd }}
-.cw-wire {{ fill: none; stroke: #22303c; stroke-width: 1.7; stroke-linejoin: round }}
-.cw-state {{ stroke-width: 2.8 }}
-.cw-head {{ fill: #22303c; stroke: none }}
-.cw-layer {{ fill: #fbe08a; stroke: #8a6400; stroke-width: 1.3 }}
-.cw-op {{ fill: #f7cfdd; stroke: #a03a6b; stroke-width: 1.3 }}
-.cw-input, .cw-output {{ fill: #cfe4f7; stroke: #1f5f99; stroke-width: 1.3 }}
-.cw-text {{ fill: #14202b; font-family: {MATHS} }}
-.cw-words {{ fill: #14202b; font-family: {WORDS} }}
-.cw-italic {{ font-style: italic }}
-.cw-pale {{ opacity: 0.22 }}
-@media (prefers-color-scheme: dark) {{
-  .cw-page {{ fill: #12181f }}
-  .cw-body {{ fill: #1c2a25; stroke: #3d5548 }}
-  .cw-wire {{ stroke: #dfe7ee }}
-  .cw-head {{ fill: #dfe7ee }}
-  .cw-layer {{ fill: #6b5200; stroke: #f0c64a }}
-  .cw-op {{ fill: #6a2746; stroke: #f09dbf }}
-  .cw-input, .cw-output {{ fill: #1b4266; stroke: #8cc2f2 }}
-  .cw-text, .cw-words {{ fill: #f2f5f8 }}
-}}
-"""
-
-SIGNS = """
-.cw-attention { fill: #d9d3f2; stroke: #5a3fa8; stroke-width: 1.3 }
-@media (prefers-color-scheme: dark) {
-  .cw-attention { fill: #3b2b73; stroke: #b9a6f5 }
-}
-"""
+def sheets_of(layout: Layout) -> list[Sheet]:
+    """What a cell and its signs look like."""
+    signs = {element.sign for element in layout.elements}
+    return [CELL, *(sheet for sign, sheet in SIGNS.items() if sign in signs)]
 
 
-def style_of(layout: Layout) -> str:
-    """What the signs of a cell that looks at items look like."""
-    return SIGNS if any(e.sign for e in layout.elements) else ""
-
-
-def draw(layout: Layout, title: str, legend: bool = True) -> str:
+def draw(layout: Layout, title: str, style: Style, legend: bool = True) -> str:
     """The picture as the text of an SVG file."""
     content = [*body(layout), *picture(layout)]
     wide, high = layout.width, layout.height
@@ -72,21 +37,26 @@ def draw(layout: Layout, title: str, legend: bool = True) -> str:
         left = (wide - key_width) / 2
         content += [f'<g transform="translate({px(left)} {px(high)})">', *key, "</g>"]
         high += key_height
-    return document(content, wide, high, title, style_of(layout))
+    return document(content, (wide, high), title, style, sheets_of(layout))
 
 
 def document(
-    content: Iterable[str], wide: float, high: float, title: str, style: str = ""
+    content: Iterable[str],
+    size: XY,
+    title: str,
+    style: Style,
+    sheets: Sequence[Sheet] = (CELL,),
 ) -> str:
-    """The text of an SVG file; `style` is what its own classes look like."""
-    size = f"{px(wide)} {px(high)}"
+    """The text of an SVG file."""
+    wide, high = map(px, size)
+    page = '<rect class="cw-page" width="100%" height="100%"/>'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" '
-            f'width="{px(wide)}" height="{px(high)}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" '
+            f'width="{wide}" height="{high}" class="{style.root}" role="img">',
             f"<title>{escape(title)}</title>",
-            f"<style>{STYLE}{style}</style>",
-            '<rect class="cw-page" width="100%" height="100%"/>',
+            f"<style>{style.css(sheets)}</style>",
+            *([] if style.transparent else [page]),
             *content,
             "</svg>\n",
         ]
@@ -144,6 +114,8 @@ def draw_shape(layout: Layout, number: int, shape: Shape) -> list[str]:
         return []
     radius = 5.0 if element.kind == "layer" else shape.half_height
     kind = element.sign if element.sign == "attention" else element.kind
+    if element.sign == "unbiased":
+        kind += " cw-unbiased"
     own = rectangle(shape, kind, radius, f' data-element="{number}"')
     if element.sign != "items":
         return [own]
@@ -173,18 +145,74 @@ def draw_text(text: Text) -> str:
     )
 
 
+LOW, STAR, RISE = 0.25, 0.2, -0.2  # of a size: how far below the line, and above
+
+
 def spans(label: Label, size: float) -> str:
-    """A label's runs; what is below the line is lowered and raised again."""
-    parts, low = [], False
-    for run in label:
-        options = ' class="cw-italic"' if run.italic else ""
-        if run.sub != low:
-            options += f' dy="{px(size * (0.25 if run.sub else -0.25))}"'
-        if run.sub:
+    """A label's runs, each raised or lowered to its place.
+
+    Signs that not every font has are made of others: * is lowered to the middle of the
+    line, and an accent is drawn back over its letter.
+    """
+    parts, at = [], 0.0
+    for piece in _pieces(label):
+        options = ' class="cw-italic"' if piece.run.italic else ""
+        if piece.back:
+            options += f' dx="{px(piece.back * size)}"'
+        if piece.down != at:
+            options += f' dy="{px((piece.down - at) * size)}"'
+        if piece.run.sub:
             options += f' font-size="{px(size * SUBSCRIPT)}"'
-        parts.append(f"<tspan{options}>{escape(run.text)}</tspan>")
-        low = run.sub
+        parts.append(f"<tspan{options}>{escape(piece.run.text)}</tspan>")
+        at = piece.down
     return "".join(parts)
+
+
+class _Piece(NamedTuple):
+    """A run, how far below the line it is, and where from the end of the one before."""
+
+    run: Run
+    down: float = 0.0
+    back: float = 0.0
+
+
+def _pieces(label: Label) -> Iterator[_Piece]:
+    back = 0.0
+    for run in label:
+        down = LOW if run.sub else 0.0
+        for text in re.split(r"(\*)", combined(run) if _is_in_fonts(run) else run.text):
+            if text:
+                star = STAR if text == "*" else 0.0
+                yield _Piece(run._replace(text=text), down + star, back)
+                back = 0.0
+        if run.accent and not _is_in_fonts(run):
+            over = _Piece(run._replace(text=ACCENTS[run.accent][1]), down, 0.0)
+            letter = _advance(run.text)
+            tall = run.text.isupper() or run.text in "bdfhklt"
+            slant = 0.08 if tall else 0.03
+            yield over._replace(
+                down=down + (RISE if tall else 0.0),
+                back=slant - (letter + ACCENT) / 2,
+            )
+            back = (letter - ACCENT) / 2 - slant
+
+
+def _is_in_fonts(run: Run) -> bool:
+    """Whether serif fonts have the letter with its accent."""
+    return len(combined(run)) == 1 and combined(run) < "\u0180"
+
+
+ACCENT = 0.333  # the width of an accent, for a letter of Times's italic
+
+
+def _advance(letter: str) -> float:
+    """About how wide a letter of that font is."""
+    if letter.isupper():
+        return 0.65
+    return next((w for w, some in _ADVANCES if letter in some), 0.5)
+
+
+_ADVANCES = ((0.28, "ijlft"), (0.39, "rsz"), (0.44, "cekvxy"), (0.7, "mw"))
 
 
 def words(text: str, x: float, y: float, size: float, anchor: str = "start") -> str:
@@ -298,6 +326,7 @@ def draw_legend(signs: Set[str] = frozenset()) -> tuple[list[str], float, float]
         ("concatenate", _sample("M0 6L32 6M0 22L12 22Q19 22 19 14L19 13Q19 6 26 6")),
         ("copy", _sample("M0 6L32 6M0 6L6 6Q13 6 13 13L13 15Q13 22 20 22L32 22")),
     ]
+    items[1:1] = [_UNBIASED] if "unbiased" in signs else []
     items += [(name, sign) for own, name, sign in _LEGEND_OF_SIGNS if own in signs]
     lines, x = [], 16.0
     for name, sign in items:
@@ -310,6 +339,10 @@ def draw_legend(signs: Set[str] = frozenset()) -> tuple[list[str], float, float]
     return lines, x, 40.0
 
 
+_UNBIASED = (
+    "layer without bias",
+    '<rect class="cw-layer cw-unbiased" x="1" y="3" width="30" height="20" rx="4"/>',
+)
 _CIRCLE = '<rect class="cw-{}" x="{}" y="{}" width="{}" height="18" rx="9"/>'
 _LEGEND_OF_SIGNS = (
     (

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from ...language.graph import Graph
 from .layout import MARGIN, PORT, SMALL, TEXT, Layout, Shape, Text, Wire
 from .picture import DrawingError
-from .svg import body, document, draw_text, draw_wire, picture, rectangle, style_of
+from .style import Style
+from .svg import body, document, draw_text, draw_wire, picture, rectangle, sheets_of
 from .text import Label, Run, symbol, width
 
 MOST = 511  # cells of one picture: a binary tree of nine levels
@@ -36,7 +37,7 @@ def _arity(graph: Graph) -> int:
     return 2 if graph.many else max(1, len(graph.children))
 
 
-def chain(layout: Layout, steps: int, title: str) -> str:
+def chain(layout: Layout, steps: int, title: str, style: Style) -> str:
     """The cell at the times 1 to `steps`, side by side: the states go through."""
     pitch = _port(layout, "new") - _port(layout, "state") or layout.width
     content: list[str] = []
@@ -50,7 +51,7 @@ def chain(layout: Layout, steps: int, title: str) -> str:
         content.append(f'<g transform="translate({(step - 1) * pitch:g} 0)">')
         content += [*body(layout), *picture(shifted), "</g>"]
     wide = layout.width + (steps - 1) * pitch
-    return document(content, wide, layout.height, title, style_of(layout))
+    return document(content, (wide, layout.height), title, style, sheets_of(layout))
 
 
 def _port(layout: Layout, kind: str) -> float:
@@ -93,13 +94,14 @@ class _Node:
     y: float = 0.0
 
 
-def tree(graph: Graph, height: int, title: str) -> str:
+def tree(graph: Graph, height: int, title: str, style: Style) -> str:
     """A full tree of nodes, each the cell: what goes up the lines is their states.
 
     Args:
         graph: of a tree cell; where it takes any number of children, nodes have two.
         height: levels of nodes.
         title: of the picture.
+        style: its colours.
     """
     name: Label = (Run(graph.name.replace("_", " ")),)
     half = max(34.0, width(name, SMALL) / 2 + 8)
@@ -116,7 +118,8 @@ def tree(graph: Graph, height: int, title: str) -> str:
     content += _circle(root.x, MARGIN + PORT, "output", result)
     wide = max(n.x for n in nodes) + half + 2 * MARGIN
     leaf = max(n.y for n in nodes) + BOX_HEIGHT / 2
-    return document(content, wide, leaf + REACH + 2 * PORT + MARGIN, title)
+    size = wide, leaf + REACH + 2 * PORT + MARGIN
+    return document(content, size, title, style)
 
 
 def _grown(arity: int, height: int) -> _Node:

@@ -1,22 +1,30 @@
 """The inspector's page and its data.
 
-GET  /                          the page
-GET  /api/run                   the model, the text, what can be seen
-GET  /api/values/KEY/FROM/TO    bytes, 256 levels from X-Low to X-High, (size, steps)
-GET  /api/exact/KEY/UNIT        float32, one unit at every step
-GET  /api/order/KEY/BY          the units, sorted
-GET  /api/interesting/DETECTOR  ?pattern=: units that follow a detector
-GET  /api/saturation            of every gate
-GET  /api/predictions           of every token
-GET  /api/flow                  medians and half-lives of gradient norms
-GET  /api/flow/STEP             the norms of one prediction
-GET  /api/triangle/NAME         bytes, log₁₀ of the norms, 0 for none
-POST /api/live/DO               reset, type, back, sample, show; "key": a value
-POST /api/intervene             {"changes": [{key, kind, amount, unit}]}
+GET  /                  the page
+POST /api/read          {"text"}: read another text; {"reading": its number}
+POST /api/live/DO       reset, edit, sample, show; "key": a value
+
+Of a reading N, from 0, the text that the server started with, after /api/N/:
+
+GET  run                   the model, the text, what can be seen
+GET  picture               the cell's, and where its named values are; or null
+GET  ranges/KEY            of every unit: lowest, highest, and where 98 % are
+GET  values/KEY/FROM/TO    bytes, a unit's 256 levels from its lowest to its highest
+                           value, (size, steps)
+GET  exact/KEY/UNIT        float32, one unit at every step
+GET  order/KEY/BY          the units, sorted
+GET  interesting/DETECTOR  ?pattern=: units that follow a detector
+GET  saturation            of every gate
+GET  predictions           of every token
+GET  flow                  medians and half-lives of gradient norms
+GET  flow/STEP             the norms of one prediction
+GET  triangle/NAME         bytes, log₁₀ of the norms, from X-Low to X-High; 0 for none
+POST intervene             {"changes": [{key, kind, amount, unit}]}
 """
 
 from __future__ import annotations
 
+from itertools import count
 from threading import Lock
 from typing import Any
 
@@ -33,6 +41,7 @@ from ..reading import Change
 from .app import Data, page, read_json
 
 LIVE_PAGES = 8  # texts in progress in memory, one a page
+READINGS = 4  # in memory, besides the one that the server started with
 CHANGES = 100  # of one intervention
 
 # What an option may be: in words, and in types. A bool is no number here.
@@ -44,8 +53,7 @@ Kinds = dict[str, tuple[str, tuple[type, ...]]]
 
 LIVE: dict[str, Kinds] = {
     "reset": {"seed": WHOLE},
-    "type": {"text": TEXT},
-    "back": {},
+    "edit": {"text": TEXT},
     "sample": {"temperature": NUMBER, "top_k": WHOLE},
     "show": {},
 }
@@ -53,45 +61,101 @@ CHANGE: Kinds = {"key": TEXT, "kind": TEXT, "amount": NUMBER, "unit": WHOLE}
 
 
 class InspectServer:
-    """Routes of one inspection; `beside` is a second model's, for comparison."""
+    """Routes of a model's readings; `beside` is a second model's, for comparison.
+
+    The first reading is the inspection's own. Pages ask for others.
+    """
 
     def __init__(self, inspection: Inspection, beside: Inspection | None = None):
         self.inspection, self.beside = inspection, beside
+        self._readings = {0: (inspection, beside)}
+        self._number = count(1)
         self._live: dict[str, Live] = {}
-        self._typing = Lock()
+        self._typing, self._reading = Lock(), Lock()
+        inspection.describe()  # so that a page opens at once
 
     def routes(self) -> list[Route]:
         """What the application serves."""
+        of_a_reading = {
+            "run": self.describe,
+            "picture": self.picture,
+            "ranges/{key}": self.ranges,
+            "values/{key}/{first:count}/{end:count}": self.values,
+            "exact/{key}/{unit:count}": self.exact,
+            "order/{key}/{by}": self.order,
+            "interesting/{detector}": self.interesting,
+            "saturation": self.saturation,
+            "predictions": self.predictions,
+            "flow": self.flow,
+            "flow/{step:count}": self.flow_at,
+            "triangle/{name}": self.triangle,
+        }
+        start = "/api/{reading:count}/"
         return [
             Route("/", self.show),
-            Route("/api/run", self.describe),
-            Route("/api/values/{key}/{first:count}/{end:count}", self.values),
-            Route("/api/exact/{key}/{unit:count}", self.exact),
-            Route("/api/order/{key}/{by}", self.order),
-            Route("/api/interesting/{detector}", self.interesting),
-            Route("/api/saturation", self.saturation),
-            Route("/api/predictions", self.predictions),
-            Route("/api/flow", self.flow),
-            Route("/api/flow/{step:count}", self.flow_at),
-            Route("/api/triangle/{name}", self.triangle),
+            *(Route(start + path, answer) for path, answer in of_a_reading.items()),
+            Route(start + "intervene", self.intervene, methods=["POST"]),
+            Route("/api/read", self.read, methods=["POST"]),
             Route("/api/live/{do}", self.live, methods=["POST"]),
-            Route("/api/intervene", self.intervene, methods=["POST"]),
         ]
 
     def show(self, request: Request) -> HTMLResponse:
         return page(f"{self.inspection.run.directory.name}: inspector", "inspect")
 
+    async def read(self, request: Request) -> Data:
+        body = options("read", await read_json(request), {"text": TEXT}, ("text",))
+        return Data({"reading": await run_in_threadpool(self._read, body["text"])})
+
+    def _read(self, text: str) -> int:
+        """Read a text, beside too; the oldest reading but the first gives way."""
+        with self._reading:
+            inspection = self.inspection.reread(text)
+            beside = self.beside and self.beside.reread(
+                inspection.text_for(self.beside.run)
+            )
+            inspection.describe()
+            number = next(self._number)
+            self._readings[number] = inspection, beside
+            for old in list(self._readings)[1:-READINGS]:
+                del self._readings[old]
+        return number
+
+    def asked(self, request: Request) -> tuple[Inspection, Inspection | None]:
+        """The reading that a request is about, and the other model's.
+
+        Raises:
+            ArgumentError: it is not kept any more.
+        """
+        number = request.path_params["reading"]
+        try:
+            return self._readings[number]
+        except KeyError:
+            raise ArgumentError(
+                f"[inspect] reading {number} is not kept; received {number}, expected "
+                f"one of {', '.join(map(str, self._readings))}. Read the text again"
+            ) from None
+
     def describe(self, request: Request) -> Data:
-        return Data(described_beside(self.inspection, self.beside))
+        return Data(described_beside(*self.asked(request)))
+
+    def picture(self, request: Request) -> Data:
+        inspection, _ = self.asked(request)
+        return Data(inspection.picture())
+
+    def ranges(self, request: Request) -> Data:
+        inspection, _ = self.asked(request)
+        return Data(inspection.ranges(request.path_params["key"]))
 
     def values(self, request: Request) -> Response:
+        inspection, _ = self.asked(request)
         asked = request.path_params
-        low, high, matrix = self.inspection.quantised(asked["key"])
-        return levels(low, high, matrix[:, asked["first"] : asked["end"]])
+        matrix = inspection.quantised(asked["key"])
+        return levels(matrix[:, asked["first"] : asked["end"]])
 
     def exact(self, request: Request) -> Response:
+        inspection, _ = self.asked(request)
         key, unit = request.path_params["key"], request.path_params["unit"]
-        matrix = self.inspection.values(key)
+        matrix = inspection.values(key)
         if unit >= matrix.shape[1]:
             raise ArgumentError(
                 f"[inspect] {key} has {matrix.shape[1]} units; received unit {unit}"
@@ -100,28 +164,36 @@ class InspectServer:
         return Response(column.tobytes(), media_type="application/octet-stream")
 
     def order(self, request: Request) -> Data:
+        inspection, _ = self.asked(request)
         key, by = request.path_params["key"], request.path_params["by"]
-        return Data(self.inspection.order(key, by))
+        return Data(inspection.order(key, by))
 
     def interesting(self, request: Request) -> Data:
+        inspection, _ = self.asked(request)
         detector = request.path_params["detector"]
         pattern = request.query_params.get("pattern", "")
-        return Data(self.inspection.interesting(detector, pattern))
+        return Data(inspection.interesting(detector, pattern))
 
     def saturation(self, request: Request) -> Data:
-        return Data(saturation_beside(self.inspection, self.beside))
+        return Data(saturation_beside(*self.asked(request)))
 
     def predictions(self, request: Request) -> Data:
-        return Data(self.inspection.predictions())
+        inspection, _ = self.asked(request)
+        return Data(inspection.predictions())
 
     def flow(self, request: Request) -> Data:
-        return Data(self.inspection.flow())
+        inspection, _ = self.asked(request)
+        return Data(inspection.flow())
 
     def flow_at(self, request: Request) -> Data:
-        return Data(self.inspection.flow_at(request.path_params["step"]))
+        inspection, _ = self.asked(request)
+        return Data(inspection.flow_at(request.path_params["step"]))
 
     def triangle(self, request: Request) -> Response:
-        return levels(*self.inspection.flow_triangle(request.path_params["name"]))
+        inspection, _ = self.asked(request)
+        low, high, matrix = inspection.flow_triangle(request.path_params["name"])
+        ends = {"X-Low": repr(low), "X-High": repr(high)}
+        return levels(matrix, ends)
 
     async def live(self, request: Request) -> Data:
         do, body = request.path_params["do"], await read_json(request)
@@ -129,13 +201,13 @@ class InspectServer:
             raise ArgumentError(
                 f"[live] received {do!r}, expected one of {', '.join(LIVE)}"
             )
-        needed = ("text",) if do == "type" else ()
+        needed = ("text",) if do == "edit" else ()
         known = {"page": TEXT, "key": TEXT, **LIVE[do]}
         given = options(f"live/{do}", body, known, needed)
         return Data(await run_in_threadpool(self._act, do, given))
 
     def _act(self, do: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Type, write or take back on a page's text; then show it."""
+        """Change a page's text, or write to it; then show it."""
         with self._typing:
             live, key = self._live_of(given.pop("page", "")), given.pop("key", None)
             if do != "show":
@@ -162,18 +234,15 @@ class InspectServer:
         needed = ("key", "kind", "amount")
         checked = [options("intervene", c, CHANGE, needed) for c in given]
         changes = [Change(**change) for change in checked]
-        return Data(await run_in_threadpool(self.inspection.intervene, changes))
+        inspection, _ = self.asked(request)
+        return Data(await run_in_threadpool(inspection.intervene, changes))
 
 
-def levels(low: float, high: float, matrix: np.ndarray) -> Response:
-    """A matrix of bytes with its scale."""
+def levels(matrix: np.ndarray, headers: dict[str, str] | None = None) -> Response:
+    """A matrix of bytes with its shape."""
     rows, columns = matrix.shape
-    headers = {
-        "X-Low": repr(low),
-        "X-High": repr(high),
-        "X-Rows": str(rows),
-        "X-Columns": str(columns),
-    }
+    shape = {"X-Rows": str(rows), "X-Columns": str(columns)}
+    headers = {**shape, **(headers or {})}
     return Response(
         matrix.tobytes(), media_type="application/octet-stream", headers=headers
     )

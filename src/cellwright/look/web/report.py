@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...language import OPS, ArgumentError
 from ...language.expand import expanded
 from ...language.graph import AFFINE, Graph
+from ...language.sizes import MatrixSize
 from ...text.adaptive import AdaptiveSoftmax
 from ..inspection import Inspection, described_beside, saturation_beside
+from ..reading import units_of
 from .app import STATIC
 
 MOST_WEIGHTS = 1_000_000  # a report of a larger model holds no weights
@@ -79,6 +80,7 @@ def _data(inspection: Inspection, beside: Inspection | None) -> dict[str, Any]:
     keys = [value["key"] for value in described["values"]]
     answers: dict[str, Any] = {
         "run": described,
+        "picture": inspection.picture(),
         "saturation": saturation_beside(inspection, beside),
         "predictions": inspection.predictions(),
         "flow": flow,
@@ -88,9 +90,11 @@ def _data(inspection: Inspection, beside: Inspection | None) -> dict[str, Any]:
     for key in keys:
         for by in described["orders"]:
             answers[f"order/{key}/{by}"] = inspection.order(key, by)
-    levels = {f"values/{key}": _levels(*inspection.quantised(key)) for key in keys}
+        answers[f"ranges/{key}"] = inspection.ranges(key)
+    levels = {f"values/{key}": _levels(inspection.quantised(key)) for key in keys}
     for name in flow["names"]:
-        levels[f"triangle/{name}"] = _levels(*inspection.flow_triangle(name))
+        low, high, matrix = inspection.flow_triangle(name)
+        levels[f"triangle/{name}"] = {**_levels(matrix), "low": low, "high": high}
     return {
         "json": answers,
         "levels": levels,
@@ -99,10 +103,10 @@ def _data(inspection: Inspection, beside: Inspection | None) -> dict[str, Any]:
     }
 
 
-def _levels(low: float, high: float, matrix: np.ndarray) -> dict[str, Any]:
+def _levels(matrix: np.ndarray) -> dict[str, Any]:
     rows, columns = matrix.shape
     text = base64.b64encode(matrix.tobytes()).decode()
-    return {"low": low, "high": high, "rows": rows, "columns": columns, "data": text}
+    return {"rows": rows, "columns": columns, "data": text}
 
 
 def _model(inspection: Inspection) -> dict[str, Any] | None:
@@ -152,21 +156,12 @@ def layer_data(graph: Graph, weights: nn.Module) -> dict[str, Any]:
 def _graph(graph: Graph) -> dict[str, Any]:
     """As the page's engine takes it, which knows the primitive operations alone."""
     graph = expanded(graph)
-    for node in graph.nodes:
-        # The page has no matrices, and would take a sum of heads for one of all units.
-        heads = node.op == "sum" and node.options.get("heads", 1) != 1
-        if heads or (node.op in OPS and OPS[node.op].kind == "matrix"):
-            raise ArgumentError(
-                f"[report] cell {graph.name!r} computes {node.op} of matrices or "
-                "heads, which the page of a report does not; expected a cell of vectors"
-            )
     return {
         "nodes": [
             {
                 "op": node.op,
                 "args": node.args,
                 "attrs": _attributes(node.op, node.options),
-                "size": node.size,
             }
             for node in graph.nodes
         ],
@@ -174,6 +169,11 @@ def _graph(graph: Graph) -> dict[str, Any]:
         "updates": graph.updates,
         "output": graph.output,
         "names": graph.names,
+        "rows": {
+            name: units_of(graph.nodes[node].size)
+            for name, node in graph.names
+            if isinstance(graph.nodes[node].size, MatrixSize)
+        },
     }
 
 

@@ -1,0 +1,14 @@
+// The products of an instruction set that multiplies bf16; all else is avx512's. CMake
+// compiles this file once for each, with the same definitions as kernels.cpp.
+#include "bf16_dot.h"
+
+namespace cellwright::CELLWRIGHT_ISA {
+
+extern const Bf16Product bf16_kernel;
+#if defined(__AMX_BF16__)
+const Bf16Product bf16_kernel = product_tiles;
+#else
+const Bf16Product bf16_kernel = product_dots;
+#endif
+
+}  // namespace cellwright::CELLWRIGHT_ISA

@@ -1,0 +1,159 @@
+"""What a program is run as: its stages in parts, each with its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from ...compiler.program import NODE, Program, Stage
+from .source import Kernel, kernel_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """Stages that run together.
+
+    Attributes:
+        form: "rows": over all rows at once; "level": level by level, a kernel a stage;
+            "scan": in one kernel, which walks the levels.
+        stages: their numbers.
+        early: (stage, term) of the products that are made before the levels.
+        kernels: one for each stage, or one for all; `None` where a stage is a product
+            and nothing else.
+    """
+
+    form: str
+    stages: tuple[int, ...]
+    early: frozenset[tuple[int, int]]
+    kernels: tuple[Kernel | None, ...]
+
+    def kernel(self, stage: int) -> Kernel | None:
+        """That of a stage."""
+        if self.form == "scan":
+            return self.kernels[0]
+        return self.kernels[self.stages.index(stage)]
+
+    def function(self, kernel: Kernel) -> Any:
+        """A kernel as Triton's function."""
+        return self._functions[kernel.name]
+
+    @cached_property
+    def _functions(self) -> dict[str, Any]:
+        from .kernels import function_of
+
+        return {k.name: function_of(k) for k in self.kernels if k is not None}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A program, cut.
+
+    Attributes:
+        parts: in the order in which they run.
+        local: the scratch arrays that have the rows of one level alone.
+    """
+
+    program: Program
+    parts: tuple[Part, ...]
+    local: frozenset[int]
+
+
+def cut(program: Program) -> Parts:
+    """Cut a program in parts."""
+    local = local_arrays(program)
+    found = []
+    for form, numbers in _groups(program):
+        early = frozenset(
+            (n, k)
+            for n in numbers
+            for k in range(len(program.stages[n].terms))
+            if form == "rows" or is_early(program, numbers, n, k)
+        )
+        if form == "level" and _walks(program, numbers, early):
+            kernels = (kernel_of(program, numbers, "scan", local, early),)
+            found.append(Part("scan", numbers, early, kernels))
+            continue
+        kernels = tuple(
+            None
+            if is_product(program, program.stages[n])
+            else kernel_of(program, (n,), form, local, early)
+            for n in numbers
+        )
+        found.append(Part(form, numbers, early, kernels))
+    return Parts(program, tuple(found), local)
+
+
+def _groups(program: Program) -> list[tuple[str, tuple[int, ...]]]:
+    """Stages that run over all rows, each alone; and loops of those of levels."""
+
+    def key(number: int) -> tuple[str, int]:
+        stage = program.stages[number]
+        by_level = stage.when == "level"
+        return ("level", stage.loop) if by_level else ("rows", -1 - number)
+
+    groups = groupby(range(len(program.stages)), key)
+    return [(form, tuple(numbers)) for (form, _), numbers in groups]
+
+
+def is_early(program: Program, numbers: Sequence[int], stage: int, term: int) -> bool:
+    """Whether a product reads nothing that the loop of these stages writes: then it is
+    made before the loop, for all levels at once."""
+    written = {
+        s.views[i.args[1]].array
+        for s in (program.stages[n] for n in numbers)
+        for i in s.code
+        if i.op in ("store", "accumulate", "store_panel")
+    }
+    own = program.stages[stage]
+    return own.views[own.terms[term].view].array not in written
+
+
+def _walks(
+    program: Program, numbers: Sequence[int], early: frozenset[tuple[int, int]]
+) -> bool:
+    """Whether one kernel can walk the levels: no product and no other unit is waited
+    for."""
+    stages = [program.stages[n] for n in numbers]
+    terms = sum(len(stage.terms) for stage in stages)
+    return len({s.units for s in stages}) == 1 and terms == len(early)
+
+
+def is_product(program: Program, stage: Stage) -> bool:
+    """Whether a stage stores a sum of products, and does nothing else."""
+    if len(stage.accumulators) != 1 or [i.op for i in stage.code] != ["store"]:
+        return False
+    (accumulator,), (store,) = stage.accumulators, stage.code
+    constants = {
+        i.dst for i in stage.prologue if i.op == "constant" and i.immediate == 0
+    }
+    array = program.arrays[stage.views[store.args[1]].array]
+    return (
+        store.args[0] == accumulator.tile
+        and accumulator.start in constants
+        and array.columns == stage.units
+        and bool(stage.terms)
+    )
+
+
+def local_arrays(program: Program) -> frozenset[int]:
+    """Scratch that one loop alone reads, each level what it has written itself: it
+    needs the rows of one level."""
+    loops: dict[int, set[int | None]] = {}
+    for stage in program.stages:
+        loop = stage.loop if stage.when == "level" else None
+        for view in stage.views:
+            loops.setdefault(view.array, set()).add(None if view.previous else loop)
+    kept = {g.source.array for g in program.gradients}
+    return frozenset(
+        number
+        for number, array in enumerate(program.arrays)
+        if array.scratch
+        and array.rows == "chunk"
+        and array.axis == NODE
+        and len(loops.get(number, ())) == 1
+        and None not in loops[number]
+        and number not in kept
+    )

@@ -1,0 +1,442 @@
+"""Programs as Triton source: a kernel for a stage, or for a loop of stages.
+
+A kernel is text, one line for each instruction of the program, and a list of what it is
+called with. Its rows are a batch's, its units a stage's; a view of an array is pointer
+arithmetic. There are three forms:
+
+- "rows": a stage over all rows of the scan at once;
+- "level": a stage over the rows of one level;
+- "scan": a loop of stages without products, which walks all levels itself. What one
+  level leaves to the next stays in registers.
+
+Products are made before, by torch, and read from memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from keyword import iskeyword
+from typing import NamedTuple
+
+from ...compiler.program import Instruction, Piece, Program, Stage, View
+
+_SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_COMPARISONS = {
+    "greater": ">",
+    "greater_equal": ">=",
+    "less": "<",
+    "less_equal": "<=",
+    "equal": "==",
+    "not_equal": "!=",
+}
+_FUNCTIONS = {
+    **{name: f"tl.{name}" for name in ("exp", "log", "abs", "sin", "cos")},
+    "sqrt": "tl.sqrt_rn",
+    **{n: n for n in ("sigmoid", "tanh", "softplus", "relu", "maximum", "minimum")},
+}
+# Names that a kernel has for itself.
+_OURS = re.compile(
+    r"(s\d+_)?[rv]\d+|rows?|units?|ROWS|UNITS|here|before|(before_)?block|levels?|step|live|present|"
+    r"inside|offsets|counts|tl|" + "|".join(_FUNCTIONS) + "|total|softmax|block_mean"
+)
+
+
+class Argument(NamedTuple):
+    """What a kernel is called with, and its name there.
+
+    Attributes:
+        kind: "array"; "previous": the same, a row further back; "product": of a
+            stage's term; "parameter".
+        number: of the array or parameter; of a product (stage, term).
+    """
+
+    name: str
+    kind: str
+    number: int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's text, and how to call it.
+
+    Attributes:
+        name: of its function.
+        source: that function; `functions` has what it calls.
+        arguments: its pointers, in order.
+        form: "rows", "level" or "scan".
+        units: how many a row has.
+        whole: a block spans all units: the code reduces over them.
+        lines: instructions, for the size of a block.
+    """
+
+    name: str
+    source: str
+    arguments: tuple[Argument, ...]
+    form: str
+    units: int
+    whole: bool
+    lines: int
+
+
+def kernel_of(
+    program: Program,
+    numbers: Sequence[int],
+    form: str,
+    local: Collection[int],
+    early: Collection[tuple[int, int]],
+) -> Kernel:
+    """The kernel of one stage, or of those of a loop.
+
+    Args:
+        numbers: of the stages.
+        local: the scratch arrays that have the rows of one level alone.
+        early: (stage, term) of the products that are made for all levels at once.
+    """
+    return _Writer(program, numbers, form, local, early).kernel()
+
+
+class _Writer:
+    """Writes one kernel."""
+
+    def __init__(
+        self,
+        program: Program,
+        numbers: Sequence[int],
+        form: str,
+        local: Collection[int],
+        early: Collection[tuple[int, int]],
+    ) -> None:
+        self.program, self.numbers, self.form = program, numbers, form
+        self.local, self.early = local, early
+        self.stages = [program.stages[n] for n in numbers]
+        self.units = self.stages[0].units
+        self.whole = any(s.whole for s in self.stages)
+        self.arguments: dict[tuple[str, int | tuple[int, int]], Argument] = {}
+        self.names: dict[tuple[str, str], str] = {}
+        self.first: list[str] = []  # before the levels
+        self.body: list[str] = []
+        self.last: list[str] = []  # of a scan: once the level is complete
+        self.stored: dict[View, str] = {}  # of a scan: what this level has stored
+        self.carried = self._carried() if form == "scan" else {}
+
+    def kernel(self) -> Kernel:
+        for number, stage in zip(self.numbers, self.stages, strict=True):
+            self._stage(number, stage)
+        function = f"{_identifier(self.program.name)}_{self.numbers[0]}"
+        write = {"rows": self._rows, "level": self._level, "scan": self._scan}
+        lines = write[self.form]()
+        pointers = ", ".join(a.name for a in self.arguments.values())
+        scalars = {
+            "rows": "rows",
+            "level": "here, before, block, before_block, rows",
+            "scan": "offsets, counts, levels, rows",
+        }[self.form]
+        head = [
+            f"def {function}(",
+            f"    {pointers},",
+            f"    {scalars}, ROWS: tl.constexpr, UNITS: tl.constexpr,",
+            "):",
+        ]
+        source = "\n".join([*head, *(f"    {line}" for line in lines), ""])
+        return Kernel(
+            function,
+            source,
+            tuple(self.arguments.values()),
+            self.form,
+            self.units,
+            self.whole,
+            len(self.body),
+        )
+
+    # -- the three forms
+
+    def _places(self) -> list[str]:
+        return [
+            "row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]",
+            "unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]",
+            f"inside = unit < {self.units}",
+        ]
+
+    def _rows(self) -> list[str]:
+        live = ["live = (row < rows) & inside"]
+        return [*self._places(), *live, *self.first, *self.body]
+
+    _level = _rows
+
+    def _scan(self) -> list[str]:
+        order = "levels - 1 - step" if self.program.backward else "step"
+        start = [
+            f"{self._carry(a)} = tl.load({self._pointer(v)}, mask=present, other=0.0)"
+            for a, v in self.carried.items()
+        ]
+        loop = [
+            f"level = {order}",
+            "here = tl.load(offsets + level)",
+            "live = (row < tl.load(counts + level)) & inside",
+            *self.body,
+            *self.last,
+        ]
+        if self._rolls():
+            loop.insert(1, "block = level % 2 * rows")
+        end = [
+            f"tl.store({self._pointer(View(a))}, {self._carry(a)}, mask=present)"
+            for a, view in self.carried.items()
+            if view.array == a
+        ]
+        return [
+            *self._places(),
+            "present = (row < rows) & inside",
+            *self.first,
+            *start,
+            "for step in range(levels):",
+            *(f"    {line}" for line in loop),
+            *end,
+        ]
+
+    # -- what the levels of a scan pass on
+
+    def _carried(self) -> dict[int, View]:
+        """Arrays whose rows of one level are read by the next: where they start from.
+
+        Forward that is a state, which starts from its initial rows; backward a state's
+        cotangent, which starts from that of the final state.
+        """
+        read, written = self._accesses()
+        found = {}
+        for array, previous in written:
+            if (array, not previous) not in read:
+                continue
+            if previous:
+                found[array] = View(array)
+            elif self.program.arrays[array].initial >= 0:
+                found[array] = View(self.program.arrays[array].initial)
+        return found
+
+    def _accesses(self) -> tuple[set[tuple[int, bool]], set[tuple[int, bool]]]:
+        read, written = set(), set()
+        for stage in self.stages:
+            for i in stage.code:
+                views = [stage.views[a] for a in i.args[len(i.registers) :][:1]]
+                if i.op in ("load", "accumulate"):
+                    read |= {(v.array, v.previous) for v in views}
+                if i.op in ("store", "accumulate"):
+                    written |= {(v.array, v.previous) for v in views}
+        return read, written
+
+    def _rolls(self) -> bool:
+        arrays = (
+            self.program.arrays[a.number]
+            for a in self.arguments.values()
+            if a.kind == "array"
+        )  # type: ignore[index]
+        return any(a.rows == "rolling" and a.depth > 1 for a in arrays)
+
+    def _carry(self, array: int) -> str:
+        return self._name("carried", self._label(array))
+
+    def _label(self, array: int) -> str:
+        return self.program.arrays[array].name
+
+    # -- stages
+
+    def _stage(self, number: int, stage: Stage) -> None:
+        prefix = "" if len(self.stages) == 1 else f"s{number}_"
+
+        def register(r: int) -> str:
+            kind = "r" if r < stage.tiles else "v"
+            return f"{prefix}{kind}{r if r < stage.tiles else r - stage.tiles}"
+
+        zeros = {
+            i.dst for i in stage.prologue if i.op == "constant" and not i.immediate
+        }
+        for i in stage.prologue:
+            self.first.append(f"{register(i.dst)} = {self._value(stage, i, register)}")
+        for accumulator in stage.accumulators:
+            tile, start = register(accumulator.tile), accumulator.start
+            parts = [] if start in zeros else [register(start)]
+            parts += self._products(number, stage, accumulator.tile)
+            first, *others = parts or [register(start)]
+            self.body.append(f"{tile} = {first}")
+            self.body += [f"{tile} = {tile} + {other}" for other in others]
+        for i in stage.code:
+            if i.op == "store_panel":
+                self._store_panel(stage, i, register(i.args[0]))
+            elif i.op in ("store", "accumulate"):
+                self._store(stage, i, register(i.args[0]))
+            else:
+                value = self._value(stage, i, register)
+                self.body.append(f"{register(i.dst)} = {value}")
+
+    def _products(self, number: int, stage: Stage, tile: int) -> list[str]:
+        """Loads of what is added to an accumulator."""
+        found = []
+        for k, term in enumerate(stage.terms):
+            for place, column in enumerate(term.columns):
+                if column != tile:
+                    continue
+                name = self._argument("product", (number, k), f"product_{number}_{k}")
+                row = self._row("sequence" if (number, k) in self.early else "level")
+                columns = len(term.columns)
+                at = _element(row, stage.units, place, columns, term.heads)
+                found.append(f"tl.load({name} + {at}, mask=live, other=0.0)")
+        return found
+
+    def _value(
+        self, stage: Stage, i: Instruction, register: Callable[[int], str]
+    ) -> str:
+        """The right-hand side of an instruction."""
+        args = [register(a) for a in i.registers]
+        if i.op == "constant":
+            return f"tl.full((1, 1), {_number(i.immediate)}, tl.float32)"
+        if i.op == "vector":
+            return self._vector(stage.vectors[i.args[0]])
+        if i.op == "load":
+            return self._load(stage.views[i.args[0]])
+        if i.op in _SYMBOLS:
+            return f"{args[0]} {_SYMBOLS[i.op]} {args[1]}"
+        if i.op in _COMPARISONS:
+            return f"({args[0]} {_COMPARISONS[i.op]} {args[1]}).to(tl.float32)"
+        if i.op == "neg":
+            return f"-{args[0]}"
+        if i.op in ("identity", "spread"):
+            return args[0]
+        if i.op == "where":
+            return f"tl.where({args[0]} != 0, {args[1]}, {args[2]})"
+        if i.op in ("sum", "softmax"):
+            name = {"sum": "total"}.get(i.op, i.op)
+            return f"{name}({args[0]}, inside)"
+        if i.op in ("block_mean", "layer_norm"):
+            blocks = i.args[1]
+            eps = f"{_number(i.immediate)}, " if i.op == "layer_norm" else ""
+            sizes = f"{stage.units // blocks}, {blocks}"
+            full = f"{args[0]} + tl.zeros_like(unit)"
+            return f"{i.op}({full}, unit, {eps}{sizes})"
+        return f"{_FUNCTIONS[i.op]}({', '.join(args)})"
+
+    def _vector(self, piece: Piece) -> str:
+        label = self.program.parameters[piece.parameter][0]
+        name = self._argument("parameter", piece.parameter, label)
+        at = f"{name} + {piece.offset}" if piece.offset else name
+        if piece.stride == 0:
+            return f"tl.load({at})"
+        return f"tl.load({at} + unit, mask=inside, other=0.0)"
+
+    # -- memory
+
+    def _load(self, view: View) -> str:
+        if self.form == "scan":
+            if view in self.stored:
+                return self.stored[view]
+            start = self.carried.get(view.array)
+            if start is not None and view.previous == (start.array != view.array):
+                return self._carry(view.array)
+        return f"tl.load({self._pointer(view)}, mask=live, other=0.0)"
+
+    def _store(self, stage: Stage, i: Instruction, value: str) -> None:
+        view = stage.views[i.args[1]]
+        start = self.carried.get(view.array)
+        if start is not None and view.previous == (start.array == view.array):
+            following = self._name("next", self._label(view.array))
+            carried = self._carry(view.array)
+            self.body.append(f"{following} = tl.where(live, {value}, {carried})")
+            self.last.append(f"{carried} = {following}")
+            value = following
+            if view.previous:  # no memory: the level before reads it here
+                return
+        elif i.op == "accumulate":
+            value = f"{self._load(view)} + {value}"
+        elif len(self.stages) > 1:  # the register may be another's by then
+            name = self._name("stored", self._label(view.array))
+            self.body.append(f"{name} = {value}")
+            value = name
+        self._to_memory(view, value)
+        if self.form == "scan" and i.op == "store":
+            self.stored[view] = value
+
+    def _store_panel(self, stage: Stage, i: Instruction, value: str) -> None:
+        view = stage.views[i.args[1]]
+        panel = self.program.arrays[view.array]
+        name = self._argument("array", view.array, panel.name)
+        row = self._row(self._kind(view))
+        at = _element(row, stage.units, i.args[2], panel.columns, 1)
+        self.body.append(f"tl.store({name} + {at}, {value}, mask=live)")
+
+    def _to_memory(self, view: View, value: str) -> None:
+        columns = self.program.arrays[view.array].columns
+        narrow = columns == 1 and self.units > 1
+        mask = "live & (unit == 0)" if narrow else "live"
+        self.body.append(f"tl.store({self._pointer(view)}, {value}, mask={mask})")
+
+    def _pointer(self, view: View) -> str:
+        array = self.program.arrays[view.array]
+        kind = self._kind(view)
+        if view.previous and self.form != "level":
+            kind = "sequence"  # rows gathered for all levels
+        previous = "previous" if view.previous else "array"
+        label = f"{array.name}_previous" if view.previous else array.name
+        name = self._argument(previous, view.array, label)
+        row = self._row(kind, view.previous)
+        at = row if array.columns == 1 else f"{row} * {array.columns}"
+        return f"{name} + {at} + {'0 * unit' if array.columns == 1 else 'unit'}"
+
+    def _kind(self, view: View) -> str:
+        """How the rows of an array follow from a row of the batch."""
+        array = self.program.arrays[view.array]
+        if view.array in self.local:
+            return "level"
+        if array.rows == "rolling":
+            return "rolling" if array.depth > 1 else "level"
+        return "level" if array.rows in ("initial", "batch") else "sequence"
+
+    def _row(self, kind: str, previous: bool = False) -> str:
+        if self.form == "rows" or kind == "level":
+            return "row"
+        if kind == "rolling":
+            return "(before_block + row)" if previous else "(block + row)"
+        return "(before + row)" if previous and self.form == "level" else "(here + row)"
+
+    def _argument(self, kind: str, number: int | tuple[int, int], label: str) -> str:
+        if (kind, number) not in self.arguments:
+            name = self._name(f"{kind} {number}", label)
+            self.arguments[kind, number] = Argument(name, kind, number)
+        return self.arguments[kind, number].name
+
+    def _name(self, use: str, label: str) -> str:
+        """A variable's name, one for each use of a label."""
+        if (use, label) not in self.names:
+            suffix = f"_{use}" if use in ("carried", "next", "stored") else ""
+            name = _identifier(label + suffix)
+            while name in self.names.values() or _OURS.fullmatch(name):
+                name += "_"
+            self.names[use, label] = name
+        return self.names[use, label]
+
+
+def _element(row: str, units: int, column: int, columns: int, heads: int) -> str:
+    """Where a row has a column's unit: in each block, one column after another."""
+    if heads == 1:
+        shift = f" + {column * units}" if column else ""
+        return f"{row} * {columns * units}{shift} + unit"
+    width = units // heads
+    return (
+        f"{row} * {columns * units} + unit // {width} * {columns * width} + "
+        f"{column * width} + unit % {width}"
+    )
+
+
+def _identifier(label: str) -> str:
+    name = re.sub(r"\W", "_", label)
+    return (
+        name
+        if name.isidentifier() and not iskeyword(name)
+        else f"{name}_"
+        if name.isidentifier()
+        else f"_{name}"
+    )
+
+
+def _number(value: float) -> str:
+    text = repr(float(value))
+    return text if re.fullmatch(r"-?[\d.e+-]+", text) else f'float("{text}")'

@@ -1,0 +1,455 @@
+"""The Triton engine in Triton's interpreter, beside the reference; and as machine code
+for GPUs that are not there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+import cellwright as cw
+from cellwright import cell, name, relu, sigmoid, softmax, sum, tanh
+from cellwright.engine.triton import Triton
+from cellwright.engine.triton.explain import explain_triton
+from cellwright.engine.triton.graphs import Captured, Graphs, key_of
+from oracles import normal, random_cotangents, randomise
+from strategies import HIDDEN, INPUT, make_cell, sources
+
+triton = pytest.importorskip("triton")
+pytestmark = [
+    pytest.mark.skipif(
+        not triton.knobs.runtime.interpret, reason="Triton compiles: TRITON_INTERPRET=0"
+    ),
+    # Units beside a row's last are computed too, and not stored.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+]
+
+HERE = Path(__file__).parent
+T, B, X, H = 4, 3, 3, 5
+#: A stage; several; a reduction; a scan; a scan after and before chunks of stages.
+SAMPLE = ["lstm", "gru", "mc_lstm", "min_gru", "qrnn"]
+GOLDEN = ["lstm", "gru", "min_gru"]
+
+
+@pytest.fixture(autouse=True)
+def _runs_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(Triton, "devices", ("cuda", "cpu"))
+
+
+def every_cell():
+    return [
+        pytest.param(c, marks=[] if c in SAMPLE else [pytest.mark.full])
+        for c in cw.cells.all()
+    ]
+
+
+def make(definition, engine="triton", dtype=torch.float32, **options):
+    definition = cw.cells.get(definition) if isinstance(definition, str) else definition
+    extra = {n: 4 for n in ("proj_size",) if n in definition.graph.size_names}
+    options = {"input_size": X, "hidden_size": H, **extra, **options}
+    layer = cw.Recurrent(definition, engine=engine, dtype=dtype, **options)
+    return randomise(layer, scale=0.25)
+
+
+def copy_of(layer, engine="reference", dtype=torch.float64, **options):
+    other = make(
+        layer.cell,
+        engine,
+        dtype,
+        input_size=layer.input_size,
+        hidden_size=layer.hidden_size,
+        num_layers=layer.num_layers,
+        bidirectional=layer.bidirectional,
+        **options,
+    )
+    state = layer.state_dict()
+    other.load_state_dict({n: v.to(dtype) for n, v in state.items()})
+    return other
+
+
+def call_of(layer, steps=T, batch=B, orders=True):
+    """What a call gets: in float64; of sequences with lengths and resets, or plain."""
+    graph = layer.graphs[0]
+    leaves = {
+        i.name: normal(steps, batch, int(i.size), seed=40 + n, grad=False)
+        for n, i in enumerate(graph.inputs)
+    }
+    rows = len(layer.cells)
+    states = [
+        0.3 + 0.5 * normal(rows, batch, int(s.size), seed=60 + n, grad=False).abs()
+        for n, s in enumerate(graph.states)
+    ]
+    if not orders:
+        return leaves, states, {}
+    lengths = torch.tensor([steps, 0, *(max(steps - 1, 1) for _ in range(batch - 2))])
+    resets = torch.rand(steps, batch, generator=torch.manual_seed(3)) < 0.3
+    return leaves, states, {"lengths": lengths[:batch], "resets": resets}
+
+
+def everything(layer, given):
+    """Every result and every gradient, by name, in float64."""
+    leaves, states, orders = given
+    dtype = next(layer.parameters()).dtype
+    leaves = {n: v.to(dtype).requires_grad_() for n, v in leaves.items()}
+    states = [s.to(dtype).requires_grad_() for s in states]
+    x, *named = leaves
+    state = states[0] if len(states) == 1 else tuple(states)
+    y, finals = layer(leaves[x], state, **{n: leaves[n] for n in named}, **orders)
+    results = [y, *(finals if isinstance(finals, tuple) else (finals,))]
+    wanted = {
+        **leaves,
+        **{f"state {n}": s for n, s in enumerate(states)},
+        **dict(layer.named_parameters()),
+    }
+    cotangents = random_cotangents([r.double() for r in results])
+    found = torch.autograd.grad(
+        results,
+        [*wanted.values()],
+        [c.to(r.dtype) for c, r in zip(cotangents, results, strict=True)],
+        allow_unused=True,
+    )
+    values = {f"result {n}": r.detach() for n, r in enumerate(results)}
+    for (key, leaf), gradient in zip(wanted.items(), found, strict=True):
+        values[f"d.{key}"] = torch.zeros_like(leaf) if gradient is None else gradient
+    return {n: v.double() for n, v in values.items()}
+
+
+def assert_as_reference(layer, given, relative=1e-5, **options):
+    """Values and gradients to `relative` of each one's largest, or of 1."""
+    assert layer.engine == "triton"
+    exact = everything(copy_of(layer, **options), given)
+    found = everything(layer, given)
+    for key, value in exact.items():
+        scale = max(float(value.abs().max()), 1.0) if value.numel() else 1.0
+        error = float((found[key] - value).abs().max()) if value.numel() else 0.0
+        assert error <= relative * scale, f"{key}: {error:.1e} of {scale:.1e}"
+
+
+# -- values and gradients
+
+
+@pytest.mark.parametrize("definition", every_cell())
+def test_every_cell_with_lengths_and_resets(definition):
+    layer = make(definition)
+    assert_as_reference(layer, call_of(layer))
+
+
+@pytest.mark.parametrize("definition", every_cell())
+@pytest.mark.full
+def test_every_cell_plain(definition):
+    layer = make(definition)
+    assert_as_reference(layer, call_of(layer, orders=False))
+
+
+@pytest.mark.parametrize("definition", ["gru", "min_lstm"])
+def test_both_directions_and_layers(definition):
+    layer = make(definition, num_layers=2, bidirectional=True)
+    assert_as_reference(layer, call_of(layer, steps=3, batch=2))
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(1, 1), (1, 3), (2, 0)])
+@pytest.mark.parametrize("definition", ["lstm", "min_gru"])
+def test_one_step_and_no_row(definition, steps, batch):
+    layer = make(definition)
+    assert_as_reference(layer, call_of(layer, steps, batch, orders=False))
+
+
+@cell
+def blocks(W, x, h, s, *, gate, alpha=0.3):
+    u = tanh(W.u(h, x, heads=2) + W.p * h)
+    a = softmax(W.a(h, bias=False)) * sum(W.b(x))
+    v = cw.layer_norm(u * W.scalar("k", init=0.7) + a, heads=2)
+    return relu(v) - alpha * s * gate, name("m", u + gate * h)
+
+
+def test_diagonal_blocks_reductions_and_named_inputs():
+    layer = make(blocks, hidden_size=6, input_size=4, inputs={"gate": 6})
+    assert_as_reference(layer, call_of(layer), inputs={"gate": 6})
+
+
+@cell
+def named_badly(W, x, r0, row, live):
+    unit = sigmoid(W.tl(r0, x) + W.here * row)
+    return tanh(unit * live), r0 * unit, W.rows(x, row)
+
+
+def test_names_that_kernels_have_for_themselves():
+    layer = make(named_badly)
+    assert_as_reference(layer, call_of(layer))
+
+
+def test_an_input_that_is_the_same_at_every_step():
+    layer = make(blocks, hidden_size=6, input_size=4, inputs={"gate": 6})
+    leaves, states, orders = call_of(layer)
+    leaves["gate"] = leaves["gate"][0]
+    given = leaves, states, orders
+    assert_as_reference(layer, given, inputs={"gate": 6})
+    assert_as_reference(layer, (leaves, states, {}), inputs={"gate": 6})
+
+
+@pytest.mark.parametrize("definition", ["gru", "min_lstm"])
+def test_states_alone_are_kept(definition):
+    layer = make(definition, memory="recompute")
+    assert_as_reference(layer, call_of(layer))
+
+
+def test_torchs_weights():
+    torch.manual_seed(1)
+    ours, torchs = cw.GRU(X, H, 2, engine="triton"), torch.nn.GRU(X, H, 2)
+    ours.load_state_dict(torchs.state_dict())
+    x = torch.randn(T, B, X)
+    assert ours.engine == "triton"
+    for mine, expected in zip(ours(x), torchs(x), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.full
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sources())
+def test_random_cells(source):
+    definition = make_cell(source)
+    layer = make(definition, input_size=INPUT, hidden_size=HIDDEN)
+    given_ = call_of(layer, steps=3, batch=2)
+    # Rounding flips comparisons and grows: the reference's own error says how much.
+    exact = everything(copy_of(layer), given_)
+    own = everything(copy_of(layer, dtype=torch.float32), given_)
+    found = everything(layer, given_)
+    for key, value in exact.items():
+        scale = max(float(value.abs().max()), 1.0)
+        allowed = 1e-5 * scale + 10 * float((own[key] - value).abs().max())
+        error = float((found[key] - value).abs().max())
+        assert error <= allowed, f"{key}: {error:.1e}\n{source}"
+
+
+# -- 16 bits
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_products_of_16_bits(dtype):
+    """Weights and sources are rounded, sums and states are not."""
+    layer = make("lstm", dtype=dtype)
+    given_ = call_of(layer)
+    leaves, states, orders = given_
+    given_ = {n: v.to(dtype) for n, v in leaves.items()}, states, orders
+    exact, found = everything(copy_of(layer), given_), everything(layer, given_)
+    eps = torch.finfo(dtype).eps
+    for key, value in exact.items():
+        error = float((found[key] - value).abs().max())
+        assert error <= 4 * eps * max(float(value.abs().max()), 1.0), key
+
+
+def test_autocast_rounds_the_factors_of_products():
+    layer = make("gru")
+    given_ = call_of(layer, orders=False)
+    plain = everything(layer, given_)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = everything(layer, given_)
+    for key, value in plain.items():
+        error = float((narrow[key] - value).abs().max())
+        assert error <= 0.03 * max(float(value.abs().max()), 1.0), key
+    error = (narrow["result 0"] - plain["result 0"]).abs().max()
+    assert error > 1e-4  # they are rounded
+
+
+# -- who looks
+
+
+def test_torch_compile_sees_one_op():
+    layer = make("gru")
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    x = normal(T, B, X, seed=1, grad=False).float()
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    with torch.no_grad():
+        y, _ = compiled(x)
+        torch.testing.assert_close(y, layer(x)[0])
+    (graph,) = graphs
+    calls = [n for n in graph.graph.nodes if "triton_scan" in str(n.target)]
+    assert len(calls) == 1
+
+
+def test_gradients_through_the_op():
+    layer = make("gru")
+    x = normal(T, B, X, seed=1, grad=False).float().requires_grad_()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    wanted = [x, *layer.parameters()]
+    found, expected = (
+        torch.autograd.grad((run(x)[0] ** 2).sum(), wanted) for run in (compiled, layer)
+    )
+    for mine, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, right)
+
+
+def test_gradients_of_gradients_are_the_references():
+    layer = make("lstm")
+    other = copy_of(layer, dtype=torch.float32)
+    x = normal(2, 2, X, seed=1, grad=False).float().requires_grad_()
+
+    def twice(run):
+        (g,) = torch.autograd.grad((run(x)[0] ** 2).sum(), x, create_graph=True)
+        return torch.autograd.grad((g**2).sum(), x)[0]
+
+    torch.testing.assert_close(twice(layer), twice(other))
+
+
+# -- what it cannot, and what it says
+
+
+@pytest.mark.parametrize(
+    ("definition", "dtype", "why"),
+    [
+        ("mlstm", torch.float32, "no states that are matrices"),
+        ("lstm", torch.float64, "float32, float16 and bfloat16"),
+    ],
+)
+def test_an_obstacle_is_named(definition, dtype, why):
+    with pytest.raises(cw.ArgumentError, match=why):
+        make(definition, dtype=dtype)
+
+
+def test_auto_takes_torchs_kernels_then_triton(monkeypatch):
+    monkeypatch.setattr(Triton, "devices", ("cuda",))
+    with pytest.raises(cw.ArgumentError, match="it runs on CUDA, the parameters are"):
+        make("peephole")
+    monkeypatch.setattr(Triton, "devices", ("meta",))
+    layer = cw.Recurrent("peephole", X, H, device="meta")
+    assert layer.engine == "triton"
+    assert layer.engine_reason.startswith("kernels generated from the equations; ")
+    assert "torch: torch has no kernel for this cell" in layer.engine_reason
+    assert cw.Recurrent("lstm", X, H, device="meta").engine == "torch"
+
+
+def test_without_triton_it_is_the_reference(monkeypatch):
+    monkeypatch.setattr("cellwright.engine.triton.find_spec", lambda _: None)
+    monkeypatch.setattr(Triton, "devices", ("meta",))
+    layer = cw.Recurrent("peephole", X, H, device="meta")
+    assert layer.engine == "reference"
+    assert "triton: Triton is not installed: pip install" in layer.engine_reason
+
+
+# -- the text, and machine code
+
+
+@pytest.mark.parametrize("definition", GOLDEN)
+def test_the_text_of_kernels(definition):
+    """Golden files: CELLWRIGHT_WRITE_GOLDEN=1 writes them anew; read the difference."""
+    path = HERE / f"triton_{definition}.txt"
+    text = explain_triton(cw.cells.get(definition), 3, 5) + "\n"
+    if os.environ.get("CELLWRIGHT_WRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_what_has_no_kernels_is_said():
+    assert "no states that are matrices" in explain_triton(cw.cells.mlstm)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton's assembler is for Linux")
+def test_kernels_as_machine_code():
+    """Few registers, and none that spills, on an A100 and an H100."""
+    from triton_machine import MOST_REGISTERS
+
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    command = [sys.executable, HERE / "triton_machine.py", "lstm", "min_gru"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name.split()[1] for name in found} == {"sm_80", "sm_90"}
+    assert len(found) == 2 * (3 + 6)
+    for kernel, (registers, spills, shared) in found.items():
+        assert registers <= MOST_REGISTERS, kernel
+        assert spills == shared == 0, kernel
+
+
+def test_the_interpreters_product_of_bf16_is_wrong():
+    """So kernels that use `tl.dot` are given float32 there: nobody may trust this."""
+    import numpy as np
+    import triton.language as tl
+
+    @triton.jit
+    def product(a, b, c):
+        i = tl.arange(0, 16)[:, None] * 16 + tl.arange(0, 16)[None, :]
+        tl.store(c + i, tl.dot(tl.load(a + i), tl.load(b + i)))
+
+    a, b = (torch.randn(16, 16, dtype=torch.bfloat16) for _ in range(2))
+    c = torch.zeros(16, 16)
+    product[(1,)](a, b, c)
+    right = a.float().numpy() @ b.float().numpy()
+    assert not np.allclose(c.numpy(), right, rtol=0.1, atol=0.1)
+
+
+# -- CUDA graphs, without CUDA
+
+
+def captured(size):
+    """Graphs whose replay runs the function once more."""
+
+    def capture(function, tensors):
+        inputs = [t if t is None else t.clone() for t in tensors]
+        results = function(inputs)
+
+        def replay():
+            for own, new in zip(results, function(inputs), strict=True):
+                if own is not None:
+                    own.copy_(new)
+
+        return Captured(replay, inputs, results, size)
+
+    return capture
+
+
+def test_a_graph_reads_every_calls_tensors():
+    """The second call is captured; results are no graph's memory."""
+    calls = []
+
+    def double(tensors):
+        calls.append(1)
+        return [2 * tensors[0], None]
+
+    graphs = Graphs(10, captured(4))
+    found = [graphs.run("key", double, [torch.full((2,), n), None]) for n in range(5)]
+    assert [float(y[0]) for y, _ in found] == [0, 2, 4, 6, 8]
+    assert len({y.data_ptr() for y, _ in found}) == 5
+    assert [*graphs.kept] == ["key"]
+
+
+@pytest.mark.parametrize(
+    ("size", "kept", "captures"), [(4, ["c", "b"], 3), (11, [], 3)]
+)
+def test_graphs_are_bounded_by_bytes(size, kept, captures):
+    """What has gone, or is too large, is not captured again and again."""
+    made = []
+
+    def capture(function, tensors):
+        made.append(1)
+        return captured(size)(function, tensors)
+
+    graphs = Graphs(10, capture)
+    for key in "abcab":
+        for _ in range(3):
+            (y,) = graphs.run(key, lambda t: [t[0] + 1], [torch.ones(1)])
+            assert float(y) == 2
+    assert ([*graphs.kept], len(made)) == (kept, captures)
+
+
+def test_what_tells_graphs_apart(monkeypatch):
+    """Shapes, streams and the program."""
+    stream = SimpleNamespace(cuda_stream=1)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    x = torch.ones(2, 3)
+    keys = {key_of([x, None], "a"), key_of([x, x], "a"), key_of([x, None], "b")}
+    assert len(keys) == 3
+    same = key_of([x], "a")
+    assert key_of([x.clone()], "a") == same
+    stream.cuda_stream = 2
+    assert key_of([x], "a") != same
