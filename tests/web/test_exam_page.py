@@ -194,7 +194,7 @@ def test_solo_and_what_was_missed_comes_again(opened: Page):
     press(opened, "To the discussion")
     state, weights = opened.locator("math").all()
     assert [m.locator("mfrac").count() for m in (state, weights)] == [4, 3]
-    assert weights.locator("munderover > *").all_inner_texts()[0] == "∑"
+    assert weights.locator("munderover > *").all_text_contents()[0] == "∑"
     again = opened.get_by_text("this question comes again at the end")
     expect(again).to_be_visible()
     press(opened, "Next question")
@@ -314,6 +314,11 @@ def test_every_view_is_accessible(opened: Page, scheme):
     for button in ("Start the answer", "To the feedback", "To the discussion"):
         assert_accessible(opened)
         press(opened, button)
+    examiner = opened.context.new_page()
+    examiner.emulate_media(color_scheme=scheme)
+    examiner.goto(f"{opened.url}examiner")
+    expect(examiner.get_by_role("heading", name="Key points")).to_be_visible()
+    assert_accessible(examiner)
     expect(opened.get_by_role("button", name="Run it")).to_be_visible()
     assert_accessible(opened)
     opened.locator(".evidence img").click()
