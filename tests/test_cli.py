@@ -474,6 +474,9 @@ def test_inspect_and_exam_explain_bad_input(run, tmp_path):
     binary.write_bytes(b"abc\xe8\xff")
     inspect = "inspect", run, "--report", tmp_path / "out.html"
     assert "is not UTF-8 text" in call(*inspect, "--text", binary, ok=False)
+    both = "--text", binary, "--prompt", "a b"
+    assert "received --text and --prompt" in call(*inspect, *both, ok=False)
+    assert "a text of 1 token(s)" in call(*inspect, "--prompt", "a", ok=False)
     assert "--steps" in call(*inspect, "--steps", -5, ok=False)
     assert "--port" in call("exam", "--port", 99999, ok=False)
     assert not (tmp_path / "out.html").exists()

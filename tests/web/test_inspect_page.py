@@ -376,6 +376,7 @@ def test_other_views_go_on_while_the_gradient_flow_is_computed(opened: Page):
 
 def test_predictions_are_the_models(opened: Page, inspection: Inspection):
     open_tab(opened, "Next token")
+    expect(opened.get_by_text("surprisal, nats")).to_be_visible()
     opened.locator('.text span[data-step="30"]').hover()
     told = inspection.predictions()
     expect(opened.locator(".hints")).to_contain_text(
