@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...language import OPS, ArgumentError
 from ...language.expand import expanded
 from ...language.graph import AFFINE, Graph
+from ...language.sizes import MatrixSize
 from ...text.adaptive import AdaptiveSoftmax
 from ..inspection import Inspection, described_beside, saturation_beside
 from .app import STATIC
@@ -155,7 +156,8 @@ def _graph(graph: Graph) -> dict[str, Any]:
     for node in graph.nodes:
         # The page has no matrices, and would take a sum of heads for one of all units.
         heads = node.op == "sum" and node.options.get("heads", 1) != 1
-        if heads or (node.op in OPS and OPS[node.op].kind == "matrix"):
+        matrix = isinstance(node.size, MatrixSize)
+        if heads or matrix or (node.op in OPS and OPS[node.op].kind == "matrix"):
             raise ArgumentError(
                 f"[report] cell {graph.name!r} computes {node.op} of matrices or "
                 "heads, which the page of a report does not; expected a cell of vectors"
