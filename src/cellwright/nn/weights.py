@@ -35,6 +35,8 @@ class Affine(nn.Module):
         antisymmetric: whether W − Wᵀ of the weight W is what maps.
     """
 
+    antisymmetric = False  # of affines that were pickled before there was the choice
+
     def __init__(self, spec: Weight, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         shapes = spec.shapes()
