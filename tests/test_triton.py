@@ -31,8 +31,8 @@ pytestmark = [
 
 HERE = Path(__file__).parent
 T, B, X, H = 4, 3, 3, 5
-#: A stage; several; a reduction; a scan; a scan after and before chunks of stages.
-SAMPLE = ["lstm", "gru", "mc_lstm", "min_gru", "qrnn"]
+#: A stage; several; a reduction; scans between stages over all rows.
+SAMPLE = ["lstm", "gru", "mc_lstm", "qrnn"]
 GOLDEN = ["lstm", "gru", "min_gru"]
 
 
@@ -91,21 +91,27 @@ def call_of(layer, steps=T, batch=B, orders=True):
     return leaves, states, {"lengths": lengths[:batch], "resets": resets}
 
 
+def leaves_of(layer, given):
+    """The inputs and the initial states by name, in the layer's type."""
+    leaves, states, _ = given
+    named = {**leaves, **{f"state {n}": s for n, s in enumerate(states)}}
+    dtype = next(layer.parameters()).dtype
+    return {n: v.to(dtype).requires_grad_() for n, v in named.items()}
+
+
+def results_of(layer, leaves, given):
+    x, *named = given[0]
+    states = tuple(v for n, v in leaves.items() if n.startswith("state "))
+    state = states[0] if len(states) == 1 else states
+    y, finals = layer(leaves[x], state, **{n: leaves[n] for n in named}, **given[2])
+    return [y, *(finals if isinstance(finals, tuple) else (finals,))]
+
+
 def everything(layer, given):
     """Every result and every gradient, by name, in float64."""
-    leaves, states, orders = given
-    dtype = next(layer.parameters()).dtype
-    leaves = {n: v.to(dtype).requires_grad_() for n, v in leaves.items()}
-    states = [s.to(dtype).requires_grad_() for s in states]
-    x, *named = leaves
-    state = states[0] if len(states) == 1 else tuple(states)
-    y, finals = layer(leaves[x], state, **{n: leaves[n] for n in named}, **orders)
-    results = [y, *(finals if isinstance(finals, tuple) else (finals,))]
-    wanted = {
-        **leaves,
-        **{f"state {n}": s for n, s in enumerate(states)},
-        **dict(layer.named_parameters()),
-    }
+    leaves = leaves_of(layer, given)
+    results = results_of(layer, leaves, given)
+    wanted = {**leaves, **dict(layer.named_parameters())}
     cotangents = random_cotangents([r.double() for r in results])
     found = torch.autograd.grad(
         results,
@@ -124,6 +130,10 @@ def assert_as_reference(layer, given, relative=1e-5, **options):
     assert layer.engine == "triton"
     exact = everything(copy_of(layer, **options), given)
     found = everything(layer, given)
+    with torch.no_grad():
+        results = results_of(layer, leaves_of(layer, given), given)
+    found |= {f"result {n} alone": r.double() for n, r in enumerate(results)}
+    exact |= {f"{n} alone": v for n, v in exact.items() if "result" in n}
     for key, value in exact.items():
         scale = max(float(value.abs().max()), 1.0) if value.numel() else 1.0
         error = float((found[key] - value).abs().max()) if value.numel() else 0.0
@@ -146,7 +156,9 @@ def test_every_cell_plain(definition):
     assert_as_reference(layer, call_of(layer, orders=False))
 
 
-@pytest.mark.parametrize("definition", ["gru", "min_lstm"])
+@pytest.mark.parametrize(
+    "definition", [pytest.param("gru", marks=pytest.mark.full), "min_lstm"]
+)
 def test_both_directions_and_layers(definition):
     layer = make(definition, num_layers=2, bidirectional=True)
     assert_as_reference(layer, call_of(layer, steps=3, batch=2))
@@ -173,6 +185,16 @@ def test_diagonal_blocks_reductions_and_named_inputs():
 
 
 @cell
+def no_product(W, x, h, s):
+    return W.p * h + x, W.q * s + tanh(h)
+
+
+def test_a_cell_without_products_is_a_scan():
+    layer = make(no_product, input_size=H)
+    assert_as_reference(layer, call_of(layer))
+
+
+@cell
 def named_badly(W, x, r0, row, live):
     unit = sigmoid(W.tl(r0, x) + W.here * row)
     return tanh(unit * live), r0 * unit, W.rows(x, row)
@@ -189,10 +211,11 @@ def test_an_input_that_is_the_same_at_every_step():
     leaves["gate"] = leaves["gate"][0]
     given = leaves, states, orders
     assert_as_reference(layer, given, inputs={"gate": 6})
-    assert_as_reference(layer, (leaves, states, {}), inputs={"gate": 6})
 
 
-@pytest.mark.parametrize("definition", ["gru", "min_lstm"])
+@pytest.mark.parametrize(
+    "definition", ["gru", pytest.param("min_lstm", marks=pytest.mark.full)]
+)
 def test_states_alone_are_kept(definition):
     layer = make(definition, memory="recompute")
     assert_as_reference(layer, call_of(layer))
@@ -229,7 +252,9 @@ def test_random_cells(source):
 # -- 16 bits
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.full)]
+)
 def test_products_of_16_bits(dtype):
     """Weights and sources are rounded, sums and states are not."""
     layer = make("lstm", dtype=dtype)
@@ -277,6 +302,7 @@ def test_torch_compile_sees_one_op():
     assert len(calls) == 1
 
 
+@pytest.mark.full
 def test_gradients_through_the_op():
     layer = make("gru")
     x = normal(T, B, X, seed=1, grad=False).float().requires_grad_()

@@ -76,7 +76,7 @@ class Graphs:
             self.kept.move_to_end(key)
             graph = self.kept[key]
             for own, given in zip(graph.inputs, tensors, strict=True):
-                if own is not None:
+                if own is not None and given is not None:
                     own.copy_(given)
             graph.replay()
             return [r if r is None else r.clone() for r in graph.results]

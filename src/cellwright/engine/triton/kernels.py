@@ -25,4 +25,4 @@ def function_of(kernel: Kernel) -> Any:
     names |= {name: getattr(functions, name) for name in functions.__all__}
     exec(compile(kernel.source, file, "exec"), names)
     varying = [name for name in VARYING if f"{name}," in kernel.source]
-    return triton.jit(names[kernel.name], do_not_specialize=varying)
+    return triton.jit(do_not_specialize=varying)(names[kernel.name])

@@ -31,7 +31,8 @@ def run(
     Args:
         parameters: as the programs' binding lists them.
     """
-    assert isinstance(call.batch, SequenceBatch)
+    batch = call.batch
+    assert isinstance(batch, SequenceBatch)
     like = parameters[0] if parameters else call.x
     dtype = _product_dtype(like)
     inputs = [call.inputs[name] for name in programs.inputs[1:]]
@@ -41,7 +42,7 @@ def run(
         reset_state=_wide(call.reset_state),
     )
     wide = _wide(parameters)
-    states = programs.filled(call.states, call.x, call.batch.batch)
+    states = programs.filled(call.states, call.x, batch.batch)
     if programs.constant or programs.static:  # here every input has its rows
         programs = programs.variant(constant=(), static=())
 

@@ -15,7 +15,7 @@ from ..programs import Programs
 from ..reference import scan_graph
 from ..schedule import dense, packed
 from ..tracing import readable
-from .graphs import Function, Graphs, Tensors, key_of, may_capture
+from .graphs import Function, Graphs, key_of, may_capture
 from .parts import Parts, cut
 from .rows import Rows
 from .walk import Walk
@@ -67,7 +67,10 @@ class PackedScan(NamedTuple):
         return found[:count], found[count:]
 
     def _captured(
-        self, program: tuple[str, tuple[str, ...]], run: Function, tensors: Tensors
+        self,
+        program: tuple[str, tuple[str, ...]],
+        run: Function,
+        tensors: Sequence[Any],
     ) -> list[Any]:
         """`run(tensors)`, on their device; as a CUDA graph where that saves launches:
         of a program that goes step by step, over sequences of one length."""
@@ -78,7 +81,7 @@ class PackedScan(NamedTuple):
             graphs = self.programs.made("triton graphs", Graphs)
             return graphs.run(key_of(tensors, program, self.dtype), run, tensors)
 
-    def _forward(self, kind: str, tensors: Tensors) -> list[Any]:
+    def _forward(self, kind: str, tensors: Sequence[Any]) -> list[Any]:
         """As `forward`: the results, then what is saved."""
         sources, states, parameters = self.parts(tensors)
         rows, programs = self.rows(sources[0]), self.programs
@@ -123,7 +126,7 @@ class PackedScan(NamedTuple):
         return self._captured(("backward", wanted), run, given)
 
     def _backward(
-        self, wanted: tuple[str, ...], count: int, results: int, tensors: Tensors
+        self, wanted: tuple[str, ...], count: int, results: int, tensors: Sequence[Any]
     ) -> list[Any]:
         """As `backward`: of `count` tensors, then y and what was saved, then the
         cotangents of the results."""

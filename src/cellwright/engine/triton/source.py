@@ -226,12 +226,8 @@ class _Writer:
         return read, written
 
     def _rolls(self) -> bool:
-        arrays = (
-            self.program.arrays[a.number]
-            for a in self.arguments.values()
-            if a.kind == "array"
-        )  # type: ignore[index]
-        return any(a.rows == "rolling" and a.depth > 1 for a in arrays)
+        views = (view for stage in self.stages for view in stage.views)
+        return any(self.program.arrays[view.array].depth > 1 for view in views)
 
     def _carry(self, array: int) -> str:
         return self._name("carried", self._label(array))
