@@ -26,6 +26,13 @@ Matrices<T>::Matrices(const Context<T>& context) : context_(context), threads_(c
                 together_.back() = s.heads;
     }
     for (Thread& t : threads_) t.rows.resize(views * kTileRows);
+    if (views == 0) return;
+    const Schedule& s = context.schedule;
+    row_levels_.assign(context.level_rows + 1, s.levels);
+    std::vector<int64_t> ending(row_levels_.size());  // levels by their number of rows
+    for (int64_t l = 0; l < s.levels; ++l) ++ending[s.counts[l]];
+    for (size_t row = 0, levels = 0; row < row_levels_.size(); ++row)
+        row_levels_[row] -= levels += ending[row];
 }
 
 template <class T>
@@ -47,8 +54,7 @@ void Matrices<T>::run_loop(size_t stage, const Chunk& chunk, int64_t first, int6
     const int64_t count = shared ? context_.threads : 1, part = shared ? thread : 0;
     const int64_t all = (last - first) * parts, levels = chunk.last_level - chunk.first_level;
     const int64_t end = all * (part + 1) / count;
-    const bool in_steps = context_.program.stages[stage].recurrence.steps > 0 &&
-                          (backward || context_.schedule.levels >= kLeastSteps);
+    const bool steps = context_.program.stages[stage].recurrence.steps > 0;
     for (int64_t i = all * part / count; i < end; ++i) {
         const int64_t row = first + i / parts;
         std::vector<int64_t>& at = threads_[thread].at;
@@ -60,7 +66,7 @@ void Matrices<T>::run_loop(size_t stage, const Chunk& chunk, int64_t first, int6
             at.push_back(context_.rows_before[l] - chunk.base + row);
             threads_[thread].levels.push_back(l);
         }
-        if (in_steps)
+        if (steps && (backward || row_levels_[row] >= kLeastSteps))
             recurrence(stage, i % parts, thread);
         else
             blocks(stage, i % parts * together_[stage], (i % parts + 1) * together_[stage],

@@ -46,6 +46,7 @@ private:
     std::vector<std::vector<Place>> places_;  // by stage and view
     std::vector<int64_t> together_;  // by stage: the blocks of a row that one thread takes
     std::vector<Thread> threads_;
+    std::vector<int64_t> row_levels_;  // how many levels each row has
 };
 
 }  // namespace cellwright

@@ -64,7 +64,8 @@ constexpr int64_t kBlocksEach = 4;     // blocks of a stage for each thread that
 
 constexpr int64_t kRecurrenceSteps = 16;  // steps that go together at most: what is kept of
                                           // a matrix in training is its value every so many
-constexpr int64_t kLeastSteps = 3;        // and fewer go one by one, without a gradient
+constexpr int64_t kLeastSteps = 64;       // steps of a row; shorter ones go one by one, with
+                                          // the bits of a stepper; their gradient does not
 
 // -- threads; engine --threads 2 --shapes 1x100x64x128,7x33x19x50,…
 
