@@ -142,6 +142,13 @@ class Inspection(Memo):
             "nats": float(np.nanmean(self.reading.surprisal())),
         }
 
+    def prepare(self) -> None:
+        """Compute what a page shows first, so that it opens at once."""
+        self.describe()
+        if best := self.best():
+            self.order(best["key"], ORDERS[0])
+            self.ranges(best["key"])
+
     @memoize
     def picture(self) -> dict[str, Any] | None:
         """The cell's picture; None where it is too large for one."""

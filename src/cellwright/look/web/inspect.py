@@ -72,7 +72,7 @@ class InspectServer:
         self._number = count(1)
         self._live: dict[str, Live] = {}
         self._typing, self._reading = Lock(), Lock()
-        inspection.describe()  # so that a page opens at once
+        inspection.prepare()
 
     def routes(self) -> list[Route]:
         """What the application serves."""
@@ -113,7 +113,7 @@ class InspectServer:
             beside = self.beside and self.beside.reread(
                 inspection.text_for(self.beside.run)
             )
-            inspection.describe()
+            inspection.prepare()
             number = next(self._number)
             self._readings[number] = inspection, beside
             for old in list(self._readings)[1:-READINGS]:
