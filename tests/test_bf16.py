@@ -227,11 +227,11 @@ def test_the_core_refuses_bf16_where_it_knows_float_alone():
     layer, x = make_layer("lstm", 4, 6, F32), torch.randn(3, 2, 4)
     programs, h = layer.direction(0).bound.programs, torch.zeros(3, 2, 6)
     c, initial = torch.zeros(2, 2, 6), torch.zeros(2, 6)
-    own = list(layer.cells[0].parameters())
+    own, output = list(layer.cells[0].parameters()), []
     schedule = SequenceBatch(3, 2).schedule(False).core
 
     def run(of_x, of_h, of_initial, of_weights):
-        arrays = [*of_x, *of_h, *of_initial, *memory([c]), None]
+        arrays = [*of_x, *of_h, *of_initial, *memory([c]), None, *output]
         given = programs.compiled("inference"), schedule, 4, arrays, (of_weights, ())
         run_core(*given, (), "", [])
 
@@ -239,15 +239,20 @@ def test_the_core_refuses_bf16_where_it_knows_float_alone():
     halves = [t.to(BF16) for t in (x, h, initial)]
     half = [*(memory([t]) for t in halves), memory([w.to(BF16) for w in own])]
     run(*wide)
-    run(half[0], *wide[1:])
+    with pytest.raises(ValueError, match=r"\[x\] received bf16, .* read no other"):
+        run(half[0], *wide[1:])
+    with pytest.raises(ValueError, match=r"parameter 0\] received bf16"):
+        run(*wide[:3], half[3])
+    programs = programs.variant(precision="bf16")  # y is apart from h there
+    y, rolling = torch.zeros(3, 2, 6, dtype=BF16), torch.zeros(2, 2, 6, dtype=BF16)
+    output = memory([y])
+    run(half[0], [None], wide[2], wide[3])
     with pytest.raises(ValueError, match=r"\[h\] received bf16, .* its initial rows"):
-        run(wide[0], half[1], *wide[2:])
+        run(wide[0], memory([rolling]), *wide[2:])
     with pytest.raises(
         ValueError, match=r"\[h.initial\] received bf16, .* that follow"
     ):
-        run(*wide[:2], half[2], wide[3])
-    with pytest.raises(ValueError, match=r"parameter 0\] received bf16"):
-        run(*wide[:3], half[3])
+        run(wide[0], [None], half[2], wide[3])
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "min_gru"])

@@ -67,6 +67,22 @@ void check_all(Bf16Product product, int lanes) {
 
 }  // namespace
 
+TEST_CASE("panels in bf16: pairs of k, an odd last one beside 0") {
+    for (const KernelSet* set : available_isas()) {
+        CAPTURE(set->isa);
+        constexpr int64_t depth = 5;
+        const int64_t width = 2 * set->f32.lanes;
+        Aligned<float> panel(size_t(depth * width));
+        Aligned<uint16_t> packed(size_t((depth + 1) * width));
+        for (int64_t i = 0; i < depth * width; ++i) panel.data()[i] = half(uint32_t(0x3f80 + i));
+        set->f32.pack_bf16(panel.data(), depth, width, packed.data());
+        for (int64_t k = 0; k <= depth; ++k)
+            for (int64_t c = 0; c < width; ++c)
+                CHECK(packed.data()[(k / 2 * width + c) * 2 + k % 2] ==
+                      (k < depth ? 0x3f80 + k * width + c : 0));
+    }
+}
+
 TEST_CASE("products in bf16 of every shape") {
     for (const KernelSet* set : available_isas()) {
         CAPTURE(set->isa);
