@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..language import Cell
 from ..language.linear import describe_linear
 from .bindings import own_parameters
+from .chunkwise import STEPS
+from .matrices import is_matrix
 from .once import made_once, made_once_of_mixed
 from .plan import Plan
 
@@ -24,7 +26,9 @@ def explain(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
     plan = Plan(graph, binding) if mixed is None else Plan(mixed[0].step, mixed[1])
     graph = plan.graph
     forward, backward = plan.training, plan.backward(("x",))
-    states = sum(int(s.size) for s in graph.states)
+    # Of a matrix that goes several steps at a time, one in so many steps is kept.
+    every = STEPS if plan.goes_in_steps else 1
+    states = sum(int(s.size) // (every if is_matrix(s) else 1) for s in graph.states)
     saved = sum(plan.saved_sizes())
     names = {number: name for name, number in graph.names}
     kept = [names.get(n, graph.nodes[n].op) for n in plan.saved]
