@@ -13,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 from ..diagram.layout import SMALL, TEXT, Shape, Text
 from ..diagram.picture import Picture
+from ..diagram.style import CELL, Sheet, Style
 from ..diagram.svg import HEAD, document, draw_text, px, rectangle, words
 from ..diagram.text import Label, Run, as_text, plain, symbol, width
 
@@ -21,7 +22,8 @@ MARGIN = 16.0
 BEND = 7.0  # where an arrow turns
 RADIUS = 17.0  # of a round node; half the height of a box
 
-STYLE = """
+SHEET = Sheet(
+    """
 .cw-gradient { fill: none; stroke: #c2410c; stroke-width: 2; stroke-dasharray: 6 4 }
 .cw-gradient-head, .cw-gradient-words { fill: #c2410c; stroke: none }
 .cw-path { fill: none; stroke: #1f5f99; stroke-width: 2.8 }
@@ -30,17 +32,18 @@ STYLE = """
 .cw-rest { fill: none; stroke: #22303c; stroke-width: 1.2; opacity: 0.28 }
 .cw-rest-head { fill: #22303c; opacity: 0.28; stroke: none }
 .cw-hidden { fill: #edf5ee; stroke: #6f937a; stroke-width: 1.3 }
-@media (prefers-color-scheme: dark) {
-  .cw-gradient { stroke: #ff9a66 }
-  .cw-gradient-head, .cw-gradient-words { fill: #ff9a66 }
-  .cw-path { stroke: #6cbcf0 }
-  .cw-path-head { fill: #6cbcf0 }
-  .cw-third { stroke: #4cc9a0 }
-  .cw-rest { stroke: #dfe7ee }
-  .cw-rest-head { fill: #dfe7ee }
-  .cw-hidden { fill: #1c2a25; stroke: #7fa98c }
-}
-"""
+""",
+    """
+.cw-gradient { stroke: #ff9a66 }
+.cw-gradient-head, .cw-gradient-words { fill: #ff9a66 }
+.cw-path { stroke: #6cbcf0 }
+.cw-path-head { fill: #6cbcf0 }
+.cw-third { stroke: #4cc9a0 }
+.cw-rest { stroke: #dfe7ee }
+.cw-rest-head { fill: #dfe7ee }
+.cw-hidden { fill: #1c2a25; stroke: #7fa98c }
+""",
+)
 
 
 class Node(NamedTuple):
@@ -171,7 +174,8 @@ class Canvas:
         """What was drawn, as a picture."""
         content = [*self._lines, *self._nodes]
         wide, high = self._right + MARGIN, self._bottom + MARGIN
-        return Picture(document(content, wide, high, title, STYLE))
+        sheets = (CELL, SHEET)
+        return Picture(document(content, (wide, high), title, Style(), sheets))
 
 
 def at(name: str, time: str | int) -> Label:
