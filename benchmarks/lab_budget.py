@@ -108,8 +108,6 @@ PLANNED: list[tuple[str, str, int, float, int, int]] = [
         60,
         180,
     ),
-    # Task 6b: 2.5 million sequences would be the paper's; 64,000 as `long-term` trains.
-    ("Hochreiter & Schmidhuber 1997", "LSTM, task 6b", _lstm(8, 32), 64e3 * 105, 1, 6),
     (
         "Zaremba et al. 2014",
         "small: 2 × 200",
