@@ -2,7 +2,7 @@
 import { h } from "../dom.js";
 
 // One letter or a number, then _ or ^ with one sign or braces; words_with_underscores stay as they are.
-const SCRIPT = /(?<![\p{L}\p{N}_])(\p{L}|\p{N}+)([_^])(?:\{([^}]*)\}|([\p{L}\p{N}])(?![\p{L}\p{N}_]))/gu;
+const SCRIPT = /(?<![\p{L}\p{N}_])(\p{L}\p{M}*|\p{N}+)([_^])(?:\{([^}]*)\}|([\p{L}\p{N}])(?![\p{L}\p{N}_]))/gu;
 
 /**
  * @param {string} text

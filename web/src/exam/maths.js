@@ -2,7 +2,7 @@
 // scripts, (…) and ‖…‖ grow with what they hold, ∑ and ∏ have their limits below and above.
 
 const NAMESPACE = "http://www.w3.org/1998/Math/MathML";
-const TOKEN = /\s{2,}|[a-z]{2,}|\d+(?:[.,]\d+)*|\S/giu;
+const TOKEN = /\s{2,}|[a-z]{2,}|\d+(?:[.,]\d+)*|\S\p{M}*/giu;
 /** @type {Record<string, string>} */
 const CLOSING = { "{": "}", "(": ")", "‖": "‖" };
 
@@ -68,6 +68,8 @@ function atom(source) {
       m("mo", { form: "postfix", stretchy: "true" }, closing));
   if (!sign.trim()) return m("mspace", { width: "1.2em" });
   if (/^\d/.test(sign)) return m("mn", {}, sign);
+  if (/^.\u0303$/u.test(sign)) // a tilde that combines with its letter
+    return m("mover", { accent: "true" }, m("mi", {}, sign[0]), m("mo", { stretchy: "false" }, "~"));
   if (/^[\p{L}∂]/u.test(sign)) return m("mi", {}, sign);
   return m("mo", {}, sign);
 }

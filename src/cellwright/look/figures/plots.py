@@ -70,7 +70,7 @@ def gradient_norms() -> Picture:
 
 
 def forget_gates() -> Picture:
-    """Three activations of a forget gate; beside them what becomes of c."""
+    """Three activations of a forget gate; beside them what becomes of C."""
     canvas = Canvas()
     low = 40 + HEIGHT
     canvas.words(16, 22, "The gate: f of its argument", "start")
@@ -83,7 +83,7 @@ def forget_gates() -> Picture:
         plot.line(function, ends, kind)
         canvas.label(*plot.at(*place), plain(name), "start")
     left = 16 + WIDTH + 50
-    canvas.words(left, 22, "c after k steps with the same f", "start")
+    canvas.words(left, 22, "C after k steps with the same f", "start")
     plot = axes(canvas, left, low, (0, 66), (26.0, 60.0))
     for f, said, end, kind, place in (
         (1.18, "f > 1: explodes", 4.0, "gradient", (4.2, 1.4)),
