@@ -77,7 +77,8 @@ class Stepper:
         batch_size: rows of x.
         precision: of its products: "bf16" or "int8" where matrices are packed in these,
             else "full".
-        engine: "native", in full precision the same bits as the layer's; or else
+        engine: "native", in full precision the same bits as the layer's (to rounding
+            for the chunkwise form, docs/streaming.md); or else
             "reference".
     """
 

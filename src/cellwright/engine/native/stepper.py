@@ -21,7 +21,8 @@ def make_stepper(
     items: Sequence[Items] = (),
     precision: str = "full",
 ) -> Advance:
-    """As `Engine.stepper`; in full precision the same bits as the layers' scans."""
+    """As `Engine.stepper`; in full precision the same bits as the layers' scans, but
+    for cells in the chunkwise form over 64 steps or more (see docs/streaming.md)."""
     layers = [give() for give in stack]
     programs = [layer.bound.programs for layer in layers]
     dtype = states[0].dtype
