@@ -104,10 +104,10 @@ def cut(whole: Tensor | None, counts: Sequence[int]) -> list[Memory]:
     if whole is None:
         return [None] * len(counts)
     address, element = whole.data_ptr(), whole.element_size()
-    more = (2,) if whole.dtype is torch.bfloat16 else ()
+    half = whole.dtype is torch.bfloat16
     parts: list[Memory] = []
     for count in counts:
-        parts.append((address, count, *more))
+        parts.append((address, count, 2) if half else (address, count))
         address += count * element
     return parts
 
