@@ -128,7 +128,7 @@ def test_the_listing_shows_what_is_computed_again():
         ),
         (
             {"memory": "recompute", "dtype": torch.float16},
-            r"only the native engine computes again: it computes in float32",
+            r"native and triton compute again: native: it computes in float32",
         ),
     ],
 )

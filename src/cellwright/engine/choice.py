@@ -65,8 +65,8 @@ def _refuse_recompute(wanted: str, obstacles: Mapping[str, str | None]) -> None:
     able = [name for name, engine in ENGINES.items() if engine.recomputes]
     why = f"the layer asks for engine={wanted!r}"
     if wanted == "auto":
-        why = "; ".join(str(obstacles[name]) for name in able)
+        why = "; ".join(f"{name}: {obstacles[name]}" for name in able)
     raise ArgumentError(
-        f"[memory] only the {' and '.join(able)} engine computes again: {why}; "
+        f"[memory] only the engines {' and '.join(able)} compute again: {why}; "
         "received memory='recompute', expected 'save'"
     )
