@@ -107,5 +107,5 @@ def test_all_has_every_extra_of_a_user():
     text = (ROOT / "pyproject.toml").read_text()
     (listed,) = tomllib.loads(text)["project"]["optional-dependencies"]["all"]
     names = set(listed.removeprefix("cellwright[").removesuffix("]").split(","))
-    others = {"all", "cli", "test", "bench", "dev", "gpu"}
+    others = {"all", "cli", "test", "bench", "dev", "docs", "gpu"}
     assert names == requirements().keys() - others
