@@ -47,8 +47,11 @@ def serve_routes() -> Iterator[Callable[[list], str]]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page whose console is silent and that asks nobody but its own server."""
+def page(browser: Browser, serve_routes: object) -> Iterator[Page]:
+    """A page whose console is silent and that asks nobody but its own server.
+
+    It is closed before its server.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     problems: list[str] = []

@@ -105,7 +105,8 @@ async function reading(source, whole, first, read) {
       other.tabIndex = n === at ? 0 : -1;
     });
     panel.setAttribute("aria-labelledby", tabs[at].id);
-    if (whole) history.replaceState(null, "", `#${VIEWS[at].name}`);
+    // A frame of a notebook has no address of its own.
+    if (whole && location.protocol !== "about:") history.replaceState(null, "", `#${VIEWS[at].name}`);
     selection = selection.copy(); // without the listeners of the view before
     selection.listen(() => cell.mark(selection.value.name));
     const slow = setTimeout(() => {
