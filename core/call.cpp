@@ -111,6 +111,9 @@ struct CallChecker {
 
     // Loads, stores, totals and products read bf16; other instructions do not.
     void half_arrays() const {
+        if (std::none_of(call.arrays.begin(), call.arrays.end(),
+                         [](const Buffer& b) { return b.bf16; }))
+            return;
         const auto check = [&](bool fact, int32_t array, const char* what) {
             REQUIRE(fact || !call.in_bf16(array),
                     "[" + program.arrays[array].name + "] received bf16, expected " +

@@ -229,12 +229,12 @@ class Programs:
         sets = graph.sets
         return [(int(graph.nodes[n].size), sets[n]) for n in numbers]
 
-    @property
+    @cached_property
     def number(self) -> torch.dtype | None:
         """The type of the core's own numbers, and of states; `None`: that of x."""
         return torch.float32 if self.precision == "bf16" else None
 
-    @property
+    @cached_property
     def kept_as(self) -> torch.dtype | None:
         """The type of the output and of what training keeps; x and what follows the
         steps may be of it too. `None`: as x."""

@@ -76,22 +76,36 @@ def allocate(
     of_states = [n * size for n, size in zip(rows, sizes, strict=True)]
     together = isinstance(schedule.last, int)
     levels, saved, values = None, [], []
-    pieces = saved_pieces(programs, schedule, counts) if training else []
-    if training and not plan.rounds:  # the states are what is saved
-        levels = _new(like, sum(n for n, _ in pieces), programs.number)
-        saved = [levels]
-        values = cut_typed(saved, pieces)[len(of_states) :]
-    else:
-        if every or not together:
-            levels = _new(like, sum(of_states), programs.number)
-        if training:
-            saved = [
-                _new(like, sum(n for n, own in pieces if own == dtype), dtype)
-                for dtype in dict.fromkeys([programs.kept_as, *programs.saved_types])
-            ]
-            first = 0 if apart else len(programs.hidden)
-            values = cut_typed(saved, pieces)[first:]
+    if training and not plan.rounds:  # of one type: the states are what is saved
+        parts = of_states + list(counts)
+        levels = new_empty(like, sum(parts), programs.number)
+        memory = cut(levels, parts)
+        first = len(of_states)
+        return Kept(ends, levels, memory[:first], [levels], memory[first:])
+    if every or not together:
+        levels = new_empty(like, sum(of_states), programs.number)
+    if training:
+        pieces = saved_pieces(programs, schedule, counts)
+        saved = [
+            new_empty(like, sum(n for n, own in pieces if own == dtype), dtype)
+            for dtype in dict.fromkeys([programs.kept_as, *programs.saved_types])
+        ]
+        first = 0 if apart else len(programs.hidden)
+        values = cut_typed(saved, pieces)[first:]
     return Kept(ends, levels, cut(levels, of_states), saved, values)
+
+
+def cut_saved(
+    programs: Programs,
+    schedule: Schedule,
+    counts: Sequence[int],
+    saved: Sequence[Tensor],
+) -> list[Memory]:
+    """The memory of `Kept.saved`, piece by piece; `counts` as in `saved_pieces`."""
+    pieces = saved_pieces(programs, schedule, counts)
+    if not programs.plan.rounds:
+        return cut(saved[0], [count for count, _ in pieces])
+    return cut_typed(saved, pieces)
 
 
 def cut_typed(wholes: Sequence[Tensor], pieces: Sequence[Piece]) -> list[Memory]:
@@ -106,5 +120,10 @@ def cut_typed(wholes: Sequence[Tensor], pieces: Sequence[Piece]) -> list[Memory]
     return parts
 
 
-def _new(like: Tensor, count: int, dtype: torch.dtype | None) -> Tensor:
-    return like.new_empty(count, dtype=dtype)
+def new_empty(
+    like: Tensor, shape: int | Sequence[int], dtype: torch.dtype | None
+) -> Tensor:
+    """Of a type, or that of `like`: naming none is torch's quicker way."""
+    return (
+        like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=dtype)
+    )

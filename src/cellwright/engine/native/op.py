@@ -58,12 +58,7 @@ def _run(
     static: tuple[str, ...] = ()
     if inputs:
         static = tuple(n for n in call.static if n not in programs.constant)
-    halves = bf16 and not programs.has_matrices
-    once = {*programs.constant, *static, *programs.items}
-    tensors = [
-        t if halves and t.dtype is torch.bfloat16 and name not in once else t.to(dtype)
-        for name, t in zip(programs.sources, sources, strict=True)
-    ]
+    tensors = _cast(sources, dtype, _may_be_halves(programs, static) if bf16 else None)
     tensors += _cast((*states, *reset_state, *parameters, *taps), dtype)
     # The gradient of the reset state is wanted.
     learned = bool(reset_state) and any(t.requires_grad for t in reset_state)
@@ -139,9 +134,26 @@ def _narrowed(found: tuple[Tensor, list[Tensor]]) -> tuple[Tensor, list[Tensor]]
     return y.to(torch.bfloat16), [t.to(torch.bfloat16) for t in rest]
 
 
-def _cast(tensors: Sequence[Any], dtype: torch.dtype) -> list[Any]:
-    """All of one type: the core knows no other, and under autocast some differ."""
-    return [t if t is None or t.dtype is dtype else t.to(dtype) for t in tensors]
+def _cast(
+    tensors: Sequence[Any], dtype: torch.dtype, halves: Sequence[bool] | None = None
+) -> list[Any]:
+    """All of one type: the core knows no other, and under autocast some differ.
+
+    Args:
+        halves: of each, whether it stays in bf16 if it is; `None`: none does.
+    """
+    if halves is None:
+        return [t if t is None or t.dtype is dtype else t.to(dtype) for t in tensors]
+    return [
+        t if may and t.dtype is torch.bfloat16 else t.to(dtype)
+        for t, may in zip(tensors, halves, strict=True)
+    ]
+
+
+def _may_be_halves(programs: Programs, static: Sequence[str]) -> list[bool]:
+    """Of each source, whether the core reads it in bf16; not what comes once."""
+    once = {*programs.constant, *static, *programs.items}
+    return [not programs.has_matrices and n not in once for n in programs.sources]
 
 
 def _scan(

@@ -18,7 +18,7 @@ from ..schedule import Schedule
 from ..tracing import readable
 from .core import Memory, cut, memory, run_core
 from .items import ItemColumns
-from .kept import Kept, allocate, cut_typed, saved_pieces
+from .kept import Kept, allocate, cut_saved, new_empty
 
 
 class SequenceScan(NamedTuple):
@@ -81,9 +81,8 @@ class SequenceScan(NamedTuple):
         x, first = read[0], len(programs.sources)
         last = first + len(programs.sizes)
         states, number = tensors[first:last], programs.number
-        kept = allocate(
-            programs, schedule, x, self._counts(programs.saved_values), training
-        )
+        counts = self._counts(programs.saved_values) if training else []
+        kept = allocate(programs, schedule, x, counts, training)
         apart = programs.plan.rounds == "states"
         y = _new(
             schedule,
@@ -93,9 +92,8 @@ class SequenceScan(NamedTuple):
         )
         records = self._records(x) if programs.recorded else []
         finals = [
-            x.new_empty(
-                (1, schedule.batch, size) if state is None else state.shape,
-                dtype=number,
+            new_empty(
+                x, (1, schedule.batch, size) if state is None else state.shape, number
             )
             for state, size in zip(states, programs.sizes, strict=True)
         ]
@@ -250,7 +248,9 @@ class SequenceScan(NamedTuple):
         first, count = len(programs.sources), len(programs.sizes)
         last = first + count
         (y, *kept), (grad_y, *rest) = saved, grads
-        self._round(read, first, [y.dtype, *(kept[0].dtype for _ in programs.hidden)])
+        if programs.kept_as is not None:
+            dtypes = [y.dtype, *(kept[0].dtype for _ in programs.hidden)]
+            self._round(read, first, dtypes)
         wanted = tuple(
             name for name, need in zip(programs.sources, needed, strict=False) if need
         )
@@ -263,8 +263,9 @@ class SequenceScan(NamedTuple):
         taps, totals = (
             self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
         )
-        pieces = saved_pieces(programs, schedule, self._counts(programs.saved_values))
-        of_kept, hidden = cut_typed(kept, pieces), len(programs.hidden)
+        counts = self._counts(programs.saved_values)
+        of_kept = cut_saved(programs, schedule, counts, kept)
+        hidden = len(programs.hidden)
         given = memory(read)
         arrays = self._arrays(given[:last], y, of_kept[:hidden], of_kept[hidden:])
         # Of weights that are matrices, each row of the batch has its own.
@@ -425,8 +426,9 @@ def _new(
     schedule: Schedule, like: Tensor, *shape: int, dtype: torch.dtype | None = None
 ) -> Tensor:
     """An array of the schedule's rows: zero where rows may be left out."""
-    whole = schedule.batch_rows is None
-    return (like.new_empty if whole else like.new_zeros)(shape, dtype=dtype)
+    if schedule.batch_rows is None:
+        return new_empty(like, shape, dtype)
+    return like.new_zeros(shape, dtype=dtype)
 
 
 def _bytes(programs: Programs, x: Tensor) -> int:
