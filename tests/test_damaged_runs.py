@@ -371,7 +371,7 @@ def mutate_bytes(run, name, draw):
     (run / name).write_bytes(data)
 
 
-FULL = [pytest.param(seed, marks=pytest.mark.full) for seed in range(20, 300)]
+FULL = [pytest.param(seed, marks=pytest.mark.full) for seed in range(20, 140)]
 
 
 @pytest.mark.parametrize("seed", [*range(20), *FULL])
