@@ -63,7 +63,7 @@ def never() -> int:
         "generate RUN --length 100000000",
         "train - --out OUT",
         "inspect RUN --no-browser",
-        "exam --no-browser --out OUT",
+        pytest.param("exam --no-browser --out OUT", marks=pytest.mark.full),
         pytest.param("evaluate RUN -", marks=pytest.mark.full),
         pytest.param("check lstm --steps 10000 --hidden 64", marks=pytest.mark.full),
         pytest.param("lab bptt --out OUT", marks=pytest.mark.full),

@@ -25,7 +25,10 @@ from cellwright.look.diagram.text import Run, as_text, width
 from diagram_geometry import SVG, Label, Picture, crossings, flaws, read, recovered
 from strategies import make_cell, sources
 
-LARGE = ("mlstm", "rwkv6")  # seconds each
+LARGE = (  # seconds each
+    *("mlstm", "rwkv6", "mc_lstm_hydrology"),
+    *("delta_net", "gated_delta_net", "selective_ssm"),
+)
 CELLS = [
     *cw.cells.all(),
     *(
