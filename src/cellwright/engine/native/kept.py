@@ -64,9 +64,13 @@ def allocate(
     apart = plan.rounds == "states"
     sizes = programs.sizes if apart else programs.hidden
     matrices = programs.matrices if apart else programs.hidden_matrices
+    every = not apart and (training or plan.is_split)
+    together = isinstance(schedule.last, int)
+    if together and not every and not training:  # the core has the last two levels
+        none: list[Memory] = [None] * len(sizes)
+        return Kept([schedule.last_rolling] * len(sizes), None, none, [], [])
     # Of each state but the output: every level; or its last two, a matrix's if it is
     # not saved.
-    every = not apart and (training or plan.is_split)
     whole = [every and (training or not m) for m in matrices]
     ends = [schedule.last if w else schedule.last_rolling for w in whole]
     rows = [schedule.rows if w else 2 * schedule.batch for w in whole]
@@ -74,7 +78,6 @@ def allocate(
         if spaced:
             ends[k], rows[k] = schedule.last_spaced, schedule.spaced_rows
     of_states = [n * size for n, size in zip(rows, sizes, strict=True)]
-    together = isinstance(schedule.last, int)
     levels, saved, values = None, [], []
     if training and not plan.rounds:  # of one type: the states are what is saved
         parts = of_states + list(counts)
