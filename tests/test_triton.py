@@ -381,7 +381,7 @@ def test_the_text_of_kernels(definition):
 
 def test_what_has_no_kernels_is_said():
     said = CliRunner().invoke(app, ["explain", "mlstm", "--triton"]).output
-    assert "does not run mlstm: it has no states that are matrices" in said
+    assert "does not run mlstm: it takes no states that are matrices" in said
     assert "no states that are matrices" in explain_triton(cw.cells.mlstm)
 
 

@@ -58,7 +58,7 @@ def lacking(graph: Graph) -> str | None:
     if graph.children:
         return "it runs sequences, no trees"
     if graph.items:
-        return "it has no sets of items"
+        return "it takes no sets of items"
     if any(matrix_of(graph.nodes, node) for node in graph.nodes):
-        return "it has no states that are matrices"
+        return "it takes no states that are matrices"
     return None
