@@ -3,7 +3,9 @@
 import copy
 import gc
 import pickle
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -523,3 +525,22 @@ def test_inside_torch_func_it_is_refused():
         ),
     ):
         torch.func.vmap(lambda x: layer(x)[0])(x)
+
+
+def test_threads_record_their_own_calls():
+    """What two threads record of one layer at once is each its own."""
+    layer, both = cw.GRU(3, 5).double(), threading.Barrier(2, timeout=60)
+    xs = [torch.randn(4, batch, 3, dtype=torch.float64) for batch in (1, 6)]
+
+    def recorded(x: torch.Tensor) -> list[torch.Tensor]:
+        with cw.record(layer) as values:
+            both.wait()  # both are recording
+            y, _ = layer(x)
+            both.wait()  # both have run
+        return [values["h"], y.detach()]
+
+    with ThreadPoolExecutor(2) as threads:
+        for found, y in threads.map(recorded, xs):
+            assert torch.equal(found, y)
+    layer(xs[0])
+    assert not layer.watchers

@@ -47,11 +47,12 @@ def record(
             the value feeds, later steps included. Otherwise they are detached.
 
     Returns:
-        A mapping from keys to tensors that records while it is entered. The values are
-        laid out as the layer lays out y, also batch first and unbatched; the steps
-        after the end of a shorter row are zero, and a packed sequence's values are
-        padded. Of several calls of a layer it holds the last. Directions are numbers
-        of their own: 2·layer + 1 walks from the end. See docs/looking.md.
+        A mapping from keys to tensors. While it is entered it records what its own
+        thread calls. The values are laid out as the layer lays out y, also batch first
+        and unbatched; the steps after the end of a shorter row are zero, and a packed
+        sequence's values are padded. Of several calls of a layer it holds the last.
+        Directions are numbers of their own: 2·layer + 1 walks from the end. See
+        docs/looking.md.
 
     Raises:
         ArgumentError: the model has no such layer, or a name fits no value.

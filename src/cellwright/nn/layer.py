@@ -17,7 +17,7 @@ from ..engine.schedule import SequenceBatch
 from .direction import BoundCell, Direction
 from .items import ItemInputs
 from .quantization import Qconfig
-from .recording import Watcher, Watchers, run_watched
+from .recording import WATCHING, Watcher, Watchers, run_watched
 from .sequences import Layout
 from .stepper import Stepper, make_stepper
 
@@ -180,9 +180,9 @@ class SequenceLayer(Layer):
     # -- watching: `cellwright.record`
 
     @property
-    def watchers(self) -> Watchers:
-        """Who records its values."""
-        return self._watchers
+    def watchers(self) -> list[Watcher]:
+        """Who records its values in this thread."""
+        return self._watchers.of_this_thread()
 
     @property
     def watched_engine(self) -> str:
@@ -190,14 +190,16 @@ class SequenceLayer(Layer):
         return self._recording_engine().name
 
     def watch(self, watcher: Watcher) -> None:
-        """Give the values of each call to a watcher."""
-        self._watchers = Watchers((*self._watchers, watcher))
+        """Give the values of each call that this thread makes to a watcher."""
+        with WATCHING:
+            self._watchers = self._watchers.and_one(watcher)
 
     def unwatch(self, watcher: Watcher) -> None:
         """The opposite of `watch`."""
-        self._watchers = Watchers(w for w in self._watchers if w is not watcher)
-        if not self._watchers:
-            del self._watchers  # the class's again: what copies the layer sees none
+        with WATCHING:
+            self._watchers = self._watchers.without(watcher)
+            if not self._watchers:
+                del self._watchers  # the class's again: what copies the layer sees none
 
     # -- the forward
 

@@ -9,6 +9,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from threading import Lock, get_ident
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,7 @@ from ..engine.tracing import check_values_may_leave
 from ..language.names import recordable
 from .direction import Direction
 
+WATCHING = Lock()  # held while a layer's watchers change
 Padded = Callable[[Tensor], Tensor]  # an engine's values as the layer returns y
 
 
@@ -37,10 +39,24 @@ class Watcher(Protocol):
         ...
 
 
-class Watchers(tuple[Watcher, ...]):
-    """A layer's watchers; a copy of the layer has none."""
+class Watchers(tuple[tuple[int, Watcher], ...]):
+    """A layer's watchers, each with its thread; a copy of the layer has none.
+
+    A call is seen by those of its own thread alone: several threads may use one model,
+    and look at what it does, at once.
+    """
 
     __slots__ = ()
+
+    def of_this_thread(self) -> list[Watcher]:
+        own = get_ident()
+        return [watcher for thread, watcher in self if thread == own]
+
+    def and_one(self, watcher: Watcher) -> Watchers:
+        return Watchers((*self, (get_ident(), watcher)))
+
+    def without(self, watcher: Watcher) -> Watchers:
+        return Watchers(pair for pair in self if pair[1] is not watcher)
 
     def __reduce__(self) -> Any:
         return Watchers, ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from threading import Lock
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -28,7 +27,6 @@ class PairServer:
 
     def __init__(self, inspection: PairInspection):
         self.inspection = inspection
-        self._looking = Lock()  # a model records one call at a time
 
     def routes(self) -> list[Route]:
         """What the application serves."""
@@ -54,12 +52,7 @@ class PairServer:
             raise ArgumentError(
                 f"[look] received {asked!r}, expected a text and a beam, a whole number"
             )
-
-        def search() -> Data:
-            with self._looking:
-                return Data(self.inspection.look(text, beam))
-
-        return await run_in_threadpool(search)
+        return Data(await run_in_threadpool(self.inspection.look, text, beam))
 
 
 def write_pair_report(inspection: PairInspection, path: Path) -> None:
