@@ -534,7 +534,8 @@ def test_kernels_as_machine_code():
     for kernel, (registers, spills, shared, most) in found.items():
         assert shared <= most, kernel
         if kernel in kept:
-            assert spills <= 32, kernel  # bytes of a thread
+            # Bytes of a thread. Reductions over a row's units need the more.
+            assert spills <= (128 if "layer_norm" in kernel else 0), kernel
         else:
             assert registers <= MOST_REGISTERS, kernel
             assert spills == 0, kernel

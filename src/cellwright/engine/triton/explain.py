@@ -19,13 +19,15 @@ _FORMS = {
 }
 
 _INTRODUCTION = """\
+# As for float32 on an H100, TF32 off.
 # What the kernels call is in cellwright/engine/triton/functions.py.
 # rows: how many there are. here, before: the first row of a step, and of the step
 # before. block, before_block: the same in arrays that hold two steps."""
 
 
 def explain_triton(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
-    """The kernels of a cell and the products between them, in the order of a call.
+    """The kernels of a cell and the products between them, in the order of a call, as
+    for float32 on an H100.
 
     Args:
         cell: of the zoo or a user's own.
