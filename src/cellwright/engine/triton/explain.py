@@ -9,21 +9,25 @@ from ...language import Cell
 from ..programs import Programs
 from . import lacking
 from .parts import Part, Parts, cut
+from .target import Target
 
 _FORMS = {
     "rows": "all rows at once",
     "level": "step by step, a kernel each",
     "scan": "all steps in one kernel",
+    "resident": "all steps in one kernel, which keeps the recurrent weights",
 }
 
 _INTRODUCTION = """\
+# As for float32 on an H100, TF32 off.
 # What the kernels call is in cellwright/engine/triton/functions.py.
 # rows: how many there are. here, before: the first row of a step, and of the step
 # before. block, before_block: the same in arrays that hold two steps."""
 
 
 def explain_triton(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
-    """The kernels of a cell and the products between them, in the order of a call.
+    """The kernels of a cell and the products between them, in the order of a call, as
+    for float32 on an H100.
 
     Args:
         cell: of the zoo or a user's own.
@@ -39,7 +43,7 @@ def explain_triton(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> 
     texts = [_INTRODUCTION]
     for kind in ("inference", "training", "backward"):
         program = programs.program(kind, wanted if kind == "backward" else ())
-        texts += [f"# ---- {program.name}", *_texts(cut(program))]
+        texts += [f"# ---- {program.name}", *_texts(cut(program, Target()))]
     return "\n\n".join(texts)
 
 
@@ -52,9 +56,7 @@ def _texts(cut: Parts) -> Iterator[str]:
             if products:
                 yield "\n".join(products)
             kernel = part.kernel(number)
-            if kernel is not None and (
-                part.form != "scan" or number == part.stages[-1]
-            ):
+            if kernel is not None and (not part.walks or number == part.stages[-1]):
                 yield f"@triton.jit\n{kernel.source.rstrip()}"
     sums = len(program.gradients) + len(program.reductions)
     if sums:
@@ -66,6 +68,8 @@ def _products(cut: Parts, part: Part, number: int) -> Iterator[str]:
     program = cut.program
     stage, kernel = program.stages[number], part.kernel(number)
     for k, term in enumerate(stage.terms):
+        if part.form == "resident" and (number, k) not in part.early:
+            continue  # in the kernel
         if kernel is None:
             view = stage.views[stage.code[0].args[1]]
             into = f"{program.arrays[view.array].name} {'+=' if k else '='}"

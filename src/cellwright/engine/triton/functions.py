@@ -12,6 +12,7 @@ __all__ = [
     "layer_norm",
     "maximum",
     "minimum",
+    "product",
     "relu",
     "sigmoid",
     "softmax",
@@ -67,6 +68,15 @@ def minimum(a, b):
 def total(x, inside):
     """Over a row's units; `inside` are those that there are."""
     return tl.sum(tl.where(inside, x, 0.0), axis=1)[:, None]
+
+
+@triton.jit
+def product(x, inside, weights, FACTORS: tl.constexpr, PRECISION: tl.constexpr):
+    """x · weights, summed in float32; what is beside x's units counts as zero."""
+    x = tl.where(inside, x, 0.0).to(FACTORS)
+    if PRECISION == "interpreted":  # its product of bfloat16 is wrong
+        return tl.dot(x.to(tl.float32), weights.to(tl.float32))
+    return tl.dot(x, weights, input_precision=PRECISION)
 
 
 @triton.jit

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .target import rounding
+
 MOST_BYTES = 1 << 30  # of the graphs of one cell
 MOST_KINDS = 1_000  # of calls of one cell: others are captured never
 
@@ -102,13 +104,7 @@ def key_of(tensors: Tensors, *more: Hashable) -> Hashable:
     like = next(t for t in tensors if t is not None)
     stream = torch.cuda.current_stream(like.device).cuda_stream
     shapes = tuple(None if t is None else tuple(t.shape) for t in tensors)
-    products = torch.backends.cuda.matmul
-    rounding = (
-        products.fp32_precision  # torch 2.9
-        if hasattr(products, "fp32_precision")
-        else products.allow_tf32
-    )
-    return shapes, like.device.index, stream, rounding, *more
+    return shapes, like.device.index, stream, rounding(), *more
 
 
 def may_capture(tensors: Tensors) -> bool:

@@ -9,7 +9,10 @@ from itertools import groupby
 from typing import Any
 
 from ...compiler.program import NODE, Program, Stage
-from .source import Kernel, kernel_of
+from .resident import Resident, need_of
+from .source import Kernel, Writer
+from .table import fits
+from .target import Target
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Part:
 
     Attributes:
         form: "rows": over all rows at once; "level": level by level, a kernel a stage;
-            "scan": in one kernel, which walks the levels.
+            "scan": in one kernel, which walks the levels; "resident": likewise, with
+            the products of the levels.
         stages: their numbers.
         early: (stage, term) of the products that are made before the levels.
         kernels: one for each stage, or one for all; `None` where a stage is a product
@@ -30,9 +34,14 @@ class Part:
     early: frozenset[tuple[int, int]]
     kernels: tuple[Kernel | None, ...]
 
+    @property
+    def walks(self) -> bool:
+        """Whether one kernel has all stages and levels."""
+        return self.form in ("scan", "resident")
+
     def kernel(self, stage: int) -> Kernel | None:
         """That of a stage."""
-        if self.form == "scan":
+        if self.walks:
             return self.kernels[0]
         return self.kernels[self.stages.index(stage)]
 
@@ -61,8 +70,8 @@ class Parts:
     local: frozenset[int]
 
 
-def cut(program: Program) -> Parts:
-    """Cut a program in parts."""
+def cut(program: Program, target: Target) -> Parts:
+    """Cut a program in parts, for a device and a type."""
     local = local_arrays(program)
     found = []
     for form, numbers in _groups(program):
@@ -72,16 +81,19 @@ def cut(program: Program) -> Parts:
             for k in range(len(program.stages[n].terms))
             if form == "rows" or is_early(program, numbers, n, k)
         )
-        if form == "level" and _walks(program, numbers, early):
-            kernels = (kernel_of(program, numbers, "scan", local, early),)
-            found.append(Part("scan", numbers, early, kernels))
-            continue
-        kernels = tuple(
-            None
-            if is_product(program, program.stages[n])
-            else kernel_of(program, (n,), form, local, early)
-            for n in numbers
-        )
+        if form == "level":
+            form = _form(program, numbers, early, target)
+        if form == "scan":
+            kernels = (Writer(program, numbers, form, local, early).kernel(),)
+        elif form == "resident":
+            kernels = (Resident(program, numbers, form, local, early).kernel(),)
+        else:
+            kernels = tuple(
+                None
+                if is_product(program, program.stages[n])
+                else Writer(program, (n,), form, local, early).kernel()
+                for n in numbers
+            )
         found.append(Part(form, numbers, early, kernels))
     return Parts(program, tuple(found), local)
 
@@ -111,14 +123,19 @@ def is_early(program: Program, numbers: Sequence[int], stage: int, term: int) ->
     return own.views[own.terms[term].view].array not in written
 
 
-def _walks(
-    program: Program, numbers: Sequence[int], early: frozenset[tuple[int, int]]
-) -> bool:
-    """Whether one kernel can walk the levels: no product and no other unit is waited
-    for."""
+def _form(
+    program: Program,
+    numbers: Sequence[int],
+    early: frozenset[tuple[int, int]],
+    target: Target,
+) -> str:
+    """How a loop of levels runs: in one kernel, where no product and no other unit is
+    waited for, or where the products' weights fit; else a kernel for each stage."""
     stages = [program.stages[n] for n in numbers]
     terms = sum(len(stage.terms) for stage in stages)
-    return len({s.units for s in stages}) == 1 and terms == len(early)
+    if len({s.units for s in stages}) == 1 and terms == len(early):
+        return "scan"
+    return "resident" if fits(need_of(program, numbers, early), target) else "level"
 
 
 def is_product(program: Program, stage: Stage) -> bool:
@@ -151,7 +168,7 @@ def local_arrays(program: Program) -> frozenset[int]:
         number
         for number, array in enumerate(program.arrays)
         if array.scratch
-        and array.rows == "chunk"
+        and (array.rows == "chunk" or (array.rows, array.depth) == ("rolling", 1))
         and array.axis == NODE
         and len(loops.get(number, ())) == 1
         and None not in loops[number]

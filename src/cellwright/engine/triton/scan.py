@@ -18,6 +18,7 @@ from ..tracing import readable
 from .graphs import Function, Graphs, key_of, may_capture
 from .parts import Parts, cut
 from .rows import Rows
+from .target import Target, target_of
 from .walk import Walk
 
 
@@ -49,11 +50,16 @@ class PackedScan(NamedTuple):
         sizes = self.sizes or (x.shape[1],) * x.shape[0]
         return Rows(sizes, x.device)
 
-    def _cut(self, kind: str, wanted: tuple[str, ...] = ()) -> Parts:
-        programs = self.programs
-        return programs.made(
-            ("triton", kind, wanted), lambda: cut(programs.program(kind, wanted))
+    def _cut(
+        self, device: torch.device, kind: str, wanted: tuple[str, ...] = ()
+    ) -> tuple[Parts, Target]:
+        """A program's parts on a device, and what they are for."""
+        programs, target = self.programs, target_of(device, self.dtype)
+        parts = programs.made(
+            ("triton", kind, wanted, target),
+            lambda: cut(programs.program(kind, wanted), target),
         )
+        return parts, target
 
     def forward(
         self, tensors: Sequence[Tensor], training: bool
@@ -74,8 +80,10 @@ class PackedScan(NamedTuple):
     ) -> list[Any]:
         """`run(tensors)`, on their device; as a CUDA graph where that saves launches:
         of a program that goes step by step, over sequences of one length."""
-        with torch.cuda.device_of(next(t for t in tensors if t is not None)):
-            by_steps = any(p.form == "level" for p in self._cut(*program).parts)
+        like = next(t for t in tensors if t is not None)
+        with torch.cuda.device_of(like):
+            parts, _ = self._cut(like.device, *program)
+            by_steps = any(p.form == "level" for p in parts.parts)
             if self.sizes or not by_steps or not may_capture(tensors):
                 return run(tensors)
             graphs = self.programs.made("triton graphs", Graphs)
@@ -88,8 +96,8 @@ class PackedScan(NamedTuple):
         given: list[Any] = [_flat(source) for source in sources]
         for state in states:
             given += (None, state)
-        parts, training = self._cut(kind), kind == "training"
-        walk = Walk(parts, rows, given, parameters, self.dtype)
+        (parts, target), training = self._cut(rows.device, kind), kind == "training"
+        walk = Walk(parts, rows, given, parameters, target)
         walk.run()
         own, arrays = len(sources), parts.program.arrays
         sequences = [own + 2 * k for k in range(len(states))]
@@ -148,8 +156,8 @@ class PackedScan(NamedTuple):
         ]
         for own in carried:  # changed in place, from the final states' to the initial
             given += (own, own)
-        parts = self._cut("backward", wanted)
-        walk = Walk(parts, rows, given, parameters, self.dtype)
+        parts, target = self._cut(rows.device, "backward", wanted)
+        walk = Walk(parts, rows, given, parameters, target)
         walk.run()
         of_inputs = iter(walk.arrays[len(given) : len(given) + len(wanted)])
         shaped = zip(programs.inputs, sources, strict=True)

@@ -2,20 +2,21 @@
 
 A kernel is text, one line for each instruction of the program, and a list of what it is
 called with. Its rows are a batch's, its units a stage's; a view of an array is pointer
-arithmetic. There are three forms:
+arithmetic. There are four forms:
 
 - "rows": a stage over all rows of the scan at once;
 - "level": a stage over the rows of one level;
 - "scan": a loop of stages without products, which walks all levels itself. What one
-  level leaves to the next stays in registers.
+  level leaves to the next stays in registers;
+- "resident": the same with products, whose weights it keeps: see `resident`.
 
-Products are made before, by torch, and read from memory.
+All other products are made before, by torch, and read from memory.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from keyword import iskeyword
 from typing import NamedTuple
@@ -36,10 +37,12 @@ _FUNCTIONS = {
     "sqrt": "tl.sqrt_rn",
     **{n: n for n in ("sigmoid", "tanh", "softplus", "relu", "maximum", "minimum")},
 }
+_OF_ARGUMENTS = ("array", "previous", "product", "parameter")  # kinds of `Argument`
 # Names that a kernel has for itself.
 _OURS = re.compile(
-    r"(s\d+_)?[rv]\d+|rows?|units?|ROWS|UNITS|here|before|(before_)?block|levels?|step|live|present|"
-    r"inside|offsets|counts|tl|" + "|".join(_FUNCTIONS) + "|total|softmax|block_mean"
+    r"(s\d+_)?[rv]\d+|rows?|units?|ROWS|UNITS|here|before|(before_)?block|levels?|step|"
+    r"(live|present|inside)(_(\d+|rows))?|offsets|counts|tl|source|FACTORS|PRECISION|product|"
+    r"layer_norm|" + "|".join(_FUNCTIONS) + "|total|softmax|block_mean"
 )
 
 
@@ -65,8 +68,8 @@ class Kernel:
         name: of its function.
         source: that function; `functions` has what it calls.
         arguments: its pointers, in order.
-        form: "rows", "level" or "scan".
-        units: how many a row has.
+        form: "rows", "level", "scan" or "resident".
+        units: how many a row has, of the widest stage.
         whole: a block spans all units: the code reduces over them.
         lines: instructions, for the size of a block.
     """
@@ -80,25 +83,16 @@ class Kernel:
     lines: int
 
 
-def kernel_of(
-    program: Program,
-    numbers: Sequence[int],
-    form: str,
-    local: Collection[int],
-    early: Collection[tuple[int, int]],
-) -> Kernel:
-    """The kernel of one stage, or of those of a loop.
+class Writer:
+    """Writes one kernel: of one stage, or of those of a loop.
 
     Args:
         numbers: of the stages.
         local: the scratch arrays that have the rows of one level alone.
         early: (stage, term) of the products that are made for all levels at once.
     """
-    return _Writer(program, numbers, form, local, early).kernel()
 
-
-class _Writer:
-    """Writes one kernel."""
+    constants: tuple[str, ...] = ("ROWS", "UNITS")
 
     def __init__(
         self,
@@ -111,32 +105,33 @@ class _Writer:
         self.program, self.numbers, self.form = program, numbers, form
         self.local, self.early = local, early
         self.stages = [program.stages[n] for n in numbers]
-        self.units = self.stages[0].units
+        self.units = max(s.units for s in self.stages)
         self.whole = any(s.whole for s in self.stages)
         self.arguments: dict[tuple[str, int | tuple[int, int]], Argument] = {}
-        self.names: dict[tuple[str, str], str] = {}
+        self.names: dict[tuple[str, Hashable], str] = {}
         self.first: list[str] = []  # before the levels
         self.body: list[str] = []
-        self.last: list[str] = []  # of a scan: once the level is complete
-        self.stored: dict[View, str] = {}  # of a scan: what this level has stored
-        self.carried = self._carried() if form == "scan" else {}
+        self.last: dict[int, str] = {}  # of a walk: once the level is complete
+        self.stored: dict[View, str] = {}  # of a walk: what this level has stored
+        self.walks = form in ("scan", "resident")  # all levels in one kernel
+        self.read, self.written = self._accesses()
+        self.carried = self._carried() if self.walks else {}
 
     def kernel(self) -> Kernel:
         for number, stage in zip(self.numbers, self.stages, strict=True):
             self._stage(number, stage)
         function = f"{_identifier(self.program.name)}_{self.numbers[0]}"
-        write = {"rows": self._rows, "level": self._level, "scan": self._scan}
-        lines = write[self.form]()
+        lines = self._walk() if self.walks else self._at_once()
         pointers = ", ".join(a.name for a in self.arguments.values())
         scalars = {
             "rows": "rows",
             "level": "here, before, block, before_block, rows",
-            "scan": "offsets, counts, levels, rows",
-        }[self.form]
+        }.get(self.form, "offsets, counts, levels, rows")
+        constants = ", ".join(f"{c}: tl.constexpr" for c in self.constants)
         head = [
             f"def {function}(",
             f"    {pointers},",
-            f"    {scalars}, ROWS: tl.constexpr, UNITS: tl.constexpr,",
+            f"    {scalars}, {constants},",
             "):",
         ]
         source = "\n".join([*head, *(f"    {line}" for line in lines), ""])
@@ -150,7 +145,7 @@ class _Writer:
             len(self.body),
         )
 
-    # -- the three forms
+    # -- the forms
 
     def _places(self) -> list[str]:
         return [
@@ -159,35 +154,35 @@ class _Writer:
             f"inside = unit < {self.units}",
         ]
 
-    def _rows(self) -> list[str]:
+    def _at_once(self) -> list[str]:
         live = ["live = (row < rows) & inside"]
         return [*self._places(), *live, *self.first, *self.body]
 
-    _level = _rows
-
-    def _scan(self) -> list[str]:
+    def _walk(self) -> list[str]:
         order = "levels - 1 - step" if self.program.backward else "step"
         start = [
-            f"{self._carry(a)} = tl.load({self._pointer(v)}, mask=present, other=0.0)"
+            f"{self._carry(a)} = tl.load({self._pointer(v)}, "
+            f"mask={self._mask(a, 'present')}, other=0.0)"
             for a, v in self.carried.items()
         ]
         loop = [
             f"level = {order}",
             "here = tl.load(offsets + level)",
-            "live = (row < tl.load(counts + level)) & inside",
+            *self._masks("live", "row < tl.load(counts + level)"),
             *self.body,
-            *self.last,
+            *self.last.values(),
         ]
         if self._rolls():
             loop.insert(1, "block = level % 2 * rows")
         end = [
-            f"tl.store({self._pointer(View(a))}, {self._carry(a)}, mask=present)"
+            f"tl.store({self._pointer(View(a))}, {self._carry(a)}, "
+            f"mask={self._mask(a, 'present')})"
             for a, view in self.carried.items()
             if view.array == a
         ]
         return [
             *self._places(),
-            "present = (row < rows) & inside",
+            *self._masks("present", "row < rows"),
             *self.first,
             *start,
             "for step in range(levels):",
@@ -195,7 +190,23 @@ class _Writer:
             *end,
         ]
 
-    # -- what the levels of a scan pass on
+    def _masks(self, name: str, rows: str) -> list[str]:
+        """Lines that say which elements of a block there are."""
+        return [f"{name} = ({rows}) & inside"]
+
+    def _mask(self, array: int, name: str) -> str:
+        """That of an array's elements: "live" at a level, "present" in the batch."""
+        return name
+
+    def _inside(self, stage: Stage) -> str:
+        """The mask of a stage's units."""
+        return "inside"
+
+    def _live(self, stage: Stage) -> str:
+        """The mask of a stage's elements at a level."""
+        return "live"
+
+    # -- what the levels of a walk pass on
 
     def _carried(self) -> dict[int, View]:
         """Arrays whose rows of one level are read by the next: where they start from.
@@ -203,10 +214,9 @@ class _Writer:
         Forward that is a state, which starts from its initial rows; backward a state's
         cotangent, which starts from that of the final state.
         """
-        read, written = self._accesses()
         found = {}
-        for array, previous in written:
-            if (array, not previous) not in read:
+        for array, previous in self.written:
+            if View(array, not previous) not in self.read:
                 continue
             if previous:
                 found[array] = View(array)
@@ -214,15 +224,20 @@ class _Writer:
                 found[array] = View(self.program.arrays[array].initial)
         return found
 
-    def _accesses(self) -> tuple[set[tuple[int, bool]], set[tuple[int, bool]]]:
+    def _accesses(self) -> tuple[set[View], set[tuple[int, bool]]]:
+        """The views that are read, and the arrays that are written: at a row's own
+        place, or (True) at its predecessor's."""
         read, written = set(), set()
         for stage in self.stages:
             for i in stage.code:
                 views = [stage.views[a] for a in i.args[len(i.registers) :][:1]]
                 if i.op in ("load", "accumulate"):
-                    read |= {(v.array, v.previous) for v in views}
+                    read |= {View(v.array, v.previous) for v in views}
                 if i.op in ("store", "accumulate"):
                     written |= {(v.array, v.previous) for v in views}
+            for term in stage.terms:
+                view = stage.views[term.view]
+                read.add(View(view.array, view.previous))
         return read, written
 
     def _rolls(self) -> bool:
@@ -230,7 +245,7 @@ class _Writer:
         return any(self.program.arrays[view.array].depth > 1 for view in views)
 
     def _carry(self, array: int) -> str:
-        return self._name("carried", self._label(array))
+        return self._name("carried", array, self._label(array))
 
     def _label(self, array: int) -> str:
         return self.program.arrays[array].name
@@ -270,14 +285,19 @@ class _Writer:
         found = []
         for k, term in enumerate(stage.terms):
             for place, column in enumerate(term.columns):
-                if column != tile:
+                if column != tile or not self._in_memory(number, k):
                     continue
                 name = self._argument("product", (number, k), f"product_{number}_{k}")
                 row = self._row("sequence" if (number, k) in self.early else "level")
                 columns = len(term.columns)
                 at = _element(row, stage.units, place, columns, term.heads)
-                found.append(f"tl.load({name} + {at}, mask=live, other=0.0)")
+                live = self._live(stage)
+                found.append(f"tl.load({name} + {at}, mask={live}, other=0.0)")
         return found
+
+    def _in_memory(self, number: int, term: int) -> bool:
+        """Whether a product is made by torch."""
+        return True
 
     def _value(
         self, stage: Stage, i: Instruction, register: Callable[[int], str]
@@ -287,7 +307,7 @@ class _Writer:
         if i.op == "constant":
             return f"tl.full((1, 1), {_number(i.immediate)}, tl.float32)"
         if i.op == "vector":
-            return self._vector(stage.vectors[i.args[0]])
+            return self._vector(stage, stage.vectors[i.args[0]])
         if i.op == "load":
             return self._load(stage.views[i.args[0]])
         if i.op in _SYMBOLS:
@@ -302,7 +322,7 @@ class _Writer:
             return f"tl.where({args[0]} != 0, {args[1]}, {args[2]})"
         if i.op in ("sum", "softmax"):
             name = {"sum": "total"}.get(i.op, i.op)
-            return f"{name}({args[0]}, inside)"
+            return f"{name}({args[0]}, {self._inside(stage)})"
         if i.op in ("block_mean", "layer_norm"):
             blocks = i.args[1]
             eps = f"{_number(i.immediate)}, " if i.op == "layer_norm" else ""
@@ -311,45 +331,59 @@ class _Writer:
             return f"{i.op}({full}, unit, {eps}{sizes})"
         return f"{_FUNCTIONS[i.op]}({', '.join(args)})"
 
-    def _vector(self, piece: Piece) -> str:
+    def _vector(self, stage: Stage, piece: Piece) -> str:
         label = self.program.parameters[piece.parameter][0]
         name = self._argument("parameter", piece.parameter, label)
         at = f"{name} + {piece.offset}" if piece.offset else name
         if piece.stride == 0:
             return f"tl.load({at})"
-        return f"tl.load({at} + unit, mask=inside, other=0.0)"
+        return f"tl.load({at} + unit, mask={self._inside(stage)}, other=0.0)"
 
     # -- memory
 
     def _load(self, view: View) -> str:
-        if self.form == "scan":
-            if view in self.stored:
-                return self.stored[view]
-            start = self.carried.get(view.array)
-            if start is not None and view.previous == (start.array != view.array):
-                return self._carry(view.array)
-        return f"tl.load({self._pointer(view)}, mask=live, other=0.0)"
+        held = self._held(view)
+        if held:
+            return held
+        live = self._mask(view.array, "live")
+        return f"tl.load({self._pointer(view)}, mask={live}, other=0.0)"
+
+    def _held(self, view: View) -> str | None:
+        """The variable that has what a walk reads there, if one has."""
+        if view in self.stored:
+            return self.stored[view]
+        start = self.carried.get(view.array)
+        if start is not None and view.previous == (start.array != view.array):
+            return self._carry(view.array)
+        return None
 
     def _store(self, stage: Stage, i: Instruction, value: str) -> None:
         view = stage.views[i.args[1]]
-        start = self.carried.get(view.array)
-        if start is not None and view.previous == (start.array == view.array):
-            following = self._name("next", self._label(view.array))
-            carried = self._carry(view.array)
-            self.body.append(f"{following} = tl.where(live, {value}, {carried})")
-            self.last.append(f"{carried} = {following}")
-            value = following
-            if view.previous:  # no memory: the level before reads it here
-                return
-        elif i.op == "accumulate":
+        value = self._as_array(view, value)
+        if i.op == "accumulate":
             value = f"{self._load(view)} + {value}"
-        elif len(self.stages) > 1:  # the register may be another's by then
-            name = self._name("stored", self._label(view.array))
-            self.body.append(f"{name} = {value}")
+        start = self.carried.get(view.array)
+        carries = start is not None and view.previous == (start.array == view.array)
+        if carries:
+            following = self._name("next", view.array, self._label(view.array))
+            carried, live = self._carry(view.array), self._mask(view.array, "live")
+            self.body.append(f"{following} = tl.where({live}, {value}, {carried})")
+            self.last[view.array] = f"{carried} = {following}"
+            value = following
+        elif len(self.stages) > 1 and view in self.read:
+            name = self._name("stored", view.array, self._label(view.array))
+            self.body.append(f"{name} = {value}")  # the register will be another's
             value = name
-        self._to_memory(view, value)
-        if self.form == "scan" and i.op == "store":
+        if self.walks:
             self.stored[view] = value
+        if carries and view.previous:
+            return  # the level before reads it here
+        if not self.walks or view.array not in self.local:
+            self._to_memory(view, value)
+
+    def _as_array(self, view: View, value: str) -> str:
+        """A stage's value as an array has it."""
+        return value
 
     def _store_panel(self, stage: Stage, i: Instruction, value: str) -> None:
         view = stage.views[i.args[1]]
@@ -357,12 +391,12 @@ class _Writer:
         name = self._argument("array", view.array, panel.name)
         row = self._row(self._kind(view))
         at = _element(row, stage.units, i.args[2], panel.columns, 1)
-        self.body.append(f"tl.store({name} + {at}, {value}, mask=live)")
+        self.body.append(f"tl.store({name} + {at}, {value}, mask={self._live(stage)})")
 
     def _to_memory(self, view: View, value: str) -> None:
-        columns = self.program.arrays[view.array].columns
-        narrow = columns == 1 and self.units > 1
-        mask = "live & (unit == 0)" if narrow else "live"
+        mask = self._mask(view.array, "live")
+        if "0 * unit" in self._column(view.array) and self.units > 1:
+            mask += " & (unit == 0)"
         self.body.append(f"tl.store({self._pointer(view)}, {value}, mask={mask})")
 
     def _pointer(self, view: View) -> str:
@@ -375,7 +409,11 @@ class _Writer:
         name = self._argument(previous, view.array, label)
         row = self._row(kind, view.previous)
         at = row if array.columns == 1 else f"{row} * {array.columns}"
-        return f"{name} + {at} + {'0 * unit' if array.columns == 1 else 'unit'}"
+        return f"{name} + {at}{self._column(view.array)}"
+
+    def _column(self, array: int) -> str:
+        """What is added to a row's place for each unit; one column is every unit's."""
+        return " + 0 * unit" if self.program.arrays[array].columns == 1 else " + unit"
 
     def _kind(self, view: View) -> str:
         """How the rows of an array follow from a row of the batch."""
@@ -395,19 +433,19 @@ class _Writer:
 
     def _argument(self, kind: str, number: int | tuple[int, int], label: str) -> str:
         if (kind, number) not in self.arguments:
-            name = self._name(f"{kind} {number}", label)
+            name = self._name(kind, number, label)
             self.arguments[kind, number] = Argument(name, kind, number)
         return self.arguments[kind, number].name
 
-    def _name(self, use: str, label: str) -> str:
-        """A variable's name, one for each use of a label."""
-        if (use, label) not in self.names:
-            suffix = f"_{use}" if use in ("carried", "next", "stored") else ""
+    def _name(self, use: str, what: Hashable, label: str) -> str:
+        """A variable's name, one for each use of a thing: labels may be the same."""
+        if (use, what) not in self.names:
+            suffix = "" if use in _OF_ARGUMENTS else f"_{use}"
             name = _identifier(label + suffix)
             while name in self.names.values() or _OURS.fullmatch(name):
                 name += "_"
-            self.names[use, label] = name
-        return self.names[use, label]
+            self.names[use, what] = name
+        return self.names[use, what]
 
 
 def _element(row: str, units: int, column: int, columns: int, heads: int) -> str:

@@ -4,29 +4,94 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from .source import Kernel
+from .target import Target
 
 ELEMENTS = 512  # of a block: four warps, four elements a thread
 MOST_UNITS = 128
 MOST_LIVE = 64  # lines beyond which a thread has fewer elements
 
+# Of kernels that keep weights.
+RESIDENT_ROWS = 16  # the least that `tl.dot` takes, of rows and of units
+MOST_RESIDENT_UNITS = 256
+# Without tensor cores each thread holds more of the weights: beyond, registers spill.
+MOST_RESIDENT_UNITS_IEEE = 32
+REGISTERS = 255  # of a thread, of 4 bytes
+OTHER_REGISTERS = 32  # of a thread, for addresses and masks
+
 
 class Block(NamedTuple):
-    """Rows and units that one program of a kernel computes, and its warps."""
+    """Rows and units that one program of a kernel computes, and its warps.
+
+    Attributes:
+        ahead: steps of a loop that are in flight at once (Triton's `num_stages`); each
+            but the first takes shared memory for what it loads.
+    """
 
     rows: int
     units: int
     warps: int
+    ahead: int = 3
 
 
 def block_of(kernel: Kernel, rows: int) -> Block:
     """The block for a kernel that is launched over so many rows."""
+    if kernel.form == "resident":
+        return resident_block(kernel.units)
     units = power_of_two(kernel.units)
     if not kernel.whole:
         units = min(units, MOST_UNITS)
     elements = ELEMENTS if kernel.lines <= MOST_LIVE else ELEMENTS // 2
     height = max(1, min(elements // units, power_of_two(rows)))
     return Block(height, units, min(max(height * units // 128, 1), 8))
+
+
+def resident_block(units: int) -> Block:
+    """The block of a kernel that keeps weights: all units of a row are in it."""
+    units = max(power_of_two(units), RESIDENT_ROWS)
+    return Block(RESIDENT_ROWS, units, min(units // 8, 8), 1)
+
+
+class Need(NamedTuple):
+    """What a kernel that keeps weights holds at once.
+
+    Attributes:
+        units: of a block, padded.
+        weights: blocks of weights, (units, units) each.
+        factors: values of a step that are multiplied with them.
+        values: other blocks in registers, (rows, units) each.
+    """
+
+    units: int
+    weights: int
+    factors: int
+    values: int
+
+    def shared(self, target: Target) -> int:
+        """Bytes of shared memory: the way of weights and factors to tensor cores."""
+        weights = self.weights * self.units**2
+        factors = (self.factors + 1) * RESIDENT_ROWS * self.units
+        return (weights + factors) * target.dtype.itemsize
+
+    def registers(self, target: Target) -> int:
+        """Of a thread: its part of the weights and values, and others."""
+        weights = self.weights * self.units**2 * target.dtype.itemsize // 4
+        values = self.values * RESIDENT_ROWS * self.units
+        threads = 32 * resident_block(self.units).warps
+        return OTHER_REGISTERS + (weights + values) // threads
+
+
+def fits(need: Need, target: Target) -> bool:
+    """Whether one kernel can keep the weights on the device."""
+    plain = target.dtype is torch.float32 and target.precision == "ieee"
+    most = MOST_RESIDENT_UNITS_IEEE if plain else MOST_RESIDENT_UNITS
+    return (
+        need.units <= most
+        and need.shared(target) <= target.shared
+        and need.registers(target) <= REGISTERS
+    )
 
 
 def power_of_two(number: int) -> int:

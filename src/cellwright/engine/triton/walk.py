@@ -14,6 +14,7 @@ from .parts import Part, Parts
 from .rows import Rows
 from .source import Argument, Kernel
 from .table import block_of
+from .target import Target
 
 #: (stage, term) → the product, (rows, columns · units).
 Made = Mapping[tuple[int, int], Tensor]
@@ -28,7 +29,7 @@ class Walk:
         given: the first of its arrays, those of the caller: (rows, columns) each, in
             float32; `None` for one that is made here.
         parameters: as the program lists them, in float32 and contiguous.
-        dtype: of the factors of products.
+        target: with the type of the factors of products.
 
     Attributes:
         arrays: all arrays of the program, in its order.
@@ -40,10 +41,10 @@ class Walk:
         rows: Rows,
         given: Sequence[Tensor | None],
         parameters: Sequence[Tensor],
-        dtype: torch.dtype,
+        target: Target,
     ) -> None:
         self.cut, self.program, self.rows = cut, cut.program, rows
-        self.parameters, self.dtype = parameters, dtype
+        self.parameters, self.target = parameters, target
         self.like = next(t for t in given if t is not None)
         missing = len(self.program.arrays) - len(given)
         self.arrays = [
@@ -54,9 +55,10 @@ class Walk:
 
     def run(self) -> None:
         """Fill the arrays that the program writes."""
-        forms = {"rows": self._at_once, "level": self._by_level, "scan": self._scan}
+        forms = {"rows": self._at_once, "level": self._by_level}
         for part in self.cut.parts:
-            forms[part.form](part, self._made_before(part))
+            run = forms.get(part.form, self._all_levels)
+            run(part, self._made_before(part))
 
     def gradients(self) -> list[Tensor]:
         """Of the parameters, once the program has run."""
@@ -65,7 +67,7 @@ class Walk:
             units = self._stage_of(g.panel).units
             source = self._all_rows(g.source)
             panel = self.arrays[g.panel]
-            products.add_gradient(g, units, panel, source, found, self.dtype)
+            products.add_gradient(g, units, panel, source, found, self.target.dtype)
         for r in self.program.reductions:
             units = self._stage_of(r.panel).units
             column = self.arrays[r.panel][:, r.column * units : (r.column + 1) * units]
@@ -139,7 +141,7 @@ class Walk:
 
     def _weights(self, number: int, k: int) -> Tensor:
         stage = self.program.stages[number]
-        return products.pack(stage.terms[k], stage, self.parameters, self.dtype)
+        return products.pack(stage.terms[k], stage, self.parameters, self.target.dtype)
 
     # -- the forms
 
@@ -154,7 +156,7 @@ class Walk:
         into = self._all_rows(stage.views[stage.code[0].args[1]])
         _sum_of_products(stage, sources, weights, into)
 
-    def _scan(self, part: Part, made: Made) -> None:
+    def _all_levels(self, part: Part, made: Made) -> None:
         (kernel,) = part.kernels
         assert kernel is not None
         batch, levels = self.rows.batch, len(self.rows.sizes)
@@ -220,12 +222,15 @@ class Walk:
         ]
         block = block_of(kernel, rows)
         grid = -(-rows // block.rows), -(-kernel.units // block.units)
+        constants = {"ROWS": block.rows, "UNITS": block.units}
+        if kernel.form == "resident":
+            constants |= self.target.constants()
         part.function(kernel)[grid](
             *pointers,
             *scalars,
-            ROWS=block.rows,
-            UNITS=block.units,
+            **constants,
             num_warps=block.warps,
+            num_stages=block.ahead,
         )
 
     def _pointer(self, argument: Argument, made: Made, form: str, level: int) -> Tensor:
