@@ -288,7 +288,8 @@ def tables(rows: Rows) -> list[Table]:
             "validation, too. p: one-sided, of Mann & Whitney's U over the better "
             f"halves; 'worse' at {LEVEL / 2}, which is {LEVEL} two-sided. Greff et al. "
             f"2017, section V-B: {TRIALS} trials a variant, the best tenth compared by "
-            f"Welch's t at {LEVEL}. Bai et al. 2018: LSTM {PUBLISHED}, of 300 K parameters.",
+            f"Welch's t at {LEVEL}. Bai et al. 2018: LSTM {PUBLISHED}, of 300 K "
+            "parameters.",
         )
     ]
 
