@@ -208,30 +208,33 @@ def whole(rows: Rows) -> Rows:
     return Rows(tuple(kept), rows.quick)
 
 
-def best(rows: Rows, variant: str) -> list[Record]:
-    """The better half of a variant's trials by validation, the best one first."""
-    trials = rows.where(variant=variant)
-    found = [r for r in trials if r["validation"] is not None]
-    found.sort(key=lambda row: row["validation"])
-    return found[: math.ceil(len(trials) / 2)]
+def better_half(rows: Rows, variant: str) -> list[float]:
+    """Test nats of the better half of a variant's trials by validation, best first.
+
+    Infinite where a trial has no figure: its loss was not finite from the first epoch.
+    """
+    trials = sorted(
+        (_or_infinite(row["validation"]), _or_infinite(row["test"]))
+        for row in rows.where(variant=variant)
+    )
+    return [test for _, test in trials[: math.ceil(len(trials) / 2)]]
 
 
-def test_figures(rows: Rows, variant: str) -> list[float]:
-    """Test nats of the better half."""
-    return [row["test"] for row in best(rows, variant)]
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def chance(rows: Rows, variant: str) -> float | None:
     """How likely so much above vanilla is where both are alike.
 
     One-sided p of Mann & Whitney's U, of the test figures of the better halves; None
-    where a half has fewer than two. The paper takes Welch's t; ranks can also compare
-    a trial whose error has grown beyond all bounds.
+    where they are too few to be clearly apart in any order. The paper takes Welch's t;
+    ranks can also compare a trial whose error has grown beyond all bounds.
     """
     from scipy.stats import mannwhitneyu
 
-    ours, vanilla = test_figures(rows, variant), test_figures(rows, "vanilla")
-    if min(len(ours), len(vanilla)) < 2:
+    ours, vanilla = better_half(rows, variant), better_half(rows, "vanilla")
+    if math.comb(len(ours) + len(vanilla), len(ours)) < 2 / LEVEL:
         return None
     return float(mannwhitneyu(ours, vanilla, alternative="greater").pvalue)
 
@@ -246,22 +249,20 @@ def verdict(rows: Rows, variant: str) -> str | None:
     return "better" if p >= 1 - LEVEL / 2 else "no clear change"
 
 
-def above(rows: Rows, variant: str) -> float | None:
+def above(rows: Rows, variant: str) -> float:
     """Median test nats of the better half above vanilla's."""
-    ours, vanilla = test_figures(rows, variant), test_figures(rows, "vanilla")
-    if not ours or not vanilla:
-        return None
+    ours, vanilla = better_half(rows, variant), better_half(rows, "vanilla")
     return statistics.median(ours) - statistics.median(vanilla)
 
 
 def differences(rows: Rows, variant: str) -> list[float]:
     """Test nats above vanilla's at the same settings, trial by trial."""
-    found = []
-    for row in rows.where(variant=variant):
-        vanilla = rows.one(variant="vanilla", trial=row["trial"])
-        if row["test"] is not None and vanilla["test"] is not None:
-            found.append(row["test"] - vanilla["test"])
-    return found
+    trials = rows.values("trial")
+    ours, vanilla = (
+        [_or_infinite(rows.one(variant=v, trial=k)["test"]) for k in trials]
+        for v in (variant, "vanilla")
+    )
+    return [a - b for a, b in zip(ours, vanilla, strict=True)]
 
 
 def tables(rows: Rows) -> list[Table]:
@@ -295,22 +296,25 @@ def tables(rows: Rows) -> list[Table]:
 
 
 def _line(rows: Rows, name: str) -> tuple[Any, ...]:
-    tests = test_figures(rows, name)
-    if not tests:
-        return (VARIANTS[name], "diverged", *[None] * 6)
-    middle = (f"{tests[0]:.2f}", f"{statistics.median(tests):.2f}")
+    tests = better_half(rows, name)
+    middle = (f"{_nats(tests[0])}", f"{_nats(statistics.median(tests))}")
     if name == "vanilla":
         return (VARIANTS[name], *middle, *[None] * 5)
-    p, more, same = chance(rows, name), above(rows, name), differences(rows, name)
+    p, same = chance(rows, name), statistics.median(differences(rows, name))
     return (
         VARIANTS[name],
         *middle,
-        None if more is None else f"{more:+.2f}",
+        _nats(above(rows, name), "+"),
         None if p is None else f"{p:.2g}",
         verdict(rows, name),
         PAPER[name],
-        f"{statistics.median(same):+.2f}" if same else None,
+        _nats(same, "+"),
     )
+
+
+def _nats(value: float, sign: str = "") -> str:
+    """For a table; without any memory a frame has 11."""
+    return "grew beyond 100" if value > 100 else f"{value:{sign}.2f}"
 
 
 def draw(rows: Rows, figure: Figure) -> None:
@@ -322,17 +326,16 @@ def draw(rows: Rows, figure: Figure) -> None:
 
 
 def _draw_tests(rows: Rows, ax: Axes) -> None:
-    names = [name for name in rows.values("variant") if test_figures(rows, name)]
-    names.sort(key=lambda name: statistics.median(test_figures(rows, name)))
+    names = rows.values("variant")
+    names.sort(key=lambda name: statistics.median(better_half(rows, name)))
     for k, name in enumerate(names):
-        tests = [min(test, AXIS) for test in test_figures(rows, name)]
+        tests = [min(test, AXIS) for test in better_half(rows, name)]
         ax.plot(tests, [k] * len(tests), "o", color=COLOURS[0], alpha=0.5)
         ax.plot(statistics.median(tests), k, "D", color=COLOURS[1], markersize=8)
     ax.plot([], [], "o", color=COLOURS[0], alpha=0.5, label="a trial")
     ax.plot([], [], "D", color=COLOURS[1], markersize=8, label="median")
-    vanilla = test_figures(rows, "vanilla")
-    if vanilla:
-        ax.axvline(statistics.median(vanilla), color="#000000", linewidth=0.8)
+    middle = statistics.median(better_half(rows, "vanilla"))
+    ax.axvline(middle, color="#000000", linewidth=0.8)
     ax.set_yticks(range(len(names)), [VARIANTS[n] for n in names])
     ax.set_ylim(-0.6, len(names) - 0.4)
     label(ax, "The better half of the trials", f"test nats a frame (≤ {AXIS})", "")
@@ -362,47 +365,58 @@ def _draw_rates(rows: Rows, ax: Axes) -> None:
 def claims(rows: Rows) -> list[Claim]:
     """Written before the run, after Greff et al. 2017, section V-B."""
     rows = whole(rows)
-    tests = test_figures(rows, "vanilla")
+    if not len(rows):
+        return []
+    tests = better_half(rows, "vanilla")
     name = f"vanilla's best trial, test nats a frame (Bai et al.: {PUBLISHED})"
-    found = [Claim(name, tests[0] if tests else None, high=10.5 if rows.quick else 8.8)]
+    found = [Claim(name, finite(tests[0]), high=10.5 if rows.quick else 8.8)]
     return found if rows.quick else [*found, *_paper_claims(rows)]
 
 
 def _paper_claims(rows: Rows) -> list[Claim]:
-    found = []
+    more = finite(above(rows, "nfg"))
+    found = [Claim("no forget gate: test nats above vanilla", more, low=0.0)]
+    places = ranking(rows)
+    worst = max(places["nfg"], places["noaf"])
+    name = "the lack of forget gate and output activation: their places among seven"
+    found.append(Claim(f"{name} parts, by what it costs", worst, high=2))
     for name, printed in PAPER.items():
-        p, least = chance(rows, name), LEVEL / 2
+        p = chance(rows, name)
+        if p is None:
+            continue
         if printed == "worse":
             words = f"{VARIANTS[name]} is worse: p, one-sided"
-            found.append(Claim(words, p, high=least))
+            found.append(Claim(words, p, high=LEVEL / 2))
         else:
             words = f"{VARIANTS[name]} is not clearly worse: p, one-sided"
-            found.append(Claim(words, p, low=least))
-    places = ranking(rows)
-    worst = {"nfg", "noaf"} <= places.keys() and max(places["nfg"], places["noaf"])
-    return [
-        *found,
-        Claim(
-            "forget gate and output activation matter most: their places among the "
-            "seven parts, by median test figure without them",
-            worst or None,
-            high=2,
-        ),
-    ]
+            found.append(Claim(words, p, low=LEVEL / 2))
+    return found
 
 
 def ranking(rows: Rows) -> dict[str, int]:
     """The place of each part that is taken away: 1 where its lack costs the most."""
-    costs = {name: cost for name in LESS if (cost := above(rows, name)) is not None}
-    order = sorted(costs, key=lambda name: -costs[name])
+    order = sorted(LESS, key=lambda name: -above(rows, name))
     return {name: place for place, name in enumerate(order, start=1)}
 
 
 def conclude(rows: Rows) -> str:
     rows = whole(rows)
+    if not len(rows):
+        return "No trial is finished yet."
+    trials = len(rows.values("trial"))
+    spread = [r["test"] for r in rows.where(variant="vanilla") if r["test"] is not None]
+    return (
+        f"{trials} trials a variant. {_verdicts(rows)} Settings alone move vanilla's "
+        f"trials by {max(spread) - min(spread):.2f} nats. The best vanilla trial has "
+        f"{better_half(rows, 'vanilla')[0]:.2f} nats a test frame; without any memory, "
+        f"the frequency of each key alone has {independent():.2f}."
+    )
+
+
+def _verdicts(rows: Rows) -> str:
     names = [name for name in PAPER if verdict(rows, name) is not None]
-    if not names:
-        return "Too few trials are finished to compare."
+    if rows.quick or not names:
+        return "They are too few to judge a part."
     groups = {
         what: [VARIANTS[n] for n in names if verdict(rows, n) == what]
         for what in ("worse", "better", "no clear change")
@@ -410,15 +424,10 @@ def conclude(rows: Rows) -> str:
     listed = "; ".join(f"{what}: {', '.join(n)}" for what, n in groups.items() if n)
     agreed = sum(verdict(rows, name) == PAPER[name] for name in names)
     order = ", ".join(VARIANTS[name] for name in ranking(rows))
-    spread = [r["test"] for r in rows.where(variant="vanilla") if r["test"] is not None]
     return (
-        f"Over {len(rows.values('trial'))} trials a variant and against vanilla, "
-        f"{listed}. This agrees with Greff et al. on {agreed} of {len(names)} "
-        f"variants. What is missed most when it is taken away comes first: {order}. "
-        f"Settings alone move vanilla's trials by {max(spread) - min(spread):.2f} "
-        f"nats. The best vanilla trial has {test_figures(rows, 'vanilla')[0]:.2f} nats "
-        f"a test frame; without any memory, the frequency of each key alone has "
-        f"{independent():.2f}."
+        f"Against vanilla, {listed}. This agrees with Greff et al. on {agreed} of "
+        f"{len(names)} variants. What is missed most when it is taken away comes "
+        f"first: {order}."
     )
 
 
