@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from cellwright.lab import long_term, variants
-from cellwright.lab.experiment import Rows
+from cellwright.lab import long_term
 from cellwright.lab.tasks import Sequences, embedded_reber
 
 
@@ -51,19 +50,3 @@ def test_every_net_starts_open_for_as_long_as_it_is_told(net):
         assert float(bias.min()) == -6
     if net == "lstm-bias-1":
         assert (bias == 1).all()
-
-
-def test_a_part_is_called_worse_where_five_of_six_trials_are():
-    def rows(above):
-        pairs = enumerate(above)
-        found = [
-            {"variant": v, "trial": k, "validation": 9.0 + (d if v == "nfg" else 0)}
-            for k, d in pairs
-            for v in ("vanilla", "nfg")
-        ]
-        return Rows(tuple(found))
-
-    assert variants.verdict(rows([0.1] * 5 + [-1.0]), "nfg") == "worse"
-    assert variants.verdict(rows([0.1] * 4 + [-1.0] * 2), "nfg") == "no clear change"
-    assert variants.verdict(rows([-0.1] * 10), "nfg") == "better"
-    assert variants.differences(rows([0.5, 0.25]), "nfg") == [0.5, 0.25]

@@ -44,7 +44,7 @@ class Evidence:
             result = lab.load_result(name, folder)
         except lab.LabError as error:
             return {**shown, "result": None, "failure": failure or str(error)}
-        backs = [_backing(point, self._results(result)) for point in question.points]
+        backs = [_backing(p, self._results(p, result)) for p in question.points]
         shown["result"] = {
             "quick": result.quick,
             "seed": result.seed,
@@ -101,8 +101,17 @@ class Evidence:
         log = (self.directory / name / "log.txt").read_text(errors="replace")
         return False, log.strip()[-2000:] or f"it ended with {process.returncode}"
 
-    def _results(self, result: Result) -> Iterator[Result]:
-        """A result, then the full form's, which may measure what a quick one leaves."""
+    def _results(self, point: Point, result: Result) -> Iterator[Result]:
+        """A result, then the full form's, which may measure what a quick one leaves.
+
+        Args:
+            point: of the question.
+            result: of the question's experiment; not of the point's, if it has its own.
+        """
+        if point.experiment:
+            with suppress(lab.LabError):
+                yield lab.load_result(point.experiment)
+            return
         yield result
         if result.quick:
             with suppress(lab.LabError):

@@ -13,6 +13,7 @@ source = "Jaeger et al. 2007"
 formula = "h_t = (1 − α) h_{t−1} + α u_t"         # optional: web/src/exam/formula.js
 claim = "leaky units"                  # optional: how a claim of the experiment begins
 finding = "Leaky units solve {:.0%} of the runs." # optional: the claim's number in it
+experiment = "standout"                # optional: another one, whose claim it is
 bonus = false                          # optional
 ```
 """
@@ -61,10 +62,11 @@ class Point:
         source: where it is from.
         lead: the same in at most eight words; "" for none.
         formula: in one line; "" for none.
-        claim: the claim of the question's experiment that bears it out: the start of
-            its sentence; "" for none in particular.
+        claim: the claim of the experiment that bears it out: the start of its
+            sentence; "" for none in particular.
         finding: a sentence with a place for the claim's number, as `str.format` takes
             it; "" for the claim's own words.
+        experiment: the one whose claim it is; "" for the question's.
         bonus: more than was asked.
     """
 
@@ -74,6 +76,7 @@ class Point:
     formula: str = ""
     claim: str = ""
     finding: str = ""
+    experiment: str = ""
     bonus: bool = False
 
 
@@ -155,7 +158,7 @@ def _point(where: str, data: Any) -> Point:
         raise QuestionError(
             f"[{where}] bonus is true or false; received {bonus!r}, expected a boolean"
         )
-    optional = ("lead", "formula", "claim", "finding")
+    optional = ("lead", "formula", "claim", "finding", "experiment")
     _check(f"{where}, points", data, ("text", "source"), optional)
     words = data.get("lead", "").split()
     if len(words) > LEAD_WORDS:
@@ -163,6 +166,7 @@ def _point(where: str, data: Any) -> Point:
             f"[{where}] a lead is short; received {len(words)} words, expected at most "
             f"{LEAD_WORDS}: {data['lead']!r}"
         )
+    _check_known(where, "experiment", data.get("experiment"), lab.NAMES)
     _check_finding(where, data.get("finding", ""), data.get("claim", ""))
     return Point(**data, bonus=bonus)
 

@@ -19,6 +19,8 @@ from .experiment import Experiment, Keep, Record
 from .result import CaseResult, Cases, LabError, Result, name_of
 from .runner import conclude, run_case
 
+WRITE_EVERY = 60.0  # seconds between two results: drawing one takes a second
+
 #: `watch(number, count, settings, left)`: case `number` of `count` runs, and all of
 #: them take so many seconds more; None before that is known.
 Watch = Callable[[int, int, Record, float | None], None]
@@ -57,14 +59,16 @@ def run_long(
     run = _Run(experiment, directory, experiment.cases(False, seed), watch)
     finish = partial(_conclude, run, seed=seed, command=command)
     chosen = select(run.cases, only)
+    written = time.monotonic()
     for number in range(1, len(chosen) + 1):
         try:
             ran = run.case(number, chosen)
         except KeyboardInterrupt:
             finish()
             raise
-        if ran and number < len(chosen):
-            finish()  # a kill leaves no more undone than the case that it meets
+        if ran and number < len(chosen) and time.monotonic() - written > WRITE_EVERY:
+            finish()  # a kill leaves a result that is a minute old; cases are all kept
+            written = time.monotonic()
     return finish()
 
 
@@ -133,6 +137,7 @@ class _Run:
         tell(None)
         place = self.directory / "checkpoints" / name_of(settings)
         place.mkdir(parents=True, exist_ok=True)
+        rest = self._rest(chosen[number:])
         began, wall = time.process_time(), time.monotonic()
 
         def report(measured: Record, done: float) -> None:
@@ -141,7 +146,8 @@ class _Run:
             self.saved.save(CaseResult(settings, measured, round(seconds, 2), below))
             share = (done - earlier.done) / (time.monotonic() - wall)
             if share > 0:
-                tell(self._left(number, chosen, done, share))
+                own = self._work(settings)
+                tell(((1 - done) * own + rest) / (share * own))
 
         with locked(place):
             case = run_case(
@@ -151,19 +157,12 @@ class _Run:
         shutil.rmtree(place)
         return True
 
-    def _left(
-        self, number: int, chosen: Sequence[Record], done: float, share: float
-    ) -> float:
-        """Seconds that all will take, by the multiply-adds a second of this case.
+    def _work(self, settings: Record) -> float:
+        """Multiply-adds of a case."""
+        assert self.experiment.work is not None
+        return self.experiment.work(settings)
 
-        Args:
-            done: of this case, 0 to 1.
-            share: of this case, each second.
-        """
-        work = self.experiment.work
-        assert work is not None
-        own, rest = work(chosen[number - 1]), 0.0
-        for settings in chosen[number:]:
-            case = self.saved.find(settings)
-            rest += work(settings) * (1 - (case.done if case else 0.0))
-        return ((1 - done) * own + rest) / (share * own)
+    def _rest(self, cases: Sequence[Record]) -> float:
+        """Multiply-adds that are left to do of some cases."""
+        found = ((settings, self.saved.find(settings)) for settings in cases)
+        return sum(self._work(s) * (1 - (c.done if c else 0.0)) for s, c in found)
