@@ -171,7 +171,7 @@ def lengths(options: argparse.Namespace) -> tuple[dict[str, dict], dict[str, Any
         length = {"seconds": options.seconds}
         return dict.fromkeys(options.only, length), length
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
-    each = step_seconds(options.text, options.only)
+    each = step_seconds(options.text, list(dict.fromkeys(["plain", *options.only])))
     seconds = options.seconds
     if options.plain_steps:
         seconds = options.plain_steps * each["plain"]
@@ -187,21 +187,25 @@ def main() -> None:
     parser.add_argument("--only", choices=COLUMNS, nargs="*", default=list(COLUMNS))
     parser.add_argument("--cpu", action="store_true", help="equal processor time")
     parser.add_argument("--plain-steps", type=int, help="with --cpu: in place of it")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="columns that are not run are kept")
     options = parser.parse_args()
     length, told = lengths(options)
-    content = {"command": " ".join(sys.argv), "machine": facts(), **told}
     print(json.dumps(told), flush=True)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
+    if options.json and options.json.exists():
+        found |= json.loads(options.json.read_text())["columns"]
+    found |= {name: [] for name in options.only}
     for seed in range(options.seeds):
         for name in options.only:
             run, more = COLUMNS[name]
             row = run(options.text, length[name], seed, *more)
             found[name].append(row)
             print(f"seed {seed}  {name:20} {row}", flush=True)
-            if options.json:  # what an interrupted benchmark has
-                kept = json.dumps({**content, "columns": found}, indent=2)
-                options.json.write_text(kept + "\n")
+    found = {name: rows for name, rows in found.items() if rows}
+    if options.json:
+        command = " ".join(["python", *sys.argv])
+        content = {"command": command, "machine": facts(), **told, "columns": found}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
     show(found)
 
 

@@ -261,8 +261,6 @@ class Settings(LoopSettings, TextSettings):
         ArgumentError: settings that contradict each other. `check` looks at each alone.
     """
 
-    optimiser: Optimiser = _optim("soap", "The optimiser.")
-
     DEFAULT_BATCH = 24
     DEFAULT_WINDOW = 96
     DEFAULT_EMBEDDING = 32
