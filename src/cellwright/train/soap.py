@@ -45,8 +45,8 @@ class SOAP(torch.optim.Optimizer):
         weight_decay: float = 0.01,
         *,
         covariance_decay: float = 0.95,
-        covariance_every: int = 4,
-        basis_every: int = 20,
+        covariance_every: int = 2,
+        basis_every: int = 10,
         widest: int = 2048,
     ):
         options = {
