@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from ..language.errors import ArgumentError
+from .soap import SOAP
 
 OPTIMISERS = {
+    "soap": SOAP,
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
@@ -39,17 +41,17 @@ def make_optimiser(
     momentum: float = 0.9,
     fused: bool | None = None,
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015) or SGD by name.
+    """SOAP (Vyas et al. 2024), AdamW (Loshchilov & Hutter 2019), Adam or SGD by name.
 
     Args:
         name: one of `OPTIMISERS`.
         model: its parameters are grouped by `decay_groups`.
         lr: the peak learning rate; a schedule scales it.
-        weight_decay: decoupled for AdamW, added to the gradient for Adam and SGD.
-        betas: decay of the two moments (Adam and AdamW).
+        weight_decay: decoupled for SOAP and AdamW; added to the gradient for Adam, SGD.
+        betas: decay of the two moments, of all but SGD.
         momentum: of SGD, in Nesterov's form unless 0.
         fused: one pass over all parameters, which is faster and rounds otherwise; None
-            leaves it to torch.
+            leaves it to torch. SOAP has no such form.
 
     Raises:
         ArgumentError: another name.
@@ -59,11 +61,13 @@ def make_optimiser(
             f"[optimiser] no such optimiser; received {name!r}, "
             f"expected one of {', '.join(OPTIMISERS)}"
         )
-    own: dict[str, Any] = {"betas": betas}
+    own: dict[str, Any] = {"betas": betas, "fused": fused}
     if name == "sgd":
-        own = {"momentum": momentum, "nesterov": momentum > 0}
+        own = {"momentum": momentum, "nesterov": momentum > 0, "fused": fused}
+    if name == "soap":
+        del own["fused"]
     groups = decay_groups(model, weight_decay)
-    return OPTIMISERS[name](groups, lr=lr, fused=fused, **own)
+    return OPTIMISERS[name](groups, lr=lr, **own)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:

@@ -164,7 +164,7 @@ class TextSettings(Checked):
         0.1, "The last part of the text, held out and never trained on."
     )
     window: Count | None = _text(
-        None, "Tokens per window of truncated BPTT. Default: 96."
+        None, "Tokens per window of truncated BPTT. Default: 48."
     )
     random_window: bool = _text(
         False, "Windows of random length about --window (Merity et al. 2018)."
@@ -262,7 +262,7 @@ class Settings(LoopSettings, TextSettings):
     """
 
     DEFAULT_BATCH = 24
-    DEFAULT_WINDOW = 96
+    DEFAULT_WINDOW = 48
     DEFAULT_EMBEDDING = 32
 
     def __post_init__(self) -> None:
