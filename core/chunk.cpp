@@ -23,6 +23,11 @@ void ChunkTasks<T>::transpose(const SourceLayout& s, const Chunk& chunk, int thr
     const T* few[kMaxLanes];
     for (int64_t g = groups * thread / parts; g < groups * (thread + 1) / parts; ++g) {
         for (int64_t i = 0; i < W; ++i) few[i] = rows[std::min(g * W + i, count - 1)];
+        if (context_.multiplies_bf16()) {
+            context_.kernels.narrow_columns(few, context_.call.in_bf16(s.view.array), s.width,
+                                            context_.ahead(columns, g * W), s.stride);
+            continue;
+        }
         if (context_.call.in_bf16(s.view.array)) {
             context_.kernels.transpose_bf16(few, s.width, columns + g * W, s.stride);
             continue;
@@ -82,9 +87,12 @@ void ChunkTasks<T>::gradient(const Task& task, std::span<const Run> present) con
     o.last = range.begin + std::min(range.count, task.part + l.slice);
     o.panel_stride = context_.panels[g.panel].row;
     o.sums_stride = int64_t(vectors) * W;
-    const T* columns = context_.at(source.columns);
-    const T* panel = context_.arrays[g.panel].data +
-                     task.block * context_.panels[g.panel].stride + g.first * s.width;
+    T* const columns = context_.at(source.columns);
+    T* const panel =
+        context_.ahead(context_.arrays[g.panel].data,
+                       task.block * context_.panels[g.panel].stride + g.first * s.width);
+    const auto outer =
+        context_.multiplies_bf16() ? context_.kernels.outer_bf16 : context_.kernels.outer;
     T* sums = context_.at(l.sums) + range.at - range.begin * o.sums_stride;
     const int groups = int(ceil_div(vectors, context_.kernels.vectors));
     for (int first = 0, group = 0; group < groups; ++group) {
@@ -92,10 +100,10 @@ void ChunkTasks<T>::gradient(const Task& task, std::span<const Run> present) con
         o.vectors = next - first;
         o.sums = sums + first * W;
         for (const Run& run : present) {
-            o.source = columns + run.first;
+            o.source = context_.ahead(columns, run.first);
             o.row_count = run.count;
-            o.panel = panel + first * W + run.first * o.panel_stride;
-            context_.kernels.outer(o);
+            o.panel = context_.ahead(panel, first * W + run.first * o.panel_stride);
+            outer(o);
         }
         first = next;
     }
@@ -105,9 +113,13 @@ template <class T>
 void ChunkTasks<T>::reduction(const Task& task, const Chunk& chunk) const {
     const PanelLayout& p = context_.panels[task.index];
     const Axis axis = context_.program.arrays[task.index].axis;
-    const T* panel = context_.arrays[task.index].data + task.block * p.stride;
+    const T* panel = context_.ahead(context_.arrays[task.index].data, task.block * p.stride);
     T* sums = context_.at(p.sums) + task.block * p.block;
-    context_.kernels.column_sums(panel, p.row, context_.rows_of(chunk, axis), p.block, sums);
+    const int64_t rows = context_.rows_of(chunk, axis);
+    if (context_.multiplies_bf16())
+        context_.kernels.column_sums_bf16(panel, p.row, rows, p.block, sums);
+    else
+        context_.kernels.column_sums(panel, p.row, rows, p.block, sums);
 }
 
 template class ChunkTasks<float>;

@@ -29,6 +29,11 @@ template <class T> struct Context : Layout {
 
     T* at(size_t offset) const { return memory.at<T>(offset); }
 
+    // So many elements further in a panel, or in a source's columns.
+    T* ahead(T* at, int64_t elements) const {
+        return reinterpret_cast<T*>(reinterpret_cast<char*>(at) + elements * operand_size);
+    }
+
     // Where the rows that a thread looks at lie in a view of its stage.
     T** row_pointers(int thread, size_t view) const {
         return memory.at<T*>(tables[thread]) + int64_t(view) * table_rows;
@@ -62,9 +67,9 @@ template <class T> void Context<T>::place_arrays() {
                          call.arrays[i].stride * call.arrays[i].bytes_of(element_size)};
         else
             arrays[i] = {at(scratch[i]),
-                         element_size * (a.rows == Rows::panel       ? panels[i].row
-                                         : a.rows == Rows::parameter ? 0
-                                                                     : scratch_stride(a))};
+                         a.rows == Rows::panel       ? operand_size * panels[i].row
+                         : a.rows == Rows::parameter ? 0
+                                                     : element_size * scratch_stride(a)};
     }
 }
 

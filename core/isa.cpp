@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 #include "setting.h"
 
@@ -19,9 +20,9 @@ namespace cellwright {
     namespace name {                   \
     extern const KernelSet kernel_set; \
     }
-#define BF16_ISA(name, supported)         \
-    namespace name {                      \
-    extern const Bf16Product bf16_kernel; \
+#define BF16_ISA(name, supported)          \
+    namespace name {                       \
+    extern const Bf16Kernels bf16_kernels; \
     }
 #include "isas.def"
 #undef ISA
@@ -56,11 +57,12 @@ namespace {
 }
 
 // As avx512, with products in bf16 of another set.
-[[maybe_unused]] KernelSet with_product(const char* name, Bf16Product product) {
+[[maybe_unused]] KernelSet with_products(const char* name, const Bf16Kernels& kernels) {
     KernelSet set = avx512::kernel_set;
     set.isa = name;
     set.f32.multiplies_bf16 = true;
-    set.f32.product_bf16 = product;
+    set.f32.product_bf16 = kernels.product;
+    set.f32.outer_bf16 = kernels.outer;
     return set;
 }
 
@@ -74,13 +76,13 @@ struct Isas {
 #define ISA(name, supported) \
     if (supported) sets.push_back(name::kernel_set);
 #define BF16_ISA(name, supported) \
-    if (supported) add(with_product(#name, name::bf16_kernel));
+    if (supported) add(with_products(#name, name::bf16_kernels));
 #include "isas.def"
 #undef ISA
 #undef BF16_ISA
     }
 
-    // No machine of ours has run these: each is tried before it is used.
+    // Few machines have them: each is tried before it is used.
     [[maybe_unused]] void add(const KernelSet& set) {
         if (multiplies_alike(set.f32, sets.back().f32))
             sets.push_back(set);
@@ -99,6 +101,17 @@ float random_bf16(uint32_t& state) {  // in [-1, 1), with 7 bits after the point
     return float(int32_t(state >> 24) - 128) / 128;
 }
 
+// As `Bf16Kernels` reads them, of floats that bf16 holds.
+std::vector<uint16_t> halves_of(const std::vector<float>& wide) {
+    std::vector<uint16_t> halves;
+    for (const float x : wide) {
+        uint32_t bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        halves.push_back(uint16_t(bits >> 16));
+    }
+    return halves;
+}
+
 std::vector<float> product_of(const Kernels<float>& kernels, int64_t rows, int64_t depth,
                               int vectors) {
     const int64_t width = vectors * kernels.lanes;
@@ -110,8 +123,14 @@ std::vector<float> product_of(const Kernels<float>& kernels, int64_t rows, int64
     const auto misplaced = reinterpret_cast<uintptr_t>(packed.data()) % 64;
     uint32_t* const weights = packed.data() + (64 - misplaced) % 64 / 4;
     kernels.pack_bf16(panel.data(), depth, width, weights);
+    const std::vector<uint16_t> halves = halves_of(source);
     std::vector<const float*> pointers;
-    for (int64_t r = 0; r < rows; ++r) pointers.push_back(&source[size_t(r * depth)]);
+    for (int64_t r = 0; r < rows; ++r) {
+        const size_t at = size_t(r * depth);
+        pointers.push_back(kernels.multiplies_bf16
+                               ? reinterpret_cast<const float*>(&halves[at])
+                               : &source[at]);
+    }
     std::vector<float> sums(size_t(rows * width), 0.5f);
     Product<float> p{};
     p.source = {pointers.data(), 0, depth, 1, 0};
@@ -124,15 +143,46 @@ std::vector<float> product_of(const Kernels<float>& kernels, int64_t rows, int64
     return sums;
 }
 
+// A weight gradient of `rows` rows: by the products of bf16, or of floats.
+std::vector<float> outer_of(const Kernels<float>& kernels, int64_t rows, int64_t depth,
+                            int vectors) {
+    const int64_t width = vectors * kernels.lanes;
+    uint32_t state = uint32_t(rows + depth + vectors);
+    std::vector<float> columns(size_t(rows * depth)), panel(size_t(rows * width));
+    for (float& x : columns) x = random_bf16(state);
+    for (float& g : panel) g = random_bf16(state);
+    std::vector<float> sums(size_t(depth * width), 0.5f);
+    Outer<float> o{columns.data(), rows, rows, 0, depth, panel.data(), width, sums.data(),
+                   width, vectors};
+    if (!kernels.multiplies_bf16) {
+        kernels.outer(o);
+        return sums;
+    }
+    const std::vector<uint16_t> narrow_columns = halves_of(columns);
+    const std::vector<uint16_t> narrow_panel = halves_of(panel);
+    o.source = reinterpret_cast<const float*>(narrow_columns.data());
+    o.panel = reinterpret_cast<const float*>(narrow_panel.data());
+    kernels.outer_bf16(o);
+    return sums;
+}
+
+bool are_close(const std::vector<float>& found, const std::vector<float>& expected,
+               int64_t terms) {
+    for (size_t i = 0; i < found.size(); ++i)
+        if (!(std::fabs(found[i] - expected[i]) <= 1e-6f * float(terms))) return false;
+    return true;
+}
+
 }  // namespace
 
 bool multiplies_alike(const Kernels<float>& kernels, const Kernels<float>& other) {
     constexpr int64_t shapes[][3] = {{1, 131, 8}, {19, 71, 4}, {37, 128, 3}, {16, 32, 1}};
     for (const auto& [rows, depth, vectors] : shapes) {
-        const auto found = product_of(kernels, rows, depth, int(vectors));
-        const auto expected = product_of(other, rows, depth, int(vectors));
-        for (size_t i = 0; i < found.size(); ++i)
-            if (!(std::fabs(found[i] - expected[i]) <= 1e-6f * float(depth))) return false;
+        const int v = int(vectors);
+        if (!are_close(product_of(kernels, rows, depth, v), product_of(other, rows, depth, v),
+                       depth) ||
+            !are_close(outer_of(kernels, rows, depth, v), outer_of(other, rows, depth, v), rows))
+            return false;
     }
     return true;
 }

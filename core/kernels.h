@@ -117,7 +117,12 @@ struct Widths {
     bool multiplies_bf16 = false;  // rather than converting such weights
 };
 
-using Bf16Product = void (*)(const Product<float>&);
+// Of a set that multiplies bf16. Source rows, columns and panels are then in bf16, all
+// their distances counted in such elements, and addressed as if they were float's.
+struct Bf16Kernels {
+    void (*product)(const Product<float>&);
+    void (*outer)(const Outer<float>&);
+};
 
 template <class T> struct Kernels : Widths {
     void (*product)(const Product<T>&);
@@ -132,8 +137,10 @@ template <class T> struct Kernels : Widths {
     void (*matrix_steps_backward)(const MatrixSteps<T>&);
 
     // Of less than full precision; of float alone.
-    // A product whose weights are bf16: [pair of k][vectors][lanes][2].
+    // A product whose weights are bf16: [pair of k][vectors][lanes][2]. Its rows are rounded
+    // floats, or in bf16 where the set multiplies such numbers.
     void (*product_bf16)(const Product<T>&) = nullptr;
+    void (*outer_bf16)(const Outer<T>&) = nullptr;  // of a set that multiplies bf16
     void (*product_int8)(const Int8Product<T>&) = nullptr;
     // Of a panel [depth][width], width a number of lanes, as these products read it; an
     // odd last k is paired with 0. int8: and the scale of each column.
@@ -146,6 +153,13 @@ template <class T> struct Kernels : Widths {
     // A row in bf16, to whole vectors of T; and `transpose` of such rows.
     void (*widen_row)(const void* row, int64_t count, T* out) = nullptr;
     void (*transpose_bf16)(const T* const* rows, int64_t count, T* out, int64_t stride) = nullptr;
+    // For sets that multiply bf16: a row rounded to it; what `transpose` gives, rounded, of
+    // rows that are floats or in bf16; and `column_sums` of a panel in bf16.
+    void (*narrow_row)(const T* row, int64_t count, void* out) = nullptr;
+    void (*narrow_columns)(const T* const* rows, bool bf16, int64_t count, void* out,
+                           int64_t stride) = nullptr;
+    void (*column_sums_bf16)(const void* panel, int64_t stride, int64_t rows, int64_t count,
+                             T* sums) = nullptr;
     // A row in 16 bits, padded by a zero or two; its scale goes to out[scale_at].
     void (*narrow_int8)(const T* row, int64_t count, T* out, int64_t scale_at) = nullptr;
 };

@@ -31,6 +31,7 @@ Layout::Layout(const Program& program, const Call& call, const Widths& widths)
       widths(widths),
       element_size(call.element_size),
       weight_size(call.element_size),
+      operand_size(multiplies_bf16() ? 2 : call.element_size),
       written(program.written()),
       level_rows(schedule.widest_level()),
       block_rows(schedule.block_rows()),
@@ -442,8 +443,9 @@ void Layout::lay_out_narrow() {
             const Term& term = s.terms[t];
             const auto same = [&](const NarrowLayout& n) { return n.view == term.view; };
             if (term.transposed || std::any_of(l.narrow.begin(), l.narrow.end(), same)) continue;
-            const bool halves = program.precision == Precision::int8;
-            const int64_t used = halves ? ceil_div(term.width + 2, 2) + 1 : term.width;
+            const int64_t used = program.precision == Precision::int8
+                                     ? ceil_div(term.width + 2, 2) + 1
+                                     : ceil_div(term.width * operand_size, element_size);
             const int64_t row = ceil_div(used, line) * line;
             l.narrow.push_back({term.view, term.width, row, at, row - 1});
             at += row * table_rows;
@@ -466,7 +468,7 @@ void Layout::lay_out_scratch() {
         if (a.rows == Rows::panel) {
             const StageLayout& s = stages[a.stage];
             panels[i].stride = (most_rows(a.axis) + 1) * panels[i].row;
-            scratch[i] = reserve(s.blocks * panels[i].stride);
+            scratch[i] = memory.reserve<char>(s.blocks * panels[i].stride * operand_size);
             if (panels[i].reduced) panels[i].sums = reserve(s.blocks * panels[i].block);
         } else {
             const int64_t rows = a.rows == Rows::parameter ? 1
@@ -493,14 +495,14 @@ void Layout::lay_out_sums() {
     }
     for (SourceLayout& s : sources) {
         s.stride = odd_lines(most_rows(s.axis) + kMaxLanes);
-        s.columns = reserve(s.width * s.stride);
+        s.columns = memory.reserve<char>(s.width * s.stride * operand_size);
     }
 }
 
 // So many elements or a few more: an odd number of cache lines. What is read across at
 // this distance must not all fall into a few of the L1 cache's sets.
 int64_t Layout::odd_lines(int64_t elements) const {
-    const int64_t line = kLineBytes / element_size;
+    const int64_t line = kLineBytes / operand_size;
     return (ceil_div(elements, line) | 1) * line;
 }
 

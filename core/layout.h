@@ -114,6 +114,10 @@ struct Layout {
         return program.arrays[s.views[t.view].array].stage;
     }
     bool is_narrow() const { return program.precision != Precision::full; }
+    // Whether products read rows in bf16, rather than as rounded floats.
+    bool multiplies_bf16() const {
+        return program.precision == Precision::bf16 && widths.multiplies_bf16;
+    }
     // Weights of a term's block for so many k: in fewer bits they are packed in pairs.
     int64_t packed_depth(int64_t depth) const {
         return weight_size < element_size ? (depth + 1) / 2 * 2 : depth;
@@ -136,6 +140,8 @@ struct Layout {
     const Widths& widths;
     const int64_t element_size;
     int64_t weight_size;              // bytes of one in a panel
+    int64_t operand_size;             // and of a row's element as products read it: those of
+                                      // panels of gate gradients, columns of sources
     const std::vector<bool> written;  // by array
 
     int64_t level_rows = 0;  // of the widest level

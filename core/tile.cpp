@@ -80,7 +80,7 @@ void Tiles<T>::view_rows(size_t index, int64_t block, int64_t row, int thread,
         views[v].units = std::max<int64_t>(0, a.columns - block * width);
         views[v].spread = one;
         views[v].rounded = context_.program.precision == Precision::bf16;
-        views[v].bf16 = context_.call.in_bf16(id);
+        views[v].bf16 = panel ? context_.multiplies_bf16() : context_.call.in_bf16(id);
         const Axis axis = context_.program.axis(stage.views[v]);
         if (stage.axis == Axis::node && axis != Axis::node) {
             const int64_t* start = lookup_.segments(axis, thread);
@@ -170,7 +170,11 @@ void Tiles<T>::narrow(size_t stage, int64_t first, int64_t rows, int thread) con
         T** const table = context_.narrow_rows_of(thread, i);
         for (int64_t r = first; r < first + rows; ++r) {
             table[r] = context_.at(context_.narrow_rows[thread]) + n.at + r * n.row;
-            if (stored)
+            if (context_.multiplies_bf16() && stored)
+                table[r] = wide[r];
+            else if (context_.multiplies_bf16())
+                context_.kernels.narrow_row(wide[r], n.width, table[r]);
+            else if (stored)
                 context_.kernels.widen_row(wide[r], n.width, table[r]);
             else if (bf16)
                 context_.kernels.round_row(wide[r], n.width, table[r]);

@@ -71,6 +71,42 @@ static void transpose_bf16(const float* const* rows, int64_t count, float* out,
     }
 }
 
+static void narrow_row(const float* row, int64_t count, void* out) {
+    const int64_t whole = count / kLanes<float> * kLanes<float>;
+    narrow(row, whole, out, 0);
+    if (whole == count) return;
+    alignas(64) float rest[kLanes<float>] = {};
+    copy_part<float>(rest, row + whole, count - whole);
+    narrow(rest, count - whole, out, whole);
+}
+
+static void narrow_columns(const float* const* rows, bool bf16, int64_t count, void* out,
+                           int64_t stride) {
+    constexpr int W = kLanes<float>;
+    constexpr int64_t kColumns = 64;
+    alignas(64) float wide[kColumns][W];
+    const float* starts[W];
+    for (int64_t k = 0; k < count; k += kColumns) {
+        const int64_t n = count - k < kColumns ? count - k : kColumns;
+        for (int l = 0; l < W; ++l)
+            starts[l] = bf16 ? (const float*)((const uint16_t*)rows[l] + k) : rows[l] + k;
+        if (bf16)
+            transpose_bf16(starts, n, wide[0], W);
+        else
+            transpose<float>(starts, n, wide[0], W);
+        for (int64_t i = 0; i < n; ++i) store_bf16(out, (k + i) * stride, load(wide[i]));
+    }
+}
+
+static void column_sums_bf16(const void* panel, int64_t stride, int64_t rows, int64_t count,
+                             float* sums) {
+    for (int64_t i = 0; i < count; i += kLanes<float>) {
+        Vec<float> s = load(sums + i);
+        for (int64_t r = 0; r < rows; ++r) s += load_bf16(panel, r * stride + i);
+        store<float>(sums + i, s);
+    }
+}
+
 static void round_columns(float* data, int64_t count, int64_t stride) {
     for (int64_t k = 0; k < count; ++k, data += stride)
         store<float>(data, rounded_to_bf16(load(data)));

@@ -4,11 +4,11 @@
 
 namespace cellwright::CELLWRIGHT_ISA {
 
-extern const Bf16Product bf16_kernel;
+extern const Bf16Kernels bf16_kernels;
 #if defined(__AMX_BF16__)
-const Bf16Product bf16_kernel = product_tiles;
+const Bf16Kernels bf16_kernels = {product_tiles, outer_dots};
 #else
-const Bf16Product bf16_kernel = product_dots;
+const Bf16Kernels bf16_kernels = {product_dots, outer_dots};
 #endif
 
 }  // namespace cellwright::CELLWRIGHT_ISA

@@ -1,6 +1,6 @@
 // Products in bf16 where the processor multiplies such numbers: two of each row at a time
-// (AVX512-BF16), or tiles of 16 rows x 32 (AMX-BF16). Rows come as rounded floats, weights
-// as `pack_bf16` has made them: a row of pairs is what both instructions read.
+// (AVX512-BF16), or tiles of 16 rows x 32 (AMX-BF16). Rows are in bf16, weights as
+// `pack_bf16` has made them: rows of pairs are what both instructions read.
 //
 // Without the instructions the same code computes what they do, as their manual says: the
 // tests run that on every machine.
@@ -15,48 +15,32 @@
 namespace cellwright::CELLWRIGHT_ISA {
 namespace {
 
-constexpr int64_t kPairs = kDepth / 2;  // of a block of weights
-
-// The upper halves of two floats, the first one's in the lower half.
-CELLWRIGHT_INLINE uint32_t pair_of(const float* x, bool both) {
-    uint32_t low, high = 0;
-    __builtin_memcpy(&low, x, sizeof low);
-    if (both) __builtin_memcpy(&high, x + 1, sizeof high);
-    return low >> 16 | (high & 0xffff0000u);
+// Elements k and k + 1 of a row, and an element k alone beside 0.
+CELLWRIGHT_INLINE uint32_t pair_at(const uint16_t* row, int64_t k) {
+    uint32_t pair;
+    __builtin_memcpy(&pair, row + k, sizeof pair);
+    return pair;
 }
-
-// An odd last element is paired with 0, as in the weights.
-CELLWRIGHT_INLINE void pack_row(const float* x, int64_t depth, uint32_t* pairs) {
-    typedef uint64_t Longs __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES)));
-    typedef uint32_t Few __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES / 2)));
-    int64_t k = 0;
-    for (; k + kLanes<float> <= depth; k += kLanes<float>) {
-        const Longs both = (Longs)load(x + k);
-        const auto packed =
-            __builtin_convertvector((both >> 16 & 0xffff) | (both >> 32 & 0xffff0000), Few);
-        __builtin_memcpy(pairs + k / 2, &packed, sizeof packed);
-    }
-    for (; k < depth; k += 2) pairs[k / 2] = pair_of(x + k, k + 1 < depth);
-}
+CELLWRIGHT_INLINE uint32_t single_at(const uint16_t* row, int64_t k) { return row[k]; }
 
 CELLWRIGHT_INLINE Vec<float> halves_of(UVec<float> pairs, int which) {
     return (Vec<float>)(which == 0 ? pairs << 16 : pairs & 0xffff0000u);
 }
 
-// The blocks of weights that a product goes through: f(offset in a row, depth, weights).
+// The blocks of weights that a product goes through, of `most` k each:
+// f(offset in a row, depth, weights, those of the next block).
 template <class F>
-CELLWRIGHT_INLINE void each_block(const Product<float>& p, F f) {
+CELLWRIGHT_INLINE void each_block(const Product<float>& p, int64_t most, F f) {
     const Source<float>& s = p.source;
     const auto* weights = (const uint32_t*)p.weights;
     for (int64_t b = 0; b < s.blocks; ++b)
-        for (int64_t k = 0; k < s.block; k += kDepth) {
-            const int64_t depth = s.block - k < kDepth ? s.block - k : kDepth;
-            f(s.offset + b * s.stride + k, depth, weights);
-            weights += (depth + 1) / 2 * p.vectors * kLanes<float>;
+        for (int64_t k = 0; k < s.block; k += most) {
+            const int64_t depth = s.block - k < most ? s.block - k : most;
+            const auto* next = weights + (depth + 1) / 2 * p.vectors * kLanes<float>;
+            f(s.offset + b * s.stride + k, depth, weights, next);
+            weights = next;
         }
 }
-
-#if !defined(__AMX_BF16__)
 
 // sum + the product of each lane's pairs: the second ones' first.
 CELLWRIGHT_INLINE Vec<float> dot_pairs(Vec<float> sum, UVec<float> a, UVec<float> b) {
@@ -68,56 +52,156 @@ CELLWRIGHT_INLINE Vec<float> dot_pairs(Vec<float> sum, UVec<float> a, UVec<float
 #endif
 }
 
+// So many numbers in bf16, each as the lower half of an element.
+CELLWRIGHT_INLINE UVec<float> widened(const uint16_t* row) {
+    typedef uint16_t Few __attribute__((vector_size(CELLWRIGHT_VECTOR_BYTES / 2)));
+    Few few;
+    __builtin_memcpy(&few, row, sizeof few);
+    return __builtin_convertvector(few, UVec<float>);
+}
+
+// M sources by N vectors of a panel in pairs of rows, as a product's weights are in pairs
+// of k: sums[m][n] += sum over `count` of pairs of source m times those of vector n.
 template <int M, int N>
-static void dot_block(const Product<float>& p, int64_t row, int64_t offset, int64_t depth,
-                      const uint32_t* weights) {
+CELLWRIGHT_INLINE void add_dots(const uint16_t* const* x, int64_t count, const uint32_t* pairs,
+                                const uint32_t* next, Vec<float> (&sum)[M][N]) {
     constexpr int W = kLanes<float>;
-    alignas(64) uint32_t pairs[M][kPairs];
-    Vec<float> sum[M][N];
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-        pack_row(p.source.rows[row + m] + offset, depth, pairs[m]);
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n)
-            sum[m][n] = load(p.columns[n] + (row + m) * p.column_stride);
-    }
-    for (int64_t k = 0; k < (depth + 1) / 2; ++k) {
+    const auto add = [&](int64_t k, auto at) __attribute__((always_inline)) {
         UVec<float> w[N];
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) __builtin_memcpy(&w[n], weights + (k * N + n) * W, sizeof w[n]);
+        for (int n = 0; n < N; ++n)
+            __builtin_memcpy(&w[n], pairs + (k / 2 * N + n) * W, sizeof w[n]);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
-            const UVec<float> x = pairs[m][k] - UVec<float>{};
+            const UVec<float> both = at(x[m], k) - UVec<float>{};
 #pragma GCC unroll 8
-            for (int n = 0; n < N; ++n) sum[m][n] = dot_pairs(sum[m][n], w[n], x);
+            for (int n = 0; n < N; ++n) sum[m][n] = dot_pairs(sum[m][n], w[n], both);
         }
+    };
+    int64_t k = 0;
+    for (; k + 2 <= count; k += 2) {
+        __builtin_prefetch(next + k / 2 * W, 0, 2);
+        add(k, pair_at);
     }
+    if (k < count) add(k, single_at);  // the panel has a 0 there, but the row goes on
+}
+
+// M numbers to a row of N vectors: those that the sums of a block are.
+template <int M, int N, class F>
+CELLWRIGHT_INLINE void each_vector(F f) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n)
-            store<float>(p.columns[n] + (row + m) * p.column_stride, sum[m][n]);
+        for (int n = 0; n < N; ++n) f(m, n);
+}
+
+template <int M, int N>
+static void outer_dots_block(const uint16_t* source, int64_t source_stride, int64_t count,
+                             const uint32_t* pairs, float* sums, int64_t sums_stride) {
+    constexpr int W = kLanes<float>;
+    const uint16_t* x[M];
+    Vec<float> sum[M][N];
+    for (int m = 0; m < M; ++m) x[m] = source + m * source_stride;
+    each_vector<M, N>([&](int m, int n) __attribute__((always_inline)) {
+        sum[m][n] = load(sums + m * sums_stride + n * W);
+    });
+    add_dots<M, N>(x, count, pairs, pairs, sum);
+    each_vector<M, N>([&](int m, int n) __attribute__((always_inline)) {
+        store<float>(sums + m * sums_stride + n * W, sum[m][n]);
+    });
+}
+
+template <int N, int M = kRows[N]>
+CELLWRIGHT_INLINE void outer_dots_of(int64_t m, const uint16_t* source, int64_t source_stride,
+                                     int64_t count, const uint32_t* pairs, float* sums,
+                                     int64_t sums_stride) {
+    if constexpr (M > 0) {
+        if (m == M)
+            outer_dots_block<M, N>(source, source_stride, count, pairs, sums, sums_stride);
+        else
+            outer_dots_of<N, M - 1>(m, source, source_stride, count, pairs, sums, sums_stride);
+    }
+}
+
+// Two rows of a panel side by side in each element; an odd last one beside 0.
+template <int N>
+CELLWRIGHT_INLINE void pair_rows(const uint16_t* panel, int64_t stride, int64_t count,
+                                 uint32_t* pairs) {
+    constexpr int W = kLanes<float>;
+    for (int64_t r = 0; r < count; r += 2, panel += 2 * stride)
+        for (int n = 0; n < N; ++n, pairs += W) {
+            UVec<float> both = widened(panel + n * W);
+            if (r + 1 < count) both |= widened(panel + stride + n * W) << 16;
+            __builtin_memcpy(pairs, &both, sizeof both);
+        }
+}
+
+template <int N> static void outer_dots_n(const Outer<float>& p) {
+    alignas(64) uint32_t pairs[kOuterPairs * N * kLanes<float>];
+    const auto *source = (const uint16_t*)p.source, *panel = (const uint16_t*)p.panel;
+    const int64_t width = p.last - p.first, groups = (width + kRows[N] - 1) / kRows[N];
+    for (int64_t r = 0; r < p.row_count; r += 2 * kOuterPairs) {
+        const int64_t left = p.row_count - r;
+        const int64_t count = left < 2 * kOuterPairs ? left : 2 * kOuterPairs;
+        pair_rows<N>(panel + r * p.panel_stride, p.panel_stride, count, pairs);
+        for (int64_t g = 0, k = 0; g < groups; ++g) {
+            const int64_t next = (g + 1) * width / groups;
+            outer_dots_of<N>(next - k, source + (p.first + k) * p.source_stride + r,
+                             p.source_stride, count, pairs,
+                             p.sums + (p.first + k) * p.sums_stride, p.sums_stride);
+            k = next;
+        }
+    }
+}
+
+static void outer_dots(const Outer<float>& p) {
+    constexpr void (*by_vectors[])(const Outer<float>&) = {
+        nullptr,         outer_dots_n<1>, outer_dots_n<2>, outer_dots_n<3>, outer_dots_n<4>,
+        outer_dots_n<5>, outer_dots_n<6>, outer_dots_n<7>, outer_dots_n<8>};
+    by_vectors[p.vectors](p);
+}
+
+#if !defined(__AMX_BF16__)
+
+template <int M, int N>
+static void dot_block(const Product<float>& p, int64_t row, int64_t offset, int64_t depth,
+                      const uint32_t* weights, const uint32_t* next) {
+    const uint16_t* x[M];
+    Vec<float> sum[M][N];
+    for (int m = 0; m < M; ++m) x[m] = (const uint16_t*)p.source.rows[row + m] + offset;
+    each_vector<M, N>([&](int m, int n) __attribute__((always_inline)) {
+        sum[m][n] = load(p.columns[n] + (row + m) * p.column_stride);
+    });
+    add_dots<M, N>(x, depth, weights, next, sum);
+    each_vector<M, N>([&](int m, int n) __attribute__((always_inline)) {
+        store<float>(p.columns[n] + (row + m) * p.column_stride, sum[m][n]);
+    });
 }
 
 template <int N, int M = kRows[N]>
 CELLWRIGHT_INLINE void dot_rows_of(int64_t m, const Product<float>& p, int64_t row,
-                                   int64_t offset, int64_t depth, const uint32_t* weights) {
+                                   int64_t offset, int64_t depth, const uint32_t* weights,
+                                   const uint32_t* next) {
     if constexpr (M > 0) {
         if (m == M)
-            dot_block<M, N>(p, row, offset, depth, weights);
+            dot_block<M, N>(p, row, offset, depth, weights, next);
         else
-            dot_rows_of<N, M - 1>(m, p, row, offset, depth, weights);
+            dot_rows_of<N, M - 1>(m, p, row, offset, depth, weights, next);
     }
 }
 
 template <int N> static void product_dots_n(const Product<float>& p) {
     const int64_t groups = (p.rows + kRows[N] - 1) / kRows[N];
-    each_block(p, [&](int64_t offset, int64_t depth, const uint32_t* weights)
-                      __attribute__((always_inline)) {
+    each_block(p, kDotDepth,
+               [&](int64_t offset, int64_t depth, const uint32_t* weights, const uint32_t* next)
+                   __attribute__((always_inline)) {
+        const int64_t lines = (depth + 1) / 2 * kLanes<float>;
         for (int64_t g = 0, r = 0; g < groups; ++g) {
-            const int64_t next = (g + 1) * p.rows / groups;
-            dot_rows_of<N>(next - r, p, r, offset, depth, weights);
-            r = next;
+            const int64_t end = (g + 1) * p.rows / groups;
+            // The first groups fetch the block of weights that comes next.
+            dot_rows_of<N>(end - r, p, r, offset, depth, weights,
+                           g < N ? next + g * lines : weights);
+            r = end;
         }
     });
 }
@@ -135,6 +219,7 @@ static void product_dots(const Product<float>& p) {
 #if defined(__AMX_BF16__) || !defined(__AVX512BF16__)
 
 constexpr int kTileLines = 16, kTileLineBytes = 64;  // of any tile
+constexpr int64_t kTilePairs = kDepth / 2;
 
 // Tile 0 of sums, 1 of rows, 2 of weights; lines of 64 bytes.
 struct TileConfig {
@@ -185,13 +270,14 @@ struct SumTile {
 static void tile_block(const Product<float>& p, int64_t row, int count, int64_t offset,
                        int64_t depth, const uint32_t* weights) {
     constexpr int W = kLanes<float>;
-    alignas(64) uint32_t pairs[kPairs / kTileLines][kTileLines][kTileLines];
+    alignas(64) uint32_t pairs[kTilePairs / kTileLines][kTileLines][kTileLines];
     alignas(64) uint32_t last[kTileLines][W];  // weights past the end are 0
     for (int m = 0; m < count; ++m) {
-        alignas(64) uint32_t line[kPairs] = {};
-        pack_row(p.source.rows[row + m] + offset, depth, line);
-        for (int64_t t = 0; t < kPairs / kTileLines; ++t)
-            __builtin_memcpy(pairs[t][m], line + t * kTileLines, kTileLineBytes);
+        alignas(64) uint16_t line[kDepth] = {};
+        __builtin_memcpy(line, (const uint16_t*)p.source.rows[row + m] + offset,
+                         size_t(depth) * 2);
+        for (int64_t t = 0; t < kTilePairs / kTileLines; ++t)
+            __builtin_memcpy(pairs[t][m], line + 2 * t * kTileLines, kTileLineBytes);
     }
     const int64_t step = int64_t(p.vectors) * W, all = (depth + 1) / 2;
     for (int n = 0; n < p.vectors; ++n, weights += W) {
@@ -219,8 +305,8 @@ static void product_tiles(const Product<float>& p) {
         config.lines[2] = kTileLines;
         _tile_loadconfig(&config);
 #endif
-        each_block(p, [&](int64_t offset, int64_t depth, const uint32_t* weights)
-                          __attribute__((always_inline)) {
+        each_block(p, kDepth, [&](int64_t offset, int64_t depth, const uint32_t* weights,
+                                  const uint32_t*) __attribute__((always_inline)) {
             tile_block(p, r, count, offset, depth, weights);
         });
     }

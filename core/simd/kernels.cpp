@@ -23,6 +23,9 @@ template <class T> constexpr Kernels<T> kernels() {
         k.round_columns = round_columns;
         k.widen_row = widen_row;
         k.transpose_bf16 = transpose_bf16;
+        k.narrow_row = narrow_row;
+        k.narrow_columns = narrow_columns;
+        k.column_sums_bf16 = column_sums_bf16;
         k.narrow_int8 = narrow_int8;
     }
     return k;

@@ -444,13 +444,27 @@ static void dot_block(const Tile<T>& t, Operand<T> a, const TileView<T>& out,
     out.rows[0][0] += sum_of_lanes<T>(s0 + s1) + rest;
 }
 
+template <class T>
+CELLWRIGHT_INLINE void store_half_panel(const Tile<T>& t, const T* s, T* row, int64_t first) {
+    if constexpr (sizeof(T) == 4) {
+        const int64_t units = t.units < t.width ? t.units : t.width;
+        narrow(s, units, row, first);
+        if (units < t.width)
+            __builtin_memset((uint16_t*)row + first + units, 0, size_t(t.width - units) * 2);
+    }
+}
+
 // Padding becomes 0: a product reads it, against weights that are 0.
 template <class T>
 static void store_panel(const Tile<T>& t, Operand<T> a, const TileView<T>& v,
                         int64_t column) {
     for (int64_t r = 0; r < t.rows; ++r) {
-        T* d = v.rows[r] + v.offset + column * t.width;
         const T* s = a.data + r * a.stride;
+        if (v.bf16) {
+            store_half_panel(t, s, v.rows[r], v.offset + column * t.width);
+            continue;
+        }
+        T* d = v.rows[r] + v.offset + column * t.width;
         if (t.units >= t.width) {
             for (int64_t i = 0; i < t.width; i += kLanes<T>) store<T>(d + i, load(s + i));
         } else {
