@@ -245,10 +245,10 @@ def test_rows_and_units_beyond_a_block():
 
 @cell
 def one_name(W, x, h):
-    """Three values of one matrix, kept under one name and read by a later stage."""
-    a, b = tanh(W.w(h, x)), cos(W.w(h, x))
-    c = sigmoid(W.w(b, x))
-    return 0.5 * a * h + c * tanh(W.k(c, b) + b)
+    """Two values of one matrix, kept under one name; a later stage reads both."""
+    a, b = cos(W.w(h, x)), tanh(W.v(h, x))
+    c, d = cos(W.w(b, x)), tanh(W.u(b))
+    return a * h + 0.5 * c + tanh(W.k(d))
 
 
 def test_values_of_one_name():
@@ -472,6 +472,7 @@ A100_SHARED = 163 * 1024
         ("lstm", 128, Target(precision="tf32"), False),
         ("lstm", 32, Target(), True),
         ("lstm", 33, Target(), False),
+        ("fgr", 32, Target(), False),
         ("rnn", 256, Target(torch.bfloat16, shared=A100_SHARED), True),
         # 21 values of a row's unit are in registers at once.
         ("layer_norm_lstm", 128, Target(torch.bfloat16), False),
@@ -506,6 +507,17 @@ def test_the_text_of_kernels(definition, units):
     if os.environ.get("CELLWRIGHT_WRITE_GOLDEN"):
         path.write_text(text)
     assert text == path.read_text()
+
+
+def test_the_text_in_16_bits():
+    """128 units are kept in 16 bits, and not in 32."""
+    kept = "which keeps the recurrent weights"
+    said = CliRunner().invoke(app, ["explain", "lstm", "--triton", "--bf16"]).output
+    assert "As for bfloat16 on an H100." in said
+    assert said.count(kept) == 3
+    assert kept not in explain_triton(cw.cells.lstm)
+    refused = CliRunner().invoke(app, ["explain", "lstm", "--bf16"])
+    assert refused.exit_code == 2
 
 
 def test_what_has_no_kernels_is_said():

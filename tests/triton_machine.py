@@ -98,6 +98,7 @@ CASES = [
     ("gru", 128, torch.float16, "ieee"),
     ("lstm", 64, torch.float32, "tf32"),
     ("gru", 32, torch.float32, "ieee"),
+    ("slstm", 64, torch.bfloat16, "ieee"),
     ("layer_norm_lstm", 64, torch.bfloat16, "ieee"),
 ]
 

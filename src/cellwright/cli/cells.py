@@ -175,16 +175,22 @@ def explain(
     triton: Annotated[
         bool, Option("--triton", help="The Triton kernels of a GPU instead.")
     ] = False,
+    bf16: Annotated[
+        bool, Option("--bf16", help="With --triton: of a layer in bfloat16.")
+    ] = False,
 ) -> None:
     """Show what the native engine runs for a cell: stages, programs, cost."""
     from .. import cells as zoo
     from ..compiler.explain import explain
     from ..engine.triton.explain import explain_triton
 
-    text = (explain_triton if triton else explain)(
-        zoo.get(cell), input_size, hidden_size
-    )
-    typer.echo(text)
+    if bf16 and not triton:
+        raise typer.BadParameter(
+            "the native engine's program is the same in bfloat16; add --triton",
+            param_hint="--bf16",
+        )
+    sizes = zoo.get(cell), input_size, hidden_size
+    typer.echo(explain_triton(*sizes, bf16=bf16) if triton else explain(*sizes))
 
 
 @app.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from ...compiler.bindings import own_parameters
 from ...language import Cell
 from ..programs import Programs
@@ -19,19 +21,21 @@ _FORMS = {
 }
 
 _INTRODUCTION = """\
-# As for float32 on an H100, TF32 off.
+# As for {dtype} on an H100{more}.
 # What the kernels call is in cellwright/engine/triton/functions.py.
 # rows: how many there are. here, before: the first row of a step, and of the step
 # before. block, before_block: the same in arrays that hold two steps."""
 
 
-def explain_triton(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> str:
-    """The kernels of a cell and the products between them, in the order of a call, as
-    for float32 on an H100.
+def explain_triton(
+    cell: Cell, input_size: int = 64, hidden_size: int = 128, *, bf16: bool = False
+) -> str:
+    """The kernels of a cell and the products between them, in the order of a call.
 
     Args:
         cell: of the zoo or a user's own.
         input_size, hidden_size: the sizes to write for; other sizes are hidden_size.
+        bf16: of a layer in bfloat16; else of one in float32, with TF32 off.
     """
     sizes = dict.fromkeys(cell.graph.size_names, hidden_size)
     graph = cell.graph.bind(**{**sizes, "input_size": input_size})
@@ -40,10 +44,12 @@ def explain_triton(cell: Cell, input_size: int = 64, hidden_size: int = 128) -> 
         return f"The triton engine does not run {cell.name}: {obstacle}."
     programs = Programs(graph, own_parameters(graph))
     wanted = tuple(i.name for i in graph.inputs)
-    texts = [_INTRODUCTION]
+    target = Target(torch.bfloat16 if bf16 else torch.float32)
+    names = ("bfloat16", "") if bf16 else ("float32", ", TF32 off")
+    texts = [_INTRODUCTION.format(dtype=names[0], more=names[1])]
     for kind in ("inference", "training", "backward"):
         program = programs.program(kind, wanted if kind == "backward" else ())
-        texts += [f"# ---- {program.name}", *_texts(cut(program, Target()))]
+        texts += [f"# ---- {program.name}", *_texts(cut(program, target))]
     return "\n\n".join(texts)
 
 

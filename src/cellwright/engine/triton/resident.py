@@ -83,6 +83,7 @@ class Resident(Writer):
     """Writes such a kernel."""
 
     constants = ("ROWS", "UNITS", "FACTORS", "PRECISION")
+    spreads = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -125,9 +126,6 @@ class Resident(Writer):
         if self.program.arrays[view.array].columns > 1:
             return value
         return f"total({value}, unit == 0)"
-
-    def _column(self, array: int) -> str:
-        return "" if self.program.arrays[array].columns == 1 else " + unit"
 
     # -- products
 

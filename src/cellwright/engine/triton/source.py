@@ -93,6 +93,7 @@ class Writer:
     """
 
     constants: tuple[str, ...] = ("ROWS", "UNITS")
+    spreads = True  # a load of an array of one column is a value for each unit
 
     def __init__(
         self,
@@ -370,7 +371,7 @@ class Writer:
             self.body.append(f"{following} = tl.where({live}, {value}, {carried})")
             self.last[view.array] = f"{carried} = {following}"
             value = following
-        elif len(self.stages) > 1 and view in self.read:
+        elif self.walks and view in self.read:
             name = self._name("stored", view.array, self._label(view.array))
             self.body.append(f"{name} = {value}")  # the register will be another's
             value = name
@@ -395,7 +396,8 @@ class Writer:
 
     def _to_memory(self, view: View, value: str) -> None:
         mask = self._mask(view.array, "live")
-        if "0 * unit" in self._column(view.array) and self.units > 1:
+        narrow = self.program.arrays[view.array].columns == 1 and self.units > 1
+        if narrow and self.spreads:
             mask += " & (unit == 0)"
         self.body.append(f"tl.store({self._pointer(view)}, {value}, mask={mask})")
 
@@ -412,8 +414,10 @@ class Writer:
         return f"{name} + {at}{self._column(view.array)}"
 
     def _column(self, array: int) -> str:
-        """What is added to a row's place for each unit; one column is every unit's."""
-        return " + 0 * unit" if self.program.arrays[array].columns == 1 else " + unit"
+        """What is added to a row's place for each unit."""
+        if self.program.arrays[array].columns > 1:
+            return " + unit"
+        return " + 0 * unit" if self.spreads else ""
 
     def _kind(self, view: View) -> str:
         """How the rows of an array follow from a row of the batch."""

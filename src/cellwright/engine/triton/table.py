@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-
 from .source import Kernel
 from .target import Target
 
@@ -16,8 +14,9 @@ MOST_LIVE = 64  # lines beyond which a thread has fewer elements
 # Of kernels that keep weights.
 RESIDENT_ROWS = 16  # the least that `tl.dot` takes, of rows and of units
 MOST_RESIDENT_UNITS = 256
-# Without tensor cores each thread holds more of the weights: beyond, registers spill.
+# Without tensor cores threads of several rows hold the same weights.
 MOST_RESIDENT_UNITS_IEEE = 32
+COPIES_IEEE = 4
 REGISTERS = 255  # of a thread, of 4 bytes
 OTHER_REGISTERS = 32  # of a thread, for addresses and masks
 
@@ -70,14 +69,16 @@ class Need(NamedTuple):
     values: int
 
     def shared(self, target: Target) -> int:
-        """Bytes of shared memory: the way of weights and factors to tensor cores."""
-        weights = self.weights * self.units**2
-        factors = (self.factors + 1) * RESIDENT_ROWS * self.units
-        return (weights + factors) * target.dtype.itemsize
+        """Bytes of shared memory: the way of weights and factors to tensor cores, and
+        of a value from one layout in threads to another."""
+        block = RESIDENT_ROWS * self.units
+        factors = self.weights * self.units**2 + self.factors * block
+        return factors * target.dtype.itemsize + 4 * block
 
     def registers(self, target: Target) -> int:
         """Of a thread: its part of the weights and values, and others."""
         weights = self.weights * self.units**2 * target.dtype.itemsize // 4
+        weights *= COPIES_IEEE if target.has_no_tensor_cores else 1
         values = self.values * RESIDENT_ROWS * self.units
         threads = 32 * resident_block(self.units).warps
         return OTHER_REGISTERS + (weights + values) // threads
@@ -85,7 +86,7 @@ class Need(NamedTuple):
 
 def fits(need: Need, target: Target) -> bool:
     """Whether one kernel can keep the weights on the device."""
-    plain = target.dtype is torch.float32 and target.precision == "ieee"
+    plain = target.has_no_tensor_cores
     most = MOST_RESIDENT_UNITS_IEEE if plain else MOST_RESIDENT_UNITS
     return (
         need.units <= most

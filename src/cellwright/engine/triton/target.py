@@ -24,6 +24,11 @@ class Target(NamedTuple):
     precision: str = "ieee"
     shared: int = H100_SHARED
 
+    @property
+    def has_no_tensor_cores(self) -> bool:
+        """Whether products are in full float32."""
+        return self.dtype is torch.float32 and self.precision == "ieee"
+
     def constants(self) -> dict[str, Any]:
         """What a kernel with products is called with."""
         import triton.language as tl
