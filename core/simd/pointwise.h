@@ -67,9 +67,11 @@ static void map_sine(const Tile<T>& t, Operand<T> d, Operand<T> a) {
 // computed.
 template <class T, bool kWrite>
 CELLWRIGHT_INLINE void fetch_next(const T* row, const TileView<T>& v, int64_t width) {
+    const int64_t size = v.bf16 ? 2 : int64_t(sizeof(T));
+    const char* next = (const char*)row + (v.offset + width) * size;
     if (v.units >= 2 * width)
-        for (int64_t i = 0; i < width; i += 64 / int64_t(sizeof(T)))
-            __builtin_prefetch(row + v.offset + width + i, kWrite, 2);
+        for (int64_t i = 0; i < width * size; i += 64)
+            __builtin_prefetch(next + i, kWrite, 2);
 }
 
 // A row of a view in bf16, from its offset on, to a whole row of a tile; and `units` of one
@@ -83,6 +85,7 @@ template <class T> CELLWRIGHT_INLINE void load_half(T* d, const T* row, const Ti
             for (int64_t i = 0; i < width; i += kLanes<T>) store<T>(d + i, splat<T>(first[0]));
             return;
         }
+        fetch_next<T, false>(row, v, width);
         const int64_t units = v.units < width ? v.units : width;
         widen(row, v.offset, units, d);
         for (int64_t i = (units + kLanes<T> - 1) / kLanes<T> * kLanes<T>; i < width;
@@ -92,7 +95,10 @@ template <class T> CELLWRIGHT_INLINE void load_half(T* d, const T* row, const Ti
 }
 template <class T> CELLWRIGHT_INLINE void store_half(T* row, const T* s, const TileView<T>& v,
                                                      int64_t width) {
-    if constexpr (sizeof(T) == 4) narrow(s, v.units < width ? v.units : width, row, v.offset);
+    if constexpr (sizeof(T) == 4) {
+        fetch_next<T, true>(row, v, width);
+        narrow(s, v.units < width ? v.units : width, row, v.offset);
+    }
 }
 
 template <class T> static void load_tile(const Tile<T>& t, T* d, const TileView<T>& v) {
