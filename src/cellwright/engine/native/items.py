@@ -38,6 +38,11 @@ def made_ahead(
     return own, [found[once.made[name]] for name in own.items]
 
 
+def count_of(items: ItemBatch) -> int:
+    """How many there are of a set, of all rows of the batch."""
+    return int(items.offsets[-1])
+
+
 class ItemColumns(NamedTuple):
     """The core has them packed, (T, Σ lengths, size); engines give them in columns,
     (…, S · size), one row for each of the outputs."""

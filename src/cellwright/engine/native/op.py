@@ -45,49 +45,56 @@ def _run(
     dtype: torch.dtype,
     bf16: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    x, inputs, states, reset_state, batch, reverse, taps, items, sets = call
+    batch, states, resets = call.batch, call.states, call.reset_state
     assert isinstance(batch, SequenceBatch)
     if programs.recorded:
         tracing.check_values_may_leave()
-    sources = (x, *(inputs[n] for n in programs.inputs[1:])) if inputs else (x,)
-    if items:
-        items = dict(zip(items, _cast([*items.values()], dtype), strict=True))
-        learnt = _cast(parameters, dtype)
-        programs, own = made_ahead(programs, learnt, (items, sets))
-        sources += tuple(own)
-    static: tuple[str, ...] = ()
-    if inputs:
-        static = tuple(n for n in call.static if n not in programs.constant)
+    programs, sources, static = _sources(programs, parameters, call, dtype)
     tensors = _cast(sources, dtype, _may_be_halves(programs, static) if bf16 else None)
-    tensors += _cast((*states, *reset_state, *parameters, *taps), dtype)
+    tensors += _cast((*states, *resets, *parameters, *call.taps), dtype)
+    first, last = len(sources), len(sources) + len(states)
     # The gradient of the reset state is wanted.
-    learned = bool(reset_state) and any(t.requires_grad for t in reset_state)
+    learned = bool(resets) and any(t.requires_grad for t in resets)
     way = "op" if torch.compiler.is_compiling() else tracing.way(tensors)
-    if items and way == "op":  # the op takes none
+    if call.items and way == "op":  # the op takes none
         tracing.refuse_jit("the steps of a cell with items")
         way = "reference"
-    first = len(sources)
-    last = first + len(states)
-    schedule = None if way == "op" else batch.schedule(reverse, learned)
+    schedule = None if way == "op" else batch.schedule(call.reverse, learned)
     if schedule is None or not schedule.whole:
         filled = programs.filled(tensors[first:last], tensors[0], batch.batch, dtype)
         tensors[first:last] = filled
     if schedule is None:
-        counts = first, len(states), len(reset_state), len(parameters)
-        lists = _lists(counts, tensors)
+        counts = first, len(states), len(resets), len(parameters)
         key = programs.key_with(static, bf16)
-        return _as_op(key, lists, batch, reverse, learned)
-    if reset_state and schedule.resets is None:
-        del tensors[last : last + len(reset_state)]
-    if static:
-        programs = programs.given_once(static)
+        return _as_op(key, _lists(counts, tensors), batch, call.reverse, learned)
+    if resets and schedule.resets is None:
+        del tensors[last : last + len(resets)]
+    programs = programs.given_once(static)
     if bf16:
         programs = programs.variant(precision="bf16")
-    if any(programs.matrices) and not items:
+    if any(programs.matrices) and not call.items:
         element = tensors[0].element_size()
-        scan = scan_of(programs, batch, reverse, learned, element)
+        scan = scan_of(programs, batch, call.reverse, learned, element)
         return _scan(scan, way, tensors)
-    return _scan(SequenceScan(programs, schedule, sets), way, tensors)
+    return _scan(SequenceScan(programs, schedule, call.sets), way, tensors)
+
+
+def _sources(
+    programs: Programs, parameters: Sequence[Tensor], call: Call, dtype: torch.dtype
+) -> tuple[Programs, list[Tensor], tuple[str, ...]]:
+    """The programs that run a call; its inputs, then its items, in their order; which
+    of the inputs are the same at every step, where the programs do not say so."""
+    x, inputs, items = call.x, call.inputs, call.items
+    sources = [x, *(inputs[n] for n in programs.inputs[1:])] if inputs else [x]
+    static: tuple[str, ...] = ()
+    if items:
+        items = dict(zip(items, _cast([*items.values()], dtype), strict=True))
+        learnt = _cast(parameters, dtype)
+        programs, own = made_ahead(programs, learnt, (items, call.sets))
+        sources += own
+    if inputs:
+        static = tuple(n for n in call.static if n not in programs.constant)
+    return programs, sources, static
 
 
 def run_trees(

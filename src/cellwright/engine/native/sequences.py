@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from ..reference import scan_graph
 from ..reference_items import Members
 from ..schedule import Schedule
 from ..tracing import readable
-from .core import Memory, cut, memory, run_core
-from .items import ItemColumns
-from .kept import Kept, allocate, cut_saved, new_empty
+from .core import Memory, memory, run_core
+from .gradient_memory import allocate_gradients
+from .items import count_of
+from .kept import Kept, MemoryPlan, new_array, new_empty, placed, plan_memory
+from .recorded import Recorded
 
 
 class SequenceScan(NamedTuple):
@@ -66,6 +69,73 @@ class SequenceScan(NamedTuple):
             tensors = tensors[: len(tensors) - len(self.programs.recorded)]
         return readable(tensors)
 
+    # -- memory
+
+    def _plan(
+        self, programs: Programs, dtype: torch.dtype, training: bool
+    ) -> MemoryPlan:
+        """The memory that these programs take of the scan, of x in a type."""
+        schedule = self.schedule
+        if self.sets:  # as many as there are in this call
+            return self._new_plan(programs, dtype, training)
+        plans = programs.made(("memory", dtype, training), WeakKeyDictionary)
+        found = plans.get(schedule)
+        if found is None:
+            found = plans[schedule] = self._new_plan(programs, dtype, training)
+        return found
+
+    def _new_plan(
+        self, programs: Programs, dtype: torch.dtype, training: bool
+    ) -> MemoryPlan:
+        schedule, counts = self.schedule, []
+        for size, over in programs.saved_values if training else ():
+            rows = schedule.rows
+            if over is not None:
+                rows = schedule.steps * count_of(self.sets[over])
+            counts.append(size * rows)
+        return plan_memory(programs, schedule, counts, training, dtype)
+
+    def _arrays(
+        self, read: Sequence[Any], y: Tensor, states: list[Memory], apart: bool
+    ) -> list[Any]:
+        """The program's arrays up to the saved values: each state beside its initial
+        rows.
+
+        Args:
+            read: sources and initial states.
+            states: those with memory of their own.
+            apart: y is no state's.
+        """
+        given, output = memory(read), memory([y])
+        first = len(self.programs.sources)
+        is_state = self.programs.output_is_state and not apart
+        arrays = given[:first]
+        sequences = output + states if is_state else states
+        for state, initial in zip(sequences, given[first:], strict=True):
+            arrays += (state, initial)
+        return arrays if is_state else arrays + output
+
+    @property
+    def recorded(self) -> Recorded:
+        return Recorded(*self)
+
+    def _run(
+        self,
+        program: Any,
+        arrays: Sequence[Memory],
+        weights: tuple[Sequence[Memory], Sequence[Memory]],
+        read: Sequence[Tensor | None],
+        finals: Sequence[tuple[int, int, int, int]] = (),
+    ) -> None:
+        """Run a compiled program on the core: as `run_core`."""
+        core, number = self.schedule.core, self.programs.number
+        if self.sets:
+            names = self.programs.graph.item_sets
+            core = core.with_items(*(self.sets[name].offsets for name in names))
+        element = number.itemsize if number else read[0].element_size()  # type: ignore[union-attr]
+        isa = self.programs.isa
+        run_core(program, core, element, arrays, weights, finals, isa, read)
+
     # -- forward
 
     def forward(
@@ -76,154 +146,64 @@ class SequenceScan(NamedTuple):
 
         The final states are shaped as the initial ones.
         """
-        programs, schedule = self.fitting(training), self.schedule
-        read = self._read(tensors)
+        programs, read = self.fitting(training), self._read(tensors)
         x, first = read[0], len(programs.sources)
         last = first + len(programs.sizes)
-        states, number = tensors[first:last], programs.number
-        counts = self._counts(programs.saved_values) if training else []
-        kept = allocate(programs, schedule, x, counts, training)
-        apart = programs.plan.rounds == "states"
-        y = _new(
-            schedule,
-            x,
-            *(*x.shape[:-1], programs.output_size),
-            dtype=programs.kept_as if apart else number,
-        )
-        records = self._records(x) if programs.recorded else []
-        finals = [
-            new_empty(
-                x, (1, schedule.batch, size) if state is None else state.shape, number
-            )
-            for state, size in zip(states, programs.sizes, strict=True)
-        ]
-        # Where all rows end at one step, the core copies them.
-        together = isinstance(schedule.last, int)
-        copies = self._copies(finals, kept.ends) if together else ()
-        given = memory(read)
-        arrays = self._arrays(given[:last], y, kept.of_states, kept.values, apart)
-        arrays += memory(records)
-        run_core(
-            programs.compiled("training" if training else "inference"),
-            self._core,
-            _bytes(programs, x),
-            arrays,
-            (given[last:], ()),
-            copies,
-            programs.isa,
-            read,
-        )
-        if not together:
-            self._gather(finals, y, kept)
+        states = tensors[first:last]
+        plan = self._plan(programs, x.dtype, training)
+        kept = plan.allocate(x)
+        y, finals = self._results(plan, x, states)
+        records = self.recorded.allocate(x) if programs.recorded else []
+        arrays = self._arrays(read[:last], y, kept.of_states, plan.apart)
+        arrays += kept.values + memory(records)
+        program = programs.compiled("training" if training else "inference")
+        weights = memory(read[last:]), ()
+        self._run(program, arrays, weights, read, plan.final_copies(finals))
+        if plan.copies is None:
+            self._gather(plan, finals, y, kept)
+        if self.schedule.empty is not None:
+            self._keep_empty(finals, states)
         if programs.plan.rounds == "values":
             y = y.to(programs.kept_as)
             if training:
                 kept.round_states()
-        if schedule.empty is not None:
-            for final, state in zip(finals, states, strict=True):
-                final[..., schedule.empty, :] = state[..., schedule.empty, :]  # type: ignore[index]
-        records = self._columns(records) if records else []
-        results = [y, *finals, *records]
-        return results, [y, *kept.saved] if training else []
+        if records:
+            records = self.recorded.in_columns(records)
+        return [y, *finals, *records], [y, *kept.saved] if training else []
 
-    def _arrays(
-        self,
-        given: list[Memory],
-        y: Tensor,
-        states: list[Memory],
-        values: list[Memory],
-        apart: bool = False,
-    ) -> list[Any]:
-        """The program's arrays up to the saved values: each state beside its initial
-        rows; `apart`: y is no state's."""
-        first, output = len(self.programs.sources), memory([y])
-        is_state = self.programs.output_is_state and not apart
-        arrays = given[:first]
-        sequences = output + states if is_state else states
-        for state, initial in zip(sequences, given[first:], strict=True):
-            arrays += (state, initial)
-        return arrays + ([] if is_state else output) + values
-
-    def _copies(
-        self, finals: Sequence[Tensor], ends: Sequence[Any]
-    ) -> list[tuple[int, int, int, int]]:
-        """The final states as the core copies them: all rows of a state's last step."""
-        programs, schedule, _ = self
-        batch, array, copies = schedule.batch, len(programs.sources), []
-        if len(ends) < len(finals):  # y keeps every level
-            ends = [schedule.last, *ends]
-        for final, end in zip(finals, ends, strict=True):
-            copies.append((array, end * batch, final.data_ptr(), final.numel()))
-            array += 2
-        return copies
+    def _results(
+        self, plan: MemoryPlan, x: Tensor, states: Sequence[Tensor | None]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """New tensors for y and the final states."""
+        programs, schedule = self.programs, self.schedule
+        shape = *x.shape[:-1], programs.output_size
+        y = new_array(schedule, x, shape, plan.output)
+        batch, number = schedule.batch, plan.number
+        return y, [
+            new_empty(x, (1, batch, size) if state is None else state.shape, number)
+            for state, size in zip(states, programs.sizes, strict=True)
+        ]
 
     def _gather(
-        self,
-        finals: Sequence[Tensor],
-        y: Tensor,
-        kept: Kept,
+        self, plan: MemoryPlan, finals: Sequence[Tensor], y: Tensor, kept: Kept
     ) -> None:
         """The final states where each row has its own last step."""
-        at, values, ends = 0, [], kept.ends
-        if len(ends) < len(finals):  # y has every level
-            values, ends = [y], [self.schedule.last, *ends]
-        for part in kept.of_states:
-            assert part is not None
+        values = [y] if len(plan.states) < len(finals) else []  # it has every level
+        if plan.states:
             assert kept.levels is not None
-            values.append(kept.levels[at : at + part[1]])
-            at += part[1]
-        for final, value, where in zip(finals, values, ends, strict=True):
+            counts = [piece.numbers for piece in plan.states]
+            values += kept.levels[: sum(counts)].split(counts)
+        for final, value, rows in zip(finals, values, plan.ends, strict=True):
             size = final.shape[-1]
-            torch.index_select(value.view(-1, size), 0, where, out=final.view(-1, size))
+            torch.index_select(value.view(-1, size), 0, rows, out=final.view(-1, size))
 
-    def _records(self, x: Tensor) -> list[Tensor]:
-        """New arrays, one for each recorded value."""
-        schedule = self.schedule
-        shapes = [
-            (
-                *(
-                    x.shape[:-1]
-                    if over is None
-                    else (schedule.steps, self._items(over))
-                ),
-                size,
-            )
-            for size, over in self.programs.recorded_values
-        ]
-        dtype = self.programs.number
-        return [_new(schedule, x, *shape, dtype=dtype) for shape in shapes]
-
-    def _columns(self, records: Sequence[Tensor]) -> list[Tensor]:
-        """Recorded values, or their gradients, as engines give them."""
-        return [
-            record
-            if over is None
-            else ItemColumns(self.sets[over], self.schedule).padded(record)
-            for record, (_, over) in zip(
-                records, self.programs.recorded_values, strict=True
-            )
-        ]
-
-    def _items(self, name: str) -> int:
-        """How many there are of a set, of all rows of the batch."""
-        return int(self.sets[name].offsets[-1])
-
-    @property
-    def _core(self) -> Any:
-        """The schedule as the core has it, over the items."""
-        names = self.programs.graph.item_sets
-        core = self.schedule.core
-        return (
-            core.with_items(*(self.sets[n].offsets for n in names)) if names else core
-        )
-
-    def _counts(self, values: Sequence[tuple[int, str | None]]) -> list[int]:
-        """How many numbers there are of each value, at all steps."""
-        rows, steps = self.schedule.rows, self.schedule.steps
-        return [
-            size * (rows if over is None else steps * self._items(over))
-            for size, over in values
-        ]
+    def _keep_empty(
+        self, finals: Sequence[Tensor], states: Sequence[Tensor | None]
+    ) -> None:
+        """A row without a step ends where it started."""
+        rows = self.schedule.empty
+        for final, state in zip(finals, states, strict=True):
+            final[..., rows, :] = state[..., rows, :]  # type: ignore[index]
 
     # -- backward
 
@@ -244,156 +224,25 @@ class SequenceScan(NamedTuple):
             needed: for each tensor, whether its gradient is wanted.
         """
         programs, schedule = self.fitting(True), self.schedule
+        first = len(programs.sources)
+        last = first + len(programs.sizes)
+        y, *kept = saved
         read = self._read(tensors)
-        first, count = len(programs.sources), len(programs.sizes)
-        last = first + count
-        (y, *kept), (grad_y, *rest) = saved, grads
-        if programs.kept_as is not None:
-            dtypes = [y.dtype, *(kept[0].dtype for _ in programs.hidden)]
-            self._round(read, first, dtypes)
-        wanted = tuple(
-            name for name, need in zip(programs.sources, needed, strict=False) if need
-        )
-        grad_y = torch.zeros_like(y) if grad_y is None else readable([grad_y])[0]
-        of_states = any(needed[first:last]) or not schedule.whole
-        like = read[0].new_empty(0, dtype=programs.number)
-        carried, initial, pairs = self._carry(rest[:count], of_states, like)
-        of_inputs = self._input_gradients(read, wanted)
-        gradients = [torch.empty_like(p) for p in read[last:]]
-        taps, totals = (
-            self._taps(read[0], rest[count:]) if programs.tapped else ([], [])
-        )
-        counts = self._counts(programs.saved_values)
-        of_kept = cut_saved(programs, schedule, counts, kept)
-        hidden = len(programs.hidden)
-        given = memory(read)
-        arrays = self._arrays(given[:last], y, of_kept[:hidden], of_kept[hidden:])
-        # Of weights that are matrices, each row of the batch has its own.
-        of_weights = {
-            number: like.new_zeros(schedule.batch, read[last + number].numel())
-            for number in programs.matrix_weights.values()
-        }
-        arrays += [
-            *memory([grad_y]),
-            *pairs,
-            *memory([*of_inputs, *of_weights.values()]),
-        ]
-        arrays += memory([*taps, *totals])
-        run_core(
-            programs.compiled("backward", wanted),
-            self._core,
-            _bytes(programs, read[0]),
-            arrays,
-            (given[last:], memory(gradients)),
-            (),
-            programs.isa,
-            read,
-        )
-        for number, found in of_weights.items():
-            gradients[number] = found.sum(0).view(gradients[number].shape)
-        states = tensors[first:last]
-        of_states, of_resets = self._state_gradients(states, carried, initial)
-        found = iter(of_inputs)
-        arrived, gradients = programs.arriving(
-            [next(found) if name in wanted else None for name in programs.sources],
-            gradients,
-        )
-        totals = self._columns(totals) if totals else []
-        return [*arrived, *of_states, *of_resets, *gradients, *totals]
-
-    def _round(
-        self, read: list[Any], first: int, dtypes: Sequence[torch.dtype]
-    ) -> None:
-        """The initial states as the rows that follow them are kept."""
-        if not self.programs.output_is_state:
-            dtypes = dtypes[1:]
-        for k, dtype in enumerate(dtypes, first):
-            read[k] = None if read[k] is None else read[k].to(dtype)
-
-    def _input_gradients(
-        self, read: Sequence[Any], wanted: Sequence[str]
-    ) -> list[Tensor]:
-        """Arrays for those of the wanted inputs."""
-        programs, whole = self.programs, self.schedule.batch_rows is None
-        added = {*programs.static, *programs.items}  # to what is there
-        return [
-            torch.empty_like(source)
-            if whole and name not in added
-            else torch.zeros_like(source)
-            for name, source in zip(programs.sources, read, strict=False)
-            if name in wanted
-        ]
-
-    def _taps(
-        self, x: Tensor, grads: Sequence[Tensor | None]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The recorded values' own cotangents, and arrays for their whole gradients."""
-        totals = self._records(x)
-        own = [
-            torch.zeros_like(t) if grad is None else readable([grad])[0]
-            for t, grad in zip(totals, self._rows_of(grads), strict=True)
-        ]
-        return own, totals
-
-    def _rows_of(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """The opposite of `_columns`."""
-        return [
-            grad
-            if over is None or grad is None
-            else ItemColumns(self.sets[over], self.schedule).packed(grad, size)
-            for grad, (size, over) in zip(
-                grads, self.programs.recorded_values, strict=True
-            )
-        ]
-
-    def _carry(
-        self, grads: Sequence[Tensor | None], wanted: bool, like: Tensor
-    ) -> tuple[list[Tensor], list[Tensor], list[Memory]]:
-        """The cotangents that are carried from each final state to the initial one.
-
-        Returns:
-            Those of the final states, which the core changes; those of the initial
-            ones, for the core to fill; the memory of both, state by state. Where nobody
-            gives and nobody wants them, they are one piece of memory, the first list.
-        """
-        schedule, sizes = self.schedule, self.programs.sizes
-        batch = schedule.batch
-        if not wanted and all(grad is None for grad in grads):
-            room = like.new_zeros(2 * batch * sum(sizes))
-            pairs = cut(room, [batch * size for size in sizes for _ in range(2)])
-            return [room], [], pairs
-        carried = [
-            like.new_zeros(batch, size)
-            if grad is None
-            else grad.clone(memory_format=torch.contiguous_format)
-            for grad, size in zip(grads, sizes, strict=True)
-        ]
-        make = like.new_empty if schedule.whole else like.new_zeros
-        rows = schedule.gradient_rows or batch
-        initial = [make(rows, size) for size in sizes]
-        both = zip(carried, initial, strict=True)
-        return carried, initial, memory([t for pair in both for t in pair])
-
-    def _state_gradients(
-        self,
-        states: Sequence[Tensor | None],
-        carried: Sequence[Tensor],
-        initial: Sequence[Tensor],
-    ) -> tuple[list[Any], list[Any]]:
-        """Those of the initial states and of the reset states."""
-        schedule, batch = self.schedule, self.schedule.batch
-        if not initial:
-            return [None] * len(states), []
-        of_states: list[Any] = [
-            None if s is None else v[:batch].view(s.shape)
-            for v, s in zip(initial, states, strict=True)
-        ]
-        if schedule.empty is not None:  # a row without a step ends where it started
-            for found, final in zip(of_states, carried, strict=True):
-                found[..., schedule.empty, :] = final[..., schedule.empty, :]
-        if schedule.resets is None:
-            return of_states, []
-        return of_states, [v[batch:].sum(0) for v in initial]
+        if programs.kept_as is not None:  # initial rows are as those that follow
+            for k, state in enumerate(read[first:last], first):
+                read[k] = None if state is None else state.to(programs.kept_as)
+        own = allocate_gradients(self, read, y, grads, needed)
+        plan, hidden = self._plan(programs, y.dtype, True), len(programs.hidden)
+        pieces = placed(plan.pieces, kept)
+        arrays = self._arrays(read[:last], y, pieces[:hidden], apart=False)
+        arrays += pieces[hidden:] + own.arrays()
+        program = programs.compiled("backward", own.wanted)
+        weights = memory(read[last:]), memory(own.parameters)
+        self._run(program, arrays, weights, read)
+        of_sources, of_parameters = own.arrived(programs)
+        of_states, of_resets = own.states.found(schedule, tensors[first:last])
+        of_taps = self.recorded.in_columns(own.totals) if own.totals else []
+        return [*of_sources, *of_states, *of_resets, *of_parameters, *of_taps]
 
     # -- by torch's own operations
 
