@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import cellwright as cw
 from cellwright.language import graph
 
+DTYPES = torch.float32, torch.float64
 LAYERS = {
     "LSTM": lambda: cw.LSTM(3, 4, engine="native"),
     "GRU": lambda: cw.GRU(3, 4, engine="native"),
@@ -221,3 +224,40 @@ def test_a_second_call_asks_no_more_of_the_graph(make, monkeypatch):
 
     monkeypatch.setattr(graph, "per_child", again)
     run(x).sum().backward()
+
+
+def test_what_calls_keep_by_shape_is_right_in_every_order():
+    """What a shape needs is kept for later calls: not for other types, other rows,
+    other lengths, or a call without gradients."""
+    torch.manual_seed(0)
+    layers = {t: cw.LSTM(3, 4, engine="native", dtype=t) for t in DTYPES}
+    oracles = {t: nn.LSTM(3, 4, dtype=t) for t in DTYPES}
+    for dtype, layer in layers.items():
+        oracles[dtype].load_state_dict(layer.state_dict())
+    kinds = [(t, steps, rows) for t in DTYPES for steps in (1, 5) for rows in (1, 3)]
+    for dtype, steps, rows in (*kinds, *reversed(kinds)):
+        x = torch.randn(steps, rows, 3, dtype=dtype, requires_grad=True)
+        expected = _tensors(oracles[dtype], x)
+        with torch.no_grad():
+            torch.testing.assert_close(_tensors(layers[dtype], x), expected)
+        found = _tensors(layers[dtype], x)
+        torch.testing.assert_close(found, expected)
+        g = [torch.randn_like(t) for t in expected]
+        wanted, got = (
+            torch.autograd.grad(values, [x, *owner.parameters()], g)
+            for values, owner in ((expected, oracles[dtype]), (found, layers[dtype]))
+        )
+        torch.testing.assert_close(got, wanted)
+
+
+def test_what_calls_keep_goes_with_its_schedule():
+    """Schedules of long batches are made anew: a plan for each would stay for ever."""
+    layer = cw.LSTM(3, 4, engine="native", dtype=torch.float64)
+    programs = layer.direction(0).bound.programs
+    for steps in (6, *range(1100, 1105)):
+        layer(torch.zeros(steps, 1, 3, dtype=torch.float64))
+    gc.collect()
+    plans = programs.made(("memory", torch.float64, True), dict)
+    kept = {schedule.steps for schedule in plans}
+    assert 6 in kept
+    assert max(kept) < 1100

@@ -81,11 +81,7 @@ def forward_memory(
         axis = draft.axis_of(item.set)
         of_input[item.name] = draft.array(item.name, "batch", item.size, axis=axis)
     for state in graph.states:
-        # Without a backward, a state but the output needs its last two levels only.
-        # A matrix is read by the steps themselves alone: see `Loops.hold_matrices`.
-        kept = keeps == "all" or (keeps == "vectors" and not is_matrix(state))
-        every = kept or (graph.output_is_state and state is graph.states[0])
-        every = every and not apart
+        every = not apart and _keeps_every_level(graph, state, keeps)
         rows, depth = ("sequence", 1) if every else ("rolling", 2)
         of_state[state.name] = draft.state_array(state.name, state.size, rows, depth)
     results = [*zip(graph.updates, of_state.values(), strict=True)]
@@ -94,9 +90,8 @@ def forward_memory(
         view = draft.array("output", "sequence", graph.output_size)
         results.append((graph.output, view))
     if apart and keeps == "all":
-        for update, state in [*zip(graph.updates, graph.states, strict=True)][
-            graph.output_is_state :
-        ]:
+        states = [*zip(graph.updates, graph.states, strict=True)]
+        for update, state in states[graph.output_is_state :]:
             view = draft.array(f"{state.name}.saved", "sequence", state.size)
             results.append((update, view))
     values = len(draft.arrays)
@@ -107,6 +102,25 @@ def forward_memory(
         for number, view in results
         if view.array >= first and may_be_rounded(graph, number)
     )
+    leaves = _leaves(graph, of_input, of_state)
+    return Memory(tuple(draft.arrays), leaves, tuple(results), rounded)
+
+
+def _keeps_every_level(graph: Graph, state: Any, keeps: str) -> bool:
+    """Whether a state has all its levels: see `forward_memory`.
+
+    Without a backward, a state but the output needs its last two levels only. A matrix
+    is read by the steps themselves alone: see `Loops.hold_matrices`.
+    """
+    if graph.output_is_state and state is graph.states[0]:
+        return True
+    return keeps == "all" or (keeps == "vectors" and not is_matrix(state))
+
+
+def _leaves(
+    graph: Graph, of_input: dict[str, View], of_state: dict[str, View]
+) -> dict[int, View]:
+    """Where the nodes lie that are inputs, items or states."""
     leaves: dict[int, View] = {}
     for number, node in enumerate(graph.nodes):
         if node.op in ("input", ITEM):
@@ -114,7 +128,7 @@ def forward_memory(
         elif node.op == "state":
             array = of_state[node["name"]].array
             leaves[number] = View(array, True, _slot(graph, node))
-    return Memory(tuple(draft.arrays), leaves, tuple(results), rounded)
+    return leaves
 
 
 def may_be_rounded(graph: Graph, number: int) -> bool:
