@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-import cellwright as cw
 from cellwright.lab import variants
 from cellwright.lab.experiment import Keep, Rows
-from cellwright.lab.tasks import Music
+from cellwright.lab.tasks import Music, Sequences
 
 
 def rows(**tests):
@@ -100,12 +99,12 @@ def test_pieces_of_a_batch_add_up():
     x = (torch.rand(5, 2, 88) < 0.1).float()
     lengths = torch.tensor([5, 3])
     model = variants.build({"variant": "np", "units": 4})
-    batch = cw.lab.tasks.Sequences(x, x.flip(0), lengths)
+    batch = Sequences(x, x.flip(0), lengths)
     loss, _ = variants._objective(model, batch, None, 0, noise=0.0)
     one_by_one = sum(
         variants._objective(
             model,
-            cw.lab.tasks.Sequences(x[:n, [k]], x.flip(0)[:n, [k]], lengths[[k]]),
+            Sequences(x[:n, [k]], x.flip(0)[:n, [k]], lengths[[k]]),
             None,
             0,
             noise=0.0,
