@@ -165,9 +165,8 @@ def test_a_run_needs_no_user_code_once_it_is_made(text, tmp_path):
     "options",
     [
         "--tokenizer word --tie --layers 2 --dropout 0.2",
-        "--tokenizer bpe --vocab 300 --forcing linear:0.5 --optimiser sgd --lr 0.5 "
-        "--schedule linear",
-        "--cell gru --accumulate 2 --clip 0 --clip-value 0.1 --optimiser soap",
+        "--tokenizer bpe --vocab 300 --forcing linear:0.5 --optimiser sgd --lr 0.5",
+        "--cell gru --accumulate 2 --clip 0 --clip-value 0.1 --schedule linear",
         "--validate-every 3 --patience 1 --schedule plateau --precision bf16",
         REGULARISED,
     ],

@@ -8,10 +8,8 @@ import torch
 from torch import nn
 
 from ..language.errors import ArgumentError
-from .soap import SOAP
 
 OPTIMISERS = {
-    "soap": SOAP,
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
@@ -41,17 +39,17 @@ def make_optimiser(
     momentum: float = 0.9,
     fused: bool | None = None,
 ) -> torch.optim.Optimizer:
-    """SOAP (Vyas et al. 2024), AdamW (Loshchilov & Hutter 2019), Adam or SGD by name.
+    """AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015) or SGD by name.
 
     Args:
         name: one of `OPTIMISERS`.
         model: its parameters are grouped by `decay_groups`.
         lr: the peak learning rate; a schedule scales it.
-        weight_decay: decoupled for SOAP and AdamW; added to the gradient for Adam, SGD.
-        betas: decay of the two moments, of all but SGD.
+        weight_decay: decoupled for AdamW, added to the gradient for Adam and SGD.
+        betas: decay of the two moments (Adam and AdamW).
         momentum: of SGD, in Nesterov's form unless 0.
         fused: one pass over all parameters, which is faster and rounds otherwise; None
-            leaves it to torch. SOAP has no such form.
+            leaves it to torch.
 
     Raises:
         ArgumentError: another name.
@@ -61,13 +59,11 @@ def make_optimiser(
             f"[optimiser] no such optimiser; received {name!r}, "
             f"expected one of {', '.join(OPTIMISERS)}"
         )
-    own: dict[str, Any] = {"betas": betas, "fused": fused}
+    own: dict[str, Any] = {"betas": betas}
     if name == "sgd":
-        own = {"momentum": momentum, "nesterov": momentum > 0, "fused": fused}
-    if name == "soap":
-        del own["fused"]
+        own = {"momentum": momentum, "nesterov": momentum > 0}
     groups = decay_groups(model, weight_decay)
-    return OPTIMISERS[name](groups, lr=lr, **own)
+    return OPTIMISERS[name](groups, lr=lr, fused=fused, **own)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:

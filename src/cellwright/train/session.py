@@ -143,9 +143,7 @@ class Session:
     def _check_moments(self, saved: dict[int, dict[str, Any]]) -> None:
         """Raise ValueError for a state of the optimiser that torch does not refuse."""
         groups = self.optimiser.param_groups
-        own = getattr(self.optimiser, "optimizer", self.optimiser)  # in accelerate's
-        shapes_of = getattr(own, "state_shapes", lambda name, p: [tuple(p.shape), ()])
-        parameters = [p for group in groups for p in group["params"]]
+        shapes = [p.shape for group in groups for p in group["params"]]
         kinds = {
             frozenset((name, type(moment)) for name, moment in moments.items())
             for moments in saved.values()
@@ -154,12 +152,11 @@ class Session:
             raise ValueError("not every parameter has the same moments")
         for number, moments in saved.items():
             for name, moment in moments.items():
-                shape = tuple(getattr(moment, "shape", ()))
-                expected = shapes_of(name, parameters[number])
-                if shape not in expected:
+                shape, expected = getattr(moment, "shape", ()), shapes[number]
+                if shape not in ((), expected):
                     raise ValueError(
-                        f"{name} of parameter {number} has the shape {shape}, "
-                        f"expected {expected[0]}"
+                        f"{name} of parameter {number} has the shape {tuple(shape)}, "
+                        f"expected {tuple(expected)}"
                     )
 
     def _find_best(self, store: Store, progress: Progress) -> None:
