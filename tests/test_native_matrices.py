@@ -277,3 +277,17 @@ def test_stepper_and_record(used):
     own = finals[0] if isinstance(finals, tuple) else finals
     recorded = next(v for k, v in values.items() if k.rpartition(".")[2] == name)
     assert torch.equal(recorded[-1], own[-1])
+
+
+@pytest.mark.parametrize("used", [gated_memory, delta])
+def test_a_batch_of_no_rows(used):
+    shapes = []
+    for engine in ("native", "reference"):
+        layer = cw.Recurrent(used, 3, 4, engine=engine)
+        x = torch.zeros(70, 0, 3, requires_grad=True)
+        y, states = layer(x)
+        y.sum().backward()
+        assert all(not p.grad.any() for p in layer.parameters())
+        found = [y, *(states if isinstance(states, tuple) else [states]), x.grad]
+        shapes.append([value.shape for value in found])
+    assert shapes[0] == shapes[1]

@@ -51,7 +51,7 @@ def segment_steps(
 ) -> int | None:
     """How many steps a segment has, so that there are not too many segments, if each
     may be cut again; `None`: the scan is not cut."""
-    if not any(programs.matrices) or programs.items:
+    if not batch or not any(programs.matrices) or programs.items:
         return None
     first = batch * sum(programs.sizes) * element  # what a segment starts from
     most = segments = max(LEAST_STEPS, AT_ONCE // first)
