@@ -60,5 +60,6 @@ def rounding() -> str:
 def _shared(index: int) -> int:
     import triton
 
-    properties = triton.runtime.driver.active.utils.get_device_properties(index)
+    active: Any = triton.runtime.driver.active
+    properties = active.utils.get_device_properties(index)
     return properties["max_shared_mem"]
