@@ -7,8 +7,10 @@ import gc
 import pytest
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import parametrize, prune
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 import cellwright as cw
 from cellwright.language import graph
@@ -205,6 +207,55 @@ def test_activation_checkpointing_gives_the_same_gradients(make):
     y = checkpoint(run, x, use_reentrant=False)
     found = torch.autograd.grad(y.square().sum(), leaves)
     assert all(map(torch.equal, found, expected))
+
+
+def _apart(tensor):
+    """The same values, with others between them in memory."""
+    wide = torch.full((*tensor.shape, 2), 7.0, dtype=tensor.dtype)
+    wide[..., 0] = tensor
+    return wide[..., 0]
+
+
+def _with_matrices():
+    layer = cw.Recurrent("mlstm", 4, 6, heads=2)
+    return layer, torch.randn(40, 3, 4, requires_grad=True), lambda x: layer(x)[0]
+
+
+def _as_an_op():
+    """Where somebody looks at torch's operations."""
+    layer, x, _ = _over_sequences()
+
+    def run(x):
+        with FlopCounterMode(display=False):
+            return layer(x)[0]
+
+    return layer, x, run
+
+
+MAKE = [_over_sequences, _with_matrices, _over_trees, _as_an_op]
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_saved_tensors_may_come_back_in_another_layout(make):
+    """What hooks unpack has the values of what they packed, and may lie as it likes."""
+    layer, x, run = make()
+    leaves = [x, *layer.parameters()]
+    expected = torch.autograd.grad(run(x).square().sum(), leaves)
+    with saved_tensors_hooks(lambda t: t.detach().clone(), _apart):
+        y = run(x)
+    found = torch.autograd.grad(y.square().sum(), leaves)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", MAKE)
+@pytest.mark.parametrize("change", [torch.Tensor.double, lambda t: t[..., :1]])
+def test_saved_tensors_of_another_kind_are_refused(make, change):
+    """The core would read other numbers than were saved."""
+    _, x, run = make()
+    with saved_tensors_hooks(lambda t: t.detach(), change):
+        y = run(x)
+    with pytest.raises(cw.ArgumentError, match=r"\[saved_tensors_hooks\] .* expected"):
+        y.square().sum().backward()
 
 
 def test_parameters_of_another_type_are_cast_not_read_as_they_lie():

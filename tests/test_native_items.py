@@ -396,6 +396,20 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(forward_of(layer), (x, source))
 
 
+def test_lengths_of_items_may_change_before_a_second_derivative():
+    """A call's lengths are those that it was given."""
+    layer, found = make(cw.cells.bahdanau_gru), []
+    x, items = normal(T, B, INPUT, seed=1), normal(S, B, ITEM, seed=2)
+    for change in (False, True):
+        lengths = torch.tensor([S, 0, 2])
+        y, _ = layer(x, source=items, source_lengths=lengths)
+        if change:
+            lengths.copy_(torch.tensor([2, S, 0]))
+        (once,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(once.square().sum(), [x, items]))
+    assert all(map(torch.equal, *found))
+
+
 def test_batched_tensors_and_batched_gradients():
     layer = attentive()
     forward = forward_of(layer)

@@ -200,6 +200,27 @@ def test_training_in_segments_gives_the_same(used, monkeypatch):
     assert_equal(layers, x, states, lengths=lengths, resets=resets)
 
 
+@pytest.mark.parametrize("used", [numbers_of_heads, delta], ids=lambda c: c.name)
+def test_resets_and_lengths_may_change_before_a_backward_in_segments(used, monkeypatch):
+    """A buffer of resets that the next rollout fills is no part of this one."""
+    layer = make_layer(used, 4, 6, torch.float64, heads=2, bidirectional=True)
+    monkeypatch.setattr(segments, "AT_ONCE", 0)
+    monkeypatch.setattr(segments, "LEAST_STEPS", 3)
+    monkeypatch.setattr(segments, "UNCUT", 1)
+    steps = 60  # some segments are cut again in the backward scan
+    x, found = normal(steps, 3, 4, seed=1), []
+    for change in (False, True):
+        resets = torch.rand(steps, 3, generator=torch.Generator().manual_seed(3)) < 0.2
+        lengths, starts = torch.tensor([steps, 40, 0]), torch.tensor([0, 15, 0])
+        y, _ = layer(x, resets=resets, lengths=lengths, starts=starts)
+        if change:
+            resets.logical_not_()
+            lengths.fill_(3)
+            starts.fill_(1)
+        found.append(torch.autograd.grad(y.square().sum(), [x, *layer.parameters()]))
+    assert all(map(torch.equal, *found))
+
+
 def test_packed_sequences_in_segments(monkeypatch):
     layers = both(numbers_of_heads, bidirectional=True)
     monkeypatch.setattr(segments, "AT_ONCE", 0)

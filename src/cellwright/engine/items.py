@@ -67,7 +67,8 @@ class ItemBatch:
                 f"[{name}] a length counts items; received {int(found[row])} for row "
                 f"{row}, expected 0 … {self.longest}"
             )
-        return None if (found == self.longest).all() else found
+        # Second derivatives read them again, when the caller may have changed his.
+        return None if (found == self.longest).all() else found.copy()
 
     @property
     def counts(self) -> np.ndarray:

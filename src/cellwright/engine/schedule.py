@@ -244,6 +244,22 @@ class SequenceBatch:
         self.lengths, self.resets, self.starts = lengths, resets, starts
         self._schedules: dict[tuple[bool, bool], Schedule] = {}
 
+    def copy(self) -> SequenceBatch:
+        """The same, whatever the caller does to his lengths and resets later."""
+        own = (
+            value if value is None else value.clone()
+            for value in (self.lengths, self.resets, self.starts)
+        )
+        lengths, resets, starts = own
+        return SequenceBatch(
+            self.steps,
+            self.batch,
+            batch_sizes=self.batch_sizes,
+            lengths=lengths,
+            resets=resets,
+            starts=starts,
+        )
+
     @cached_property
     def _given(self) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """Lengths, resets and first steps, where they say anything.

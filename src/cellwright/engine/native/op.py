@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...language import ArgumentError
 from .. import tracing
 from ..call import Call
 from ..derivatives import gradients_of
@@ -188,8 +189,9 @@ class _Scan(torch.autograd.Function):
         ctx: Any, scan: SequenceScan | SegmentedScan | TreeScan, *tensors: Tensor
     ) -> Any:
         results, saved = scan.forward(tensors, True)
-        ctx.save_for_backward(*tensors, *saved)
-        ctx.scan, ctx.count = scan, len(tensors)
+        kept = *tensors, *saved
+        ctx.save_for_backward(*kept)
+        ctx.scan, ctx.count, ctx.kinds = scan, len(tensors), _kinds(kept)
         ctx.set_materialize_grads(False)
         programs = scan.programs
         if programs.recorded and not programs.tapped:
@@ -200,6 +202,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         scan, count = ctx.scan, ctx.count
         kept = ctx.saved_tensors  # once: checkpointing unpacks no tensor twice
+        _check_unpacked(kept, ctx.kinds)
         tensors, saved = kept[:count], kept[count:]
         needed = ctx.needs_input_grad[1:]
         # From torch's operations where gradients are differentiable, or where the core
@@ -207,8 +210,31 @@ class _Scan(torch.autograd.Function):
         if torch.is_grad_enabled() or tracing.way(grads, closely=True) != "memory":
             found = gradients_of(scan.reference, tensors, grads, needed)
         else:
-            found = scan.backward(tensors, saved, grads, needed)
+            found = scan.backward(tensors, tracing.readable(saved), grads, needed)
         return (None, *found)
+
+
+def _kinds(tensors: Sequence[Tensor | None]) -> list[Any]:
+    return [t if t is None else (t.dtype, t.shape) for t in tensors]
+
+
+def _check_unpacked(tensors: Sequence[Tensor | None], kinds: Sequence[Any]) -> None:
+    """Saved tensors as they come back: a user's hooks may have packed and unpacked
+    them, and torch leaves it to who reads them to see what they are now.
+
+    Raises:
+        ArgumentError: of another type or shape than were saved.
+    """
+    found = _kinds(tensors)
+    if found == kinds:
+        return
+    pairs = zip(found, kinds, strict=True)
+    (dtype, shape), (own, size) = next((f, k) for f, k in pairs if f != k)
+    raise ArgumentError(
+        "[saved_tensors_hooks] a saved tensor comes back as another one; received "
+        f"{tuple(shape)} of {dtype}, expected {tuple(size)} of {own}. Give it its type "
+        "and shape again in the hook that unpacks it"
+    )
 
 
 # -- the custom op: its names are in exported programs, which load for ever
@@ -333,7 +359,7 @@ def _walk_backward_op(
     constant = scan.programs.constant
     needed = [name not in constant for name in scan.programs.inputs]
     needed += [True] * (len(tensors) - len(needed))
-    found = scan.backward(tensors, [y, saved], grads, needed)
+    found = scan.backward(tensors, tracing.readable([y, saved]), grads, needed)
     at = len(inputs) + len(states)
     found[at:at] = [None] * len(unused)
     tensors[at:at] = unused
@@ -352,13 +378,17 @@ def _(inputs, states, fresh, parameters, *_, **__):
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
     *lists, key, sizes, lengths, resets, reverse, _, training, starts = inputs
     tensors = [t for part in lists for t in part]
-    ctx.save_for_backward(*tensors, output[0], output[-1], lengths, resets, starts)
+    kept = *tensors, output[0], output[-1], lengths, resets, starts
+    ctx.save_for_backward(*kept)
+    ctx.kinds = _kinds(kept)
     ctx.counts = [len(part) for part in lists]
     ctx.call = key, sizes, reverse, training
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]):
-    *tensors, y, saved, lengths, cuts, starts = ctx.saved_tensors
+    kept = ctx.saved_tensors
+    _check_unpacked(kept, ctx.kinds)
+    *tensors, y, saved, lengths, cuts, starts = kept
     lists = _lists(ctx.counts, tensors)
     filled = [
         torch.zeros_like(like) if g is None else g

@@ -124,7 +124,7 @@ class SegmentedScan:
         learned: bool,
         length: int,
     ) -> None:
-        self.programs, self.batch = programs, batch
+        self.programs, self.batch = programs, batch.copy()  # the backward scan's too
         self.reverse, self.learned, self.length = reverse, learned, length
         self.whole = SequenceScan(programs, batch.schedule(reverse, learned))
 
