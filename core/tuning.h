@@ -33,8 +33,8 @@ constexpr int64_t kOuterRows = 128;    // rows of gate gradients that stay in th
                                        // under a weight gradient; first experiment
 constexpr int64_t kDotDepth = 256;     // k of a block of weights in bf16, where these are
                                        // multiplied; not tuned
-constexpr int64_t kOuterPairs = 64;    // pairs of such rows under a weight gradient; 128 and
-                                       // 256 make no difference; engine --precision bf16
+constexpr int64_t kOuterPairs = 64;    // pairs of such rows under a weight gradient; not
+                                       // tuned
 constexpr int64_t kFewRows = 2;        // rows too few to fill a micro-kernel's registers;
                                        // engine --shapes 1x100x64x128
 constexpr int kVectorsOfFewRows = 8;   // vectors abreast in a product of one row; likewise

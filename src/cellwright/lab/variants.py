@@ -354,10 +354,10 @@ def _draw_rates(rows: Rows, ax: Axes) -> None:
         linewidths=0.5,
     )
     ax.set_xscale("log")
-    ticks = (0.001, 0.002, 0.005, 0.01)
+    ticks = (0.0003, 0.001, 0.003, 0.01)
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
-    ax.set_xlim(0.0009, 0.011)
+    ax.set_xlim(0.00025, 0.012)
     ax.figure.colorbar(points, ax=ax, label="input noise (standard deviation)")
     label(ax, "Vanilla's trials (area: units)", "learning rate", "test nats a frame")
 
