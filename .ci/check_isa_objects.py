@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TABLES = "::kernel_set", "::bf16_kernels"
+TABLES = "::kernel_set", "::bf16_kernels", "::int8_kernels"
 
 
 def main(build: Path) -> int:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import machine
 
@@ -251,13 +253,20 @@ def weights(shape: str, runs: int) -> dict[str, Any]:
     from measure import interleaved
 
     import cellwright as cw
+    from cellwright.engine import native
 
     B, _, width, H = map(int, shape.split("x"))
     layer = cw.LSTM(width, H)
     x, y = torch.randn(B, width), torch.empty(B, H)
-    calls: dict[Any, Callable[[], object]] = {
-        kind: partial(layer.stepper(B, weights=given), x, out=y)
+    steppers = {
+        kind: layer.stepper(B, weights=given)
         for kind, given in (("float32", None), ("bf16", "bf16"), ("int8", "int8"))
+    }
+    if "avx512_vnni" in native.info().get("isas", ()):
+        with patch.dict(os.environ, CELLWRIGHT_ISA="avx512"):
+            steppers["int8 without VNNI"] = layer.stepper(B, weights="int8")
+    calls: dict[Any, Callable[[], object]] = {
+        kind: partial(step, x, out=y) for kind, step in steppers.items()
     }
     times = interleaved(calls, runs, time.process_time)
     base = times["float32"]["min_ms"]

@@ -24,9 +24,14 @@ namespace cellwright {
     namespace name {                       \
     extern const Bf16Kernels bf16_kernels; \
     }
+#define INT8_ISA(name, supported)          \
+    namespace name {                       \
+    extern const Int8Kernels int8_kernels; \
+    }
 #include "isas.def"
 #undef ISA
 #undef BF16_ISA
+#undef INT8_ISA
 
 namespace {
 
@@ -39,11 +44,14 @@ namespace {
            (registers[index] >> bit & 1u);
 }
 
-[[maybe_unused]] bool has_avx512_bf16() {
+bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           cpuid_bit(7, 1, 0, 5);
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+[[maybe_unused]] bool has_avx512_vnni() {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+[[maybe_unused]] bool has_avx512_bf16() { return has_avx512() && cpuid_bit(7, 1, 0, 5); }
 
 // Linux gives the tiles' registers to a process that asks for them.
 [[maybe_unused]] bool may_use_amx() {
@@ -56,9 +64,18 @@ namespace {
 #endif
 }
 
-// As avx512, with products in bf16 of another set.
-[[maybe_unused]] KernelSet with_products(const char* name, const Bf16Kernels& kernels) {
-    KernelSet set = avx512::kernel_set;
+// As a set before it, with products in int8, or bf16, of another.
+[[maybe_unused]] KernelSet with_products(const char* name, KernelSet set,
+                                         const Int8Kernels& kernels) {
+    set.isa = name;
+    set.f32.multiplies_bytes = true;
+    set.f32.product_int8 = kernels.product;
+    set.f32.pack_int8 = kernels.pack;
+    set.f32.narrow_int8 = kernels.narrow;
+    return set;
+}
+[[maybe_unused]] KernelSet with_products(const char* name, KernelSet set,
+                                         const Bf16Kernels& kernels) {
     set.isa = name;
     set.f32.multiplies_bf16 = true;
     set.f32.product_bf16 = kernels.product;
@@ -76,10 +93,13 @@ struct Isas {
 #define ISA(name, supported) \
     if (supported) sets.push_back(name::kernel_set);
 #define BF16_ISA(name, supported) \
-    if (supported) add(with_products(#name, name::bf16_kernels));
+    if (supported) add(with_products(#name, sets.back(), name::bf16_kernels));
+#define INT8_ISA(name, supported) \
+    if (supported) sets.push_back(with_products(#name, sets.back(), name::int8_kernels));
 #include "isas.def"
 #undef ISA
 #undef BF16_ISA
+#undef INT8_ISA
     }
 
     // Few machines have them: each is tried before it is used.

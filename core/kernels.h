@@ -36,11 +36,11 @@ template <class T> struct Product {
 // The same of whole numbers: column += row scale * weight scale * sum over k of
 // rows(r, k) * weights(k). Sums of at most kDepth products are whole.
 template <class T> struct Int8Product {
-    const T* const* rows;  // of int16_t, as `narrow_int8` has made them
+    const T* const* rows;  // as `narrow_int8` has made them
     int64_t offset;        // of the first k in a row, in elements
     int64_t scale_at;      // where a row's scale is, counted in T
     int64_t row_count, depth;
-    const int8_t* weights;  // [pair of k][vectors][lanes][2]
+    const int8_t* weights;  // as `pack_int8` has made them, 64-byte aligned
     const T* scales;        // [vectors][lanes]
     T* columns[kMaxVectors];
     int64_t column_stride;
@@ -115,6 +115,7 @@ struct Widths {
     int vectors_of_few_rows;  // … and few: enough independent sums to keep busy
     int tile_rows;            // rows a tile has at most
     bool multiplies_bf16 = false;  // rather than converting such weights
+    bool multiplies_bytes = false;  // four at a time, rather than pairs of 16 bits
 };
 
 // Of a set that multiplies bf16. Source rows, columns and panels are then in bf16, all
@@ -122,6 +123,13 @@ struct Widths {
 struct Bf16Kernels {
     void (*product)(const Product<float>&);
     void (*outer)(const Outer<float>&);
+};
+
+// Of a set that multiplies bytes: what `Kernels` has under these names.
+struct Int8Kernels {
+    void (*product)(const Int8Product<float>&);
+    void (*pack)(const float* panel, int64_t depth, int64_t width, void* out, float* scales);
+    void (*narrow)(const float* row, int64_t count, float* out, int64_t scale_at);
 };
 
 template <class T> struct Kernels : Widths {
@@ -143,7 +151,9 @@ template <class T> struct Kernels : Widths {
     void (*outer_bf16)(const Outer<T>&) = nullptr;  // of a set that multiplies bf16
     void (*product_int8)(const Int8Product<T>&) = nullptr;
     // Of a panel [depth][width], width a number of lanes, as these products read it; an
-    // odd last k is paired with 0. int8: and the scale of each column.
+    // odd last k is paired with 0. int8: and the scale of each column. Of a set that
+    // multiplies bytes: for each kDepth k [vectors][lanes] whole numbers, where sums start,
+    // and [four k][vectors][lanes][4].
     void (*pack_bf16)(const T* panel, int64_t depth, int64_t width, void* out) = nullptr;
     void (*pack_int8)(const T* panel, int64_t depth, int64_t width, void* out, T* scales) = nullptr;
     // out[i] = row[i] rounded to bf16, a T still, to whole vectors, or in place; and the
@@ -160,7 +170,9 @@ template <class T> struct Kernels : Widths {
                            int64_t stride) = nullptr;
     void (*column_sums_bf16)(const void* panel, int64_t stride, int64_t rows, int64_t count,
                              T* sums) = nullptr;
-    // A row in 16 bits, padded by a zero or two; its scale goes to out[scale_at].
+    // A row in 16 bits, padded by zeros; its scale goes to out[scale_at]. Of a set that
+    // multiplies bytes: upper bytes in the first half of its memory, which ends with the
+    // scale, lower ones in the second.
     void (*narrow_int8)(const T* row, int64_t count, T* out, int64_t scale_at) = nullptr;
 };
 

@@ -118,9 +118,13 @@ struct Layout {
     bool multiplies_bf16() const {
         return program.precision == Precision::bf16 && widths.multiplies_bf16;
     }
-    // Weights of a term's block for so many k: in fewer bits they are packed in pairs.
+    // Weights of a column of a term's block for so many k: in fewer bits they are packed in
+    // pairs, or in fours after a number of 4 bytes for each kDepth k.
     int64_t packed_depth(int64_t depth) const {
-        return weight_size < element_size ? (depth + 1) / 2 * 2 : depth;
+        if (weight_size == element_size) return depth;
+        if (program.precision == Precision::int8 && widths.multiplies_bytes)
+            return (ceil_div(depth, 4) + ceil_div(depth, kDepth)) * 4;
+        return (depth + 1) / 2 * 2;
     }
 
     // How many rows of an axis, in the scan's order, are before one of a level; of a level

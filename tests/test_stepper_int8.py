@@ -5,6 +5,7 @@ import math
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from oracles import randomise
 
 pytestmark = pytest.mark.skipif(not native.info()["native"], reason="no compiled core")
 ISAS = native.info().get("isas", [])
+# Alike but for products in less than full precision.
+WIDE = [isa for isa in ISAS if isa not in ("baseline", "avx2")]
 F32 = torch.float32
 
 
@@ -111,6 +114,83 @@ def test_operands_that_are_whole_lose_nothing(cell, size, isa, kind, monkeypatch
     if cell == "gru":  # its second product reads r * h
         allowed = {"int8": 2e-4, "bf16": 1e-2}[kind]
     assert error(found, expected) < allowed
+
+
+def whole(matrix, most):
+    """Rows of whole numbers, `most` at most, and their scales; NumPy, float64."""
+    scale = np.abs(matrix).max(1, keepdims=True) / most
+    return np.rint(matrix / np.where(scale > 0, scale, 1)), scale
+
+
+def far_from_ties(shape, most, generator):
+    """Numbers whose rounding to whole ones no float32 error changes."""
+    noise = generator.uniform(-0.3, 0.3, shape)
+    numbers = (generator.integers(-most, most + 1, shape) + noise) / most
+    numbers[:, -1] = -1  # the largest, whatever the noise
+    return (numbers.clip(-1, 1) * generator.uniform(0.1, 9, (shape[0], 1))).astype("f4")
+
+
+def by_whole_numbers(x, weight):
+    """x @ weight.T of 16 and 8 bits, and the size of what is summed."""
+    (x, x_scale), (w, w_scale) = whole(x, 32767), whole(weight, 127)
+    scale = x_scale * w_scale.T
+    return scale * (x @ w.T), scale * (np.abs(x) @ np.abs(w).T)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "size", [(1, 8, 16), (1, 5, 33), (2, 131, 70), (3, 260, 24), (17, 31, 7)]
+)
+def test_products_are_those_of_whole_numbers(isa, size, monkeypatch):
+    monkeypatch.setenv("CELLWRIGHT_ISA", isa)
+    B, X, H = size
+
+    @cw.cell
+    def affine(W, x, h):
+        return W.a(h, x, bias=False)
+
+    generator = np.random.default_rng(B)
+    weight = np.hstack([far_from_ties((H, n), 127, generator) for n in (H, X)])
+    layer = make_layer(affine, X, H, F32)
+    with torch.no_grad():
+        layer.cells[0].a.weight.copy_(torch.from_numpy(weight))
+    h, x = (far_from_ties((B, n), 32767, generator) for n in (H, X))
+    step = layer.stepper(B, weights="int8")
+    step.state = torch.from_numpy(h)[None]
+    y = step(torch.from_numpy(x)).numpy()
+    parts = [
+        by_whole_numbers(v.astype("f8"), w.astype("f8"))
+        for v, w in zip((h, x), np.split(weight, [H], 1), strict=True)
+    ]
+    expected, summed = (sum(p[i] for p in parts) for i in (0, 1))
+    assert (np.abs(y - expected) <= 4e-7 * summed).all()
+
+
+@pytest.mark.parametrize("isa", WIDE[1:])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "heads"])
+def test_instructions_for_bytes_give_the_same_bits(cell, isa, monkeypatch):
+    @cw.cell
+    def heads(W, x, h):
+        return cw.tanh(W.a(h, x, heads=3))
+
+    B, X, H = 5, 141, 54  # a head of x begins at column 47
+    layer = make_layer(heads if cell == "heads" else cell, X, H, F32)
+    with torch.no_grad():
+        next(layer.parameters())[0] = 0
+    x = torch.randn(6, B, X, generator=torch.Generator().manual_seed(1))
+    x[0, 0], x[1, 1, 3], x[2, 2, 4], x[3, 3] = 0, math.nan, -math.inf, 1e-35
+    found = {}
+    for name in (WIDE[0], isa):
+        monkeypatch.setenv("CELLWRIGHT_ISA", name)
+        step = layer.stepper(B, weights="int8")
+        ys = [step(row) for row in x[:4]]
+        step.reset([1, 4])
+        found[name] = torch.stack([*ys, *map(step, x[4:])])
+    assert found[isa][:, [0, 3, 4]].isfinite().all()
+    assert found[isa][1:4, 1].isnan().all()
+    torch.testing.assert_close(
+        found[isa], found[WIDE[0]], rtol=0, atol=0, equal_nan=True
+    )
 
 
 def test_heads_have_scales_of_their_own():

@@ -112,12 +112,6 @@ static void round_columns(float* data, int64_t count, int64_t stride) {
         store<float>(data, rounded_to_bf16(load(data)));
 }
 
-// Row k of a panel, or zeros past its end.
-CELLWRIGHT_INLINE Vec<float> row_of(const float* panel, int64_t k, int64_t depth,
-                                    int64_t width) {
-    return k < depth ? load(panel + k * width) : Vec<float>{};
-}
-
 static void pack_bf16(const float* panel, int64_t depth, int64_t width, void* out) {
     UVec<float>* d = (UVec<float>*)out;
     for (int64_t k = 0; k < depth; k += 2)

@@ -159,6 +159,12 @@ template <class T> static void product(const Product<T>& p) { product_by<FullWei
 
 [[maybe_unused]] static void product_bf16(const Product<float>& p) { product_by<Bf16Weights>(p); }
 
+// Row k of a panel, or zeros past its end.
+CELLWRIGHT_INLINE Vec<float> row_of(const float* panel, int64_t k, int64_t depth,
+                                    int64_t width) {
+    return k < depth ? load(panel + k * width) : Vec<float>{};
+}
+
 template <class T, int M, int N>
 static void outer_block(const T* source, int64_t source_stride, int64_t count,
                         const T* panel, int64_t panel_stride, T* sums,

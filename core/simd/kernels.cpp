@@ -2,6 +2,7 @@
 //   CELLWRIGHT_ISA               the namespace and name of the set
 //   CELLWRIGHT_VECTOR_BYTES      16, 32 or 64
 //   CELLWRIGHT_VECTOR_REGISTERS  16 or 32
+#include "bf16.h"
 #include "gemm.h"
 #include "int8.h"
 #include "pointwise.h"
