@@ -355,6 +355,7 @@ def test_both_gain_and_say_what_they_used(run, other):
     found = json.loads(call("evaluate", run, other, "--json", *given))
     assert found.pop("dynamic") == {"rate": 0, "decay": 0.1, "segment": 7}
     assert found["nats_per_token"] == pytest.approx(plain["nats_per_token"], abs=1e-5)
+    assert "dynamic changes nothing at 0" in call("evaluate", run, other, *given)
     call("evaluate", run, "--dynamic")  # the paper's values: nothing is left to tune on
 
 
