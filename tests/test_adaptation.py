@@ -167,6 +167,145 @@ def test_dynamic_evaluation_is_the_authors(model, numbers, segment):
     assert max((statistics[0] / mean).max(), 1 / decay) > 1 / decay  # some are cut
 
 
+def numpy_nats(weights, x, y, state):
+    """An LSTM with tied weights: the mean nats of a segment, x and y (T, B)."""
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+    gate = lambda name, hx: (  # noqa: E731
+        hx @ weights[f"rnn.cells.0.{name}.weight"].T
+        + weights[f"rnn.cells.0.{name}.bias"]
+    )
+    embedding, (h, c), nats = weights["embed.weight"], state, 0.0
+    for now, then in zip(x, y, strict=True):
+        hx = np.concatenate([h, embedding[now]], -1)
+        f, i, o = (sigmoid(gate(name, hx)) for name in "fio")
+        c = f * c + i * np.tanh(gate("g", hx))
+        h = o * np.tanh(c)
+        logits = h @ embedding.T + weights["head.bias"]
+        nats += np.log(np.exp(logits).sum(-1)).sum()
+        nats -= logits[np.arange(len(then)), then].sum()
+    return nats / y.size, (h, c)
+
+
+def numpy_gradients(weights, *segment):
+    """Central differences, weight by weight."""
+    found = {}
+    for name, weight in weights.items():
+        gradient = np.zeros_like(weight)
+        for place in np.ndindex(*weight.shape):
+            kept, sides = weight[place], []
+            for weight[place] in (kept + 1e-5, kept - 1e-5):
+                sides.append(numpy_nats(weights, *segment)[0])
+            weight[place] = kept
+            gradient[place] = (sides[0] - sides[1]) / 2e-5
+        found[name] = gradient
+    return found
+
+
+def numpy_statistics(weights, numbers, rows, segment):
+    length = (len(numbers) - 1) // rows
+    starts = np.arange(rows) * length
+    state = (np.zeros((rows, 3)),) * 2
+    total, count = dict.fromkeys(weights, 0.0), length // segment
+    for k in range(count):
+        at = starts + k * segment + np.arange(segment)[:, None]  # (T, B)
+        piece = numbers[at], numbers[at + 1], state
+        gradients = numpy_gradients(weights, *piece)
+        total = {n: t + gradients[n] ** 2 for n, t in total.items()}
+        _, state = numpy_nats(weights, *piece)
+    return {n: np.sqrt(t / count) for n, t in total.items()}
+
+
+def numpy_dynamic(weights, statistics, numbers, eta, decay, epsilon, segment):
+    """Krause et al. 2018, section 5: the nats."""
+    trained, weights = weights, {n: w.copy() for n, w in weights.items()}
+    mean = np.mean([s.mean() for s in statistics.values()])
+    state, nats = (np.zeros((1, 3)),) * 2, 0.0
+    for start in range(0, len(numbers) - 1, segment):
+        x, y = (numbers[start + k :][:segment, None] for k in (0, 1))
+        piece = x[: len(y)], y, state
+        gradients = numpy_gradients(weights, *piece)
+        loss, state = numpy_nats(weights, *piece)
+        nats += loss * len(y)
+        for n, w in weights.items():
+            back = decay * np.minimum(statistics[n] / mean, 1 / decay)
+            step = eta * gradients[n] / (statistics[n] + epsilon)
+            w += back * (trained[n] - w) - step
+    return nats
+
+
+@pytest.mark.parametrize("decay", [0.02, 0.6])
+def test_a_numpy_oracle_from_text_to_nats(monkeypatch, decay):
+    """Tied weights, and a word of the text that the statistics never saw."""
+    monkeypatch.setattr(dynamics, "ROWS", 2)
+    sizes = ModelSizes(5, embedding=3, hidden=3, tie=True, dropout=0.4)
+    model = LanguageModel(cells.lstm, sizes).double().eval()
+    weights = {n: p.detach().numpy().copy() for n, p in model.named_parameters()}
+    assert sum(w.shape == (5, 3) for w in weights.values()) == 1
+    for n, p in model.named_parameters():
+        p.data.mul_(2)
+        weights[n] *= 2
+    generator = np.random.default_rng(3)
+    training = generator.integers(0, 4, 2 * 9 + 1)  # no 4
+    text = generator.integers(2, 5, 23)
+    assert (text == 4).sum() > 3
+
+    found = statistics_of(model, training, 3)
+    expected = numpy_statistics(weights, training, 2, 3)
+    for a, b in zip(found, expected.values(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b, rtol=0, atol=1e-8)
+
+    settings = 2e-2, decay, 1e-3, 4
+    nats = Dynamic(found, *settings)(model, text, ignore)
+    expected_nats = numpy_dynamic(weights, expected, text, *settings)
+    assert nats == pytest.approx(expected_nats, abs=1e-6)
+    still = numpy_dynamic(weights, expected, text, 0.0, *settings[1:])
+    assert abs(still - nats) > 0.1  # it learned something
+
+
+def test_weights_that_diverge_are_an_error_that_names_the_rate(model, numbers):
+    statistics = statistics_of(model, numbers)
+    done = []
+    message = r"\[dynamic\] the weights have learned .* rate of 1e\+308 .* smaller rate"
+    with pytest.raises(ArgumentError, match=message):
+        Dynamic(statistics, rate=1e308)(model, numbers, done.append)
+    assert sum(done) < len(numbers) - 1  # it stops there
+    choices = (1e308, 0.0, 1e-5)
+    found = dynamics.tune(model, numbers, Dynamic(statistics), choices, [0.0])
+    assert found.rate < 1
+
+
+def test_a_model_of_nan_has_no_statistics(model, numbers):
+    with torch.no_grad():
+        model.head.bias[0] = math.nan
+    with pytest.raises(ArgumentError, match=r"\[dynamic\] .* gradients .* are NaN"):
+        statistics_of(model, numbers)
+
+
+def test_weights_without_any_gradient_do_not_become_nan(model, numbers):
+    statistics = [torch.zeros_like(p) for p in model.parameters()]
+    found = Dynamic(statistics, rate=1e-7, decay=0.5)(model, numbers, ignore)
+    assert math.isfinite(found)
+
+
+def test_an_epsilon_of_0_is_refused():
+    with pytest.raises(ArgumentError, match=r"an epsilon of 0 .* above 0"):
+        Dynamic((), epsilon=0.0)
+
+
+def test_a_rate_of_0_is_chosen_where_learning_is_worse(model):
+    """A text without order, which a model that expects none is best at."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    numbers = np.random.default_rng(0).integers(0, VOCABULARY, 400)
+    start = Dynamic([torch.ones_like(p) for p in model.parameters()], epsilon=1.0)
+    found = dynamics.tune(model, numbers, start, (3.0, 1.0, 0.0), (0.1, 0.0))
+    assert found.rate == 0
+    plain = (len(numbers) - 1) * math.log(VOCABULARY)
+    assert found(model, numbers, ignore) == pytest.approx(plain, abs=1e-9)
+    assert start(model, numbers, ignore) != pytest.approx(plain, abs=1e-9)
+
+
 def test_dynamic_evaluation_is_tuned_on_a_text(model, numbers):
     start = Dynamic(statistics_of(model, numbers), segment=8)
     rates, decays = (0.0, 1e-3, 1e-2), (0.0, 0.5)
@@ -216,6 +355,7 @@ def test_both_gain_and_say_what_they_used(run, other):
     found = json.loads(call("evaluate", run, other, "--json", *given))
     assert found.pop("dynamic") == {"rate": 0, "decay": 0.1, "segment": 7}
     assert found["nats_per_token"] == pytest.approx(plain["nats_per_token"], abs=1e-5)
+    assert "dynamic changes nothing at 0" in call("evaluate", run, other, *given)
     call("evaluate", run, "--dynamic")  # the paper's values: nothing is left to tune on
 
 

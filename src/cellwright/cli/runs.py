@@ -96,6 +96,8 @@ def evaluate(
     for name, settings in how.items():
         given = ", ".join(f"{key} {value:g}" for key, value in settings.items())
         typer.echo(f"{name}: {given}")
+        if 0 in (settings.get("rate"), settings.get("lambda")):
+            typer.echo(f"{name} changes nothing at 0; the figures are the model's own")
     if figures.unknown:
         share = figures.unknown / figures.tokens
         typer.echo(

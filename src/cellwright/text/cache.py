@@ -26,7 +26,7 @@ from .score import windows
 
 WINDOW = 256  # tokens at a time: bounds the memory, changes no number
 THETAS = (0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0)
-LAMBDAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+LAMBDAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 
 
 @dataclass(frozen=True)

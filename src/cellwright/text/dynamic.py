@@ -29,13 +29,13 @@ from ..language.errors import ArgumentError
 from ..nn.state import State, detach
 from .corpus import TextStream
 from .model import LanguageModel
-from .score import windows
+from .score import read, windows
 
 ROWS = 100  # of the training text, read side by side for the statistics
 SEGMENTS = 300  # of each row at most
 # For segments of 5; the paper's value for PTB comes first. Longer segments take
-# proportionally more, as in the authors' search.
-RATES = (5e-5, 2.5e-5, 1e-4, 2e-4, 4e-4)
+# proportionally more, as in the authors' search. 0: not to learn may be best.
+RATES = (5e-5, 2.5e-5, 1e-5, 1e-4, 2e-4, 0.0)
 DECAYS = (2e-3, 0.0, 1e-3, 5e-3)
 TUNED_ON = 5_000  # tokens
 
@@ -63,19 +63,38 @@ class Dynamic:
 
     def __post_init__(self) -> None:
         numbers = self.rate, self.decay, self.epsilon
-        if not (all(0 <= n < math.inf for n in numbers) and self.segment >= 1):
+        inside = all(0 <= n < math.inf for n in numbers) and self.epsilon > 0
+        if not (inside and self.segment >= 1):
             raise ArgumentError(
                 f"[dynamic] received a rate of {self.rate:g}, a decay of "
-                f"{self.decay:g} and segments of {self.segment}; expected at least 0, "
-                "at least 0, and at least 1"
+                f"{self.decay:g}, an epsilon of {self.epsilon:g} and segments of "
+                f"{self.segment}; expected at least 0, at least 0, above 0, and at "
+                "least 1"
             )
 
     def __call__(
         self, model: LanguageModel, numbers: np.ndarray, advance: Callable[[int], Any]
     ) -> float:
+        """Raises ArgumentError where the predictions stop being finite numbers."""
+        nats = self._read(model, numbers, advance)
+        if self.rate and not math.isfinite(nats):
+            raise ArgumentError(
+                "[dynamic] the weights have learned until their predictions are not "
+                f"finite numbers; received a rate of {self.rate:g} and a decay of "
+                f"{self.decay:g}, expected a smaller rate"
+            )
+        return nats
+
+    def _read(
+        self, model: LanguageModel, numbers: np.ndarray, advance: Callable[[int], Any]
+    ) -> float:
+        """The nats; NaN or infinity as soon as they are no finite number."""
+        if not self.rate:  # nothing is learned, so nothing decays either
+            return read(model, numbers, advance)
         model, trained = copy.deepcopy(model), list(model.parameters())
         parameters = list(model.parameters())
         mean = torch.stack([s.mean() for s in self.statistics]).mean()
+        mean.clamp_(min=torch.finfo(mean.dtype).tiny)  # no gradient at all: no decay
         pull = [self.decay * s / mean for s in self.statistics]
         pull = [p.clamp(max=1.0) for p in pull]  # λ · min(√MS / mean, 1/λ)
         scale = [self.rate / (s + self.epsilon) for s in self.statistics]
@@ -83,12 +102,14 @@ class Dynamic:
         for x, y in windows(model, numbers, self.segment):
             loss, state = _loss(model, x[:, None], y[:, None], state)
             nats += loss.item() * len(y)
+            if not math.isfinite(nats):
+                break
             gradients = _gradients(loss, parameters)
             with torch.no_grad():
                 for w, w_0, g, s, p in zip(
                     parameters, trained, gradients, scale, pull, strict=True
                 ):
-                    w += p * (w_0 - w) - s * g
+                    w.lerp_(w_0, p).addcmul_(s, g, value=-1)
             advance(len(y))
         return nats
 
@@ -102,6 +123,9 @@ def statistics_of(
         model: in eval mode.
         numbers: (N,) token numbers of the training text.
         segment: tokens to a gradient.
+
+    Raises:
+        ArgumentError: a gradient is no finite number.
     """
     parameters = list(model.parameters())
     rows = max(1, min(ROWS, (len(numbers) - 1) // segment))
@@ -116,7 +140,13 @@ def statistics_of(
         loss, state = _loss(model, x, y, state)
         for square, g in zip(squares, _gradients(loss, parameters), strict=True):
             square += g.square()
-    return [(square / count).sqrt() for square in squares]
+    statistics = [(square / count).sqrt() for square in squares]
+    if not all(s.isfinite().all() for s in statistics):
+        raise ArgumentError(
+            "[dynamic] received a model whose gradients on the training text are NaN "
+            "or infinity, expected finite numbers"
+        )
+    return statistics
 
 
 def tune(
@@ -132,17 +162,25 @@ def tune(
         model: in eval mode.
         numbers: (N,) token numbers; the first 5,000 are read.
         start: whose statistics and segments are kept.
-        rates, decays: the choices.
+        rates, decays: the choices. A rate of 0 leaves the weights as they are.
     """
     numbers = numbers[:TUNED_ON]
 
+    def nats(choice: Dynamic) -> float:
+        found = choice._read(model, numbers, _nothing)
+        return found if math.isfinite(found) else math.inf
+
     def best(choices: list[Dynamic]) -> Dynamic:
-        if len(choices) == 1:
-            return choices[0]
-        return min(choices, key=lambda c: c(model, numbers, lambda count: None))
+        return choices[0] if len(choices) == 1 else min(choices, key=nats)
 
     start = best([replace(start, rate=rate) for rate in rates])
+    if not start.rate:
+        return start
     return best([replace(start, decay=decay) for decay in decays])
+
+
+def _nothing(count: int) -> None:
+    pass
 
 
 def _loss(
