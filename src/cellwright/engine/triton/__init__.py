@@ -7,7 +7,6 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ...compiler.matrices import matrix_of
 from ...compiler.plan import unsupported
 from ...language import Graph
 from ..call import Call
@@ -59,6 +58,4 @@ def lacking(graph: Graph) -> str | None:
         return "it runs sequences, no trees"
     if graph.items:
         return "it takes no sets of items"
-    if any(matrix_of(graph.nodes, node) for node in graph.nodes):
-        return "it takes no states that are matrices"
     return None

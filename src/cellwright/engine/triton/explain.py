@@ -42,7 +42,7 @@ def explain_triton(
     obstacle = lacking(graph)
     if obstacle:
         return f"The triton engine does not run {cell.name}: {obstacle}."
-    programs = Programs(graph, own_parameters(graph))
+    programs = Programs(graph, own_parameters(graph)).level_by_level
     wanted = tuple(i.name for i in graph.inputs)
     target = Target(torch.bfloat16 if bf16 else torch.float32)
     names = ("bfloat16", "") if bf16 else ("float32", ", TF32 off")
