@@ -1,8 +1,9 @@
-"""A stage of matrices as a kernel: one of its programs has a block of one row's matrix.
+"""A stage of matrices as a kernel.
 
-Blocks are (HEADS, ROWS, UNITS): heads, rows of a matrix (here: lines, since rows are the
-batch's), columns. A vector is (HEADS, ROWS, 1) where it has a number for each line,
-(HEADS, 1, UNITS) for each column, (HEADS, 1, 1) for each head.
+Each of its programs has a block of one row's matrix, (HEADS, ROWS, UNITS): heads,
+lines, columns. Lines are the rows of a matrix; rows are the batch's. A vector is
+(HEADS, ROWS, 1) where it has a number for each line, (HEADS, 1, UNITS) for each column,
+(HEADS, 1, 1) for each head.
 
 A program has one head, or all where something is summed over them. Where nothing is
 summed over lines, programs share them. Else one program has them all: at once if it

@@ -272,7 +272,7 @@ class Writer:
                 read |= {View(v.array, v.previous) for v in views}
                 if i.op in STORES and i.op != "store_panel":
                     view = stage.views[i.args[1]]
-                    written.add((view.array, view.previous))
+                    written |= {(view.array, view.previous)}
             for term in stage.terms:
                 view = stage.views[term.view]
                 read.add(View(view.array, view.previous))
