@@ -177,6 +177,24 @@ def test_a_vector_that_a_matrix_makes_and_reads(used, form):
     assert_as_reference(layer, call_of(layer))
 
 
+@cell
+def beside(W, x, h):
+    """A matrix of weights that no level waits for: its gradient adds up over them."""
+    A = W.matrix("A", size=("hidden_size", 2))
+    return sigmoid(W.f(x)) * h + matvec(tanh(A), W.k(x, size=2))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("blocks", ["", "small_blocks"])
+def test_a_weights_gradient_adds_up_over_levels(blocks, request):
+    if blocks:
+        request.getfixturevalue(blocks)
+    layer = make_heads(beside, hidden_size=19)
+    forms = {form for form, kernel in parts_of(layer) if not kernel.matrix.apart}
+    assert forms == {"level" if blocks else "scan"}
+    assert_as_reference(layer, call_of(layer))
+
+
 @pytest.mark.parametrize(("steps", "batch"), [(1, 3), (2, 0)])
 @pytest.mark.parametrize("definition", ["mlstm", "delta_net"])
 def test_one_step_and_no_row(definition, steps, batch):
