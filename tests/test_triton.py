@@ -424,15 +424,15 @@ def test_gradients_of_gradients_are_the_references():
 
 
 @pytest.mark.parametrize(
-    ("definition", "dtype", "why"),
+    ("definition", "options", "why"),
     [
-        ("bahdanau_gru", torch.float32, "it takes no sets of items"),
-        ("lstm", torch.float64, "float32, float16 and bfloat16"),
+        ("bahdanau_gru", {"items": {"source": 4}}, "it takes no sets of items"),
+        ("lstm", {"dtype": torch.float64}, "float32, float16 and bfloat16"),
     ],
 )
-def test_an_obstacle_is_named(definition, dtype, why):
+def test_an_obstacle_is_named(definition, options, why):
     with pytest.raises(cw.ArgumentError, match=why):
-        make(definition, dtype=dtype)
+        make(definition, **options)
 
 
 def test_auto_takes_torchs_kernels_then_triton(monkeypatch):
