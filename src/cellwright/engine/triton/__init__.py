@@ -42,7 +42,10 @@ class Triton(Engine):
                 f"{dtype}"
             )
         graph = bound.programs.graph
-        return lacking(graph) or unsupported(graph)
+        found = lacking(graph) or unsupported(graph)
+        if found is None:  # made now: torch.compile cannot trace that
+            _ = bound.programs.level_by_level
+        return found
 
     def run(self, bound: Bound, call: Call) -> tuple[Tensor, list[Tensor]]:
         from . import op
