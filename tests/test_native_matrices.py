@@ -91,6 +91,13 @@ def two_matrices(W, x, A: (4, 3), C: BLOCKS, n, *, heads=2):
     return matvec(C, n), A, C, n
 
 
+@cell
+def vector_is_state(W, x, C: ("hidden_size", 3), s: 3):
+    """The state s is stored where the matrix is, and the matrix reads it."""
+    C = 0.5 * C + 0.2 * outer(W.v(x), s + W.k(x, size=3))
+    return matvec(C, W.q(x, size=3)), C, cw.vecmat(W.p(x), C)
+
+
 CELLS = [
     gated_memory,
     numbers_of_heads,
@@ -100,6 +107,7 @@ CELLS = [
     mixed,
     matrix_is_output,
     two_matrices,
+    vector_is_state,
 ]
 by_cell = pytest.mark.parametrize("used", CELLS, ids=lambda c: c.name)
 

@@ -424,15 +424,15 @@ def test_gradients_of_gradients_are_the_references():
 
 
 @pytest.mark.parametrize(
-    ("definition", "dtype", "why"),
+    ("definition", "options", "why"),
     [
-        ("mlstm", torch.float32, "no states that are matrices"),
-        ("lstm", torch.float64, "float32, float16 and bfloat16"),
+        ("bahdanau_gru", {"items": {"source": 4}}, "it takes no sets of items"),
+        ("lstm", {"dtype": torch.float64}, "float32, float16 and bfloat16"),
     ],
 )
-def test_an_obstacle_is_named(definition, dtype, why):
+def test_an_obstacle_is_named(definition, options, why):
     with pytest.raises(cw.ArgumentError, match=why):
-        make(definition, dtype=dtype)
+        make(definition, **options)
 
 
 def test_auto_takes_torchs_kernels_then_triton(monkeypatch):
@@ -521,9 +521,8 @@ def test_the_text_in_16_bits():
 
 
 def test_what_has_no_kernels_is_said():
-    said = CliRunner().invoke(app, ["explain", "mlstm", "--triton"]).output
-    assert "does not run mlstm: it takes no states that are matrices" in said
-    assert "no states that are matrices" in explain_triton(cw.cells.mlstm)
+    said = CliRunner().invoke(app, ["explain", "bahdanau_gru", "--triton"]).output
+    assert "does not run bahdanau_gru: it takes no sets of items" in said
 
 
 @pytest.mark.full

@@ -91,6 +91,8 @@ class Loops:
         for number, node in enumerate(self.step.nodes):
             if node.op == PUT:
                 stores.setdefault(node["view"].array, set()).add(number)
+        for number in self.step.kept & self.step.stored.keys():  # they store themselves
+            stores.setdefault(self.step.stored[number].array, set()).add(number)
         found = {
             number: set().union(*(stores.get(view.array, ()) for view in views))
             for number, views in self._reads.items()

@@ -57,6 +57,7 @@ class Plan:
             gives each one's whole cotangent, through everything it feeds.
         may_split: loops over levels may stand apart from the rest: see `loops`. Not
             where a level has rows enough for its products.
+        may_go_in_steps: matrices may go several levels at a time: see `chunkwise`.
         precision: of products: "full", "bf16", or "int8" for inference alone.
     """
 
@@ -68,6 +69,7 @@ class Plan:
     recorded: tuple[int, ...] = ()
     tapped: bool = False
     may_split: bool = True
+    may_go_in_steps: bool = True
     precision: str = "full"
 
     def __post_init__(self) -> None:
@@ -128,7 +130,9 @@ class Plan:
     @cached_property
     def goes_in_steps(self) -> bool:
         """Whether its matrices go several levels at a time: see `chunkwise`."""
-        if not (gates_are_bounded(self.graph) and self.is_split) or self.recompute:
+        if self.recompute or not self.may_go_in_steps:
+            return False
+        if not (gates_are_bounded(self.graph) and self.is_split):
             return False
         forward = self._forward("training", self._memory)
         inputs = tuple(source.name for source in self.graph.inputs)

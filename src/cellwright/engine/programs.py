@@ -70,6 +70,7 @@ class Programs:
         recorded: nodes of the graph whose values are results too.
         tapped: gradients flow into the recorded values, and theirs can be had.
         may_split: loops over levels may stand apart from products: as in `Plan`.
+        may_go_in_steps: matrices may go several levels at a time: as in `Plan`.
         precision: of products: "full", "bf16" or "int8", as in `Plan`.
     """
 
@@ -83,6 +84,7 @@ class Programs:
         self.recorded: tuple[int, ...] = options.pop("recorded", ())
         self.tapped: bool = options.pop("tapped", False)
         self.may_split: bool = options.pop("may_split", True)
+        self.may_go_in_steps: bool = options.pop("may_go_in_steps", True)
         self.precision: str = options.pop("precision", "full")
         assert not options, f"unknown options: {options}"
         self.inputs = tuple(i.name for i in graph.inputs)
@@ -117,7 +119,7 @@ class Programs:
         names = "isa", "recompute", "constant", "static", "recorded", "tapped"
         options = {name: getattr(self, name) for name in names}
         # Left out where they are as by default: keys are in exported programs.
-        later = {"may_split": True, "precision": "full"}
+        later = {"may_split": True, "may_go_in_steps": True, "precision": "full"}
         values = {name: getattr(self, name) for name in later}
         return {**options, **{n: v for n, v in values.items() if v != later[n]}}
 
@@ -150,6 +152,11 @@ class Programs:
             return self
         few = (rows < MANY_ROWS or any(self.matrices)) and levels > 1
         return self if few or not self.plan.is_split else self.variant(may_split=False)
+
+    @property
+    def level_by_level(self) -> Programs:
+        """The same cell, whose matrices go one level at a time."""
+        return self.variant(may_go_in_steps=False) if self.has_matrices else self
 
     @cached_property
     def ahead(self) -> tuple[Programs, Once] | None:
@@ -194,6 +201,7 @@ class Programs:
             recorded=self.recorded,
             tapped=self.tapped,
             may_split=self.may_split,
+            may_go_in_steps=self.may_go_in_steps,
             precision=self.precision,
         )
 

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ...compiler.matrices import matrix_of
 from ...compiler.plan import unsupported
 from ...language import Graph
 from ..call import Call
@@ -43,7 +42,10 @@ class Triton(Engine):
                 f"{dtype}"
             )
         graph = bound.programs.graph
-        return lacking(graph) or unsupported(graph)
+        found = lacking(graph) or unsupported(graph)
+        if found is None:  # made now: torch.compile cannot trace that
+            _ = bound.programs.level_by_level
+        return found
 
     def run(self, bound: Bound, call: Call) -> tuple[Tensor, list[Tensor]]:
         from . import op
@@ -59,6 +61,4 @@ def lacking(graph: Graph) -> str | None:
         return "it runs sequences, no trees"
     if graph.items:
         return "it takes no sets of items"
-    if any(matrix_of(graph.nodes, node) for node in graph.nodes):
-        return "it takes no states that are matrices"
     return None

@@ -25,6 +25,9 @@ _INTRODUCTION = """\
 # What the kernels call is in cellwright/engine/triton/functions.py.
 # rows: how many there are. here, before: the first row of a step, and of the step
 # before. block, before_block: the same in arrays that hold two steps."""
+_OF_MATRICES = (
+    "# A line is a row of a matrix, whose columns are units. The batch's are rows."
+)
 
 
 def explain_triton(
@@ -42,11 +45,12 @@ def explain_triton(
     obstacle = lacking(graph)
     if obstacle:
         return f"The triton engine does not run {cell.name}: {obstacle}."
-    programs = Programs(graph, own_parameters(graph))
+    programs = Programs(graph, own_parameters(graph)).level_by_level
     wanted = tuple(i.name for i in graph.inputs)
     target = Target(torch.bfloat16 if bf16 else torch.float32)
     names = ("bfloat16", "") if bf16 else ("float32", ", TF32 off")
     texts = [_INTRODUCTION.format(dtype=names[0], more=names[1])]
+    texts += [_OF_MATRICES] * programs.has_matrices
     for kind in ("inference", "training", "backward"):
         program = programs.program(kind, wanted if kind == "backward" else ())
         texts += [f"# ---- {program.name}", *_texts(cut(program, target))]

@@ -12,6 +12,10 @@ __all__ = [
     "layer_norm",
     "maximum",
     "minimum",
+    "over_block",
+    "over_blocks",
+    "over_columns",
+    "over_lines",
     "product",
     "relu",
     "sigmoid",
@@ -68,6 +72,28 @@ def minimum(a, b):
 def total(x, inside):
     """Over a row's units; `inside` are those that there are."""
     return tl.sum(tl.where(inside, x, 0.0), axis=1)[:, None]
+
+
+@triton.jit
+def over_columns(x, inside):
+    """Sums of (heads, lines, columns); `inside` are those that there are."""
+    return tl.sum(tl.where(inside, x, 0.0), axis=2)[:, :, None]
+
+
+@triton.jit
+def over_lines(x, inside):
+    return tl.sum(tl.where(inside, x, 0.0), axis=1)[:, None, :]
+
+
+@triton.jit
+def over_block(x, inside):
+    return tl.sum(over_columns(x, inside), axis=1)[:, None, :]
+
+
+@triton.jit
+def over_blocks(x, inside):
+    """Over all heads."""
+    return tl.sum(over_block(x, inside), axis=0)[None, :, :]
 
 
 @triton.jit

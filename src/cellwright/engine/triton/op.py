@@ -45,6 +45,7 @@ def run(
     states = programs.filled(call.states, call.x, batch.batch)
     if programs.constant or programs.static:  # here every input has its rows
         programs = programs.variant(constant=(), static=())
+    programs = programs.level_by_level
 
     def scan(
         sources: list[Tensor], batch_sizes: Tensor | None, states: list[Tensor]

@@ -8,9 +8,10 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from ...compiler.program import NODE, Program, Stage
+from ...compiler.program import MATRIX, NODE, Program, Stage
+from .matrices import MatrixWriter, may_walk, sums_over_levels
 from .resident import Resident, need_of
-from .source import Kernel, Writer
+from .source import STORES, Kernel, Writer
 from .table import fits
 from .target import Target
 
@@ -81,21 +82,33 @@ def cut(program: Program, target: Target) -> Parts:
             for k in range(len(program.stages[n].terms))
             if form == "rows" or is_early(program, numbers, n, k)
         )
-        if form == "level":
+        if form == "level" or sums_over_levels(program, numbers[0]):
             form = _form(program, numbers, early, target)
-        if form == "scan":
-            kernels = (Writer(program, numbers, form, local, early).kernel(),)
-        elif form == "resident":
-            kernels = (Resident(program, numbers, form, local, early).kernel(),)
-        else:
-            kernels = tuple(
-                None
-                if is_product(program, program.stages[n])
-                else Writer(program, (n,), form, local, early).kernel()
-                for n in numbers
-            )
+        kernels = _kernels(program, numbers, form, local, early)
         found.append(Part(form, numbers, early, kernels))
     return Parts(program, tuple(found), local)
+
+
+def _kernels(
+    program: Program,
+    numbers: tuple[int, ...],
+    form: str,
+    local: frozenset[int],
+    early: frozenset[tuple[int, int]],
+) -> tuple[Kernel | None, ...]:
+    """One for all stages of a walk; else one for each."""
+    stages = program.stages
+    if form == "resident":
+        return (Resident(program, numbers, form, local, early).kernel(),)
+    if form == "scan" and stages[numbers[0]].axis != MATRIX:
+        return (Writer(program, numbers, form, local, early).kernel(),)
+    writers = {n: MatrixWriter if stages[n].axis == MATRIX else Writer for n in numbers}
+    return tuple(
+        None
+        if is_product(program, stages[n])
+        else writers[n](program, (n,), form, local, early).kernel()
+        for n in numbers
+    )
 
 
 def _groups(program: Program) -> list[tuple[str, tuple[int, ...]]]:
@@ -117,7 +130,7 @@ def is_early(program: Program, numbers: Sequence[int], stage: int, term: int) ->
         s.views[i.args[1]].array
         for s in (program.stages[n] for n in numbers)
         for i in s.code
-        if i.op in ("store", "accumulate", "store_panel")
+        if i.op in STORES
     }
     own = program.stages[stage]
     return own.views[own.terms[term].view].array not in written
@@ -132,6 +145,9 @@ def _form(
     """How a loop of levels runs: in one kernel, where no product and no other unit is
     waited for, or where the products' weights fit; else a kernel for each stage."""
     stages = [program.stages[n] for n in numbers]
+    if any(s.axis == MATRIX for s in stages):
+        alone = len(stages) == 1 and may_walk(program, numbers[0])
+        return "scan" if alone else "level"
     terms = sum(len(stage.terms) for stage in stages)
     if len({s.units for s in stages}) == 1 and terms == len(early):
         return "scan"

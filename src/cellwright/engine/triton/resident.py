@@ -110,8 +110,8 @@ class Resident(Writer):
     def _named(self, name: str, units: int) -> str:
         return name if units == self.units else f"{name}_{units}"
 
-    def _mask(self, array: int, name: str) -> str:
-        columns = self.program.arrays[array].columns
+    def _mask(self, view: View, name: str) -> str:
+        columns = self.program.arrays[view.array].columns
         return f"{name}_rows" if columns == 1 else self._named(name, columns)
 
     def _inside(self, stage: Stage) -> str:

@@ -156,15 +156,25 @@ class PackedScan(NamedTuple):
         ]
         for own in carried:  # changed in place, from the final states' to the initial
             given += (own, own)
+        first = len(given)  # of the gradients that are made here
+        given += [None] * len(wanted)
+        sums = {
+            k: y.new_zeros(rows.batch, parameters[k].numel())
+            for k in programs.matrix_weights.values()
+        }
+        given += sums.values()
         parts, target = self._cut(rows.device, "backward", wanted)
         walk = Walk(parts, rows, given, parameters, target)
         walk.run()
-        of_inputs = iter(walk.arrays[len(given) : len(given) + len(wanted)])
+        of_inputs = iter(walk.arrays[first : first + len(wanted)])
         shaped = zip(programs.inputs, sources, strict=True)
         of_sources = [
             next(of_inputs).view_as(s) if name in wanted else None for name, s in shaped
         ]
-        arrived, of_parameters = programs.arriving(of_sources, walk.gradients())
+        gradients = walk.gradients()
+        for k, of_rows in sums.items():  # of weights that are matrices by element
+            gradients[k] += of_rows.sum(0).view_as(gradients[k])
+        arrived, of_parameters = programs.arriving(of_sources, gradients)
         return [*arrived, *carried, *of_parameters]
 
     def reference(self, tensors: Sequence[Any]) -> list[Tensor]:

@@ -10,6 +10,8 @@ arithmetic. There are four forms:
   level leaves to the next stays in registers;
 - "resident": the same with products, whose weights it keeps: see `resident`.
 
+A stage of matrices has a kernel of its own, in each form but the last: see `matrices`.
+
 All other products are made before, by torch, and read from memory.
 """
 
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from keyword import iskeyword
 from typing import NamedTuple
 
-from ...compiler.program import Instruction, Piece, Program, Stage, View
+from ...compiler.program import Array, Instruction, Piece, Program, Stage, View
 
 _SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARISONS = {
@@ -38,11 +40,23 @@ _FUNCTIONS = {
     **{n: n for n in ("sigmoid", "tanh", "softplus", "relu", "maximum", "minimum")},
 }
 _OF_ARGUMENTS = ("array", "previous", "product", "parameter")  # kinds of `Argument`
+# Where an instruction has the views that it reads, among its arguments.
+_READS = {
+    "load": slice(0, 1),
+    "load_scaled": slice(0, 2),
+    "add_outer": slice(1, 3),
+    "accumulate": slice(1, 2),
+    **dict.fromkeys(("dot_columns", "dot_rows", "dot_block"), slice(2, 3)),
+}
+#: What writes a view, its second argument.
+STORES = ("store", "accumulate", "store_panel", "sum_block")
+STORES += ("dot_columns", "dot_rows", "dot_block")
 # Names that a kernel has for itself.
 _OURS = re.compile(
     r"(s\d+_)?[rv]\d+|rows?|units?|ROWS|UNITS|here|before|(before_)?block|levels?|step|"
     r"(live|present|inside)(_(\d+|rows))?|offsets|counts|tl|source|FACTORS|PRECISION|product|"
-    r"layer_norm|" + "|".join(_FUNCTIONS) + "|total|softmax|block_mean"
+    r"layer_norm|" + "|".join(_FUNCTIONS) + "|total|softmax|block_mean|"
+    r"heads?|lines?|top|over_(columns|lines|block|blocks)"
 )
 
 
@@ -60,6 +74,24 @@ class Argument(NamedTuple):
     number: int | tuple[int, int]
 
 
+class Matrix(NamedTuple):
+    """What a kernel of matrices computes.
+
+    Attributes:
+        heads: blocks of one.
+        rows: of a block.
+        together: a program has all blocks; else one.
+        apart: programs share the rows of a block; else one has all.
+        values: matrices that are in registers at once.
+    """
+
+    heads: int
+    rows: int
+    together: bool
+    apart: bool
+    values: int
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A kernel's text, and how to call it.
@@ -69,9 +101,10 @@ class Kernel:
         source: that function; `functions` has what it calls.
         arguments: its pointers, in order.
         form: "rows", "level", "scan" or "resident".
-        units: how many a row has, of the widest stage.
+        units: how many a row has, of the widest stage; of matrices a row of a block.
         whole: a block spans all units: the code reduces over them.
         lines: instructions, for the size of a block.
+        matrix: of a stage of matrices.
     """
 
     name: str
@@ -81,6 +114,7 @@ class Kernel:
     units: int
     whole: bool
     lines: int
+    matrix: Matrix | None = None
 
 
 class Writer:
@@ -163,7 +197,7 @@ class Writer:
         order = "levels - 1 - step" if self.program.backward else "step"
         start = [
             f"{self._carry(a)} = tl.load({self._pointer(v)}, "
-            f"mask={self._mask(a, 'present')}, other=0.0)"
+            f"mask={self._mask(v, 'present')}, other=0.0)"
             for a, v in self.carried.items()
         ]
         loop = [
@@ -177,7 +211,7 @@ class Writer:
             loop.insert(1, "block = level % 2 * rows")
         end = [
             f"tl.store({self._pointer(View(a))}, {self._carry(a)}, "
-            f"mask={self._mask(a, 'present')})"
+            f"mask={self._mask(View(a), 'present')})"
             for a, view in self.carried.items()
             if view.array == a
         ]
@@ -195,7 +229,7 @@ class Writer:
         """Lines that say which elements of a block there are."""
         return [f"{name} = ({rows}) & inside"]
 
-    def _mask(self, array: int, name: str) -> str:
+    def _mask(self, view: View, name: str) -> str:
         """That of an array's elements: "live" at a level, "present" in the batch."""
         return name
 
@@ -213,10 +247,13 @@ class Writer:
         """Arrays whose rows of one level are read by the next: where they start from.
 
         Forward that is a state, which starts from its initial rows; backward a state's
-        cotangent, which starts from that of the final state.
+        cotangent, which starts from that of the final state, and what adds up over the
+        levels.
         """
         found = {}
         for array, previous in self.written:
+            if adds_up(self.program.arrays[array]):
+                found[array] = View(array)
             if View(array, not previous) not in self.read:
                 continue
             if previous:
@@ -231,11 +268,11 @@ class Writer:
         read, written = set(), set()
         for stage in self.stages:
             for i in stage.code:
-                views = [stage.views[a] for a in i.args[len(i.registers) :][:1]]
-                if i.op in ("load", "accumulate"):
-                    read |= {View(v.array, v.previous) for v in views}
-                if i.op in ("store", "accumulate"):
-                    written |= {(v.array, v.previous) for v in views}
+                views = [stage.views[a] for a in i.args[_READS.get(i.op, slice(0))]]
+                read |= {View(v.array, v.previous) for v in views}
+                if i.op in STORES and i.op != "store_panel":
+                    view = stage.views[i.args[1]]
+                    written |= {(view.array, view.previous)}
             for term in stage.terms:
                 view = stage.views[term.view]
                 read.add(View(view.array, view.previous))
@@ -275,7 +312,7 @@ class Writer:
         for i in stage.code:
             if i.op == "store_panel":
                 self._store_panel(stage, i, register(i.args[0]))
-            elif i.op in ("store", "accumulate"):
+            elif i.op in STORES:
                 self._store(stage, i, register(i.args[0]))
             else:
                 value = self._value(stage, i, register)
@@ -346,7 +383,7 @@ class Writer:
         held = self._held(view)
         if held:
             return held
-        live = self._mask(view.array, "live")
+        live = self._mask(view, "live")
         return f"tl.load({self._pointer(view)}, mask={live}, other=0.0)"
 
     def _held(self, view: View) -> str | None:
@@ -363,11 +400,17 @@ class Writer:
         value = self._as_array(view, value)
         if i.op == "accumulate":
             value = f"{self._load(view)} + {value}"
+        self._put(view, value)
+
+    def _put(self, view: View, value: str) -> None:
+        """Store a value, or keep it for the next level."""
         start = self.carried.get(view.array)
-        carries = start is not None and view.previous == (start.array == view.array)
+        own = start is not None and start.array == view.array
+        adds = adds_up(self.program.arrays[view.array])
+        carries = start is not None and (adds or view.previous == own)
         if carries:
             following = self._name("next", view.array, self._label(view.array))
-            carried, live = self._carry(view.array), self._mask(view.array, "live")
+            carried, live = self._carry(view.array), self._mask(view, "live")
             self.body.append(f"{following} = tl.where({live}, {value}, {carried})")
             self.last[view.array] = f"{carried} = {following}"
             value = following
@@ -377,8 +420,8 @@ class Writer:
             value = name
         if self.walks:
             self.stored[view] = value
-        if carries and view.previous:
-            return  # the level before reads it here
+        if carries and own:
+            return  # another level reads it here
         if not self.walks or view.array not in self.local:
             self._to_memory(view, value)
 
@@ -395,7 +438,7 @@ class Writer:
         self.body.append(f"tl.store({name} + {at}, {value}, mask={self._live(stage)})")
 
     def _to_memory(self, view: View, value: str) -> None:
-        mask = self._mask(view.array, "live")
+        mask = self._mask(view, "live")
         narrow = self.program.arrays[view.array].columns == 1 and self.units > 1
         if narrow and self.spreads:
             mask += " & (unit == 0)"
@@ -403,15 +446,20 @@ class Writer:
 
     def _pointer(self, view: View) -> str:
         array = self.program.arrays[view.array]
+        name, row = self._place(view)
+        at = row if array.columns == 1 else f"{row} * {array.columns}"
+        return f"{name} + {at}{self._column(view.array)}"
+
+    def _place(self, view: View) -> tuple[str, str]:
+        """The argument that has a view's array, and the row there."""
+        array = self.program.arrays[view.array]
         kind = self._kind(view)
         if view.previous and self.form != "level":
             kind = "sequence"  # rows gathered for all levels
         previous = "previous" if view.previous else "array"
         label = f"{array.name}_previous" if view.previous else array.name
         name = self._argument(previous, view.array, label)
-        row = self._row(kind, view.previous)
-        at = row if array.columns == 1 else f"{row} * {array.columns}"
-        return f"{name} + {at}{self._column(view.array)}"
+        return name, self._row(kind, view.previous)
 
     def _column(self, array: int) -> str:
         """What is added to a row's place for each unit."""
@@ -450,6 +498,12 @@ class Writer:
                 name += "_"
             self.names[use, what] = name
         return self.names[use, what]
+
+
+def adds_up(array: Array) -> bool:
+    """Whether every level adds to the same rows: they are the caller's."""
+    one = array.rows == "rolling" and array.depth == 1
+    return one and array.initial < 0 and not array.scratch
 
 
 def _element(row: str, units: int, column: int, columns: int, heads: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .source import Kernel
+from .source import Kernel, Matrix
 from .target import Target
 
 ELEMENTS = 512  # of a block: four warps, four elements a thread
@@ -21,8 +21,17 @@ REGISTERS = 255  # of a thread, of 4 bytes
 OTHER_REGISTERS = 32  # of a thread, for addresses and masks
 
 
+# Of kernels of matrices.
+MATRIX_REGISTERS = 96  # of a thread, for matrices
+MOST_MATRIX_ELEMENTS = 32  # of a matrix in a thread
+MOST_MATRIX_WARPS = 16
+APART_ELEMENTS = 2048  # where programs share a matrix
+
+
 class Block(NamedTuple):
     """Rows and units that one program of a kernel computes, and its warps.
+
+    Of matrices, rows are those of a head.
 
     Attributes:
         ahead: steps of a loop that are in flight at once (Triton's `num_stages`); each
@@ -37,6 +46,8 @@ class Block(NamedTuple):
 
 def block_of(kernel: Kernel, rows: int) -> Block:
     """The block for a kernel that is launched over so many rows."""
+    if kernel.matrix is not None:
+        return matrix_block(kernel.matrix, kernel.units)
     if kernel.form == "resident":
         return resident_block(kernel.units)
     units = power_of_two(kernel.units)
@@ -51,6 +62,37 @@ def resident_block(units: int) -> Block:
     """The block of a kernel that keeps weights: all units of a row are in it."""
     units = max(power_of_two(units), RESIDENT_ROWS)
     return Block(RESIDENT_ROWS, units, min(units // 8, 8), 1)
+
+
+def grid_of(kernel: Kernel, block: Block, rows: int) -> tuple[int, ...]:
+    """How many programs run a kernel over so many rows."""
+    matrix = kernel.matrix
+    if matrix is None:
+        return -(-rows // block.rows), -(-kernel.units // block.units)
+    parts = -(-matrix.rows // block.rows) if matrix.apart else 1
+    return rows, 1 if matrix.together else matrix.heads, parts
+
+
+def matrix_block(matrix: Matrix, columns: int) -> Block:
+    """The block of a kernel of matrices of so many columns: all of those are in it."""
+    units = power_of_two(columns)
+    line = units * (power_of_two(matrix.heads) if matrix.together else 1)
+    each = _elements_each(matrix)
+    most = APART_ELEMENTS if matrix.apart else 32 * MOST_MATRIX_WARPS * each
+    rows = max(1, min(most // line, power_of_two(matrix.rows)))
+    warps = max(1, min(rows * line // (32 * each), MOST_MATRIX_WARPS))
+    return Block(rows, units, warps, 1)
+
+
+def matrix_fits(matrix: Matrix, columns: int) -> bool:
+    """Whether a program can have a row's matrix at once; or need not."""
+    return matrix.apart or matrix_block(matrix, columns).rows >= matrix.rows
+
+
+def _elements_each(matrix: Matrix) -> int:
+    """Of each matrix, in a thread: a power of two."""
+    share = max(MATRIX_REGISTERS // matrix.values, 1)
+    return min(1 << share.bit_length() - 1, MOST_MATRIX_ELEMENTS)
 
 
 class Need(NamedTuple):

@@ -13,7 +13,7 @@ from . import products
 from .parts import Part, Parts
 from .rows import Rows
 from .source import Argument, Kernel
-from .table import block_of
+from .table import block_of, grid_of
 from .target import Target
 
 #: (stage, term) → the product, (rows, columns · units).
@@ -83,6 +83,8 @@ class Walk:
     def _new(self, number: int) -> Tensor:
         """An array that the program fills."""
         array = self.program.arrays[number]
+        if array.rows == "parameter":
+            return self.parameters[array.parameter]
         height, columns = self.rows.total, array.columns
         if array.rows == "rolling":
             height = array.depth * self.rows.batch
@@ -221,11 +223,10 @@ class Walk:
             self._pointer(a, made, kernel.form, level) for a in kernel.arguments
         ]
         block = block_of(kernel, rows)
-        grid = -(-rows // block.rows), -(-kernel.units // block.units)
         constants = {"ROWS": block.rows, "UNITS": block.units}
         if kernel.form == "resident":
             constants |= self.target.constants()
-        part.function(kernel)[grid](
+        part.function(kernel)[grid_of(kernel, block, rows)](
             *pointers,
             *scalars,
             **constants,
