@@ -298,6 +298,7 @@ Buffer read_buffer(const nb::handle& h, int element_size) {
 
 std::vector<Buffer> read_buffers(const nb::handle& items, int element_size) {
     std::vector<Buffer> out;
+    out.reserve(nb::len(items));
     for (nb::handle item : items) out.push_back(read_buffer(item, element_size));
     return out;
 }
@@ -305,6 +306,7 @@ std::vector<Buffer> read_buffers(const nb::handle& items, int element_size) {
 // Each is (array, first row, address, elements).
 std::vector<Final> read_finals(const nb::handle& items, const Program& program) {
     std::vector<Final> out;
+    out.reserve(nb::len(items));
     for (nb::handle f : items) {
         const auto array = get<size_t>(f, 0);
         if (array >= program.arrays.size())

@@ -260,7 +260,7 @@ class SequenceLayer(Layer):
         if drop is not None:
             x = drop("output_dropout", x)
         whole = finals[0] if count == 1 else _joined(finals)
-        whole = [layout.leave_state(state) for state in whole]
+        whole = layout.leave_states(whole)
         return layout.leave(x), whole[0] if len(whole) == 1 else tuple(whole)
 
 

@@ -293,7 +293,8 @@ class Recurrent(SequenceLayer, nn.Module):
 
     def _direction(self, k: int, training: bool) -> Direction:
         bound = (self._modes.training if training else self._modes.evaluation)[k]
-        W = made(self.cells[k])  # type: ignore[arg-type]
+        cells: Any = self._modules["cells"]  # a list of modules is slow to index
+        W = made(cells._modules[str(k)])
         return Direction(bound, drop_weights(bound, W) if bound.columns else W)
 
     def _dropout(self, batch: SequenceBatch) -> Drop | None:

@@ -140,8 +140,10 @@ class Layout:
     def enter_state(self, state: Tensor) -> Tensor:
         return self._state(state, -2)
 
-    def leave_state(self, state: Tensor) -> Tensor:
-        return self._state(state, -1)
+    def leave_states(self, states: list[Tensor]) -> list[Tensor]:
+        if self._packed is None and self.batched:
+            return states
+        return [self._state(state, -1) for state in states]
 
     def _state(self, state: Tensor, which: int) -> Tensor:
         if self._packed is not None:

@@ -200,7 +200,8 @@ class _DropIn(SequenceLayer, nn.RNNBase):
                 f"{x.dim()}{what} instead"
             )
         single = x.dim() == 2
-        self._check_dimensions(x.dim(), state)
+        if state is not None:
+            self._check_dimensions(x.dim(), state)
         if single and isinstance(state, Tensor):
             state = state.unsqueeze(1)
         elif single and state is not None:
@@ -218,8 +219,6 @@ class _DropIn(SequenceLayer, nn.RNNBase):
             self.check_forward_args(x, state, batch_sizes)
 
     def _check_dimensions(self, wanted: int, state: Any) -> None:
-        if state is None:
-            return
         kind = "batched 3-D" if wanted == 3 else "unbatched 2-D"
         if self.mode == "LSTM":
             found = [s.dim() for s in state]

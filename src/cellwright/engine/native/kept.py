@@ -95,7 +95,9 @@ class MemoryPlan(NamedTuple):
 
     def allocate(self, like: Tensor) -> Kept:
         """The memory of one call; `like` is its x."""
-        saved = [new_empty(like, count, dtype) for count, dtype in self.saved]
+        if self.levels is None and not self.saved:
+            return Kept(None, [None] * len(self.states), [], [])
+        saved = [new_empty(like, (count,), dtype) for count, dtype in self.saved]
         memory = placed(self.pieces, saved)
         values = memory[self.first_value :]
         if self.one_tensor:
@@ -103,7 +105,7 @@ class MemoryPlan(NamedTuple):
         if self.levels is None:
             nowhere: list[Memory] = [None] * len(self.states)
             return Kept(None, nowhere, saved, values)
-        levels = new_empty(like, self.levels, self.number)
+        levels = new_empty(like, (self.levels,), self.number)
         return Kept(levels, placed(self.states, [levels]), saved, values)
 
 
@@ -205,13 +207,12 @@ def _pieces(
     return found
 
 
-def new_empty(
-    like: Tensor, shape: int | Sequence[int], dtype: torch.dtype | None
-) -> Tensor:
-    """Of a type, or that of `like`: naming none is torch's quicker way."""
-    return (
-        like.new_empty(shape) if dtype is None else like.new_empty(shape, dtype=dtype)
-    )
+def new_empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None) -> Tensor:
+    """Of a type, or that of `like`: torch's quicker way names none, and takes sizes one
+    by one."""
+    if dtype is None:
+        return like.new_empty(*shape)
+    return like.new_empty(*shape, dtype=dtype)
 
 
 def new_array(

@@ -50,9 +50,13 @@ def _run(
     assert isinstance(batch, SequenceBatch)
     if programs.recorded:
         tracing.check_values_may_leave()
-    programs, sources, static = _sources(programs, parameters, call, dtype)
-    tensors = _cast(sources, dtype, _may_be_halves(programs, static) if bf16 else None)
-    tensors += _cast((*states, *resets, *parameters, *call.taps), dtype)
+    sources: list[Tensor] = [call.x]
+    static: tuple[str, ...] = ()
+    if call.inputs or call.items:
+        programs, sources, static = _sources(programs, parameters, call, dtype)
+    halves = _may_be_halves(programs, static) if bf16 else ()
+    given = *sources, *states, *resets, *parameters, *call.taps
+    tensors = _cast(given, dtype, halves)
     first, last = len(sources), len(sources) + len(states)
     # The gradient of the reset state is wanted.
     learned = bool(resets) and any(t.requires_grad for t in resets)
@@ -86,7 +90,7 @@ def _sources(
     """The programs that run a call; its inputs, then its items, in their order; which
     of the inputs are the same at every step, where the programs do not say so."""
     x, inputs, items = call.x, call.inputs, call.items
-    sources = [x, *(inputs[n] for n in programs.inputs[1:])] if inputs else [x]
+    sources = [x, *(inputs[n] for n in programs.inputs[1:])]
     static: tuple[str, ...] = ()
     if items:
         items = dict(zip(items, _cast([*items.values()], dtype), strict=True))
@@ -143,19 +147,22 @@ def _narrowed(found: tuple[Tensor, list[Tensor]]) -> tuple[Tensor, list[Tensor]]
 
 
 def _cast(
-    tensors: Sequence[Any], dtype: torch.dtype, halves: Sequence[bool] | None = None
+    tensors: Sequence[Any], dtype: torch.dtype, halves: Sequence[bool] = ()
 ) -> list[Any]:
     """All of one type: the core knows no other, and under autocast some differ.
 
     Args:
-        halves: of each, whether it stays in bf16 if it is; `None`: none does.
+        halves: of each of the first, whether it stays in bf16 if it is.
     """
-    if halves is None:
-        return [t if t is None or t.dtype is dtype else t.to(dtype) for t in tensors]
-    return [
+    rest = tensors[len(halves) :] if halves else tensors
+    cast = [t if t is None or t.dtype is dtype else t.to(dtype) for t in rest]
+    if not halves:
+        return cast
+    first = (
         t if may and t.dtype is torch.bfloat16 else t.to(dtype)
-        for t, may in zip(tensors, halves, strict=True)
-    ]
+        for t, may in zip(tensors, halves, strict=False)
+    )
+    return [*first, *cast]
 
 
 def _may_be_halves(programs: Programs, static: Sequence[str]) -> list[bool]:

@@ -96,23 +96,22 @@ class SequenceScan(NamedTuple):
         return plan_memory(programs, schedule, counts, training, dtype)
 
     def _arrays(
-        self, read: Sequence[Any], y: Tensor, states: list[Memory], apart: bool
-    ) -> list[Any]:
+        self, given: list[Memory], y: Tensor, states: list[Memory], apart: bool
+    ) -> list[Memory]:
         """The program's arrays up to the saved values: each state beside its initial
         rows.
 
         Args:
-            read: sources and initial states.
+            given: sources and initial states.
             states: those with memory of their own.
             apart: y is no state's.
         """
-        given, output = memory(read), memory([y])
-        first = len(self.programs.sources)
+        first, output = len(self.programs.sources), memory((y,))
         is_state = self.programs.output_is_state and not apart
         arrays = given[:first]
         sequences = output + states if is_state else states
-        for state, initial in zip(sequences, given[first:], strict=True):
-            arrays += (state, initial)
+        for pair in zip(sequences, given[first:], strict=True):
+            arrays += pair
         return arrays if is_state else arrays + output
 
     @property
@@ -147,17 +146,19 @@ class SequenceScan(NamedTuple):
         The final states are shaped as the initial ones.
         """
         programs, read = self.fitting(training), self._read(tensors)
-        x, first = read[0], len(programs.sources)
+        x, given, first = read[0], memory(read), len(programs.sources)
         last = first + len(programs.sizes)
         states = tensors[first:last]
         plan = self._plan(programs, x.dtype, training)
         kept = plan.allocate(x)
         y, finals = self._results(plan, x, states)
         records = self.recorded.allocate(x) if programs.recorded else []
-        arrays = self._arrays(read[:last], y, kept.of_states, plan.apart)
-        arrays += kept.values + memory(records)
+        arrays = self._arrays(given[:last], y, kept.of_states, plan.apart)
+        arrays += kept.values
+        if records:
+            arrays += memory(records)
         program = programs.compiled("training" if training else "inference")
-        weights = memory(read[last:]), ()
+        weights = given[last:], ()
         self._run(program, arrays, weights, read, plan.final_copies(finals))
         if plan.copies is None:
             self._gather(plan, finals, y, kept)
@@ -231,13 +232,14 @@ class SequenceScan(NamedTuple):
         if programs.kept_as is not None:  # initial rows are as those that follow
             for k, state in enumerate(read[first:last], first):
                 read[k] = None if state is None else state.to(programs.kept_as)
+        given = memory(read)
         own = allocate_gradients(self, read, y, grads, needed)
         plan, hidden = self._plan(programs, y.dtype, True), len(programs.hidden)
         pieces = placed(plan.pieces, kept)
-        arrays = self._arrays(read[:last], y, pieces[:hidden], apart=False)
+        arrays = self._arrays(given[:last], y, pieces[:hidden], apart=False)
         arrays += pieces[hidden:] + own.arrays()
         program = programs.compiled("backward", own.wanted)
-        weights = memory(read[last:]), memory(own.parameters)
+        weights = given[last:], memory(own.parameters)
         self._run(program, arrays, weights, read)
         of_sources, of_parameters = own.arrived(programs)
         of_states, of_resets = own.states.found(schedule, tensors[first:last])
@@ -269,17 +271,3 @@ class SequenceScan(NamedTuple):
         y = y.to(programs.kept_as or y.dtype)
         finals = [f.reshape(s.shape) for f, s in zip(finals, states, strict=True)]
         return [y, *finals, *records]
-
-
-def _new(
-    schedule: Schedule, like: Tensor, *shape: int, dtype: torch.dtype | None = None
-) -> Tensor:
-    """An array of the schedule's rows: zero where rows may be left out."""
-    if schedule.batch_rows is None:
-        return new_empty(like, shape, dtype)
-    return like.new_zeros(shape, dtype=dtype)
-
-
-def _bytes(programs: Programs, x: Tensor) -> int:
-    """Of one of the core's own numbers."""
-    return programs.number.itemsize if programs.number else x.element_size()

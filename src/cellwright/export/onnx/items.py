@@ -116,7 +116,7 @@ class _Forward:
             batch.starts,
             batch.resets,
         )
-        finals = [layout.leave_state(final) for final in finals]
+        finals = layout.leave_states(finals)
         return layout.leave(y), finals[0] if len(finals) == 1 else tuple(finals)
 
 
