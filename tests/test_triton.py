@@ -3,6 +3,7 @@ for GPUs that are not there."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from cellwright.engine.triton import Triton
 from cellwright.engine.triton.explain import explain_triton
 from cellwright.engine.triton.graphs import Captured, Graphs, key_of
 from cellwright.engine.triton.parts import cut
-from cellwright.engine.triton.target import Target, rounding, target_of
+from cellwright.engine.triton.target import H100_SHARED, Target, rounding, target_of
 from oracles import normal, random_cotangents, randomise
 from strategies import HIDDEN, INPUT, make_cell, sources
 
@@ -281,14 +282,65 @@ def test_a_cell_without_products_is_a_scan():
 
 
 @cell
-def named_badly(W, x, r0, row, live):
+def named_badly(W, x, r0, row, live, *, acc=1.0):
     unit = sigmoid(W.tl(r0, x) + W.here * row)
-    return tanh(unit * live), r0 * unit, W.rows(x, row)
+    return tanh(unit * live), r0 * unit * acc, W.rows(x, row)
 
 
-def test_names_that_kernels_have_for_themselves():
-    layer = make(named_badly)
-    assert_as_reference(layer, call_of(layer))
+@cell
+def named_worse(W, x, num_warps, range, *, B):
+    """Python's names, and those that Triton's launcher takes as options."""
+    T = sigmoid(W.grid(num_warps, x) + W.debug * range)
+    u = tanh(W.params(T * num_warps, B) + W.scalar("min", init=0.3) * W.len(x))
+    return T * u, name("options", range + u * W.num_warps)
+
+
+@cell
+def named_alike(W, x, h, c):
+    """A weight and a state of one name, and labels that a suffix makes the same."""
+    x_carried = tanh(W.h_(h, x) + W.c * c + W.x(c))
+    h_next, c_previous = sigmoid(W.before(h, x_carried)), W.h_weight * c
+    return h_next * x_carried, name("c_carried", c_previous + W.c_stored(x))
+
+
+@cell
+def class_(W, x, before, lambda_):
+    """Names of a kernel without products of a state."""
+    levels = sigmoid(W.rows(x) + W.block * lambda_)
+    return levels * before + W.step(x), W.offsets * lambda_ + tanh(before)
+
+
+BADLY_NAMED = [named_badly, named_worse, named_alike, class_]
+
+
+def sizes_of(definition):
+    named = {i.name: H for i in definition.graph.inputs[1:]}
+    return {"inputs": named} if named else {}
+
+
+@pytest.mark.parametrize("definition", BADLY_NAMED)
+@pytest.mark.parametrize("kept", [True, False])
+def test_names_that_are_anothers(definition, kept, monkeypatch):
+    """Kernels', Triton's, Python's; one thing's and another's."""
+    monkeypatch.setattr(
+        "cellwright.engine.triton.target.H100_SHARED", kept * H100_SHARED
+    )
+    sizes = sizes_of(definition)
+    layer = make(definition, **sizes)
+    assert_as_reference(layer, call_of(layer), **sizes)
+
+
+@pytest.mark.parametrize("definition", BADLY_NAMED)
+def test_arguments_are_no_options_of_tritons_launcher(definition):
+    """Its binder, which no interpreter runs, takes them by name beside its own."""
+    layer = make(definition, "reference", **sizes_of(definition))
+    programs = layer.direction(0).bound.programs
+    for kind, wanted in (("inference", ()), ("training", ()), ("backward", ("x",))):
+        for part in cut(programs.program(kind, wanted), Target()).parts:
+            for kernel in filter(None, part.kernels):
+                names = [argument.name for argument in kernel.arguments]
+                assert len({*names}) == len(names)
+                assert all(re.search("_ptr_*$", own) for own in names)
 
 
 def test_an_input_that_is_the_same_at_every_step():

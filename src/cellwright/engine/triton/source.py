@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
-from keyword import iskeyword
 from typing import NamedTuple
 
 from ...compiler.program import Instruction, Piece, Program, Stage, View
@@ -38,12 +37,6 @@ _FUNCTIONS = {
     **{n: n for n in ("sigmoid", "tanh", "softplus", "relu", "maximum", "minimum")},
 }
 _OF_ARGUMENTS = ("array", "previous", "product", "parameter")  # kinds of `Argument`
-# Names that a kernel has for itself.
-_OURS = re.compile(
-    r"(s\d+_)?[rv]\d+|rows?|units?|ROWS|UNITS|here|before|(before_)?block|levels?|step|"
-    r"(live|present|inside)(_(\d+|rows))?|offsets|counts|tl|source|FACTORS|PRECISION|product|"
-    r"layer_norm|" + "|".join(_FUNCTIONS) + "|total|softmax|block_mean"
-)
 
 
 class Argument(NamedTuple):
@@ -442,11 +435,15 @@ class Writer:
         return self.arguments[kind, number].name
 
     def _name(self, use: str, what: Hashable, label: str) -> str:
-        """A variable's name, one for each use of a thing: labels may be the same."""
+        """A variable's name, one for each use of a thing: labels may be the same.
+
+        A suffix tells it from what kernels, Triton's launcher (`debug`, `options`) and
+        Python (`range`) have for themselves.
+        """
         if (use, what) not in self.names:
-            suffix = "" if use in _OF_ARGUMENTS else f"_{use}"
-            name = _identifier(label + suffix)
-            while name in self.names.values() or _OURS.fullmatch(name):
+            suffix = "ptr" if use in _OF_ARGUMENTS else use
+            name = _identifier(f"{label}_{suffix}")
+            while name in self.names.values():
                 name += "_"
             self.names[use, what] = name
         return self.names[use, what]
@@ -466,13 +463,7 @@ def _element(row: str, units: int, column: int, columns: int, heads: int) -> str
 
 def _identifier(label: str) -> str:
     name = re.sub(r"\W", "_", label)
-    return (
-        name
-        if name.isidentifier() and not iskeyword(name)
-        else f"{name}_"
-        if name.isidentifier()
-        else f"_{name}"
-    )
+    return name if name.isidentifier() else f"_{name}"
 
 
 def _number(value: float) -> str:
