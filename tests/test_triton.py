@@ -605,6 +605,20 @@ def test_kernels_as_machine_code():
             assert spills == 0, kernel
 
 
+@pytest.mark.full
+def test_the_benchmark_runs_dry(tmp_path):
+    """`benchmarks/gpu.py`, which no GPU has run: every line but its clock's."""
+    script, found = HERE.parent / "benchmarks" / "gpu.py", tmp_path / "gpu.json"
+    command = [sys.executable, script, "--dry-run", "--json", found]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(found.read_text())["rows"]
+    assert {row["dtype"] for row in rows} == {"float32", "tf32", "bf16"}
+    for row in rows:  # a number, where the values are the reference's
+        assert row["triton"] > 0 < row["compiled loop"], row
+        assert ("cuDNN / triton" in row) == (row["cell"] in ("lstm", "gru_reset_after"))
+
+
 def test_the_interpreters_product_of_bf16_is_wrong():
     """So kernels that use `tl.dot` are given float32 there: nobody may trust this."""
     import numpy as np
