@@ -48,7 +48,7 @@ def own(W, x, h, c):
     return tanh(c) * sigmoid(W.o(h, x)), c
 
 
-CELLS = ["lstm", "gru_reset_after", "peephole", "coupled", "slstm", "min_gru", own]
+CELLS = ["lstm", "peephole", "gru_reset_after", "coupled", "slstm", "min_gru", own]
 SHORT = [(64, 256, 128), (64, 256, 512)]  # B, T, H
 EVERY = [*itertools.product((32, 256), (128, 512), (64, 128, 256, 512, 1024))]
 LOOP_STEPS = 256  # longer loops are not compiled: torch.compile unrolls them

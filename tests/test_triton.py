@@ -576,8 +576,8 @@ A100_SHARED = 163 * 1024
         ("fgr", 32, Target(), False),
         ("rnn", 256, Target(torch.bfloat16, shared=A100_SHARED), True),
         # The same block is multiplied six times in a step.
-        ("ltc", 128, Target(torch.bfloat16), True),
-        ("ltc", 160, Target(torch.bfloat16), False),
+        ("ltc", 64, Target(torch.bfloat16), True),
+        ("ltc", 128, Target(torch.bfloat16), False),
         # 21 values of a row's unit are in registers at once.
         ("layer_norm_lstm", 128, Target(torch.bfloat16), False),
         ("layer_norm_lstm", 64, Target(torch.bfloat16), True),
