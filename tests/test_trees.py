@@ -127,6 +127,33 @@ def test_a_sequence_is_the_tree_of_one_child(name, engine):
         torch.testing.assert_close(r, e, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_what_a_forest_was_made_of_may_change_before_backward(engine, again):
+    """The lists of nodes, and the arrays that a forest shows, are the caller's."""
+    layer, _ = make("child_sum_lstm", engine)
+    wanted = [*layer.parameters()]
+
+    def gradients(change):
+        given = [torch.tensor([-1, 0, 0, 1, -1, 4]), torch.arange(5, -1, -1)]
+        given.append(torch.tensor([0, 1, 0, 0, 0, 0]))
+        forest = cw.Forest.from_parents(given[0], inputs=given[1], slots=given[2])
+        x = torch.randn(6, INPUT, dtype=torch.float64, generator=torch.manual_seed(1))
+        y, states = layer(x, forest)
+        loss = y.square().sum() + sum(3 * s.square().sum() for s in states)
+        if change:
+            shown = forest.parents, forest.slots, forest.heights, forest.inputs
+            for array in (*given, *map(torch.from_numpy, (*shown, forest.roots))):
+                array.copy_(array.flip(0))
+        found = torch.autograd.grad(loss, wanted, create_graph=again)
+        if again:
+            squares = sum(g.square().sum() for g in found)
+            found = torch.autograd.grad(squares, wanted)
+        return found
+
+    assert all(map(torch.equal, gradients(False), gradients(True)))
+
+
 def test_second_derivatives():
     layer, _ = make("child_sum_gru", "auto", hidden=2)
     forest = cw.Forest.from_parents([-1, 0, 0, 1], inputs=[3, 1, 2])

@@ -321,6 +321,10 @@ class SequenceBatch:
             return False
         if self.lengths is self.resets is self.starts is None:
             return True
+        return self._whole()
+
+    @outside_graphs
+    def _whole(self) -> bool:
         return self._given[0] is self._given[1] is None
 
     def schedule(self, reverse: bool = False, learned: bool = False) -> Schedule:

@@ -51,7 +51,7 @@ class TreeSchedule:
         self.rows = np.empty(count, np.int64)
         self.rows[self.nodes] = np.arange(count)
         self.counts = np.bincount(heights)
-        self.roots = torch.from_numpy(roots)
+        self.roots = torch.from_numpy(roots.copy())  # the forest's is the caller's
         levels = np.where(parents >= 0, heights[parents], -1)
         self.parent_levels = levels[self.nodes]
         self.inputs, self.input_rows = of_input[self.nodes], len(inputs)

@@ -52,11 +52,13 @@ def need_of(program: Program, numbers: Sequence[int], early: Made) -> Need:
     passed_on = [
         v for v in stored if v.previous or program.arrays[v.array].initial >= 0
     ]
+    blocks = [block for stage, term in late for block in _blocks(stage, term)]
     return Need(
         units=resident_block(max(s.units for s in stages)).units,
-        weights=len({block for stage, term in late for block in _blocks(stage, term)}),
+        weights=len({*blocks}),
         factors=sum(len(t.pieces) if t.transposed else 1 for _, t in late),
         values=max(s.tiles for s in stages) + len(passed_on),
+        repeated=len(blocks) - len({*blocks}),
     )
 
 

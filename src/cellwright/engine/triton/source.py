@@ -20,7 +20,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
-from keyword import iskeyword
 from typing import NamedTuple
 
 from ...compiler.program import Array, Instruction, Piece, Program, Stage, View
@@ -51,13 +50,8 @@ _READS = {
 #: What writes a view, its second argument.
 STORES = ("store", "accumulate", "store_panel", "sum_block")
 STORES += ("dot_columns", "dot_rows", "dot_block")
-# Names that a kernel has for itself.
-_OURS = re.compile(
-    r"(s\d+_)?[rv]\d+|rows?|units?|ROWS|UNITS|here|before|(before_)?block|levels?|step|"
-    r"(live|present|inside)(_(\d+|rows))?|offsets|counts|tl|source|FACTORS|PRECISION|product|"
-    r"layer_norm|" + "|".join(_FUNCTIONS) + "|total|softmax|block_mean|"
-    r"heads?|lines?|top|over_(columns|lines|block|blocks)"
-)
+# Names of a kernel's own that end as those of variables do.
+_OURS = re.compile(r"before_block|over_(columns|lines|blocks?)|(live|present|inside)_rows")
 
 
 class Argument(NamedTuple):
@@ -490,10 +484,14 @@ class Writer:
         return self.arguments[kind, number].name
 
     def _name(self, use: str, what: Hashable, label: str) -> str:
-        """A variable's name, one for each use of a thing: labels may be the same."""
+        """A variable's name, one for each use of a thing: labels may be the same.
+
+        A suffix tells it from what kernels, Triton's launcher (`debug`, `options`) and
+        Python (`range`) have for themselves.
+        """
         if (use, what) not in self.names:
-            suffix = "" if use in _OF_ARGUMENTS else f"_{use}"
-            name = _identifier(label + suffix)
+            suffix = "ptr" if use in _OF_ARGUMENTS else use
+            name = _identifier(f"{label}_{suffix}")
             while name in self.names.values() or _OURS.fullmatch(name):
                 name += "_"
             self.names[use, what] = name
@@ -520,13 +518,7 @@ def _element(row: str, units: int, column: int, columns: int, heads: int) -> str
 
 def _identifier(label: str) -> str:
     name = re.sub(r"\W", "_", label)
-    return (
-        name
-        if name.isidentifier() and not iskeyword(name)
-        else f"{name}_"
-        if name.isidentifier()
-        else f"_{name}"
-    )
+    return name if name.isidentifier() else f"_{name}"
 
 
 def _number(value: float) -> str:

@@ -103,12 +103,15 @@ class Need(NamedTuple):
         weights: blocks of weights, (units, units) each.
         factors: values of a step that are multiplied with them.
         values: other blocks in registers, (rows, units) each.
+        repeated: products of a block that another product of the step multiplies too.
+            The assembler has the parts of all of them in registers at once.
     """
 
     units: int
     weights: int
     factors: int
     values: int
+    repeated: int = 0
 
     def shared(self, target: Target) -> int:
         """Bytes of shared memory: the way of weights and factors to tensor cores, and
@@ -119,7 +122,8 @@ class Need(NamedTuple):
 
     def registers(self, target: Target) -> int:
         """Of a thread: its part of the weights and values, and others."""
-        weights = self.weights * self.units**2 * target.dtype.itemsize // 4
+        parts = self.weights + self.repeated
+        weights = parts * self.units**2 * target.dtype.itemsize // 4
         weights *= COPIES_IEEE if target.has_no_tensor_cores else 1
         values = self.values * RESIDENT_ROWS * self.units
         threads = 32 * resident_block(self.units).warps
