@@ -283,3 +283,16 @@ def test_kernels_as_machine_code():
     assert {name.split()[4] for name in found} == {"rows", "level", "scan"}
     for kernel, (_, spills, _) in found.items():
         assert spills == 0, kernel
+
+
+@cell
+def named_badly(W, x, C: ("hidden_size", 3), *, over):
+    """`over_columns` is a function of kernels, and what they could call this input."""
+    C = 0.5 * C + outer(W.head(x), over)
+    return matvec(C, tanh(over)), C
+
+
+def test_names_of_a_kernels_own():
+    sizes = {"inputs": {"over": 3}}
+    layer = make(named_badly, **sizes)
+    assert_as_reference(layer, call_of(layer), **sizes)
