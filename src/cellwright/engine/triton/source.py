@@ -51,7 +51,9 @@ _READS = {
 STORES = ("store", "accumulate", "store_panel", "sum_block")
 STORES += ("dot_columns", "dot_rows", "dot_block")
 # Names of a kernel's own that end as those of variables do.
-_OURS = re.compile(r"before_block|over_(columns|lines|blocks?)|(live|present|inside)_rows")
+_OURS = re.compile(
+    r"before_block|over_(columns|lines|blocks?)|(live|present|inside)_rows"
+)
 
 
 class Argument(NamedTuple):
