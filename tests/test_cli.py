@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from cellwright import ArgumentError
 from cellwright.cli import app
 from cellwright.schema import check
+from cellwright.text.job import USED
 from cellwright.text.run import Run
 from cellwright.train.report import read_metrics
 from cellwright.train.settings import Settings, Width
@@ -215,7 +216,8 @@ def test_minutes_make_a_plan_that_is_stored(text, tmp_path):
     plan = json.loads((out / "plan.json").read_text())
     assert plan["steps"] >= 1
     assert plan["planning_seconds"] > 0
-    assert 0 < plan["seconds"] + plan["planning_seconds"] < 1.2
+    left = 1.2 * USED - plan["planning_seconds"]  # none on a busy machine
+    assert plan["seconds"] == pytest.approx(max(left, 1e-3))
     step = read_metrics(out / "metrics.jsonl")[-1]["step"]
     shown = call("info", out)
     assert re.search(rf"steps: {step}, in \d\.\d of {plan['seconds']:.1f} s", shown)
