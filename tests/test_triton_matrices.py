@@ -18,12 +18,20 @@ from cellwright.engine.triton import Triton, table
 from cellwright.engine.triton.explain import explain_triton
 from cellwright.engine.triton.parts import cut
 from cellwright.engine.triton.target import Target
-from strategies import HIDDEN, INPUT, make_cell, sources
+from strategies import sources
 from test_matrices import everything as every_operation
 from test_matrices import rewritten
 from test_native_matrices import BLOCKS
 from test_native_matrices import CELLS as OWN
-from test_triton import assert_as_reference, call_of, copy_of, everything, make, triton
+from test_triton import (
+    assert_as_reference,
+    call_of,
+    check_random_cell,
+    copy_of,
+    everything,
+    make,
+    triton,
+)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -220,17 +228,7 @@ def test_states_alone_are_kept(definition):
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sources(matrices=True))
 def test_random_cells(source):
-    layer = make(make_cell(source), input_size=INPUT, hidden_size=HIDDEN)
-    given_ = call_of(layer, steps=3, batch=2)
-    # Rounding flips comparisons and grows: the reference's own error says how much.
-    exact = everything(copy_of(layer), given_)
-    own = everything(copy_of(layer, dtype=torch.float32), given_)
-    found = everything(layer, given_)
-    for key, value in exact.items():
-        scale = max(float(value.abs().max()), 1.0)
-        allowed = 1e-5 * scale + 10 * float((own[key] - value).abs().max())
-        error = float((found[key] - value).abs().max())
-        assert error <= allowed, f"{key}: {error:.1e}\n{source}"
+    check_random_cell(source)
 
 
 @pytest.mark.full

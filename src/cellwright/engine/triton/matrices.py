@@ -139,7 +139,7 @@ class MatrixWriter(Writer):
         self, stage: Stage, i: Instruction, register: Callable[[int], str]
     ) -> str:
         args = [register(a) for a in i.registers]
-        if i.op == "constant":
+        if i.op in ("constant", "vector"):
             return super()._value(stage, i, register).replace("(1, 1)", "(1, 1, 1)")
         if i.op == "load_scaled":
             matrix, scale = (self._load(stage.views[a]) for a in i.args)

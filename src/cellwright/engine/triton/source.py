@@ -369,8 +369,8 @@ class Writer:
         label = self.program.parameters[piece.parameter][0]
         name = self._argument("parameter", piece.parameter, label)
         at = f"{name} + {piece.offset}" if piece.offset else name
-        if piece.stride == 0:
-            return f"tl.load({at})"
+        if piece.stride == 0:  # a block, as constants are: the interpreter needs it
+            return f"tl.load({at} + tl.zeros((1, 1), tl.int32))"
         return f"tl.load({at} + unit, mask={self._inside(stage)}, other=0.0)"
 
     # -- memory
