@@ -473,7 +473,10 @@ def test_torch_compile_sees_one_op():
 
 @pytest.mark.full
 def test_gradients_through_the_op():
-    layer = make("gru")
+    check_gradients_through_the_op(make("gru"))
+
+
+def check_gradients_through_the_op(layer):
     x = normal(T, B, X, seed=1, grad=False).float().requires_grad_()
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     wanted = [x, *layer.parameters()]

@@ -26,6 +26,7 @@ from test_native_matrices import CELLS as OWN
 from test_triton import (
     assert_as_reference,
     call_of,
+    check_gradients_through_the_op,
     check_random_cell,
     copy_of,
     everything,
@@ -244,16 +245,8 @@ def test_products_of_16_bits():
 
 
 @pytest.mark.full
-def test_torch_compile_sees_one_op():
-    layer = make_heads("mlstm")
-    x = torch.randn(3, 2, 3, requires_grad=True)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    wanted = [x, *layer.parameters()]
-    found, expected = (
-        torch.autograd.grad((run(x)[0] ** 2).sum(), wanted) for run in (compiled, layer)
-    )
-    for mine, right in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, right)
+def test_gradients_through_the_op():
+    check_gradients_through_the_op(make_heads("mlstm"))
 
 
 # -- the text, and machine code
