@@ -231,6 +231,25 @@ def test_interesting_units_are_ranked_and_open(opened: Page, inspection: Inspect
     )
 
 
+def test_a_late_answer_about_another_detector_is_not_shown(
+    opened: Page, inspection: Inspection
+):
+    units = opened.locator(".units li")
+    expect(units).not_to_have_count(0)  # the first detector has been answered
+    held: list[Route] = []
+    opened.route("**/interesting/indentation", lambda route: held.append(route))
+    opened.get_by_label("Detector").select_option("indentation")
+    expect(units).to_have_count(0)
+    opened.get_by_label("Detector").select_option("upper case")
+    best = inspection.interesting("upper case")["units"][0]
+    told = f"{best['key']} unit {best['unit']} {best['bits']:.2f} bits"
+    expect(units.first).to_contain_text(told)
+    with opened.expect_response("**/interesting/indentation"):
+        held[0].continue_()
+    opened.wait_for_load_state("networkidle")
+    expect(units.first).to_contain_text(told)
+
+
 def test_saturation_of_two_models_side_by_side(opened: Page, inspection: Inspection):
     open_tab(opened, "Saturation")
     gates = inspection.saturation()

@@ -2,6 +2,7 @@
 // exam's page keeps the session; this one reads it every second, and sends marks.
 import { get, post } from "../api.js";
 import { fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { clock } from "./clock.js";
 import { formula } from "./formula.js";
 import { shortcuts } from "./keys.js";
@@ -70,9 +71,11 @@ export async function examiner(root) {
     trouble.textContent = error && `The exam's server does not answer: ${error.message}.`;
   }
 
+  const begin = newest();
   async function look() {
-    const answer = await get("/api/session").catch(tell);
-    if (!answer) return;
+    const current = begin();
+    const answer = await get("/api/session").catch((error) => current() && tell(error));
+    if (!answer || !current()) return;
     tell(null);
     ahead = answer.now - Date.now();
     show(isSession(answer.session, (id) => questions.has(id)) ? answer.session : null);

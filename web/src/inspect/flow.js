@@ -1,5 +1,6 @@
 // How far back predictions reach: gradient norms against distance, and by token.
 import { fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { css, inkOn, legend, PALE, pixels, scaleOf, short } from "./colour.js";
 import { axis, linePlot, svg } from "./plot.js";
 import { visible } from "./selection.js";
@@ -21,9 +22,15 @@ export async function flowView({ source, run, selection }) {
   let distance = 1; // of the crosshair: k
   /** @type {import("./source.js").Levels} */
   let levels;
+  let state = ""; // that they are of
 
+  const beginTriangle = newest();
   async function triangle() {
-    levels = await source.levels("triangle", menu.value);
+    const current = beginTriangle();
+    const asked = menu.value;
+    const found = await source.levels("triangle", asked);
+    if (!current()) return; // another state was chosen meanwhile
+    [levels, state] = [found, asked];
     const { low, high, rows, columns, data } = levels;
     const scale = scaleOf(0, 254);
     const colours = pixels(scale);
@@ -38,7 +45,7 @@ export async function flowView({ source, run, selection }) {
         out[k * rows + t] = level ? colours[level] : 0;
       }
     context.putImageData(image, 0, 0);
-    canvas.setAttribute("aria-label", `log₁₀ of the gradient's norm by ${menu.value}: prediction from left to right, distance k downwards; arrow keys move the crosshair`);
+    canvas.setAttribute("aria-label", `log₁₀ of the gradient's norm by ${state}: prediction from left to right, distance k downwards; arrow keys move the crosshair`);
     fill(axes.x, axis(0, rows, rows / 10, (t) => [`${(100 * (t + 0.5)) / rows}%`, String(t + 1)]));
     fill(axes.y, axis(0, columns, columns / 8, (k) => [`${(100 * (k + 0.5)) / columns}%`, String(k)]));
     fill(triangleScale, legend({ ...scale, low, high }, "log₁₀ ‖∂loss/∂state‖"));
@@ -52,7 +59,7 @@ export async function flowView({ source, run, selection }) {
     const level = data[(step - 1) * columns + distance];
     cross[0].style.top = `${(100 * (distance + 0.5)) / columns}%`;
     cross[1].style.left = `${(100 * (step - 0.5)) / rows}%`;
-    const norm = level ? `‖∂loss/∂${menu.value}‖ = ${short(10 ** (low + ((high - low) * (level - 1)) / 254))}` : "nothing: before the start, or no gradient";
+    const norm = level ? `‖∂loss/∂${state}‖ = ${short(10 ** (low + ((high - low) * (level - 1)) / 254))}` : "nothing: before the start, or no gradient";
     readout.textContent = `Prediction of token ${step}, “${visible(run.pieces[step])}”, ${distance} step${distance === 1 ? "" : "s"} back: ${norm}`;
   }
 
@@ -75,13 +82,13 @@ export async function flowView({ source, run, selection }) {
   });
 
   await triangle();
-  let latest = 0;
+  const begin = newest();
   selection.listen(async () => {
     point();
-    const request = ++latest;
+    const current = begin();
     const step = Math.max(1, selection.step);
     const norms = await source.json("flow", step);
-    if (request === latest) fill(one, prediction(run, step, norms, states, flow.reach));
+    if (current()) fill(one, prediction(run, step, norms, states, flow.reach));
   });
 
   const slowest = states.map((/** @type {string} */ name) => [name, flow.half_lives[name]])

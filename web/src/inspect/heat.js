@@ -1,6 +1,7 @@
 // Units against steps, a pixel or more each; sorted as one likes; a crosshair that gives the value.
 // Only what can be seen is fetched and painted, so a long text costs no more than a short one.
 import { fail, fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { levelPixels, pixels, short } from "./colour.js";
 import { axis, linePlot, moveMark } from "./plot.js";
 import { visible } from "./selection.js";
@@ -33,7 +34,7 @@ export async function heatView({ source, run, selection }) {
   let ranges;
   let shown = ""; // the value and order that are painted
   let plotted = ""; // the unit that the plot is of
-  let latest = 0; // request
+  const begin = newest();
 
   /** What can be seen: steps and rows, from and to. */
   function seen() {
@@ -44,14 +45,14 @@ export async function heatView({ source, run, selection }) {
 
   async function draw() {
     if (!scroll.clientWidth) return; // not on the screen yet
-    const request = ++latest;
+    const current = begin();
     const { key, value } = selection;
     resize(value.size);
     const view = seen();
     try {
       const [blocks, sorted, found] = await Promise.all(
         [source.blocks(key, view.x, view.right), source.json("order", key, by.value), source.ranges(key)]);
-      if (request !== latest) return; // the view has moved meanwhile
+      if (!current()) return; // the view has moved meanwhile
       [order, ranges] = [sorted, found];
       shown = `${key} ${selection.byUnit}`;
       fill(scaleBox, selection.legend(ranges));
@@ -66,7 +67,7 @@ export async function heatView({ source, run, selection }) {
       canvas.dataset.shown = `${key} ${by.value} ${view.x} ${view.y}`;
       requestIdleCallback(() => foresee(view));
     } catch (error) {
-      fail(readout, error);
+      if (current()) fail(readout, error);
     }
   }
 

@@ -1,5 +1,6 @@
 // The inspector: seven views of one reading, tied by one selection.
 import { fail, fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { cellView } from "./cell.js";
 import { flowView } from "./flow.js";
 import { heatView } from "./heat.js";
@@ -52,10 +53,13 @@ export async function inspect(root, source) {
   const whole = root === document.body; // the address is ours
   /** @type {HTMLElement} */
   let shown;
+  const begin = newest();
   /** @type {Read} */
   async function read(text, view) {
+    const current = begin();
     await /** @type {Source} */ (source).read(text);
     const other = await reading(source, whole, view, read);
+    if (!current()) return; // yet another text was given meanwhile
     shown.replaceWith(other);
     shown = other;
   }
@@ -76,7 +80,7 @@ async function reading(source, whole, first, read) {
   let selection = new Selection(run);
   let at = 0; // the view
   const waiting = h("p", { class: "faint", role: "status" });
-  let opened = 0;
+  const begin = newest();
   const panel = h("div", { role: "tabpanel", id: "panel", tabindex: 0 });
   const tabs = VIEWS.map(({ name, tab }) =>
     h("button", { role: "tab", id: `tab-${name}`, "aria-controls": "panel", onclick: () => open(name) }, tab));
@@ -97,7 +101,7 @@ async function reading(source, whole, first, read) {
 
   /** @param {string} name */
   async function open(name) {
-    const request = ++opened;
+    const current = begin();
     at = Math.max(0, VIEWS.findIndex((view) => view.name === name));
     const { tab, guide, draw } = VIEWS[at];
     tabs.forEach((other, n) => {
@@ -122,7 +126,7 @@ async function reading(source, whole, first, read) {
       problem = error;
     }
     clearTimeout(slow);
-    if (request !== opened) return; // another view was opened meanwhile
+    if (!current()) return; // another view was opened meanwhile
     waiting.textContent = "";
     fill(panel, h("p", { class: "lead" }, guide), view);
     if (problem) fail(panel, problem);

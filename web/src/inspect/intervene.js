@@ -39,6 +39,7 @@ export async function interveneView({ source, run, selection }) {
       stop = shown.stop;
       fill(result, shown.element);
     } catch (error) {
+      if (asked !== changes) return;
       fill(result);
       fail(result, error);
     }

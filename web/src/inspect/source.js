@@ -1,5 +1,6 @@
 // Where a page's numbers come from: the server, or the report that it is part of.
 import { get, getResponse, post } from "../api.js";
+import { newest } from "../newest.js";
 
 /** @typedef {{rows: number, columns: number, data: Uint8Array}} Bytes */
 /** @typedef {Bytes & {low: number, high: number}} Levels of one scale */
@@ -15,11 +16,15 @@ export class Source {
     this.cache = new Map();
     this.page = Math.random().toString(36).slice(2);
     this.reading = 0; // its number
+    this.begin = newest();
   }
 
   /** Read another text, which all views then show. @param {string} text */
   async read(text) {
-    this.reading = (await post("/api/read", { text })).reading;
+    const current = this.begin();
+    const { reading } = await post("/api/read", { text });
+    if (!current()) return; // yet another text was given meanwhile
+    this.reading = reading;
     this.cache.clear();
   }
 

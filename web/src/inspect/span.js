@@ -1,6 +1,7 @@
 // A span of the text that the reader selects: the units that are on there and off around
 // it, and further places with that pattern.
 import { fail, fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { findPlaces, findUnits } from "./pattern.js";
 import { visible } from "./selection.js";
 
@@ -21,7 +22,7 @@ export function spanFinder({ source, run, selection }, box) {
   let span = null;
   /** @type {number | null} */
   let anchor = null; // of a selection by keys
-  let latest = 0; // request
+  const begin = newest();
   let key = selection.key;
 
   /** @param {number} a @param {number} b */
@@ -34,13 +35,13 @@ export function spanFinder({ source, run, selection }, box) {
 
   async function look() {
     if (!span) return;
-    const request = ++latest;
+    const current = begin();
     const [from, to] = span;
     settings.hidden = false;
     told.textContent = `${share.value} %`;
     try {
       const levels = await whole(source, selection.key, run.pieces.length);
-      if (request !== latest) return;
+      if (!current()) return;
       const units = findUnits(levels, from, to, share.valueAsNumber / 100);
       const places = findPlaces(levels, units, from, to, share.valueAsNumber / 100);
       mark(box, "span", [{ from, to }]);
@@ -57,6 +58,7 @@ export function spanFinder({ source, run, selection }, box) {
       aside?.scrollTo({ top: element.offsetTop });
       box.dataset.span = `${from} ${to} ${selection.key}`;
     } catch (error) {
+      if (!current()) return;
       fill(result);
       fail(result, error);
     }

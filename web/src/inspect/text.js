@@ -1,5 +1,6 @@
 // The text, painted by one unit of one value; and which units are worth painting with.
 import { fail, fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { short, swatches } from "./colour.js";
 import { spanFinder } from "./span.js";
 import { visible } from "./selection.js";
@@ -13,17 +14,17 @@ export async function textView(context) {
   /** @type {() => void} */
   let paintedOnce;
   const painted = new Promise((/** @type {(value: void) => void} */ resolve) => { paintedOnce = resolve; });
-  let latest = 0; // request
+  const begin = newest();
   let shown = ""; // the value, unit and colours that are painted
   /** @type {Float32Array} */
   let column = new Float32Array();
 
   selection.listen(async () => {
-    const request = ++latest;
+    const current = begin();
     const { key, unit, value, title, byUnit } = selection;
     if (shown !== `${key} ${unit} ${byUnit}`) {
       const [found, ranges] = await Promise.all([source.exact(key, unit), source.ranges(key)]);
-      if (request !== latest) return; // another unit was chosen meanwhile
+      if (!current()) return; // another unit was chosen meanwhile
       column = found;
       shown = `${key} ${unit} ${byUnit}`;
       paint(column, selection.scale(ranges));
@@ -120,9 +121,9 @@ function seen(box, spans) {
 
 /**
  * @param {import("./inspect.js").Context} context
- * @param {Promise<void>} begin not before this
+ * @param {Promise<void>} painted not before this
  */
-function interesting({ source, run, selection }, begin) {
+function interesting({ source, run, selection }, painted) {
   const list = h("ol", { class: "units" });
   const most = h("div", { class: "faint" });
   const pattern = h("input", { placeholder: "regular expression", title: "As RE2 reads it: no looking around, no references back", "aria-label": "Regular expression", hidden: true,
@@ -131,7 +132,9 @@ function interesting({ source, run, selection }, begin) {
     run.detectors.map((name) => h("option", { value: name }, name)),
     h("option", { value: "pattern" }, "a pattern of mine …"));
   menu.value = run.best?.detector ?? run.detectors[0];
+  const begin = newest();
   const look = async () => {
+    const current = begin();
     fill(most);
     fill(list);
     if (menu.value === "pattern" && !pattern.value) return;
@@ -139,6 +142,7 @@ function interesting({ source, run, selection }, begin) {
     try {
       const asked = menu.value === "pattern" ? [`?pattern=${encodeURIComponent(pattern.value)}`] : [];
       const found = await source.json("interesting", menu.value, ...asked);
+      if (!current()) return; // another detector was chosen meanwhile
       const kinds = new Set(found.classes).size;
       if (kinds < 2) fill(most, "This text has only one class of it: there is nothing to follow.");
       else if (!found.units.length) fill(most, "No unit follows it.");
@@ -147,11 +151,12 @@ function interesting({ source, run, selection }, begin) {
         h("li", {}, h("button", { class: "link", onclick: () => selection.set({ key: u.key, unit: u.unit }) },
           `${u.key} unit ${u.unit}`), ` ${u.bits.toFixed(2)} bits`)));
     } catch (error) {
+      if (!current()) return;
       fill(most);
       fail(most, error);
     }
   };
-  begin.then(look);
+  painted.then(look);
   return h("div", {}, h("h2", {}, "Interesting units"),
     h("p", { class: "faint" }, "By the mutual information of their value and …"),
     h("div", { class: "bar" }, menu, pattern), most, list);

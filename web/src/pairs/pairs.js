@@ -3,6 +3,7 @@ import { get, post } from "../api.js";
 import { fail, fill, h } from "../dom.js";
 import { css, legend, levelPixels, pixels, PALE, scaleOf, short } from "../inspect/colour.js";
 import { visible } from "../inspect/selection.js";
+import { newest } from "../newest.js";
 
 /** @typedef {{low: number, high: number, rows: number, columns: number, data: string}} Levels */
 /** @typedef {{tokens: string[], text: string, score: number, attention: number[][] | null, decoder: Record<string, Levels>}} Output */
@@ -40,15 +41,16 @@ export async function pairs(root, source) {
     : h("select", { id: "input", onchange: show }, run.inputs.map((input) => h("option", {}, input)));
   const beam = h("input", { id: "beam", type: "number", min: 1, max: run.widest, value: run.beam });
   const offered = h("datalist", { id: "inputs" }, run.inputs.map((input) => h("option", { value: input })));
-  let latest = 0; // request
+  const begin = newest();
 
   async function show() {
-    const request = ++latest;
+    const current = begin();
     if (!text.value) return;
     try {
       const found = await source.look(text.value, Number(beam.value));
-      if (request === latest) fill(results, looked(found));
+      if (current()) fill(results, looked(found));
     } catch (error) {
+      if (!current()) return;
       fill(results);
       fail(results, error);
     }
