@@ -240,8 +240,8 @@ def test_a_late_answer_about_another_detector_is_not_shown(
     opened.route("**/interesting/indentation", lambda route: held.append(route))
     opened.get_by_label("Detector").select_option("indentation")
     expect(units).to_have_count(0)
-    opened.get_by_label("Detector").select_option("upper case")
-    best = inspection.interesting("upper case")["units"][0]
+    opened.get_by_label("Detector").select_option("position in line")
+    best = inspection.interesting("position in line")["units"][0]
     told = f"{best['key']} unit {best['unit']} {best['bits']:.2f} bits"
     expect(units.first).to_contain_text(told)
     with opened.expect_response("**/interesting/indentation"):
