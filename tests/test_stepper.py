@@ -138,6 +138,21 @@ def test_with_out_nothing_is_allocated_and_without_it_is_fresh():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_result_that_autograd_keeps_cannot_be_overwritten_unseen(engine):
+    layer = make(X=7, H=7, engine=engine)
+    x, w = normal(2, 1, 7, seed=1, grad=False), normal(1, 7, seed=2)
+    step = layer.stepper()
+    for out, row in ((torch.zeros(1, 7, dtype=x.dtype), x[1]), (x[1, 0], x[0, 0])):
+        loss = (w * out).sum()
+        step(row, out=out)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+    with torch.inference_mode():  # whose tensors count no versions
+        out = torch.empty_like(x[0])
+        assert step(x[0], out=out) is out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_row_may_come_without_its_batch_and_with_strides(engine):
     layer = make(engine=engine)
     x = normal(5, 4, seed=1, grad=False).T  # rows are not contiguous
@@ -450,6 +465,23 @@ def test_a_reference_stepper_sees_its_weights():
         layer.cells[0].f.weight.mul_(2)
         expected, _ = layer(x[None])
     assert not step.stale
+    assert torch.equal(step(x), expected[0])
+
+
+def test_a_reference_stepper_begins_where_the_layer_begins_now():
+    layer = make("lstm", learn_initial_state=True, engine="reference")
+    x = normal(2, 5, seed=1, grad=False)
+    step = layer.stepper(batch_size=2)
+    with torch.no_grad():
+        for parameter in layer.initial_states.parameters():
+            parameter.uniform_(0.5, 1.0)
+        expected, _ = layer(x[None])
+    assert not step.stale
+    step.reset([1])
+    found = step(x)
+    assert torch.equal(found[1], expected[0, 1])
+    assert not torch.equal(found[0], expected[0, 0])
+    step.reset()
     assert torch.equal(step(x), expected[0])
 
 

@@ -448,6 +448,7 @@ def test_forests_that_are_none():
         ("(3 a) (2 b)", "holds one tree"),
         ("3 (2 b)", "'3' stands outside"),
         ("(3 a b)", "one word, and 'b' is its second"),
+        ("(3 a (2 c) b)", "one word, and 'b' is its second"),
         ("", "there is no tree"),
     ],
 )

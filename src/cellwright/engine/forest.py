@@ -334,8 +334,7 @@ def _read(
 
     parents: list[int] = []
     labels: list[Any] = []
-    inputs: list[int] = []
-    words: list[Any] = []
+    words: dict[int, Any] = {}  # by node
     at, named = -1, True  # the open node; whether it has its label
     for token in _TOKENS.findall(text):
         if token == "(":
@@ -356,11 +355,10 @@ def _read(
             raise fail(f"{token!r} stands outside the brackets")
         elif not named:
             labels[at], named = label(token), True
-        elif inputs and inputs[-1] == at:
+        elif at in words:
             raise fail(f"a node has one word, and {token!r} is its second")
         else:
-            inputs.append(at)
-            words.append(word(token))
+            words[at] = word(token)
     if at >= 0 or not parents:
         raise fail("a bracket stays open" if parents else "there is no tree")
     array = np.array(parents, np.int64)
@@ -368,9 +366,9 @@ def _read(
         array,
         _slots_in_order(array),
         _heights(array),
-        np.array(inputs, np.int64),
+        np.array(list(words), np.int64),
         _as_array(labels),
-        _as_array(words),
+        _as_array(list(words.values())),
     )
 
 

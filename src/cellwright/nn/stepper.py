@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from ..engine.choice import REFERENCE
 from ..engine.engine import Items
@@ -131,6 +132,8 @@ class Stepper:
                     "contiguous tensor without it"
                 )
         self._advance(x, self._named(inputs) if inputs or self._sizes[1:] else (), y)
+        if out is not None and not y.is_inference():
+            increment_version(y)  # autograd may have kept what was in it
         return y
 
     def _unusual(
@@ -297,6 +300,7 @@ class Stepper:
             )
         self.state = tuple(states[name] for name in self._state_names)
 
+    @torch.no_grad()
     def reset(self, rows: Any = None) -> None:
         """Back to the layer's initial states.
 
@@ -308,8 +312,16 @@ class Stepper:
             ArgumentError: rows of another kind, or that the batch has not.
         """
         where = slice(None) if rows is None else self._chosen(rows)
+        if not self._engine.packs:  # its steps read the weights as they are now
+            self._first = self._initial_states()
         for state, first in zip(self._states, self._first, strict=True):
             state[:, where] = first[:, where]
+
+    def _initial_states(self) -> list[Tensor]:
+        """The layer's own, as they are now, in the type that steps carry."""
+        carried = self._engine.carried(self.layer.placement()[1])
+        first = self.layer.first_states(self.batch_size)
+        return [state.detach().to(carried) for state in first]
 
     def _chosen(self, rows: Any) -> Any:
         """Rows of the batch as torch takes them."""
@@ -404,9 +416,7 @@ class Stepper:
         self._device, self._dtype = layer.placement()
         if self.precision != "full":
             self._check_weights()
-        carried = engine.carried(self._dtype)
-        first = layer.first_states(self.batch_size)
-        self._first = [s.detach().to(carried) for s in first]
+        self._first = self._initial_states()
         olds = self._states or self._first
         # Contiguous and its own: a packed stepper keeps the address.
         self._states = [s.to(self._first[0], copy=True).contiguous() for s in olds]
