@@ -2,13 +2,16 @@
 
 import json
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 from cellwright import ArgumentError, cells
+from cellwright.cli import app
 from cellwright.text import cache as caches
 from cellwright.text import dynamic as dynamics
 from cellwright.text.adaptation import Adaptation
@@ -356,18 +359,87 @@ def test_both_gain_and_say_what_they_used(run, other):
     assert found.pop("dynamic") == {"rate": 0, "decay": 0.1, "segment": 7}
     assert found["nats_per_token"] == pytest.approx(plain["nats_per_token"], abs=1e-5)
     assert "dynamic changes nothing at 0" in call("evaluate", run, other, *given)
-    call("evaluate", run, "--dynamic")  # the paper's values: nothing is left to tune on
 
 
 def test_nothing_is_tuned_on_the_text_that_is_evaluated(run):
     message = call("evaluate", run, "--cache", 50, ok=False)
-    assert "tuned on the very text that is evaluated" in message
+    assert "holds out no text beside the one that is evaluated" in message
+    assert "received 50 alone, expected N,θ,λ as in 500,0.3,0.1, or another" in message
     found = json.loads(call("evaluate", run, "--json", "--cache", "50,0.5,0.1"))
     assert found["cache"] == {"size": 50, "theta": 0.5, "lambda": 0.1}
     loaded = Run(run)
     reader, how = Adaptation(dynamic=True).reader(loaded, loaded.trained_model(), False)
     assert how == {"dynamic": {"rate": 5e-5, "decay": 2e-3, "segment": 5}}
     assert (reader.rate, reader.epsilon) == (5e-5, 2e-5)
+
+
+def errors(*arguments):
+    """What a command writes on standard error."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "usual"),
+    [
+        ([], "the paper's --rate and --decay"),
+        (["--rate", 1e-5], "the paper's --decay"),
+        (["--decay", 0], "the paper's --rate"),
+        (["--rate", 1e-5, "--decay", 0], None),
+    ],
+)
+def test_it_says_that_it_does_not_tune(run, other, given, usual):
+    found = errors("evaluate", run, "--json", "--dynamic", *given)
+    if usual:
+        assert found.startswith("note: --dynamic is not tuned, for the run holds out")
+        assert f"; {usual} (Krause et al. 2018) will be used." in found
+    else:
+        assert found == ""
+    assert errors("evaluate", run, other, "--dynamic", *given) == ""  # it tunes
+
+
+def test_a_run_that_holds_out_nothing_has_nothing_to_tune_on(text, other, tmp_path):
+    (tmp_path / "short.txt").write_text("a")  # one token has no target
+    options = [*SMALL, "--valid", tmp_path / "short.txt", "--steps", 1]
+    call("train", text, "--out", tmp_path / "run", *options)
+    command = ["evaluate", tmp_path / "run", other]
+    assert "note: --dynamic is not tuned" in errors(*command, "--dynamic")
+    message = call(*command, "--cache", 50, ok=False)
+    assert message.endswith("expected N,θ,λ as in 500,0.3,0.1\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "bars"),
+    [
+        (["--dynamic"], ["gathering statistics", "tuning the rate"]),
+        (["--cache", "20"], ["tuning the cache"]),
+    ],
+)
+def test_a_terminal_shows_how_far_tuning_is(run, other, monkeypatch, options, bars):
+    command = ["evaluate", run, other, *options]
+    assert errors(*command) == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if it were a terminal
+    shown = errors(*command)
+    for bar in [*bars, "evaluating"]:
+        assert bar in shown
+
+
+@pytest.mark.parametrize("asked", [Adaptation(dynamic=True), Adaptation("20")])
+def test_a_bar_ends_at_its_total(run, asked):
+    shown = []
+
+    @contextmanager
+    def bar(what, total):
+        done = []
+        yield done.append
+        shown.append((what, sum(done), total))
+
+    loaded = Run(run)
+    asked.reader(loaded, loaded.trained_model(), True, bar)
+    assert shown
+    for what, done, total in shown:
+        assert done == total > 1, what
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 from .app import app
-from .show import check_finite, describe, sentence, with_bar
+from .show import check_finite, describe, progress_bar, sentence, with_bar
 
 if TYPE_CHECKING:
     from ..text.corpus import Tokens
@@ -82,7 +82,11 @@ def evaluate(
     model = run.trained_model()
     torch.manual_seed(seed)
     adaptation = Adaptation(cache, dynamic, rate, decay, segment)
-    reader, how = adaptation.reader(run, model, validation=bool(text or run.test))
+    # Nothing is tuned on the text that is evaluated, or on one without a target.
+    validation = bool(text or run.test) and run.held_out.count > 1
+    if note := adaptation.note(validation):
+        typer.echo(f"note: {note}", err=True)
+    reader, how = adaptation.reader(run, model, validation, progress_bar)
     options: Any = {"free_running": free_running, "reader": reader}
     with _tokens(run, text) as tokens:
         work = partial(score, model, tokens, run.tokenizer, **options)

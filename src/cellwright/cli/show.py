@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..language.errors import CellwrightError
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..text.run import Run
-    from ..text.score import Score
+    from ..text.score import Advance, Score
 
 
 def describe(run: Run) -> str:
@@ -77,6 +79,13 @@ def sentence(figures: Score) -> str:
 
 def with_bar(total: int, work: Any, *arguments: Any) -> Any:
     """Call `work(*arguments, advance)` under a progress bar on standard error."""
+    with progress_bar("evaluating", total) as advance:
+        return work(*arguments, advance)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Advance]:
+    """A `score.Bar` on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -84,5 +93,5 @@ def with_bar(total: int, work: Any, *arguments: Any) -> Any:
     with Progress(
         console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("evaluating", total=total)
-        return work(*arguments, lambda count: bar.update(task, advance=count))
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.update(task, advance=count)

@@ -11,7 +11,7 @@ from .cache import Cache
 from .dynamic import DECAYS, RATES, Dynamic, statistics_of
 from .model import LanguageModel
 from .run import Run
-from .score import Reader
+from .score import Bar, Reader, no_bar
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Adaptation:
                 raise ArgumentError(f"[{name}] belongs to --dynamic; give it, too")
 
     def reader(
-        self, run: Run, model: LanguageModel, validation: bool
+        self, run: Run, model: LanguageModel, validation: bool, bar: Bar = no_bar
     ) -> tuple[Reader | None, dict[str, Any]]:
         """A way to read a text, and its settings as plain data.
 
@@ -52,35 +52,54 @@ class Adaptation:
             validation: whether the run's held-out text may be used to tune what was
                 not given: not where that very text will be read. Without it `dynamic`
                 has the paper's values.
+            bar: shows how far the tuning is.
 
         Raises:
             ArgumentError: a setting is out of its range, or cannot be tuned.
         """
         if self.cache is not None:
-            return self._cache(run, model, self.cache, validation)
+            return self._cache(run, model, self.cache, validation, bar)
         if self.dynamic:
-            return self._dynamic(run, model, validation)
+            return self._dynamic(run, model, validation, bar)
         return None, {}
 
+    def note(self, validation: bool) -> str | None:
+        """What a user is told where `reader` takes the paper's values.
+
+        Args:
+            validation: as of `reader`.
+        """
+        usual = [f"--{n}" for n in ("rate", "decay") if getattr(self, n) is None]
+        if validation or not (self.dynamic and usual):
+            return None
+        values = " and ".join(usual)
+        return (
+            "--dynamic is not tuned, for the run holds out no text beside the one "
+            f"that is evaluated; the paper's {values} (Krause et al. 2018) will be "
+            f"used. Give {values} to choose others"
+        )
+
     def _cache(
-        self, run: Run, model: LanguageModel, text: str, validation: bool
+        self, run: Run, model: LanguageModel, text: str, validation: bool, bar: Bar
     ) -> tuple[Reader, dict[str, Any]]:
         size, mix = _parse_cache(text)
         if mix:
             made = Cache(size, *mix)
         elif validation:
             numbers = run.held_out.open(run.sizes.vocabulary)
-            made = cache.tune(model, numbers, size)
+            made = cache.tune(model, numbers, size, bar=bar)
         else:
+            other = ", or another TEXT" if run.held_out.count > 1 else ""
             raise ArgumentError(
-                f"[cache] received {text} alone: θ and λ would be tuned on the very "
-                "text that is evaluated. Give them, as in 500,0.3,0.1, or another TEXT"
+                "[cache] the run holds out no text beside the one that is evaluated, "
+                f"and θ and λ are tuned on no other; received {text} alone, expected "
+                f"N,θ,λ as in 500,0.3,0.1{other}"
             )
         told = {"size": made.size, "theta": made.theta, "lambda": made.weight}
         return made, {"cache": told}
 
     def _dynamic(
-        self, run: Run, model: LanguageModel, validation: bool
+        self, run: Run, model: LanguageModel, validation: bool, bar: Bar
     ) -> tuple[Reader, dict[str, Any]]:
         usual = 5 if run.tokenizer.kind in ("word", "ptb") else 20
         segment = usual if self.segment is None else self.segment
@@ -92,11 +111,12 @@ class Adaptation:
         )
         made = Dynamic((), rates[0], decays[0], segment=segment)
         vocabulary = run.sizes.vocabulary
-        statistics = statistics_of(model, run.train_tokens.open(vocabulary), segment)
+        training = run.train_tokens.open(vocabulary)
+        statistics = statistics_of(model, training, segment, bar)
         made = replace(made, statistics=statistics)
         if len(rates) > 1 or len(decays) > 1:
             numbers = run.held_out.open(vocabulary)
-            made = dynamic.tune(model, numbers, made, rates, decays)
+            made = dynamic.tune(model, numbers, made, rates, decays, bar)
         told = {"rate": made.rate, "decay": made.decay, "segment": segment}
         return made, {"dynamic": told}
 

@@ -12,9 +12,8 @@ and is mixed linearly with the model's own prediction:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from ..language.errors import ArgumentError
 from .model import LanguageModel
-from .score import windows
+from .score import Advance, Bar, no_bar, windows
 
 WINDOW = 256  # tokens at a time: bounds the memory, changes no number
 THETAS = (0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0)
@@ -55,7 +54,7 @@ class Cache:
             )
 
     def __call__(
-        self, model: LanguageModel, numbers: np.ndarray, advance: Callable[[int], Any]
+        self, model: LanguageModel, numbers: np.ndarray, advance: Advance
     ) -> float:
         nats = 0.0
         for own, cached in _predictions(model, numbers, self.size, [self.theta]):
@@ -70,18 +69,22 @@ def tune(
     size: int,
     thetas: Sequence[float] = THETAS,
     weights: Sequence[float] = LAMBDAS,
+    bar: Bar = no_bar,
 ) -> Cache:
     """The θ and λ of those given that predict a text best.
 
     Args:
         model: in eval mode.
         numbers: (N,) token numbers of a text for validation.
+        bar: shows how far it is.
     """
     Cache(size, 0.0, 0.0)
     sums = torch.zeros(len(thetas), len(weights), dtype=torch.float64)
-    for own, cached in _predictions(model, numbers, size, thetas):
-        for column, weight in enumerate(weights):
-            sums[:, column] -= _mixed(own, cached, weight).sum(-1).cpu()
+    with bar("tuning the cache", len(numbers) - 1) as advance:
+        for own, cached in _predictions(model, numbers, size, thetas):
+            for column, weight in enumerate(weights):
+                sums[:, column] -= _mixed(own, cached, weight).sum(-1).cpu()
+            advance(len(own))
     row, column = divmod(int(sums.argmin()), len(weights))
     return Cache(size, thetas[row], weights[column])
 

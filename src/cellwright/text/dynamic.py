@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from ..language.errors import ArgumentError
 from ..nn.state import State, detach
 from .corpus import TextStream
 from .model import LanguageModel
-from .score import read, windows
+from .score import Advance, Bar, no_bar, read, windows
 
 ROWS = 100  # of the training text, read side by side for the statistics
 SEGMENTS = 300  # of each row at most
@@ -73,7 +72,7 @@ class Dynamic:
             )
 
     def __call__(
-        self, model: LanguageModel, numbers: np.ndarray, advance: Callable[[int], Any]
+        self, model: LanguageModel, numbers: np.ndarray, advance: Advance
     ) -> float:
         """Raises ArgumentError where the predictions stop being finite numbers."""
         nats = self._read(model, numbers, advance)
@@ -86,7 +85,7 @@ class Dynamic:
         return nats
 
     def _read(
-        self, model: LanguageModel, numbers: np.ndarray, advance: Callable[[int], Any]
+        self, model: LanguageModel, numbers: np.ndarray, advance: Advance
     ) -> float:
         """The nats; NaN or infinity as soon as they are no finite number."""
         if not self.rate:  # nothing is learned, so nothing decays either
@@ -115,7 +114,7 @@ class Dynamic:
 
 
 def statistics_of(
-    model: LanguageModel, numbers: np.ndarray, segment: int = 5
+    model: LanguageModel, numbers: np.ndarray, segment: int = 5, bar: Bar = no_bar
 ) -> list[Tensor]:
     """√MS of every parameter: the root mean square of the gradient of a segment.
 
@@ -123,6 +122,7 @@ def statistics_of(
         model: in eval mode.
         numbers: (N,) token numbers of the training text.
         segment: tokens to a gradient.
+        bar: shows how far it is.
 
     Raises:
         ArgumentError: a gradient is no finite number.
@@ -134,12 +134,14 @@ def statistics_of(
     squares = [torch.zeros_like(p) for p in parameters]
     count, state = min(SEGMENTS, stream.windows), None
     device = parameters[0].device
-    for _ in range(count):
-        batch = stream.next()
-        x, y = batch["x"].to(device), batch["y"].to(device)
-        loss, state = _loss(model, x, y, state)
-        for square, g in zip(squares, _gradients(loss, parameters), strict=True):
-            square += g.square()
+    with bar("gathering statistics", count) as advance:
+        for _ in range(count):
+            batch = stream.next()
+            x, y = batch["x"].to(device), batch["y"].to(device)
+            loss, state = _loss(model, x, y, state)
+            for square, g in zip(squares, _gradients(loss, parameters), strict=True):
+                square += g.square()
+            advance(1)
     statistics = [(square / count).sqrt() for square in squares]
     if not all(s.isfinite().all() for s in statistics):
         raise ArgumentError(
@@ -155,6 +157,7 @@ def tune(
     start: Dynamic,
     rates: Sequence[float],
     decays: Sequence[float],
+    bar: Bar = no_bar,
 ) -> Dynamic:
     """The η, then the λ, that predict the beginning of a text for validation best.
 
@@ -163,24 +166,22 @@ def tune(
         numbers: (N,) token numbers; the first 5,000 are read.
         start: whose statistics and segments are kept.
         rates, decays: the choices. A rate of 0 leaves the weights as they are.
+        bar: shows how far it is.
     """
     numbers = numbers[:TUNED_ON]
 
-    def nats(choice: Dynamic) -> float:
-        found = choice._read(model, numbers, _nothing)
-        return found if math.isfinite(found) else math.inf
+    def best(name: str, choices: list[Dynamic]) -> Dynamic:
+        if len(choices) == 1:
+            return choices[0]
+        with bar(f"tuning the {name}", len(choices) * (len(numbers) - 1)) as advance:
+            found = [choice._read(model, numbers, advance) for choice in choices]
+        nats = [n if math.isfinite(n) else math.inf for n in found]
+        return choices[nats.index(min(nats))]
 
-    def best(choices: list[Dynamic]) -> Dynamic:
-        return choices[0] if len(choices) == 1 else min(choices, key=nats)
-
-    start = best([replace(start, rate=rate) for rate in rates])
+    start = best("rate", [replace(start, rate=rate) for rate in rates])
     if not start.rate:
         return start
-    return best([replace(start, decay=decay) for decay in decays])
-
-
-def _nothing(count: int) -> None:
-    pass
+    return best("decay", [replace(start, decay=decay) for decay in decays])
 
 
 def _loss(

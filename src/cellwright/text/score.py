@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -54,9 +55,20 @@ class Score(Checked):
         return asdict(self)
 
 
+#: Is told how much more is done.
+Advance = Callable[[int], Any]
+
+#: `with bar(what, total) as advance:` shows how far some work is.
+Bar = Callable[[str, int], AbstractContextManager[Advance]]
+
 #: Reads a text from a zero state: `reader(model, numbers, advance)` gives the sum of
 #: nats over its targets. Numbers are (N,) token numbers; the model is in eval mode.
-Reader = Callable[[LanguageModel, np.ndarray, Callable[[int], Any]], float]
+Reader = Callable[[LanguageModel, np.ndarray, Advance], float]
+
+
+def no_bar(what: str, total: int) -> AbstractContextManager[Advance]:
+    """The `Bar` that shows nothing."""
+    return nullcontext(lambda count: None)
 
 
 def score(
