@@ -20,51 +20,57 @@ from .show import check_finite, describe, progress_bar, sentence, with_bar
 if TYPE_CHECKING:
     from ..text.corpus import Tokens
     from ..text.run import Run, StoredPlan
+    from ..text.score import Score
+
+Evaluated = Annotated[
+    list[str] | None,
+    Argument(
+        help="Files, folders, '-' or 'stdlib'. Default: the run's test text, else "
+        "its held-out text."
+    ),
+]
+AsJson = Annotated[
+    bool, Option("--json", help="Print one JSON object, and nothing else.")
+]
+FreeRunning = Annotated[
+    bool, Option(help="Let the model read its own samples instead of the text.")
+]
+SeedOfSamples = Annotated[int, Option(help="Of the samples of --free-running.")]
+CacheOf = Annotated[
+    str | None,
+    Option(
+        metavar="N[,θ,λ]",
+        help="Mix in a continuous cache of N tokens (Grave et al. 2017). θ and λ "
+        "that are not given are tuned on the run's validation text.",
+    ),
+]
+Learning = Annotated[
+    bool,
+    Option(
+        "--dynamic",
+        help="Let the weights learn from the text (Krause et al. 2018). What is "
+        "not given is tuned on the run's validation text.",
+    ),
+]
+Rate = Annotated[float | None, Option(help="η of --dynamic; 0.00005 in the paper.")]
+Decay = Annotated[float | None, Option(help="λ of --dynamic; 0.002 in the paper.")]
+Segment = Annotated[
+    int | None, Option(help="Tokens to a step of --dynamic. Default: 5 words, else 20.")
+]
 
 
 @app.command()
 def evaluate(
     directory: Annotated[Path, Argument(metavar="DIR", help="A run.")],
-    text: Annotated[
-        list[str] | None,
-        Argument(
-            help="Files, folders, '-' or 'stdlib'. Default: the run's test text, else "
-            "its held-out text."
-        ),
-    ] = None,
-    json_: Annotated[
-        bool, Option("--json", help="Print one JSON object, and nothing else.")
-    ] = False,
-    free_running: Annotated[
-        bool, Option(help="Let the model read its own samples instead of the text.")
-    ] = False,
-    seed: Annotated[int, Option(help="Of the samples of --free-running.")] = 0,
-    cache: Annotated[
-        str | None,
-        Option(
-            metavar="N[,θ,λ]",
-            help="Mix in a continuous cache of N tokens (Grave et al. 2017). θ and λ "
-            "that are not given are tuned on the run's validation text.",
-        ),
-    ] = None,
-    dynamic: Annotated[
-        bool,
-        Option(
-            "--dynamic",
-            help="Let the weights learn from the text (Krause et al. 2018). What is "
-            "not given is tuned on the run's validation text.",
-        ),
-    ] = False,
-    rate: Annotated[
-        float | None, Option(help="η of --dynamic; 0.00005 in the paper.")
-    ] = None,
-    decay: Annotated[
-        float | None, Option(help="λ of --dynamic; 0.002 in the paper.")
-    ] = None,
-    segment: Annotated[
-        int | None,
-        Option(help="Tokens to a step of --dynamic. Default: 5 words, else 20."),
-    ] = None,
+    text: Evaluated = None,
+    json_: AsJson = False,
+    free_running: FreeRunning = False,
+    seed: SeedOfSamples = 0,
+    cache: CacheOf = None,
+    dynamic: Learning = False,
+    rate: Rate = None,
+    decay: Decay = None,
+    segment: Segment = None,
 ) -> None:
     """Evaluate a run on a whole text, with the state carried from its start.
 
@@ -94,8 +100,12 @@ def evaluate(
     if json_:
         typer.echo(json.dumps({**figures.to_json(), **how}))
     check_finite(figures)
-    if json_:
-        return
+    if not json_:
+        _tell(figures, how)
+
+
+def _tell(figures: Score, how: dict[str, Any]) -> None:
+    """The figures in sentences, and how the text was read."""
     typer.echo(sentence(figures))
     for name, settings in how.items():
         given = ", ".join(f"{key} {value:g}" for key, value in settings.items())

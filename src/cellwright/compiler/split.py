@@ -13,7 +13,6 @@ from dataclasses import replace
 from ..language import Graph, Node, verify
 from ..language.graph import AFFINE, before_steps
 from .bindings import Binding
-from .program import Piece
 
 
 def split_affines(
@@ -31,50 +30,79 @@ def split_affines(
     of_child = [name is not None for name in graph.sets]
     if not any(of_child):
         return graph, binding, range(len(graph.nodes))
+    step = _Rewritten(graph, binding)
     fixed = before_steps(graph.nodes)
-    nodes: list[Node] = []
-    new: dict[int, int] = {}
-    weights = {w.name: w for w in graph.weights}
-    matrices, biases = dict(binding.matrices), dict(binding.biases)
-    heads = dict(binding.heads)
+    for number, node in enumerate(graph.nodes):
+        parts: list[list[int]] = []
+        if node.op == AFFINE and of_child[number]:
+            parts = _parts(node, of_child, fixed)
+        new = step.sum_of(node, parts) if len(parts) > 1 else step.copy_of(node)
+        step.new[number] = new
+    return *step.finish(), list(step.new.values())
 
-    def part(node: Node, operands: list[int], bias: bool) -> int:
-        whole = graph.weight(node["weight"])
+
+def _parts(
+    node: Node, of_child: Sequence[bool], fixed: Sequence[bool]
+) -> list[list[int]]:
+    """The operands of each: per member at every step; at all steps; of the node."""
+    kinds: tuple[list[int], ...] = [], [], []
+    for operand, arg in enumerate(node.args):
+        kinds[fixed[arg] if of_child[arg] else 2].append(operand)
+    return [kind for kind in kinds if kind]
+
+
+class _Rewritten:
+    """The step that is being written.
+
+    Attributes:
+        new: for each old node that is done, the new one of the same value.
+    """
+
+    def __init__(self, graph: Graph, binding: Binding) -> None:
+        self.graph, self.binding = graph, binding
+        self.nodes: list[Node] = []
+        self.new: dict[int, int] = {}
+        self.weights = {w.name: w for w in graph.weights}
+        self.matrices, self.biases = dict(binding.matrices), dict(binding.biases)
+        self.heads = dict(binding.heads)
+
+    def copy_of(self, node: Node) -> int:
+        return self._append(node.on(tuple(self.new[a] for a in node.args)))
+
+    def sum_of(self, node: Node, parts: Sequence[list[int]]) -> int:
+        """The sum of an affine's parts."""
+        has_bias = self.graph.weight(node["weight"]).bias
+        first, *others = (
+            self._part(node, operands, has_bias and operands is parts[-1])
+            for operands in parts
+        )
+        for other in others:
+            added = replace(node, op="add", args=(first, other), attrs=())
+            first = self._append(added)
+        return first
+
+    def _part(self, node: Node, operands: list[int], bias: bool) -> int:
+        whole = self.graph.weight(node["weight"])
         name = f"{whole.name}{operands}"
         sizes = tuple(whole.operands[o] for o in operands)
-        weights[name] = replace(whole, name=name, operands=sizes, bias=bias)
-        pieces: list[Piece] = [binding.matrices[whole.name, o] for o in operands]
-        matrices.update({(name, k): piece for k, piece in enumerate(pieces)})
-        heads[name] = whole.heads
+        self.weights[name] = replace(whole, name=name, operands=sizes, bias=bias)
+        for place, operand in enumerate(operands):
+            piece = self.binding.matrices[whole.name, operand]
+            self.matrices[name, place] = piece
+        self.heads[name] = whole.heads
         if bias:
-            biases[name] = binding.biases[whole.name]
-        args = tuple(new[node.args[o]] for o in operands)
-        nodes.append(replace(node, args=args, attrs=(("weight", name),)))
-        return len(nodes) - 1
+            self.biases[name] = self.binding.biases[whole.name]
+        args = tuple(self.new[node.args[o]] for o in operands)
+        return self._append(replace(node, args=args, attrs=(("weight", name),)))
 
-    def operands(node: Node) -> list[list[int]]:
-        """Those of each part: per member at every step; at all steps; of the node."""
-        kinds: tuple[list[int], ...] = [], [], []
-        for operand, arg in enumerate(node.args):
-            kinds[fixed[arg] if of_child[arg] else 2].append(operand)
-        return [kind for kind in kinds if kind]
+    def _append(self, node: Node) -> int:
+        self.nodes.append(node)
+        return len(self.nodes) - 1
 
-    for number, node in enumerate(graph.nodes):
-        parts = operands(node) if node.op == AFFINE and of_child[number] else []
-        if len(parts) > 1:
-            has_bias = graph.weight(node["weight"]).bias
-            terms = [part(node, own, has_bias and own is parts[-1]) for own in parts]
-            while len(terms) > 1:
-                added = (terms.pop(0), terms.pop(0))
-                nodes.append(replace(node, op="add", args=added, attrs=()))
-                terms.insert(0, len(nodes) - 1)
-        else:
-            nodes.append(node.on(tuple(new[a] for a in node.args)))
-        new[number] = len(nodes) - 1
-    used = {n["weight"] for n in nodes if "weight" in n.options}
-    kept = tuple(w for w in weights.values() if w.name in used)
-    cut = verify(
-        graph.with_nodes(nodes, new, weights=kept), after="split", internal=True
-    )
-    bound = replace(binding, matrices=matrices, biases=biases, heads=heads)
-    return cut, bound, list(new.values())
+    def finish(self) -> tuple[Graph, Binding]:
+        used = {n["weight"] for n in self.nodes if "weight" in n.options}
+        kept = tuple(w for w in self.weights.values() if w.name in used)
+        cut = self.graph.with_nodes(self.nodes, self.new, weights=kept)
+        cut = verify(cut, after="split", internal=True)
+        lie = {"matrices": self.matrices, "biases": self.biases, "heads": self.heads}
+        return cut, replace(self.binding, **lie)

@@ -119,7 +119,6 @@ class Recurrent(SequenceLayer, nn.Module):
     ) -> None:
         super().__init__()
         cell = zoo.get(cell) if isinstance(cell, str) else cell
-        input_size, hidden_size = plain(input_size), plain(hidden_size)
         num_layers = plain(num_layers)
         wanted = Regularisers(
             input_dropout,
@@ -131,8 +130,7 @@ class Recurrent(SequenceLayer, nn.Module):
             weight_drop,
             locked,
         )
-        dropout = wanted.dropout
-        _check_settings(cell, num_layers, dropout)
+        _check_settings(cell, num_layers, wanted.dropout)
         _check_keywords(
             cell,
             num_layers=num_layers,
@@ -145,34 +143,51 @@ class Recurrent(SequenceLayer, nn.Module):
             learn_initial_state=learn_initial_state,
             **wanted.given,
         )
+        self.regularisers, self._regularised = wanted, bool(wanted.given)
+        self.input_size, self.hidden_size = plain(input_size), plain(hidden_size)
+        self.num_layers, self.bidirectional = num_layers, bidirectional
+        self.batch_first, self.dropout = batch_first, wanted.dropout
+        self.learn_initial_state, self.initial_states = learn_initial_state, None
+        cell = self._configure(cell, inputs, items, options)
+        self._bind_graphs(cell, memory == "recompute")
+        self._make_parameters(device, dtype)
+        self._choose_engine(engine, memory)
+
+    def _configure(
+        self,
+        cell: Cell,
+        inputs: Mapping[str, int] | None,
+        items: Mapping[str, int] | None,
+        options: dict[str, Any],
+    ) -> Cell:
+        """The cell with its hyperparameters; what is left of the options is sizes."""
         if not options.get("proj_size", 1):
             del options["proj_size"]  # torch's way of saying: no projection
         given = dict(inputs or {}), dict(items or {})
-        cell, sizes = configure(cell, *given, options, hidden_size)
+        cell, self.sizes = configure(cell, *given, options, self.hidden_size)
         if "proj_size" in cell.graph.size_names:
-            sizes.setdefault("proj_size", hidden_size)
-        self.regularisers, self._regularised = wanted, bool(wanted.given)
-        self.input_size, self.hidden_size = input_size, hidden_size
-        self.num_layers, self.bidirectional = num_layers, bidirectional
-        self.batch_first, self.dropout = batch_first, dropout
-        self.sizes = sizes
+            self.sizes.setdefault("proj_size", self.hidden_size)
+        return cell
+
+    def _bind_graphs(self, cell: Cell, recompute: bool) -> None:
+        """Give every layer and direction its graph, and keep what calls read of it."""
         graphs = self._bind_layers(cell)
-        self._modes = bind_modes(cell, graphs, wanted, memory == "recompute")
+        self._modes = bind_modes(cell, graphs, self.regularisers, recompute)
         self.cell, graphs = self._modes.evaluation[0].cell, self.graphs
         self._declared = [(int(s.size), s.init) for s in graphs[0].states]
         self._named = {i.name: i.size for i in graphs[0].inputs[1:]}
         self.item_sizes = {i.name: int(i.size) for i in graphs[0].items}
         self.output_size = self.directions * int(graphs[-1].output_size)
-        self.cells = nn.ModuleList(
-            CellWeights(graph, hidden_size, device, dtype) for graph in graphs
-        )
-        self.learn_initial_state, self.initial_states = learn_initial_state, None
-        if learn_initial_state:
-            learned = (_learned(graph, device, dtype) for graph in graphs)
-            self.initial_states = nn.ModuleList(learned)
         zero = all(init == 0 for _, init in self._declared)
-        self._from_zero = zero and not learn_initial_state
-        self._choose_engine(engine, memory)
+        self._from_zero = zero and not self.learn_initial_state
+
+    def _make_parameters(self, device: Any, dtype: Any) -> None:
+        self.cells = nn.ModuleList(
+            CellWeights(graph, self.hidden_size, device, dtype) for graph in self.graphs
+        )
+        if self.learn_initial_state:
+            learned = (_learned(graph, device, dtype) for graph in self.graphs)
+            self.initial_states = nn.ModuleList(learned)
 
     @property
     def graphs(self) -> list[Graph]:

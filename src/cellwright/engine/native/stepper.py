@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..engine import Advance, Bound, Items
+from ..programs import Programs
 from ..tracing import readable
 from .core import _core, check_memory, memory
 from .items import made_ahead
@@ -36,13 +37,7 @@ def make_stepper(
         readable([p.detach().to(dtype) for p in layer.weights.in_order(order)])
         for layer, order in zip(layers, orders, strict=True)
     ]
-    seen, first = [[] for _ in layers], [[] for _ in layers]
-    for k, (values, sets) in enumerate(items):
-        values = {name: value.detach().to(dtype) for name, value in values.items()}
-        programs[k], own = made_ahead(programs[k], weights[k], (values, sets))
-        seen[k] = readable(own)
-        for name in programs[k].graph.item_sets:
-            first[k] += sets[name].offsets.tolist()
+    programs, seen, first = _with_items(programs, weights, items, dtype)
     parts = [
         (
             own.for_rows(states[0].shape[1], 1).compiled("inference"),
@@ -70,6 +65,30 @@ def make_stepper(
             core.step(x.data_ptr(), y.data_ptr())
 
     return _converted(advance, dtype) if bf16 else advance
+
+
+def _with_items(
+    programs: Sequence[Programs],
+    weights: Sequence[list[Tensor]],
+    items: Sequence[Items],
+    dtype: torch.dtype,
+) -> tuple[list[Programs], list[list[Tensor]], list[list[int]]]:
+    """What each layer runs when the same items are there at every step.
+
+    Returns:
+        Of every layer: the program without what is made of the items alone; the
+        values of the items; where each row's items begin, set by set.
+    """
+    programs = list(programs)
+    seen: list[list[Tensor]] = [[] for _ in programs]
+    first: list[list[int]] = [[] for _ in programs]
+    for k, (values, sets) in enumerate(items):
+        values = {name: value.detach().to(dtype) for name, value in values.items()}
+        programs[k], own = made_ahead(programs[k], weights[k], (values, sets))
+        seen[k] = readable(own)
+        for name in programs[k].graph.item_sets:
+            first[k] += sets[name].offsets.tolist()
+    return programs, seen, first
 
 
 def _converted(advance: Advance, dtype: torch.dtype) -> Advance:
