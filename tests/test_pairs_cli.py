@@ -274,14 +274,16 @@ def test_divergence_is_told(file, tmp_path):
 # -- what is refused ----------------------
 
 
-@pytest.mark.parametrize("target", ["c", "onnx"])
-def test_a_run_of_pairs_is_not_exported(run, tmp_path, target):
-    error = call("export", run, "-o", tmp_path / "out", "--to", target, ok=False)
-    assert "encoder and decoder" in " ".join(error.split())
-    assert not (tmp_path / "out").exists()
-    export = cw.export_onnx if target == "onnx" else cw.export_c
-    with pytest.raises(cw.ArgumentError, match=r"PairRun|language model"):
-        export(PairRun(run), tmp_path / "out")
+@pytest.mark.parametrize("target", ["--to c", "--to onnx --step"])
+def test_a_run_of_pairs_is_exported_as_onnx_alone(run, tmp_path, target):
+    out = tmp_path / "out"
+    error = call("export", run, "-o", out, *words(target), ok=False)
+    assert f"received {target}, expected --to onnx alone" in " ".join(error.split())
+    assert not out.exists()
+    with pytest.raises(cw.ArgumentError, match=r"expected a run of a language model"):
+        cw.export_onnx(PairRun(run), out)
+    with pytest.raises(cw.ArgumentError, match="language model"):
+        cw.export_c(PairRun(run), out)
 
 
 @pytest.mark.parametrize(

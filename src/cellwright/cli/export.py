@@ -38,7 +38,8 @@ def export(
         Target,
         typer.Option(
             help="c: the model as NAME.h and NAME.c, and NAME_main.c, which generates "
-            "text. onnx: the model, its states and its tokenizer as NAME.onnx."
+            "text. onnx: the model, its states and its tokenizer as NAME.onnx; of a "
+            "run of pairs NAME_encoder.onnx and NAME_decoder.onnx."
         ),
     ],
     name: Annotated[
@@ -87,30 +88,42 @@ def export(
     """
     from ..text.run import Run
 
-    _refuse_pairs(directory)
-    run = Run(directory)
     name = name or _name_of(directory)
     if to is Target.c:
         _only_with("--step", step, Target.onnx)
-        files = _to_c(run, out, name, self_test, weights)
     else:
         _only_with("--weights int8", weights is Weights.int8, Target.c)
         _only_with("--self-test", self_test, Target.c)
-        files = _to_onnx(run, out, name, step)
+    if _has_pairs(directory):
+        files = _pairs_to_onnx(directory, out, name, to, step)
+    elif to is Target.c:
+        files = _to_c(Run(directory), out, name, self_test, weights)
+    else:
+        files = _to_onnx(Run(directory), out, name, step)
     typer.echo("\n".join(map(str, files)))
 
 
-def _refuse_pairs(directory: Path) -> None:
+def _has_pairs(directory: Path) -> bool:
     from ..text.directory import format_of
     from ..text.pairs.run import PairRun
 
-    if format_of(directory) == PairRun.format:
+    return format_of(directory) == PairRun.format
+
+
+def _pairs_to_onnx(
+    directory: Path, out: Path, name: str, to: Target, step: bool
+) -> list[Path]:
+    from ..export import export_pairs
+    from ..text.pairs.run import PairRun
+
+    if to is not Target.onnx or step:
+        given = f"--to {to.value}" + " --step" * step
         raise CellwrightError(
-            f"[export] a file holds one model, and a run of pairs has two, encoder and "
-            f"decoder; received {directory}, expected a run of a language model. In "
-            "Python cellwright.export_onnx(part, path, example=…) writes each part: "
-            "docs/onnx.md"
+            "[export] a run of pairs, an encoder and a decoder, is written as two ONNX "
+            f"files, of which the decoder's is a step in any case; received {given}, "
+            "expected --to onnx alone"
         )
+    return export_pairs(PairRun(directory), out, name)
 
 
 def _to_c(

@@ -2,5 +2,6 @@
 
 from .c import export_c
 from .onnx import export_onnx, onnx_translations
+from .pairs import export_pairs
 
-__all__ = ["export_c", "export_onnx", "onnx_translations"]
+__all__ = ["export_c", "export_onnx", "export_pairs", "onnx_translations"]

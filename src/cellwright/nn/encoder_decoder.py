@@ -156,11 +156,12 @@ class EncoderDecoder(nn.Module):
 
     def _decoder_state(self, bridged: Tensor) -> State:
         """(B, Σ) -> the decoder's states, (layers, B, size) each."""
-        states, start = self.decoder.first_states(len(bridged)), 0
+        states, start = self.decoder.first_states(bridged.shape[0]), 0
         for k in _finite(self.decoder):
             layers, _, size = states[k].shape
             part = bridged[:, start : start + layers * size]  # (B, layers·size)
-            states[k] = part.unflatten(1, (layers, size)).transpose(0, 1).contiguous()
+            # Not a view: torch.export would fix the rows of an example of one row.
+            states[k] = torch.stack(part.split(size, 1))
             start += layers * size
         return states[0] if len(states) == 1 else tuple(states)
 

@@ -24,8 +24,8 @@ def trained(run: Any) -> tuple[Any, RunCall, dict[str, str]]:
     if not hasattr(model, "rnn"):
         raise ArgumentError(
             f"[export_onnx] received a {type(run).__name__}, which has two models; "
-            "expected a run of a language model, or a module of its encoder or its "
-            "decoder alone, and example=what its forward takes"
+            "expected a run of a language model. cellwright.export.export_pairs(run, "
+            "folder, name) writes an encoder and a decoder"
         )
     layer = model.rnn
     states = tuple(state.clone() for state in layer.first_states(1))
