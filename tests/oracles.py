@@ -41,11 +41,12 @@ def flat(results: Any) -> list[Tensor]:
 
 
 def random_cotangents(results: Sequence[Tensor], seed: int = 7) -> list[Tensor]:
+    """Drawn in float64: the same numbers, rounded, for results of another type."""
     generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(r.shape, dtype=r.dtype, generator=generator).to(r.device)
-        for r in results
-    ]
+    drawn = (
+        torch.randn(r.shape, dtype=torch.float64, generator=generator) for r in results
+    )
+    return [g.to(r.device, r.dtype) for g, r in zip(drawn, results, strict=True)]
 
 
 def gradients(

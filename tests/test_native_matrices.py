@@ -133,9 +133,9 @@ def results(layer, x, states=None, **call):
     y, finals = layer(leaves[0], given, **call)
     found = flat([y, *(finals if isinstance(finals, tuple) else [finals])])
     wanted = [*leaves, *layer.parameters()]
-    cotangents = random_cotangents([f.double() for f in found])
-    cotangents = [c.to(f.dtype) for c, f in zip(cotangents, found, strict=True)]
-    gradients = torch.autograd.grad(found, wanted, cotangents, allow_unused=True)
+    gradients = torch.autograd.grad(
+        found, wanted, random_cotangents(found), allow_unused=True
+    )
     zeros = (torch.zeros_like(w) for w in wanted)
     pairs = zip(gradients, zeros, strict=True)
     return [*(r.detach() for r in found), *(z if g is None else g for g, z in pairs)]

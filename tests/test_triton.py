@@ -147,12 +147,8 @@ def everything(layer, given):
     leaves = leaves_of(layer, given)
     results = results_of(layer, leaves, given)
     wanted = {**leaves, **dict(layer.named_parameters())}
-    cotangents = random_cotangents([r.double() for r in results])
     found = torch.autograd.grad(
-        results,
-        [*wanted.values()],
-        [c.to(r.dtype) for c, r in zip(cotangents, results, strict=True)],
-        allow_unused=True,
+        results, [*wanted.values()], random_cotangents(results), allow_unused=True
     )
     values = {f"result {n}": r.detach() for n, r in enumerate(results)}
     for (key, leaf), gradient in zip(wanted.items(), found, strict=True):
