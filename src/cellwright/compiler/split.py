@@ -104,5 +104,5 @@ class _Rewritten:
         kept = tuple(w for w in self.weights.values() if w.name in used)
         cut = self.graph.with_nodes(self.nodes, self.new, weights=kept)
         cut = verify(cut, after="split", internal=True)
-        lie = {"matrices": self.matrices, "biases": self.biases, "heads": self.heads}
-        return cut, replace(self.binding, **lie)
+        places = {"matrices": self.matrices, "biases": self.biases, "heads": self.heads}
+        return cut, replace(self.binding, **places)
