@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from cellwright import lab
 from cellwright.exam.questions import load
@@ -24,7 +24,7 @@ NOON = datetime.datetime(2026, 1, 1, 12)
 def opened(page: Page, serve_routes: Callable, tmp_path: Path) -> Iterator[Page]:
     page.clock.install(time=NOON)
     page.goto(serve_routes(ExamServer(load(), tmp_path).routes()))
-    page.clock.pause_at(NOON + datetime.timedelta(minutes=1))
+    page.clock.pause_at(NOON + datetime.timedelta(hours=1))
     yield page
     for shown in page.context.pages:  # they ask the server as long as they are open
         shown.goto("about:blank")
@@ -42,6 +42,16 @@ def begin(page: Page, questions: int = 8) -> None:
 
 def press(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).click()
+
+
+def wait_until_saved(page: Page, folder: Path, told: str) -> None:
+    """Return when the file of the session has this: saving does not wait."""
+    session = folder / "session.json"
+    for _ in range(6000):
+        if session.exists() and told in session.read_text():
+            return
+        page.wait_for_timeout(10)
+    raise AssertionError(f"{told} was not saved")
 
 
 def draw(page: Page) -> None:
@@ -94,13 +104,14 @@ def test_a_whole_exam(opened: Page):
     expect(opened.get_by_role("heading", name="Pair exam")).to_be_visible()
 
 
-def test_a_reload_loses_nothing_and_stops_no_clock(opened: Page):
+def test_a_reload_loses_nothing_and_stops_no_clock(opened: Page, tmp_path: Path):
     begin(opened)
     press(opened, "Start the answer")
     question = opened.locator("h1").inner_text()
     draw(opened)
     before = dark_pixels(opened)
     assert before > 100
+    wait_until_saved(opened, tmp_path, '"tool": "pen"')
     opened.clock.run_for(20_000)
     opened.reload()
     expect(opened.locator("h1")).to_have_text(question)
@@ -177,6 +188,30 @@ def test_a_question_whose_experiment_fails_is_red(
     expect(first.locator(".fails")).to_have_css("color", red)
 
 
+def test_a_late_look_at_the_laboratory_does_not_hide_that_it_runs(opened: Page):
+    begin(opened, questions=1)
+    given = opened.evaluate("fetch('/api/exam').then((answer) => answer.json())")
+    known = next(iter(given["evidence"].values()))
+    held: list[Route] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method == "GET":
+            held.append(route)
+        else:
+            route.fulfill(json={**known, "running": True})
+
+    opened.route("**/api/evidence/*", answer)
+    for button in ("Start the answer", "To the feedback", "To the discussion"):
+        press(opened, button)
+    opened.get_by_role("button", name="Run it again").click()
+    working = opened.get_by_role("button", name="The laboratory is at work")
+    expect(working).to_be_visible()
+    with opened.expect_response("**/api/evidence/*"):
+        held[0].continue_()
+    opened.evaluate("fetch('/api/session').then((answer) => answer.json())")
+    expect(working).to_be_visible()
+
+
 def test_solo_and_what_was_missed_comes_again(opened: Page):
     boxes = opened.get_by_role("checkbox")
     expect(boxes).to_have_count(8)
@@ -233,14 +268,20 @@ def test_keys_go_on_pause_and_mark(opened: Page):
     expect(opened.get_by_role("button", name="Pause")).to_be_visible()
 
 
-def test_the_examiners_page_has_the_key_points_and_marks_them(opened: Page):
+def test_the_examiners_page_has_the_key_points_and_marks_them(
+    opened: Page, tmp_path: Path
+):
     examiner = opened.context.new_page()
     begin(opened)
+    wait_until_saved(opened, tmp_path, '"phase": "ready"')
     examiner.goto(f"{opened.url}examiner")
     expect(examiner.get_by_text("Ada examines next")).to_be_visible()
     expect(examiner.get_by_role("heading", name="Key points")).to_be_hidden()
     press(opened, "Start the answer")
-    opened.clock.run_for(2_000)
+    wait_until_saved(opened, tmp_path, '"phase": "answer"')
+    # Once round: the page does not look for marks again while it waits for an answer.
+    with opened.expect_response("**/api/marks"):
+        opened.clock.run_for(1_100)
     expect(examiner.get_by_role("heading", name="Key points")).to_be_visible()
     expect(examiner.locator("h1")).to_have_text(opened.locator("h1").inner_text())
     expect(opened.get_by_role("heading", name="Key points")).to_be_hidden()
@@ -273,6 +314,7 @@ def test_the_clock_stays_in_view_and_pictures_open_large(opened: Page):
     assert figure.evaluate("image => image.naturalWidth") > 200
     figure.click()
     large = opened.get_by_role("dialog").locator("img")
+    expect(large).to_have_js_property("complete", True)
     width = "image => image.getBoundingClientRect().width"
     assert large.evaluate(width) > figure.evaluate(width)
     press(opened, "Close")
@@ -310,6 +352,8 @@ def test_every_view_is_accessible(opened: Page, scheme):
     opened.emulate_media(color_scheme=scheme)
     expect(opened.get_by_role("heading", name="Pair exam")).to_be_visible()
     assert_accessible(opened)
+    for step in ("Answer", "Feedback", "Discussion"):
+        opened.get_by_label(step, exact=True).fill("3600")  # no step ends meanwhile
     begin(opened)
     for button in ("Start the answer", "To the feedback", "To the discussion"):
         assert_accessible(opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,17 @@ from .runs import make_run
 
 pytestmark = pytest.mark.browser
 STEPS = 150
+NOON = datetime.datetime(2026, 1, 1, 12)
+# What a view shows when it is complete.
+COMPLETE = {
+    "Text": ".units li",
+    "Heat map": "canvas.heat[data-shown]",
+    "Saturation": ".gate",
+    "Gradient flow": ".text.few",
+    "Next token": ".bars",
+    "Type": ".typed[data-shown]",
+    "Intervene": "#all-units",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +57,14 @@ def report_file(inspection: Inspection, tmp_path_factory: pytest.TempPathFactory
 
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
+
+
+def read_answers(page: Page) -> None:
+    """Return when the page has read every answer that came before.
+
+    `wait_for_load_state("networkidle")` waits no longer where it was idle before.
+    """
+    page.evaluate("fetch('/api/0/order/0.c/index').then((answer) => answer.json())")
 
 
 def number_in(text: str) -> float:
@@ -246,8 +266,83 @@ def test_a_late_answer_about_another_detector_is_not_shown(
     expect(units.first).to_contain_text(told)
     with opened.expect_response("**/interesting/indentation"):
         held[0].continue_()
-    opened.wait_for_load_state("networkidle")
+    read_answers(opened)
     expect(units.first).to_contain_text(told)
+
+
+def test_what_failed_is_asked_again(opened: Page, inspection: Inspection):
+    units = opened.locator(".units li")
+    expect(units).not_to_have_count(0)  # the first detector has been answered
+    first = opened.get_by_label("Detector").input_value()
+    path = "**/interesting/indentation"
+    opened.route(path, lambda r: r.fulfill(status=400, json={"error": "busy"}))
+    opened.get_by_label("Detector").select_option("indentation")
+    expect(opened.get_by_role("alert")).to_have_text("busy")
+    opened.unroute(path)
+    opened.get_by_label("Detector").select_option(first)
+    expect(units).not_to_have_count(0)
+    opened.get_by_label("Detector").select_option("indentation")
+    best = inspection.interesting("indentation")["units"][0]
+    expect(units.first).to_contain_text(f"{best['key']} unit {best['unit']} ")
+
+
+def test_a_late_view_leaves_the_one_that_was_opened_since(opened: Page):
+    held: list[Route] = []
+    opened.route("**/api/*/flow", lambda route: held.append(route))
+    opened.clock.install(time=NOON)
+    opened.clock.pause_at(NOON + datetime.timedelta(hours=1))
+    open_tab(opened, "Gradient flow")
+    open_tab(opened, "Next token")
+    expect(opened.get_by_text("surprisal, nats")).to_be_visible()
+    opened.clock.run_for(10_000)  # long enough to say that it computes
+    expect(opened.get_by_text("surprisal, nats")).to_be_visible()
+    expect(opened.get_by_role("status")).to_be_empty()
+    with opened.expect_response("**/api/*/flow"):
+        held[0].continue_()
+    read_answers(opened)
+    expect(opened.get_by_text("surprisal, nats")).to_be_visible()
+
+
+def test_keys_on_a_map_that_is_not_drawn_yet_choose_nothing(opened: Page):
+    unit = opened.get_by_label("Unit", exact=True).input_value()
+    held: list[Route] = []
+    drawn = False
+    opened.route(
+        "**/api/*/order/*/cluster",
+        lambda route: route.continue_() if drawn else held.append(route),
+    )
+    open_tab(opened, "Heat map")
+    canvas = opened.locator("canvas.heat")
+    canvas.focus()
+    opened.keyboard.press("ArrowDown")
+    expect(opened.get_by_label("Unit", exact=True)).to_have_value(unit)
+    drawn = True
+    for route in held:
+        route.continue_()
+    expect(canvas).to_have_attribute("data-shown", re.compile(" cluster "))
+
+
+def test_writing_that_is_started_again_writes_one_token_at_a_time(opened: Page):
+    open_tab(opened, "Type")
+    held: list[Route] = []
+    asked: list[str] = []
+    path = "**/api/live/sample"
+    opened.route(path, lambda r: r.continue_() if held else held.append(r))
+    opened.on("request", lambda r: asked.append(r.url))
+    opened.clock.install(time=NOON)
+    opened.clock.pause_at(NOON + datetime.timedelta(hours=1))
+    for name in ("Write", "Pause", "Write"):
+        opened.get_by_role("button", name=name).click()
+    read_answers(opened)
+    held[0].continue_()
+    typed = opened.locator(".typed")
+    # A line's end to begin with, and a token of either start.
+    expect(typed).to_have_attribute("data-shown", re.compile("^3 "))
+    read_answers(opened)
+    opened.clock.run_for(100)  # the pause between two tokens
+    expect(typed).to_have_attribute("data-shown", re.compile("^4 "))
+    read_answers(opened)
+    assert sum(url.endswith("/sample") for url in asked) == 3
 
 
 def test_saturation_of_two_models_side_by_side(opened: Page, inspection: Inspection):
@@ -384,8 +479,9 @@ def test_other_views_go_on_while_the_gradient_flow_is_computed(opened: Page):
     expect(opened.locator("canvas.heat")).to_have_attribute(
         "aria-label", re.compile("units over")
     )
-    held[0].continue_()
-    opened.wait_for_load_state("networkidle")
+    with opened.expect_response("**/api/*/flow"):
+        held[0].continue_()
+    read_answers(opened)
     expect(opened.get_by_label("Order of units")).to_be_visible()
     expect(opened.get_by_role("status")).to_be_empty()
     open_tab(opened, "Gradient flow")
@@ -556,6 +652,8 @@ def test_a_report_shows_every_view(report: Page, inspection: Inspection):
 
 
 def test_wrong_input_is_explained_on_the_page(opened: Page):
+    # Its answer starts another look at what is chosen by then.
+    expect(opened.locator(".units li")).not_to_have_count(0)
     opened.get_by_label("Detector").select_option("pattern")
     opened.get_by_label("Regular expression").fill("(")
     with opened.expect_response(lambda r: r.status == 400):
@@ -566,9 +664,10 @@ def test_wrong_input_is_explained_on_the_page(opened: Page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_is_accessible(opened: Page, scheme):
     opened.emulate_media(color_scheme=scheme)
-    for tab in opened.get_by_role("tab").all():
-        tab.click()
-        opened.wait_for_load_state("networkidle")
+    expect(opened.get_by_role("tab")).to_have_text(list(COMPLETE))
+    for tab, complete in COMPLETE.items():
+        open_tab(opened, tab)
+        expect(opened.locator(complete).first).to_be_visible()
         assert_accessible(opened)
 
 

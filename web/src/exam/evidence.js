@@ -1,6 +1,7 @@
 // What the laboratory measured for a question, and a button that measures it again.
 import { get, post } from "../api.js";
 import { fail, fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { formula } from "./formula.js";
 import { zoomable } from "./zoom.js";
 
@@ -37,14 +38,19 @@ export function evidenceView(question, first, changed) {
     if (now !== shown) {
       if (shown) changed(evidence);
       shown = now;
-      fill(box, view(question, evidence, () => post(path, {}).then(show, trouble)));
+      fill(box, view(question, evidence, () => tell(post(path, {}))));
     }
     if (evidence.running)
-      setTimeout(() => box.isConnected && get(path).then(show, trouble), POLL);
+      setTimeout(() => box.isConnected && tell(get(path)), POLL);
   };
-  const trouble = (/** @type {Error} */ error) => fail(box, error);
+  const begin = newest();
+  /** @param {Promise<Evidence>} answer */
+  const tell = (answer) => {
+    const current = begin();
+    answer.then((found) => current() && show(found), (error) => current() && fail(box, error));
+  };
   show(first);
-  if (!first.running) get(path).then(show, trouble); // another page may have run it
+  if (!first.running) tell(get(path)); // another page may have run it
   return box;
 }
 

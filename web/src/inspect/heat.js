@@ -142,6 +142,7 @@ export async function heatView({ source, run, selection }) {
     const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!move) return;
     event.preventDefault();
+    if (!order.length) return; // not drawn yet
     const row = Math.min(Math.max(order.indexOf(selection.unit) + move[0], 0), order.length - 1);
     selection.set({ unit: order[row], step: selection.step + move[1] });
     reveal();

@@ -114,6 +114,7 @@ async function reading(source, whole, first, read) {
     selection = selection.copy(); // without the listeners of the view before
     selection.listen(() => cell.mark(selection.value.name));
     const slow = setTimeout(() => {
+      if (!current()) return; // what was opened meanwhile stays
       fill(panel);
       waiting.textContent = `${tab}: computing … The other views go on meanwhile.`;
     }, PATIENCE);

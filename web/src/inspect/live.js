@@ -1,5 +1,6 @@
 // Type to the model, or let it write: every key is a step from the state before it.
 import { fail, fill, h } from "../dom.js";
+import { newest } from "../newest.js";
 import { css, short } from "./colour.js";
 import { bars } from "./next.js";
 import { counted } from "./selection.js";
@@ -86,8 +87,10 @@ export async function liveView({ source, selection, read }) {
   const settings = () => ({ temperature: temperature.valueAsNumber || 0, top_k: topK.valueAsNumber || null });
   const play = h("button", { class: "main", onclick: () => { running = !running; refresh(); if (running) run(); } });
   const refresh = () => { play.textContent = running ? "Pause" : "Write"; };
+  const begin = newest();
   async function run() {
-    while (running && text.isConnected) {
+    const current = begin();
+    while (running && current() && text.isConnected) { // one at a time, however often it was started
       await act("sample", settings());
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }

@@ -29,14 +29,19 @@ export class Source {
   }
 
   /**
+   * Ask once; what failed is asked again.
    * @template T
    * @param {string} path
    * @param {(path: string) => Promise<T>} fetch
    * @returns {Promise<T>}
    */
   once(path, fetch) {
-    if (!this.cache.has(path)) this.cache.set(path, fetch(path));
-    return /** @type {Promise<T>} */ (this.cache.get(path));
+    const known = this.cache.get(path);
+    if (known) return known;
+    const answer = fetch(path);
+    this.cache.set(path, answer);
+    answer.catch(() => { if (this.cache.get(path) === answer) this.cache.delete(path); });
+    return answer;
   }
 
   /** @param {...(string | number)} parts @returns {Promise<any>} */
