@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs cellwright[web]")
 pytest.importorskip("playwright", reason="needs playwright")
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cellwright.look.web.serve import served
 
@@ -26,6 +26,10 @@ FLAGS = [
     "--disable-sync",
 ]
 
+# A machine may be busy: these only bound how long a test that fails takes.
+PATIENCE = 60_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
+
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
@@ -34,7 +38,9 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.skip("needs Chromium: apt install chromium, or CHROMIUM=/its/path")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=FLAGS, timeout=2 * PATIENCE
+        )
         yield browser
         browser.close()
 
@@ -53,6 +59,7 @@ def page(browser: Browser, serve_routes: object) -> Iterator[Page]:
     It is closed before its server.
     """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     problems: list[str] = []
     page.on("console", lambda m: _keep_error(m.type, m.text, problems))

@@ -40,6 +40,7 @@ def test_arrow_keys_walk_through_the_steps(page: Page, tmp_path: Path):
     expect(shown).to_have_id("3")
 
     page.set_viewport_size({"width": 360, "height": 640})
+    page.wait_for_function("innerWidth === 360")
     box = page.locator("section:visible svg").bounding_box()
     assert box is not None
     assert box["x"] >= 0
