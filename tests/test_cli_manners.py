@@ -17,17 +17,41 @@ from cellwright.text.generate import generate
 from test_cli import call
 from web.runs import make_run
 
-# Ctrl+C once cellwright is imported and a command had time to begin.
+# What follows it presses Ctrl+C; `begin` is called where a command begins.
 INTERRUPTED = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-{before}
 from cellwright import cli
+from cellwright.cli.app import Commands
 from cellwright.look import check, inspection
 from cellwright.text import job
+from cellwright.train import interrupt
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+begin, invoke = lambda: None, Commands.invoke
+
+def begun(*arguments):
+    begin()
+    return invoke(*arguments)
+
+Commands.invoke = begun
+{so}
 sys.argv = ["cellwright", *sys.argv[1:]]
-threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 cli.main()
+"""
+
+# Ctrl+C once the command is under way: it has imported nothing for half a second.
+UNDER_WAY = """
+def wait():
+    known = 0
+    while known != len(sys.modules):
+        known = len(sys.modules)
+        time.sleep(0.5)
+    press()
+
+begin = threading.Thread(target=wait, daemon=True).start
 """
 
 
@@ -36,7 +60,7 @@ def python(script: str, *arguments: object, **options) -> subprocess.CompletedPr
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = {"capture_output": True, "stdin": subprocess.DEVNULL, **options}
     return subprocess.run(
-        command, timeout=100, env=environment, text=True, check=False, **options
+        command, timeout=600, env=environment, text=True, check=False, **options
     )
 
 
@@ -72,7 +96,7 @@ def never() -> int:
 def test_ctrl_c_ends_any_command(run: Path, tmp_path: Path, never: int, command: str):
     out = tmp_path / "out"
     words = command.replace("RUN", str(run)).replace("OUT", str(out)).split()
-    ended = python(INTERRUPTED.format(before=""), *words, stdin=never)
+    ended = python(INTERRUPTED.format(so=UNDER_WAY), *words, stdin=never)
     assert ended.returncode == 130, ended.stderr
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.glob(".*")), "something half-made is left"
@@ -81,28 +105,29 @@ def test_ctrl_c_ends_any_command(run: Path, tmp_path: Path, never: int, command:
 
 def test_ctrl_c_ends_a_command_that_does_not_hear_it():
     deaf = """
-import time
-from cellwright.look import check
 def deaf(*arguments, **options):
+    act = press
     while True:
         try:
-            time.sleep(60)
+            act()
         except KeyboardInterrupt:
-            pass
+            act = lambda: time.sleep(60)
 check.check_cell = deaf
 """
-    ended = python(INTERRUPTED.format(before=deaf), "check", "lstm")
+    ended = python(INTERRUPTED.format(so=deaf), "check", "lstm")
     assert (ended.returncode, ended.stderr) == (130, "")
 
 
 def test_ctrl_c_leaves_a_thread_of_foreign_code_to_itself():
     foreign = """
-import time
-from cellwright.look import check
-from cellwright.train.interrupt import interruptible
-check.check_cell = lambda *arguments, **options: interruptible(time.sleep, 1000)
+def foreign():
+    time.sleep(0.5)  # by now the main thread waits for this one
+    press()
+    time.sleep(1000)
+interrupt.GRACE = 1000  # that ends no process: it leaves by itself
+check.check_cell = lambda *arguments, **options: interrupt.interruptible(foreign)
 """
-    ended = python(INTERRUPTED.format(before=foreign), "check", "lstm")
+    ended = python(INTERRUPTED.format(so=foreign), "check", "lstm")
     assert (ended.returncode, ended.stderr) == (130, "stopped\n")
 
 
