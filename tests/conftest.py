@@ -8,9 +8,14 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("cellwright", deadline=None, derandomize=True)
+settings.register_profile(
+    "cellwright",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],  # it is about the machine
+)
 settings.load_profile("cellwright")
 
 

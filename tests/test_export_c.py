@@ -705,7 +705,7 @@ def on_a_board(folder, *sources, compiler=ARM):
     machine = ["-M", "mps2-an386", "-display", "none", "-monitor", "none"]
     machine += ["-chardev", "stdio,id=out"]
     machine += ["-semihosting-config", "enable=on,target=native,chardev=out"]
-    return shell(QEMU, *machine, "-kernel", folder / "program.elf", timeout=60)
+    return shell(QEMU, *machine, "-kernel", folder / "program.elf", timeout=600)
 
 
 @pytest.mark.skipif(ARM is None, reason="arm-none-eabi-gcc is not installed")
