@@ -58,28 +58,11 @@ def wait_for(process, directory, step):
         time.sleep(0.002)
 
 
-# A process of its own could be too late with the signal: the run goes on meanwhile.
-KILLED = """
-import os, signal
-from cellwright.__main__ import main
-from cellwright.train.report import Together
-
-log = Together.log
-
-def killed(self, row):
-    log(self, row)
-    if row["step"] >= {step}:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Together.log = killed
-main()
-"""
-
-
-def kill_at(step, *arguments):
-    """Train, until SIGKILL ends it once a step is in the metrics."""
-    process = start(*arguments, launcher=("-c", KILLED.format(step=step)))
-    assert process.wait(timeout=PATIENCE) == -signal.SIGKILL
+def kill_at(process, directory, step):
+    """SIGKILL at a step; the run must still be going."""
+    wait_for(process, directory, step)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
 def test_a_killed_and_resumed_run_ends_with_the_very_same_weights(text, tmp_path):
@@ -91,9 +74,9 @@ def test_a_killed_and_resumed_run_ends_with_the_very_same_weights(text, tmp_path
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finish(text, "--out", whole, *options)
 
-    kill_at(3, text, "--out", parts, *options)  # there is no checkpoint yet
+    kill_at(start(text, "--out", parts, *options), parts, 3)  # maybe no checkpoint yet
     for step in (80, 180):
-        kill_at(step, "--resume", "--out", parts)
+        kill_at(start("--resume", "--out", parts), parts, step)
     finish("--resume", "--out", parts)
 
     assert weights(parts) == weights(whole)
