@@ -10,6 +10,7 @@ the recurrence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -32,6 +33,7 @@ from .plotting import label, look
 from .training import Fit, Judge, Training, finite, fit_stream
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NETS = ("RNN", "GRU", "LSTM", "TCN")
@@ -521,37 +523,48 @@ def draw(rows: Rows, figure: Figure) -> None:
     if not names:
         return
     figure.set_size_inches(4 * max(2, len(names)), 4.2)
-    bars = (*RECIPES, "Bai et al. 2018")
-    for axes, task in zip(
-        figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
-    ):
-        for k, name in enumerate(bars):
-            values = [
-                finished(rows, task, net, name)
-                if name in RECIPES
-                else TASKS[task].published[net]
-                for net in NETS
-            ]
-            places = [p + 0.27 * (k - 1) for p in range(len(NETS))]
-            shown = [(p, v) for p, v in zip(places, values, strict=True) if v]
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, task in zip(panels, names, strict=True):
+        _panel(axes, rows, task)
+    figure.axes[0].legend(fontsize=8, title="pale: stopped", title_fontsize=8)
+
+
+def _panel(axes: Axes, rows: Rows, task: str) -> None:
+    """Bars of one task."""
+    for k, name in enumerate((*RECIPES, "Bai et al. 2018")):
+        for place, net in enumerate(NETS):
+            height, opaque = _bar(rows, task, net, name)
             axes.bar(
-                [p for p, _ in shown],
-                [v for _, v in shown],
+                place + 0.27 * (k - 1),
+                height,
                 0.26,
                 color=look(k)["color"],
+                alpha=opaque,
                 hatch=("", "", "//")[k],
                 edgecolor="white",
-                label=RECIPES.get(name, name),
+                label=RECIPES.get(name, name) if place == 0 else None,
             )
-        axes.set_xticks(range(len(NETS)), NETS)
-        title, _, unit = TASKS[task].title.partition(", ")
-        label(axes, title, "", unit)
-        if TASKS[task].published["TCN"] < SOLVED:
-            axes.set_yscale("log")
-        else:
-            least = min(TASKS[task].published.values())
-            axes.set_ylim(bottom=0.8 * least)
-    figure.axes[0].legend(fontsize=8)
+    axes.set_xticks(range(len(NETS)), NETS)
+    axes.set_axisbelow(True)
+    title, _, unit = TASKS[task].title.partition(", ")
+    label(axes, title, "", unit)
+    if TASKS[task].published["TCN"] < SOLVED:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=1e-5)
+    else:
+        axes.set_ylim(bottom=0.8 * min(TASKS[task].published.values()))
+
+
+def _bar(rows: Rows, task: str, net: str, name: str) -> tuple[float, float]:
+    """A height, NaN for no bar, and how opaque: pale where a case was stopped."""
+    if name not in RECIPES:
+        return TASKS[task].published[net], 1.0
+    ended = finished(rows, task, net, name)
+    if ended is not None:
+        return ended, 1.0
+    found = rows.where(task=task, net=net, recipe=name)
+    tests = [row["test"] for row in found if row["test"] is not None]
+    return tests[0] if tests else math.nan, 0.45
 
 
 EXPERIMENT = Experiment(

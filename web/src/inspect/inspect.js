@@ -57,8 +57,8 @@ export async function inspect(root, source) {
   /** @type {Read} */
   async function read(text, view) {
     const current = begin();
-    await /** @type {Source} */ (source).read(text);
-    const other = await reading(source, whole, view, read);
+    const found = await /** @type {Source} */ (source).read(text);
+    const other = await reading(found, whole, view, read);
     if (!current()) return; // yet another text was given meanwhile
     shown.replaceWith(other);
     shown = other;

@@ -1,6 +1,5 @@
 // Where a page's numbers come from: the server, or the report that it is part of.
 import { get, getResponse, post } from "../api.js";
-import { newest } from "../newest.js";
 
 /** @typedef {{rows: number, columns: number, data: Uint8Array}} Bytes */
 /** @typedef {Bytes & {low: number, high: number}} Levels of one scale */
@@ -11,21 +10,21 @@ const BLOCK = 512; // steps of a value that are fetched at once
 const MOST_BLOCKS = 96; // in the cache
 
 export class Source {
-  constructor() {
+  /**
+   * @param {number} reading the number of the text's reading, of which all numbers are
+   * @param {string} page whose typed text it is
+   */
+  constructor(reading = 0, page = Math.random().toString(36).slice(2)) {
     /** @type {Map<string, Promise<any>>} */
     this.cache = new Map();
-    this.page = Math.random().toString(36).slice(2);
-    this.reading = 0; // its number
-    this.begin = newest();
+    this.reading = reading;
+    this.page = page;
   }
 
-  /** Read another text, which all views then show. @param {string} text */
+  /** Read another text: the source of its numbers. @param {string} text */
   async read(text) {
-    const current = this.begin();
     const { reading } = await post("/api/read", { text });
-    if (!current()) return; // yet another text was given meanwhile
-    this.reading = reading;
-    this.cache.clear();
+    return new Source(reading, this.page);
   }
 
   /**
