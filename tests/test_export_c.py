@@ -608,7 +608,7 @@ def test_the_page_deploys_a_run_in_c(run, tmp_path):
 
 def test_the_page_deploys_a_layer_that_attends(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(blocks("python")[3], {"cw": cw})
+    exec(blocks("python")[-1], {"cw": cw})
     (tmp_path / "deploy" / "own.c").write_text(blocks("c")[1])
     shell(GCC, *STRICT, "-c", "own.c", "reader.c", cwd=tmp_path / "deploy")
     assert "State: 8100 bytes" in (tmp_path / "deploy" / "reader.h").read_text()
@@ -650,7 +650,7 @@ def test_the_pages_sketch_of_a_run(run, tmp_path):
 def test_the_pages_sketch_of_a_layer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     known = {}
-    exec(blocks("python")[1], known)
+    exec(blocks("python")[-2], known)
     (tmp_path / "deploy" / "sketch.cpp").write_text(
         ARDUINO % blocks("cpp")[1] + ON_A_PC
     )
