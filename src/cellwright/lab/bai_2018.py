@@ -517,8 +517,13 @@ def conclude(rows: Rows) -> str:
     return "Best first. " + " ".join(sentences)
 
 
+BARS = (*RECIPES, "Bai et al. 2018")
+
+
 def draw(rows: Rows, figure: Figure) -> None:
     """Each task: ours by both recipes beside the published figure."""
+    from matplotlib.patches import Patch
+
     names = rows.values("task")
     if not names:
         return
@@ -526,24 +531,18 @@ def draw(rows: Rows, figure: Figure) -> None:
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, task in zip(panels, names, strict=True):
         _panel(axes, rows, task)
-    figure.axes[0].legend(fontsize=8, title="pale: stopped", title_fontsize=8)
+    handles = [Patch(label=RECIPES.get(b, b), **_style(k)) for k, b in enumerate(BARS)]
+    handles.append(Patch(color="0.85", label="pale: stopped"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8)
 
 
 def _panel(axes: Axes, rows: Rows, task: str) -> None:
     """Bars of one task."""
-    for k, name in enumerate((*RECIPES, "Bai et al. 2018")):
+    for k, name in enumerate(BARS):
         for place, net in enumerate(NETS):
             height, opaque = _bar(rows, task, net, name)
-            axes.bar(
-                place + 0.27 * (k - 1),
-                height,
-                0.26,
-                color=look(k)["color"],
-                alpha=opaque,
-                hatch=("", "", "//")[k],
-                edgecolor="white",
-                label=RECIPES.get(name, name) if place == 0 else None,
-            )
+            left = place + 0.27 * (k - 1)
+            axes.bar(left, height, 0.26, alpha=opaque, **_style(k))
     axes.set_xticks(range(len(NETS)), NETS)
     axes.set_axisbelow(True)
     title, _, unit = TASKS[task].title.partition(", ")
@@ -553,6 +552,11 @@ def _panel(axes: Axes, rows: Rows, task: str) -> None:
         axes.set_ylim(bottom=1e-5)
     else:
         axes.set_ylim(bottom=0.8 * min(TASKS[task].published.values()))
+
+
+def _style(k: int) -> dict[str, Any]:
+    hatch = "//" if k == len(RECIPES) else ""
+    return {"facecolor": look(k)["color"], "hatch": hatch, "edgecolor": "white"}
 
 
 def _bar(rows: Rows, task: str, net: str, name: str) -> tuple[float, float]:
