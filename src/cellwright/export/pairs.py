@@ -105,7 +105,7 @@ class _DecoderStep(nn.Module):
     ) -> tuple[Tensor, ...]:
         model, name = self.model, self.model.items
         memory = {name: items, f"{name}_lengths": lengths} if name else {}
-        state = states if len(states) > 1 else states[0]
+        state = states[0] if len(states) == 1 else states
         y, state = model.decoder(model.target_embedding(tokens), state, **memory)
         return (model._writable(model._logits(y)), *_several(state))
 
