@@ -7,11 +7,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from cellwright.export import export_pairs
+from cellwright.language.errors import ArgumentError
 from cellwright.text.pairs.run import PairRun
 from onnx_cases import onnxruntime
 from test_cli import _one_thread, call
 from test_docs import code
 from test_pairs_cli import SMALL, small_pairs
+from web.runs import make_run
 
 __all__ = ["_one_thread"]  # a fixture
 TEXTS = ["abca", "c", "abcabc", "ba"]
@@ -120,6 +123,12 @@ def test_the_page_on_deploying(run, sessions, monkeypatch, capsys):
     expected = loaded.tokenizer.decode_output(best.tokens).replace(" ", "")
     assert capsys.readouterr().out == expected + "\n"
     assert expected
+
+
+def test_a_run_of_a_language_model_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match=r"received a Run, expected a run of pairs"):
+        export_pairs(make_run(tmp_path), tmp_path / "out", "demo")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_files_say_what_they_are(run, sessions):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..files import write_output
 from ..language import Cell
+from ..language.errors import ArgumentError
 from ..nn.encoder_decoder import EncoderDecoder
 from ..nn.state import State
 from .onnx import export_onnx
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def export_pairs(run: PairRun, folder: Path, name: str) -> list[Path]:
-    """Write NAME_encoder.onnx and NAME_decoder.onnx; see docs/pairs.md.
+    """Write NAME_encoder.onnx and NAME_decoder.onnx; docs/deploy.md has their inputs.
 
     Metadata of each: `cellwright.cell`, and `cellwright.tokenizer`, that of the inputs
     or of the outputs. The decoder's: `cellwright.end`, the end token's number.
@@ -31,9 +32,15 @@ def export_pairs(run: PairRun, folder: Path, name: str) -> list[Path]:
         The files.
 
     Raises:
+        ArgumentError: another kind of run.
         MissingExtraError: the extra `onnx` is not installed.
     """
     model: Any = run.trained_model()
+    if not isinstance(model, EncoderDecoder):
+        raise ArgumentError(
+            f"[export_pairs] received a {type(run).__name__}, expected a run of pairs; "
+            "cellwright.export_onnx writes a run of a language model"
+        )
     model.eval()
     names = [state.name for state in model.decoder.graphs[0].states]
     firsts = [f"{name}_0" for name in names]

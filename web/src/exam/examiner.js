@@ -2,7 +2,6 @@
 // exam's page keeps the session; this one reads it every second, and sends marks.
 import { get, post } from "../api.js";
 import { fill, h } from "../dom.js";
-import { newest } from "../newest.js";
 import { clock } from "./clock.js";
 import { formula } from "./formula.js";
 import { shortcuts } from "./keys.js";
@@ -71,11 +70,13 @@ export async function examiner(root) {
     trouble.textContent = error && `The exam's server does not answer: ${error.message}.`;
   }
 
-  const begin = newest();
+  let looking = false; // one look at a time: a late one would show what has passed
   async function look() {
-    const current = begin();
-    const answer = await get("/api/session").catch((error) => current() && tell(error));
-    if (!answer || !current()) return;
+    if (looking) return;
+    looking = true;
+    const answer = await get("/api/session").catch(tell);
+    looking = false;
+    if (!answer) return;
     tell(null);
     ahead = answer.now - Date.now();
     show(isSession(answer.session, (id) => questions.has(id)) ? answer.session : null);
