@@ -277,6 +277,9 @@ def test_a_recipe_gives_what_is_not_written():
     half = with_recipe(Settings(recipe="awd", hidden=575), {"hidden"})
     assert (half.dropout, half.output_dropout, half.layers) == (0.125, 0.2, 3)
     half.check()
+    long = with_recipe(Settings(recipe="long", dropout=0.2), {"recipe", "dropout"})
+    assert (long.hidden, long.dropout, long.output_dropout) == (448, 0.2, 0.3)
+    long.check()
     assert with_recipe(Settings(), set()) == Settings()
 
 

@@ -53,7 +53,25 @@ def awd(hidden: int) -> dict[str, Any]:
     }
 
 
-RECIPES: dict[str, Callable[[int], dict[str, Any]]] = {"awd": awd}
+def long(hidden: int) -> dict[str, Any]:
+    """A character model for some ten passes over a text of about a million characters.
+
+    A wider layer than the defaults, which are for a minute, and dropout. Searched on the
+    last tenth of a training text; see "Ten minutes" in docs/training.md.
+
+    Args:
+        hidden: not read.
+    """
+    return {
+        "hidden": 448,
+        "embedding": 64,
+        "dropout": 0.1,
+        "output_dropout": 0.3,
+        "window": 64,
+    }
+
+
+RECIPES: dict[str, Callable[[int], dict[str, Any]]] = {"awd": awd, "long": long}
 
 
 def with_recipe(settings: Settings, written: set[str]) -> Settings:

@@ -173,8 +173,10 @@ class TextSettings(Checked):
         None, "Rows read side by side, over all processes. Default: 24."
     )
     restart: Probability = _text(0.03, "Share of windows that start from a zero state.")
-    recipe: Literal["awd"] | None = _run(
-        None, "Settings where none are written; awd: Merity et al. 2018, AWD-LSTM."
+    recipe: Literal["awd", "long"] | None = _run(
+        None,
+        "Settings where none are written; awd: Merity et al. 2018, AWD-LSTM, by word; "
+        "long: characters, for ten minutes or ten passes.",
     )
 
 
