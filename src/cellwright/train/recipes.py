@@ -56,8 +56,8 @@ def awd(hidden: int) -> dict[str, Any]:
 def long(hidden: int) -> dict[str, Any]:
     """A character model for some ten passes over a text of about a million characters.
 
-    A wider layer than the defaults, which are for a minute, and dropout. Searched on the
-    last tenth of a training text; see "Ten minutes" in docs/training.md.
+    A wider layer than the defaults, which are for a minute, and dropout. Searched on
+    the last tenth of a training text; see "Ten minutes" in docs/training.md.
 
     Args:
         hidden: not read.
