@@ -15,7 +15,14 @@ import typer
 from typer import Argument, Option
 
 from .app import app
-from .show import check_finite, describe, progress_bar, sentence, with_bar
+from .show import (
+    check_finite,
+    describe,
+    progress_bar,
+    sentence,
+    unknown_note,
+    with_bar,
+)
 
 if TYPE_CHECKING:
     from ..text.corpus import Tokens
@@ -112,12 +119,8 @@ def _tell(figures: Score, how: dict[str, Any]) -> None:
         typer.echo(f"{name}: {given}")
         if 0 in (settings.get("rate"), settings.get("lambda")):
             typer.echo(f"{name} changes nothing at 0; the figures are the model's own")
-    if figures.unknown:
-        share = figures.unknown / figures.tokens
-        typer.echo(
-            f"{figures.unknown:,} tokens ({share:.2%}) are not in the vocabulary; they "
-            "count as the one unknown token"
-        )
+    if note := unknown_note(figures):
+        typer.echo(note)
 
 
 @contextmanager
@@ -129,9 +132,11 @@ def _tokens(run: Run, text: list[str] | None) -> Iterator[Tokens]:
     import tempfile
 
     from ..text.corpus import open_text, write_tokens
+    from ..text.tokenizer import KINDS
 
     with tempfile.TemporaryDirectory() as folder:
-        found = open_text(text, Path(folder) / "stdin.txt")
+        by_line = KINDS[run.settings.tokenizer].by_line
+        found = open_text(text, Path(folder) / "stdin.txt", by_line)
         yield write_tokens(found.pieces(), run.tokenizer, Path(folder) / "text.tokens")
 
 

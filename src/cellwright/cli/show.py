@@ -77,6 +77,17 @@ def sentence(figures: Score) -> str:
     )
 
 
+def unknown_note(figures: Score) -> str | None:
+    """What a user is told of tokens that the model does not know."""
+    if not figures.unknown:
+        return None
+    share = figures.unknown / figures.tokens
+    return (
+        f"{figures.unknown:,} tokens ({share:.2%}) are not in the vocabulary; they "
+        "count as the one unknown token"
+    )
+
+
 def with_bar(total: int, work: Any, *arguments: Any) -> Any:
     """Call `work(*arguments, advance)` under a progress bar on standard error."""
     with progress_bar("evaluating", total) as advance:

@@ -304,11 +304,14 @@ def _tokenise(
 ) -> tuple[Text, TextTokenizer, tuple[Tokens, Tokens, Tokens | None]]:
     """Read the texts and learn the tokens of the first; train, held out and test."""
     spool = folder / "stdin.txt"
-    text = open_text(sources, spool)
+    kind = KINDS[settings.tokenizer]
+    text = open_text(sources, spool, kind.by_line)
     if text.skipped:
         say(f"left out {len(text.skipped)} files that are not UTF-8 text")
     apart = settings.valid is not None
     cut = int(text.characters * (1 - (0 if apart else settings.val_fraction)))
+    if kind.by_word:
+        cut = text.word_start(cut)
     tokenizer = TextTokenizer.learn(
         settings.tokenizer, text.pieces(0, cut), settings.vocab
     )
@@ -316,17 +319,25 @@ def _tokenise(
     def write(pieces: Iterator[str], name: str) -> Tokens:
         return write_tokens(pieces, tokenizer, folder / name)
 
-    def read(source: str, name: str) -> Tokens:
-        return write(open_text([source], folder / "stdin.txt").pieces(), name)
+    def read(option: str, source: str, name: str) -> Tokens:
+        tokens = write(open_text([source], spool, kind.by_line).pieces(), name)
+        if tokens.count < 2:
+            raise CorpusError(
+                f"[{option}] {source} is too short to evaluate; received "
+                f"{tokens.count} tokens, expected at least 2"
+            )
+        return tokens
 
     train = write(text.pieces(0, cut), "train.tokens")
     if settings.valid is None:
         held_out = write(text.pieces(cut), "held-out.tokens")
     else:
-        held_out = read(settings.valid, "held-out.tokens")
-    test = settings.test and read(settings.test, "test.tokens")
+        held_out = read("valid", settings.valid, "held-out.tokens")
+    test = None
+    if settings.test is not None:
+        test = read("test", settings.test, "test.tokens")
     spool.unlink(missing_ok=True)
-    return text, tokenizer, (train, held_out, test or None)
+    return text, tokenizer, (train, held_out, test)
 
 
 def _check_adaptive(settings: Settings) -> None:
