@@ -87,7 +87,7 @@ def evaluate(
 
     from ..text.adaptation import Adaptation
     from ..text.run import Run
-    from ..text.score import score
+    from ..text.score import check_reading, score
     from ..train.seeds import check_seed
 
     check_seed(seed)
@@ -95,13 +95,13 @@ def evaluate(
     model = run.trained_model()
     torch.manual_seed(seed)
     adaptation = Adaptation(cache, dynamic, rate, decay, segment)
-    # Nothing is tuned on the text that is evaluated, or on one without a target.
-    validation = bool(text or run.test) and run.held_out.count > 1
-    if note := adaptation.note(validation):
-        typer.echo(f"note: {note}", err=True)
-    reader, how = adaptation.reader(run, model, validation, progress_bar)
-    options: Any = {"free_running": free_running, "reader": reader}
     with _tokens(run, text) as tokens:
+        check_reading(tokens, free_running, adaptation.asked)
+        validation = adaptation.asked and _may_tune(run, tokens)
+        if note := adaptation.note(validation):
+            typer.echo(f"note: {note}", err=True)
+        reader, how = adaptation.reader(run, model, validation, progress_bar)
+        options: Any = {"free_running": free_running, "reader": reader}
         work = partial(score, model, tokens, run.tokenizer, **options)
         figures = with_bar(tokens.count, lambda advance: work(advance=advance))
     if json_:
@@ -121,6 +121,16 @@ def _tell(figures: Score, how: dict[str, Any]) -> None:
             typer.echo(f"{name} changes nothing at 0; the figures are the model's own")
     if note := unknown_note(figures):
         typer.echo(note)
+
+
+def _may_tune(run: Run, tokens: Tokens) -> bool:
+    """Whether the run's held-out text has a target, and is not what is evaluated."""
+    import numpy as np
+
+    if run.held_out.count < 2:
+        return False
+    own = run.held_out.open(run.sizes.vocabulary)
+    return not np.array_equal(own, tokens.open(run.sizes.vocabulary))
 
 
 @contextmanager

@@ -42,6 +42,11 @@ class Adaptation:
             if getattr(self, name) is not None and not self.dynamic:
                 raise ArgumentError(f"[{name}] belongs to --dynamic; give it, too")
 
+    @property
+    def asked(self) -> bool:
+        """Whether a text is read in another way than the usual one."""
+        return self.cache is not None or self.dynamic
+
     def reader(
         self, run: Run, model: LanguageModel, validation: bool, bar: Bar = no_bar
     ) -> tuple[Reader | None, dict[str, Any]]:

@@ -94,16 +94,7 @@ def score(
         CorpusError: fewer than two tokens.
         ArgumentError: both `free_running` and a `reader`.
     """
-    if free_running and reader is not None:
-        raise ArgumentError(
-            "[evaluate] received both free_running and another way to read, expected "
-            "one of them"
-        )
-    if tokens.count < 2:
-        raise CorpusError(
-            f"[text] too short to evaluate: {tokens.count} tokens have no target; "
-            "expected at least 2"
-        )
+    check_reading(tokens, free_running, reader is not None)
     numbers = tokens.open(tokenizer.vocabulary)
     was_training = model.training
     model.eval()
@@ -117,6 +108,27 @@ def score(
     if not math.isfinite(nats):
         figures = None, None, None, None, None
     return Score(*figures, tokens.characters, tokens.count, tokens.unknown)
+
+
+def check_reading(tokens: Tokens, free_running: bool, other: bool) -> None:
+    """What `score` refuses: to be known before anything is tuned.
+
+    Args:
+        other: whether there is another way to read.
+
+    Raises:
+        CorpusError, ArgumentError: as `score`.
+    """
+    if free_running and other:
+        raise ArgumentError(
+            "[evaluate] received both free_running and another way to read, expected "
+            "one of them"
+        )
+    if tokens.count < 2:
+        raise CorpusError(
+            f"[text] too short to evaluate: {tokens.count} tokens have no target; "
+            "expected at least 2"
+        )
 
 
 @torch.no_grad()
