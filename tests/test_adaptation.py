@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -410,6 +411,18 @@ def test_what_is_refused_is_refused_before_tuning(
     assert message in call(*command, ok=False)
 
 
+def test_what_is_not_tuned_needs_no_held_out_text(run, other, tmp_path):
+    """As of a model that was published: it has no texts."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "held-out.tokens").unlink()
+    for options in (
+        ["--cache", "20,0.3,0.1"],
+        ["--dynamic", "--rate", 0, "--decay", 0],
+    ):
+        call("evaluate", copy, other, *options)
+    assert "held-out.tokens" in call("evaluate", copy, other, "--cache", 20, ok=False)
+
+
 def errors(*arguments):
     """What a command writes on standard error."""
     result = CliRunner().invoke(app, [str(a) for a in arguments])
@@ -487,6 +500,7 @@ def test_a_bar_ends_at_its_total(run, asked):
         (["--cache", "5,1,2"], "λ from 0 to 1"),
         (["--cache", "5,1,0.1", "--dynamic"], "both a cache and --dynamic"),
         (["--cache", "5,1,0.1", "--free-running"], "both free_running and another"),
+        (["--cache", "5,1,1"], "tokens of probability 0, those that are not in it"),
         (["--rate", "0.1"], "[rate] belongs to --dynamic"),
         (["--dynamic", "--segment", "0"], "segments of 0; expected"),
     ],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from ..language.errors import CellwrightError
 from .app import app
 from .show import (
     check_finite,
@@ -97,7 +98,7 @@ def evaluate(
     adaptation = Adaptation(cache, dynamic, rate, decay, segment)
     with _tokens(run, text) as tokens:
         check_reading(tokens, free_running, adaptation.asked)
-        validation = adaptation.asked and _may_tune(run, tokens)
+        validation = adaptation.tunes and _may_tune(run, tokens)
         if note := adaptation.note(validation):
             typer.echo(f"note: {note}", err=True)
         reader, how = adaptation.reader(run, model, validation, progress_bar)
@@ -106,6 +107,11 @@ def evaluate(
         figures = with_bar(tokens.count, lambda advance: work(advance=advance))
     if json_:
         typer.echo(json.dumps({**figures.to_json(), **how}))
+    if not figures.finite and how.get("cache", {}).get("lambda") == 1:
+        raise CellwrightError(
+            "[cache] a cache alone has tokens of probability 0, those that are not in "
+            "it; received λ = 1, expected less"
+        )
     check_finite(figures)
     if not json_:
         _tell(figures, how)

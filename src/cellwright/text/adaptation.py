@@ -47,6 +47,13 @@ class Adaptation:
         """Whether a text is read in another way than the usual one."""
         return self.cache is not None or self.dynamic
 
+    @property
+    def tunes(self) -> bool:
+        """Whether something was left to be tuned."""
+        if self.cache is not None:
+            return "," not in self.cache
+        return self.dynamic and None in (self.rate, self.decay)
+
     def reader(
         self, run: Run, model: LanguageModel, validation: bool, bar: Bar = no_bar
     ) -> tuple[Reader | None, dict[str, Any]]:
