@@ -19,6 +19,7 @@ from .app import app
 from .show import (
     check_finite,
     describe,
+    perplexity_of,
     progress_bar,
     sentence,
     unknown_note,
@@ -215,11 +216,11 @@ def info(
     plan, result = run.plan(), run.result()
     typer.echo(f"steps: {_how_far(run, plan)}" if plan else "steps: none planned yet")
     if result:
-        values = (result.nats_per_char, result.bits_per_char, result.perplexity)
-        nats, bits, perplexity = (math.nan if v is None else v for v in values)
+        values = (result.nats_per_char, result.bits_per_char)
+        nats, bits = (math.nan if v is None else v for v in values)
         typer.echo(
             f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
-            f"perplexity {perplexity:.3f}"
+            f"perplexity {perplexity_of(result)}"
         )
 
 

@@ -167,8 +167,11 @@ class Run(RunDirectory[Settings]):
 
     def stream(self, share: tuple[int, int]) -> TextStream:
         settings = self.settings
-        assert settings.batch is not None
-        assert settings.window is not None
+        if settings.batch is None or settings.window is None:
+            raise RunError(
+                f"[{self.directory}/config.json, settings] received a batch of "
+                f"{settings.batch} and a window of {settings.window}, expected numbers"
+            )
         return TextStream(
             self.train_tokens.open(self.sizes.vocabulary),
             settings.batch,
