@@ -99,8 +99,23 @@ def test_a_split_of_three_files(split, tmp_path):
     nats = F.cross_entropy(logits[:, 0].double(), numbers[1:]).item()
     assert found["perplexity"] == pytest.approx(math.exp(nats), rel=1e-5)
     assert found["tokens"] == 210
+    assert f"test text: {found['nats_per_char']:.4f} nats" in call("info", out)
     # What is left to tune is tuned on --valid.
     call("evaluate", out, "--cache", 30)
+
+
+def test_trials_that_were_killed_before_the_test_text_evaluate_it(split, tmp_path):
+    out = tmp_path / "trials"
+    seeds = ["--seeds", 2, "--out", out, *SMALL, "--steps", 2]
+    call("train", *options_of(split), *seeds)
+    first = next(
+        path for path in sorted(out.iterdir()) if (path / "test.json").exists()
+    )
+    before = (first / "test.json").read_bytes()
+    (first / "test.json").unlink()
+    said = call("train", "--resume", "--out", out)
+    assert said.count("has ended already") == 1
+    assert (first / "test.json").read_bytes() == before
 
 
 def test_every_line_counts_its_end_also_the_last_of_a_file(tmp_path):

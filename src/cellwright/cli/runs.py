@@ -215,12 +215,14 @@ def info(
         typer.echo(f"    {line}")
     plan, result = run.plan(), run.result()
     typer.echo(f"steps: {_how_far(run, plan)}" if plan else "steps: none planned yet")
-    if result:
-        values = (result.nats_per_char, result.bits_per_char)
+    for name, figures in (("held-out", result), ("test", run.test_result())):
+        if figures is None:
+            continue
+        values = (figures.nats_per_char, figures.bits_per_char)
         nats, bits = (math.nan if v is None else v for v in values)
         typer.echo(
-            f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
-            f"perplexity {perplexity_of(result)}"
+            f"{name} text: {nats:.4f} nats per character, {bits:.4f} bits, "
+            f"perplexity {perplexity_of(figures)}"
         )
 
 

@@ -357,7 +357,7 @@ def _train_each(
     for number, path in enumerate(paths, 1):
         run = Run(path)
         say(f"\nrun {number} of {len(paths)}")
-        if run.result() is not None:
+        if run.has_ended():
             say(f"run: {path} has ended already")
             continue
         try:

@@ -194,6 +194,15 @@ class Run(RunDirectory[Settings]):
         """The figures of the held-out text, once training has ended."""
         return self.kept("result.json", Score)
 
+    def test_result(self) -> Score | None:
+        """The figures of the test text, once it was evaluated."""
+        return self.kept("test.json", Score)
+
+    def has_ended(self) -> bool:
+        """Whether training has ended, and every text was evaluated after it."""
+        tested = self.test is None or self.test_result() is not None
+        return tested and self.result() is not None
+
 
 def create_run(
     directory: Path,
