@@ -206,18 +206,6 @@ def test_a_folder_standard_input_and_a_tiny_text(text, tmp_path, monkeypatch):
     assert not list((tmp_path / "b").glob("stdin*"))
 
 
-def test_of_batch_and_window_the_one_that_was_asked_for_stays(tmp_path):
-    tiny = tmp_path / "tiny.txt"
-    tiny.write_text("x" * 101)
-    more = ["--val-fraction", 0, "--steps", 1, "--hidden", 4]
-    for name, asked, told in [
-        ("a", ["--batch", 8], "8 rows, windows of 12 tokens"),
-        ("b", ["--window", 20], "5 rows, windows of 20 tokens"),
-        ("c", ["--batch", 100], "100 rows, windows of 1 tokens"),
-    ]:
-        assert told in call("train", tiny, "--out", tmp_path / name, *asked, *more)
-
-
 def test_without_out_a_new_directory_is_chosen(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "run: runs/small\n" in call("train", text, *SMALL, "--steps", 1)

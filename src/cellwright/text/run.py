@@ -367,9 +367,7 @@ def _fit(settings: Settings, train: Tokens, say: Callable[[str], Any]) -> Settin
     wanted = settings.batch or Settings.DEFAULT_BATCH
     length = settings.window or Settings.DEFAULT_WINDOW
     batch, window = fit_batch(train.count, wanted, length)
-    if settings.batch is not None:  # what was asked for is never changed
-        batch = settings.batch
-        window = max(1, min(length, (train.count - 1) // batch))
+    batch = settings.batch or batch  # one that was asked for is never changed
     window = settings.window or window
     if (batch, window) != (wanted, length):
         say(f"the text is short: {batch} rows, windows of {window} tokens")
