@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -373,6 +374,55 @@ def test_nothing_is_tuned_on_the_text_that_is_evaluated(run):
     assert (reader.rate, reader.epsilon) == (5e-5, 2e-5)
 
 
+def test_a_text_given_by_name_may_be_the_one_to_tune_on(text, tmp_path):
+    """A copy of --valid under any name: its figures would be those it was tuned for."""
+    held_out = tmp_path / "held-out.txt"
+    held_out.write_text("the queen of love said to the king \n" * 20)
+    options = [*SMALL, "--valid", held_out, "--steps", 2, "--tokenizer", "ptb"]
+    call("train", text, "--out", tmp_path / "run", *options)
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(held_out.read_bytes())
+    message = call("evaluate", tmp_path / "run", copy, "--cache", 50, ok=False)
+    assert "holds out no text beside the one that is evaluated" in message
+    found = errors("evaluate", tmp_path / "run", copy, "--dynamic")
+    assert found.startswith("note: --dynamic is not tuned")
+    copy.write_text("the king said no more \n" * 20)
+    assert errors("evaluate", tmp_path / "run", copy, "--dynamic") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("none.txt", [], "no such file or folder; received"),
+        ("one.txt", [], "too short to evaluate: 1 tokens"),
+        ("text.txt", ["--free-running"], "both free_running and another way"),
+    ],
+)
+def test_what_is_refused_is_refused_before_tuning(
+    run, tmp_path, monkeypatch, name, options, message
+):
+    def tuned(*arguments, **more):
+        raise AssertionError("minutes of work")
+
+    monkeypatch.setattr("cellwright.text.cache.tune", tuned)
+    (tmp_path / "one.txt").write_text("a")
+    (tmp_path / "text.txt").write_text("the king said")
+    command = ["evaluate", run, tmp_path / name, "--cache", 50, *options]
+    assert message in call(*command, ok=False)
+
+
+def test_what_is_not_tuned_needs_no_held_out_text(run, other, tmp_path):
+    """As of a model that was published: it has no texts."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "held-out.tokens").unlink()
+    for options in (
+        ["--cache", "20,0.3,0.1"],
+        ["--dynamic", "--rate", 0, "--decay", 0],
+    ):
+        call("evaluate", copy, other, *options)
+    assert "held-out.tokens" in call("evaluate", copy, other, "--cache", 20, ok=False)
+
+
 def errors(*arguments):
     """What a command writes on standard error."""
     result = CliRunner().invoke(app, [str(a) for a in arguments])
@@ -400,8 +450,7 @@ def test_it_says_that_it_does_not_tune(run, other, given, usual):
 
 
 def test_a_run_that_holds_out_nothing_has_nothing_to_tune_on(text, other, tmp_path):
-    (tmp_path / "short.txt").write_text("a")  # one token has no target
-    options = [*SMALL, "--valid", tmp_path / "short.txt", "--steps", 1]
+    options = [*SMALL, "--val-fraction", 0, "--steps", 1]
     call("train", text, "--out", tmp_path / "run", *options)
     command = ["evaluate", tmp_path / "run", other]
     assert "note: --dynamic is not tuned" in errors(*command, "--dynamic")
@@ -451,6 +500,7 @@ def test_a_bar_ends_at_its_total(run, asked):
         (["--cache", "5,1,2"], "λ from 0 to 1"),
         (["--cache", "5,1,0.1", "--dynamic"], "both a cache and --dynamic"),
         (["--cache", "5,1,0.1", "--free-running"], "both free_running and another"),
+        (["--cache", "5,1,1"], "tokens of probability 0, those that are not in it"),
         (["--rate", "0.1"], "[rate] belongs to --dynamic"),
         (["--dynamic", "--segment", "0"], "segments of 0; expected"),
     ],

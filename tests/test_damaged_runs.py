@@ -241,6 +241,7 @@ TABLE = [
     (put(CONFIG, "settings", "forcing", "exponential:0"), "settings.forcing] rec", FEW),
     (put(CONFIG, "settings", "minutes", 1.0), "settings] received both minutes", FEW),
     (put(CONFIG, "settings", "tokenizer", "word"), "expected word, that is", WEIGHED),
+    (put(CONFIG, "settings", "window", None), "a window of None, exp", ["resume"]),
     (put(CONFIG, "settings", []), "settings] received [], expected an object", FEW),
     (put(CONFIG, "sources", [1]), "sources.0] received 1", FEW),
     (put(CONFIG, "text", "characters", -1), "text.characters] received -1", FEW),

@@ -2,6 +2,9 @@
 
 import itertools
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,6 +134,32 @@ def test_a_case_that_is_stopped_ends_as_if_it_were_not(tmp_path, how, steps):
     assert resumed.rows == whole.rows, "values, curves and weights, to the bit"
     assert len(whole.rows.rows[0]["all"]["scores"]) == EPOCHS
     assert not list((tmp_path / "cut" / "checkpoints").iterdir())
+
+
+SLOW_PLOT = """
+import signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from cellwright import lab
+from cellwright.lab import runner
+from cellwright.train import interrupt
+from pathlib import Path
+from test_lab_long import ctrl_c, toy
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupt.end_on_interrupt()
+runner.save_plot = lambda *arguments: time.sleep(2 * interrupt.GRACE)
+try:
+    lab.run_long(toy([9], ctrl_c), Path(sys.argv[2]))
+except KeyboardInterrupt:
+    print("says how to go on")
+"""
+
+
+def test_ctrl_c_waits_for_the_result_of_what_is_there(tmp_path):
+    command = [sys.executable, "-c", SLOW_PLOT, Path(__file__).parent, tmp_path]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.stdout == "says how to go on\n", ended.stderr
+    assert lab.Result.load(tmp_path / "toy.json").rows.rows[0]["done"] < 1
 
 
 def test_a_run_goes_on_case_by_case_and_shows_what_is_there(tmp_path):

@@ -2,7 +2,9 @@
 
 import codecs
 import io
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,9 +106,33 @@ def test_the_place_of_a_bad_byte_is_right_beyond_the_first_piece(tmp_path, monke
         open_text([str(path)], tmp_path / "spool")
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CorpusError, match=r"received 'no/such\.txt'"):
-        open_text(["no/such.txt"], tmp_path / "spool")
+@pytest.mark.parametrize("name", ["no/such.txt", ""])  # "": an unset variable
+def test_a_missing_file_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.txt").write_text("not what was asked for")
+    with pytest.raises(CorpusError, match=f"received '{re.escape(name)}'"):
+        open_text([name], tmp_path / "spool")
+
+
+def test_every_file_ends_its_last_line_where_lines_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "PIECE", 5)
+    parts = ["the cat\nsat", "", "on it\n", "now"]
+    names = [str(tmp_path / str(number)) for number in range(4)]
+    for name, part in zip(names, parts, strict=True):
+        Path(name).write_text(part)
+    text = open_text(names, tmp_path / "spool", whole_lines=True)
+    whole = "the cat\nsat\non it\nnow\n"
+    assert "".join(text.pieces()) == whole
+    assert text.characters == len(whole)
+    assert "".join(text.pieces(9, 14)) == whole[9:14]
+    assert "".join(open_text(names, tmp_path / "spool").pieces()) == "".join(parts)
+
+
+def test_a_word_is_looked_for_from_its_beginning(tmp_path):
+    (tmp_path / "a").write_text("the cat\nsat on it")
+    text = open_text([str(tmp_path / "a")], tmp_path / "spool")
+    starts = {2: 2, 4: 4, 6: 4, 8: 8, 10: 8, 15: 8, 17: 17}
+    assert {place: text.word_start(place) for place in starts} == starts
 
 
 def test_pieces_give_any_range_and_cut_no_word(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from cellwright import ArgumentError, cells
+from cellwright.cli.show import sentence
 from cellwright.text import score as scoring
 from cellwright.text.corpus import CorpusError, write_tokens
 from cellwright.text.generate import generate, keep_likely
@@ -109,6 +110,22 @@ def test_a_score_is_over_all_targets_of_the_whole_text(
     assert found["bits_per_char"] == pytest.approx(expected / math.log(2))
     assert (found["characters"], found["tokens"]) == (len(TEXT), len(TEXT))
     assert sum(done) == len(TEXT) - 1
+
+
+@pytest.mark.parametrize(("large", "known"), [(700.0, True), (2000.0, False)])
+def test_a_perplexity_beyond_all_floats_is_none(tokenizer, tmp_path, large, known):
+    model = new_model(tokenizer)
+    tokens = write_tokens(iter([TEXT]), tokenizer, tmp_path / "t")
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.zero_()
+        model.head.bias[tokenizer.unknown] = large  # which is never what comes
+    figures = score(model, tokens, tokenizer)
+    assert figures.nats_per_token == pytest.approx(large)
+    expected = pytest.approx(math.exp(large), rel=1e-3) if known else None
+    assert figures.perplexity == expected
+    shown = sentence(figures)
+    assert ("perplexity beyond 1e308" in shown) != known
 
 
 def test_nats_per_character_do_not_depend_on_what_a_token_is(tmp_path):

@@ -99,8 +99,57 @@ def test_a_split_of_three_files(split, tmp_path):
     nats = F.cross_entropy(logits[:, 0].double(), numbers[1:]).item()
     assert found["perplexity"] == pytest.approx(math.exp(nats), rel=1e-5)
     assert found["tokens"] == 210
+    assert f"test text: {found['nats_per_char']:.4f} nats" in call("info", out)
     # What is left to tune is tuned on --valid.
     call("evaluate", out, "--cache", 30)
+
+
+def test_trials_that_were_killed_before_the_test_text_evaluate_it(split, tmp_path):
+    out = tmp_path / "trials"
+    seeds = ["--seeds", 2, "--out", out, *SMALL, "--steps", 2]
+    call("train", *options_of(split), *seeds)
+    first = next(
+        path for path in sorted(out.iterdir()) if (path / "test.json").exists()
+    )
+    before = (first / "test.json").read_bytes()
+    (first / "test.json").unlink()
+    said = call("train", "--resume", "--out", out)
+    assert said.count("has ended already") == 1
+    assert (first / "test.json").read_bytes() == before
+
+
+def test_every_line_counts_its_end_also_the_last_of_a_file(tmp_path):
+    """As the usual reader: for every line of every file its words, then <eos>."""
+    parts = {"a": "the cat sat\non it", "b": "now it sat\n\nthe end", "v": "a cat\nsat"}
+    counts = {}
+    for name, text in parts.items():
+        (tmp_path / name).write_text(text)
+        counts[name] = sum(len(line.split()) + 1 for line in text.splitlines())
+    sources = [tmp_path / "a", tmp_path / "b"]
+    held_out = ["--valid", tmp_path / "v", "--test", tmp_path / "a"]
+    small = words("--hidden 4 --batch 1 --window 4 --steps 1 --tokenizer ptb")
+    said = call("train", *sources, *held_out, "--out", tmp_path / "run", *small)
+    run = Run(tmp_path / "run")
+    assert run.train_tokens.count == counts["a"] + counts["b"]
+    assert run.held_out.count == counts["v"]
+    assert run.test.count == counts["a"]
+    text = run.tokenizer.decode(run.train_tokens.open().tolist())
+    assert text == "the cat sat \non it \nnow it sat \n\nthe end \n"
+    assert "1 tokens (20.00%) are not in the vocabulary" in said  # of --valid: "a"
+    told = json.loads(call("evaluate", run.directory, tmp_path / "v", "--json"))
+    assert told["tokens"] == counts["v"]
+
+
+@pytest.mark.parametrize("tokenizer", ["ptb", "word"])
+def test_no_word_is_cut_where_the_held_out_part_begins(tmp_path, tokenizer):
+    lines = [f"unmistakable{number} words\n" for number in range(10, 50)]
+    (tmp_path / "text").write_text("".join(lines))
+    more = ["--tokenizer", tokenizer, "--val-fraction", 0.31, "--steps", 1]
+    call("train", tmp_path / "text", "--out", tmp_path / "run", *SMALL, *more)
+    run = Run(tmp_path / "run")
+    each = 3 if tokenizer == "ptb" else len(run.tokenizer.encode(lines[0]))
+    assert (run.train_tokens.count, run.held_out.count) == (27 * each, 13 * each)
+    assert run.train_tokens.unknown == 0
 
 
 def test_a_resumed_run_keeps_its_split(split, tmp_path):
@@ -249,6 +298,19 @@ def test_an_adaptive_softmax_trains_and_predicts_alike(forcing):
         torch.testing.assert_close(found[name], p.grad, rtol=0, atol=1e-10)
 
 
+def test_an_adaptive_softmax_keeps_its_nats_in_float32_under_autocast():
+    model = new_model(adaptive=[5, 12], hidden=16)
+    x, y = torch.randint(30, (2, 70, 3))
+    expected, _ = model(x, targets=y)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = model(x, targets=y)
+        logits, _ = model(x)
+    assert loss.dtype == logits.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=3e-4)  # half of bf16's
+    ones = logits.exp().sum(-1)  # each a bf16 number, they would sum to about 1 ± 0.01
+    torch.testing.assert_close(ones, torch.ones_like(ones), rtol=0, atol=1e-5)
+
+
 def test_targets_give_the_mean_cross_entropy():
     model = new_model()
     x, y = torch.randint(30, (2, 7, 3))
@@ -345,10 +407,19 @@ def test_adaptive_softmax_end_to_end(split, tmp_path):
         ("--average nt-asgd --val-fraction 0", "there is nothing to validate on"),
         ("--average sma", "'nt-asgd[:N]' with N validations"),
         ("--recipe lstm", "awd"),
+        ("--valid .", "no such file or folder; received ''"),
+        ("--test .", "no such file or folder; received ''"),
+        ("--valid word", "[valid] word is too short to evaluate; received 1 tokens"),
+        ("--test word", "[test] word is too short to evaluate; received 1 tokens"),
+        ("--valid word --val-fraction 0.1", "received a val_fraction of 0.1 too"),
+        ("--cell cfc", "'cfc', which reads dt too, expected a cell whose one input"),
     ],
 )
-def test_bad_options_are_one_message(split, tmp_path, options, message):
+def test_bad_options_are_one_message(split, tmp_path, options, message, monkeypatch):
     out = tmp_path / "run"
-    said = call("train", split / "train", "--out", out, *options.split(), ok=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "word").write_text("w")
+    given = ["" if option == "." else option for option in options.split()]
+    said = call("train", split / "train", "--out", out, *given, ok=False)
     assert message in said
     assert not out.exists()

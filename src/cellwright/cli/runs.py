@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from ..language.errors import CellwrightError
 from .app import app
-from .show import check_finite, describe, progress_bar, sentence, with_bar
+from .show import (
+    check_finite,
+    describe,
+    perplexity_of,
+    progress_bar,
+    sentence,
+    unknown_note,
+    with_bar,
+)
 
 if TYPE_CHECKING:
     from ..text.corpus import Tokens
@@ -80,7 +89,7 @@ def evaluate(
 
     from ..text.adaptation import Adaptation
     from ..text.run import Run
-    from ..text.score import score
+    from ..text.score import check_reading, score
     from ..train.seeds import check_seed
 
     check_seed(seed)
@@ -88,17 +97,22 @@ def evaluate(
     model = run.trained_model()
     torch.manual_seed(seed)
     adaptation = Adaptation(cache, dynamic, rate, decay, segment)
-    # Nothing is tuned on the text that is evaluated, or on one without a target.
-    validation = bool(text or run.test) and run.held_out.count > 1
-    if note := adaptation.note(validation):
-        typer.echo(f"note: {note}", err=True)
-    reader, how = adaptation.reader(run, model, validation, progress_bar)
-    options: Any = {"free_running": free_running, "reader": reader}
     with _tokens(run, text) as tokens:
+        check_reading(tokens, free_running, adaptation.asked)
+        validation = adaptation.tunes and _may_tune(run, tokens)
+        if note := adaptation.note(validation):
+            typer.echo(f"note: {note}", err=True)
+        reader, how = adaptation.reader(run, model, validation, progress_bar)
+        options: Any = {"free_running": free_running, "reader": reader}
         work = partial(score, model, tokens, run.tokenizer, **options)
         figures = with_bar(tokens.count, lambda advance: work(advance=advance))
     if json_:
         typer.echo(json.dumps({**figures.to_json(), **how}))
+    if not figures.finite and how.get("cache", {}).get("lambda") == 1:
+        raise CellwrightError(
+            "[cache] a cache alone has tokens of probability 0, those that are not in "
+            "it; received λ = 1, expected less"
+        )
     check_finite(figures)
     if not json_:
         _tell(figures, how)
@@ -112,12 +126,18 @@ def _tell(figures: Score, how: dict[str, Any]) -> None:
         typer.echo(f"{name}: {given}")
         if 0 in (settings.get("rate"), settings.get("lambda")):
             typer.echo(f"{name} changes nothing at 0; the figures are the model's own")
-    if figures.unknown:
-        share = figures.unknown / figures.tokens
-        typer.echo(
-            f"{figures.unknown:,} tokens ({share:.2%}) are not in the vocabulary; they "
-            "count as the one unknown token"
-        )
+    if note := unknown_note(figures):
+        typer.echo(note)
+
+
+def _may_tune(run: Run, tokens: Tokens) -> bool:
+    """Whether the run's held-out text has a target, and is not what is evaluated."""
+    import numpy as np
+
+    if run.held_out.count < 2:
+        return False
+    own = run.held_out.open(run.sizes.vocabulary)
+    return not np.array_equal(own, tokens.open(run.sizes.vocabulary))
 
 
 @contextmanager
@@ -129,9 +149,11 @@ def _tokens(run: Run, text: list[str] | None) -> Iterator[Tokens]:
     import tempfile
 
     from ..text.corpus import open_text, write_tokens
+    from ..text.tokenizer import KINDS
 
     with tempfile.TemporaryDirectory() as folder:
-        found = open_text(text, Path(folder) / "stdin.txt")
+        by_line = KINDS[run.settings.tokenizer].by_line
+        found = open_text(text, Path(folder) / "stdin.txt", by_line)
         yield write_tokens(found.pieces(), run.tokenizer, Path(folder) / "text.tokens")
 
 
@@ -193,12 +215,14 @@ def info(
         typer.echo(f"    {line}")
     plan, result = run.plan(), run.result()
     typer.echo(f"steps: {_how_far(run, plan)}" if plan else "steps: none planned yet")
-    if result:
-        values = (result.nats_per_char, result.bits_per_char, result.perplexity)
-        nats, bits, perplexity = (math.nan if v is None else v for v in values)
+    for name, figures in (("held-out", result), ("test", run.test_result())):
+        if figures is None:
+            continue
+        values = (figures.nats_per_char, figures.bits_per_char)
+        nats, bits = (math.nan if v is None else v for v in values)
         typer.echo(
-            f"held-out text: {nats:.4f} nats per character, {bits:.4f} bits, "
-            f"perplexity {perplexity:.3f}"
+            f"{name} text: {nats:.4f} nats per character, {bits:.4f} bits, "
+            f"perplexity {perplexity_of(figures)}"
         )
 
 

@@ -73,7 +73,25 @@ def sentence(figures: Score) -> str:
         f"{figures.characters:,} characters: {values['nats_per_char']:.4f} nats "
         f"({values['bits_per_char']:.4f} bits) per character, "
         f"{values['nats_per_token']:.4f} nats ({values['bits_per_token']:.4f} bits) "
-        f"per token, perplexity {values['perplexity']:.3f}"
+        f"per token, perplexity {perplexity_of(figures)}"
+    )
+
+
+def perplexity_of(figures: Score) -> str:
+    """The perplexity as a number to read."""
+    if figures.perplexity is not None:
+        return f"{figures.perplexity:.3f}"
+    return "beyond 1e308" if figures.finite else "nan"
+
+
+def unknown_note(figures: Score) -> str | None:
+    """What a user is told of tokens that the model does not know."""
+    if not figures.unknown:
+        return None
+    share = figures.unknown / figures.tokens
+    return (
+        f"{figures.unknown:,} tokens ({share:.2%}) are not in the vocabulary; they "
+        "count as the one unknown token"
     )
 
 

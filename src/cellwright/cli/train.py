@@ -19,7 +19,14 @@ from ..train.recipes import with_recipe
 from ..train.settings import Settings
 from .app import app
 from .options import with_settings
-from .show import check_finite, describe, on_device, sentence, with_bar
+from .show import (
+    check_finite,
+    describe,
+    on_device,
+    sentence,
+    unknown_note,
+    with_bar,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -84,6 +91,11 @@ def train(
 
     asked = Settings(**{**settings, "clip": settings["clip"] or None})
     asked.check()
+    if asked.valid is not None and _is_written(ctx, "val_fraction"):
+        raise CellwrightError(
+            "[val_fraction] --valid is all that is held out; received a val_fraction "
+            f"of {asked.val_fraction:g} too, expected one of them"
+        )
     asked = with_recipe(asked, {n for n in settings if _is_written(ctx, n)})
     asked = replace(asked, cell=asked.cell or _usual_cell(asked))
     what = Training("train", Run, _create, describe, _finish, asked, text or [])
@@ -149,10 +161,15 @@ def _make_and_train(
     what.asked.check()
     if resume and out is None:
         raise CellwrightError("[--resume] which run? Give its directory: --out DIR")
+    if resume and out is not None and not (what.sources or _has_run(out)):
+        raise CellwrightError(
+            f"[--resume] there is no run in {out}; expected the directory of one, or "
+            "what a new one is to train on"
+        )
     # Look for the directory before make_accelerator, where the processes wait for each
     # other: after that the main one may have made it already.
     directory = out or _free_directory(what.sources)
-    exists = resume and os.path.lexists(directory / "config.json")  # damaged or not
+    exists = resume and _has_run(directory)
     settings = what.open(directory).settings if exists else what.asked
     written = ctx is not None and _is_written(ctx, "device")
     device = (what.asked if written else settings).device
@@ -171,6 +188,11 @@ def _make_and_train(
             _check_same(run, what.asked, what.sources, ctx)
         _train(what, run, accelerator, resume, tensorboard)
     return accelerator
+
+
+def _has_run(directory: Path) -> bool:
+    """Whether a run was begun there, damaged or not."""
+    return os.path.lexists(directory / "config.json")
 
 
 def _usual_cell(asked: Settings) -> str:
@@ -241,6 +263,8 @@ def _evaluate(run: Run, say: Callable[[str], Any]) -> None:
         if figures is not None:
             check_finite(figures)
             say(f"{name} text, {sentence(figures)}")
+            if note := unknown_note(figures):
+                say(note)
 
 
 def _asked_trials(
@@ -333,7 +357,7 @@ def _train_each(
     for number, path in enumerate(paths, 1):
         run = Run(path)
         say(f"\nrun {number} of {len(paths)}")
-        if run.result() is not None:
+        if run.has_ended():
             say(f"run: {path} has ended already")
             continue
         try:

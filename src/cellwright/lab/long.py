@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..train.interrupt import Interrupt
 from ..train.lock import locked
 from .experiment import Experiment, Keep, Record
 from .result import CaseResult, Cases, LabError, Result, name_of
@@ -64,7 +65,8 @@ def run_long(
         try:
             ran = run.case(number, chosen)
         except KeyboardInterrupt:
-            finish()
+            with Interrupt():  # the process may not end before it is written
+                finish()
             raise
         if ran and number < len(chosen) and time.monotonic() - written > WRITE_EVERY:
             finish()  # a kill leaves a result that is a minute old; cases are all kept

@@ -42,6 +42,18 @@ class Adaptation:
             if getattr(self, name) is not None and not self.dynamic:
                 raise ArgumentError(f"[{name}] belongs to --dynamic; give it, too")
 
+    @property
+    def asked(self) -> bool:
+        """Whether a text is read in another way than the usual one."""
+        return self.cache is not None or self.dynamic
+
+    @property
+    def tunes(self) -> bool:
+        """Whether something was left to be tuned."""
+        if self.cache is not None:
+            return "," not in self.cache
+        return self.dynamic and None in (self.rate, self.decay)
+
     def reader(
         self, run: Run, model: LanguageModel, validation: bool, bar: Bar = no_bar
     ) -> tuple[Reader | None, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -23,8 +24,17 @@ class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Log-probabilities (…, V) of every token, for x (…, H)."""
-        return self.log_prob(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        with _whole_precision(x):
+            found = self.log_prob(x.flatten(0, -2).to(self.head.weight.dtype))
+        return found.unflatten(0, x.shape[:-1])
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """The mean nats of targets (…), for x (…, H): only their clusters cost."""
-        return super().forward(x.flatten(0, -2), targets.flatten()).loss
+        with _whole_precision(x):
+            x = x.flatten(0, -2).to(self.head.weight.dtype)
+            return super().forward(x, targets.flatten()).loss
+
+
+def _whole_precision(x: Tensor) -> torch.autocast:
+    """No autocast: torch keeps the log-probabilities in the type of x, even in bf16."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, compress
 from pathlib import Path
 from random import Random
@@ -35,11 +36,16 @@ class CorpusError(CellwrightError, ValueError):
 
 @dataclass(frozen=True)
 class Text:
-    """A text spread over files, read in order; of folders, what is UTF-8 text."""
+    """A text spread over files, read in order; of folders, what is UTF-8 text.
+
+    Attributes:
+        whole_lines: whether the last line of every file ends, too, if only here.
+    """
 
     files: tuple[Path, ...]
     skipped: tuple[Path, ...]
     characters: int
+    whole_lines: bool = False
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """The characters from `start` to `stop`, a million at a time.
@@ -48,7 +54,8 @@ class Text:
         """
         stop = self.characters if stop is None else stop
         position, held = 0, ""
-        for chunk in chain.from_iterable(map(read_pieces, self.files)):
+        read = partial(_read, whole_lines=self.whole_lines)
+        for chunk in chain.from_iterable(map(read, self.files)):
             held += chunk[max(0, start - position) : max(0, stop - position)]
             position += len(chunk)
             if len(held) >= PIECE:
@@ -61,8 +68,19 @@ class Text:
         if held:
             yield held
 
+    def word_start(self, position: int) -> int:
+        """Where the line around a place begins, else the word; else the place itself.
 
-def open_text(sources: Sequence[str], spool: Path) -> Text:
+        The text's end stays where it is.
+        """
+        if position >= self.characters:
+            return position
+        before = "".join(self.pieces(max(0, position - PIECE), position))
+        begin = before.rfind("\n") + 1 or before.rfind(" ") + 1 or len(before)
+        return position - len(before) + begin
+
+
+def open_text(sources: Sequence[str], spool: Path, whole_lines: bool = False) -> Text:
     """Find the files of a text, and read them once to count and to check them.
 
     Args:
@@ -70,6 +88,8 @@ def open_text(sources: Sequence[str], spool: Path) -> Text:
             their paths; names that begin with a dot are left out), `-` for standard
             input, `stdlib` for the source of Python's own standard library.
         spool: where standard input is kept, because a text is read more than once.
+        whole_lines: end the last line of every file, where the file does not: else it
+            would go on in the next file.
 
     Raises:
         CorpusError: nothing there, not UTF-8, or empty.
@@ -81,7 +101,7 @@ def open_text(sources: Sequence[str], spool: Path) -> Text:
         found, optional = _files_of(source, spool)
         for file in found:
             try:
-                characters += sum(map(len, read_pieces(file)))
+                characters += sum(map(len, _read(file, whole_lines)))
                 files.append(file)
             except CorpusError:
                 if not optional:
@@ -92,7 +112,16 @@ def open_text(sources: Sequence[str], spool: Path) -> Text:
             f"[text] there is no text in {' '.join(map(str, sources))}; "
             f"received {len(files)} files with 0 characters, expected some UTF-8 text"
         )
-    return Text(tuple(files), tuple(skipped), characters)
+    return Text(tuple(files), tuple(skipped), characters, whole_lines)
+
+
+def _read(file: Path, whole_lines: bool) -> Iterator[str]:
+    last = "\n"  # an empty file has no line to end
+    for piece in read_pieces(file):
+        yield piece
+        last = piece[-1:] or last
+    if whole_lines and last != "\n":
+        yield "\n"
 
 
 def read_pieces(file: Path) -> Iterator[str]:
@@ -155,7 +184,7 @@ def _files_of(source: str, spool: Path) -> tuple[list[Path], bool]:
         return [spool], False
     if source == "stdlib" and not path.exists():
         return standard_library(), True
-    if path.is_dir():
+    if source and path.is_dir():  # Path("") is the current folder
         found = sorted(p for p in path.rglob("*") if p.is_file())
         names = [p.relative_to(path).as_posix() for p in found]
         shown = ["/." not in f"/{name}" for name in names]

@@ -57,8 +57,8 @@ class LanguageModel(nn.Module):
             itself; None where there is none.
 
     Raises:
-        ArgumentError: `tie` with widths that differ, or with an adaptive softmax, or
-            one of clusters beyond the vocabulary.
+        ArgumentError: `tie` with widths that differ, or with an adaptive softmax, one
+            of clusters beyond the vocabulary, or a cell that reads more than tokens.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class LanguageModel(nn.Module):
         unknown: int | None = None,
     ):
         super().__init__()
+        _check_reads_tokens(cell)
         self.unknown = unknown
         self.embed = nn.Embedding(sizes.vocabulary, sizes.embedding)
         self.rnn = Recurrent(
@@ -191,6 +192,16 @@ class LanguageModel(nn.Module):
         if self.unknown is not None:
             logits = logits.index_fill(-1, torch.tensor(self.unknown), -torch.inf)
         return torch.multinomial(logits[0].softmax(-1), 1).t()
+
+
+def _check_reads_tokens(cell: Cell) -> None:
+    """Raise ArgumentError for a cell that reads more than a token at a step."""
+    more = [source.name for source in cell.graph.inputs[1:]]
+    if more:
+        raise ArgumentError(
+            f"[model] a text has tokens alone; received cell {cell.name!r}, which "
+            f"reads {' and '.join(more)} too, expected a cell whose one input is x"
+        )
 
 
 def _head(width: int, sizes: ModelSizes) -> nn.Linear | AdaptiveSoftmax:

@@ -167,8 +167,11 @@ class Run(RunDirectory[Settings]):
 
     def stream(self, share: tuple[int, int]) -> TextStream:
         settings = self.settings
-        assert settings.batch is not None
-        assert settings.window is not None
+        if settings.batch is None or settings.window is None:
+            raise RunError(
+                f"[{self.directory}/config.json, settings] received a batch of "
+                f"{settings.batch} and a window of {settings.window}, expected numbers"
+            )
         return TextStream(
             self.train_tokens.open(self.sizes.vocabulary),
             settings.batch,
@@ -190,6 +193,15 @@ class Run(RunDirectory[Settings]):
     def result(self) -> Score | None:
         """The figures of the held-out text, once training has ended."""
         return self.kept("result.json", Score)
+
+    def test_result(self) -> Score | None:
+        """The figures of the test text, once it was evaluated."""
+        return self.kept("test.json", Score)
+
+    def has_ended(self) -> bool:
+        """Whether training has ended, and every text was evaluated after it."""
+        tested = self.test is None or self.test_result() is not None
+        return tested and self.result() is not None
 
 
 def create_run(
@@ -304,11 +316,14 @@ def _tokenise(
 ) -> tuple[Text, TextTokenizer, tuple[Tokens, Tokens, Tokens | None]]:
     """Read the texts and learn the tokens of the first; train, held out and test."""
     spool = folder / "stdin.txt"
-    text = open_text(sources, spool)
+    kind = KINDS[settings.tokenizer]
+    text = open_text(sources, spool, kind.by_line)
     if text.skipped:
         say(f"left out {len(text.skipped)} files that are not UTF-8 text")
     apart = settings.valid is not None
     cut = int(text.characters * (1 - (0 if apart else settings.val_fraction)))
+    if kind.by_word:
+        cut = text.word_start(cut)
     tokenizer = TextTokenizer.learn(
         settings.tokenizer, text.pieces(0, cut), settings.vocab
     )
@@ -316,17 +331,25 @@ def _tokenise(
     def write(pieces: Iterator[str], name: str) -> Tokens:
         return write_tokens(pieces, tokenizer, folder / name)
 
-    def read(source: str, name: str) -> Tokens:
-        return write(open_text([source], folder / "stdin.txt").pieces(), name)
+    def read(option: str, source: str, name: str) -> Tokens:
+        tokens = write(open_text([source], spool, kind.by_line).pieces(), name)
+        if tokens.count < 2:
+            raise CorpusError(
+                f"[{option}] {source} is too short to evaluate; received "
+                f"{tokens.count} tokens, expected at least 2"
+            )
+        return tokens
 
     train = write(text.pieces(0, cut), "train.tokens")
     if settings.valid is None:
         held_out = write(text.pieces(cut), "held-out.tokens")
     else:
-        held_out = read(settings.valid, "held-out.tokens")
-    test = settings.test and read(settings.test, "test.tokens")
+        held_out = read("valid", settings.valid, "held-out.tokens")
+    test = None
+    if settings.test is not None:
+        test = read("test", settings.test, "test.tokens")
     spool.unlink(missing_ok=True)
-    return text, tokenizer, (train, held_out, test or None)
+    return text, tokenizer, (train, held_out, test)
 
 
 def _check_adaptive(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from .corpus import CorpusError, Tokens
 from .model import LanguageModel
 from .tokenizer import TextTokenizer
 
+LARGEST = math.log(sys.float_info.max)  # nats, of which there is a perplexity
 WINDOW = 1024  # tokens at a time: bounds the memory, changes no number
 
 
@@ -31,7 +33,7 @@ class Score(Checked):
     these that every figure is divided by: tokens, or the characters they stand for.
 
     Attributes:
-        perplexity: exp of the nats per token.
+        perplexity: exp of the nats per token; None where no float is so large.
         characters, tokens: of the whole text.
         unknown: tokens that stand for something outside the vocabulary.
     """
@@ -94,7 +96,32 @@ def score(
         CorpusError: fewer than two tokens.
         ArgumentError: both `free_running` and a `reader`.
     """
-    if free_running and reader is not None:
+    check_reading(tokens, free_running, reader is not None)
+    numbers = tokens.open(tokenizer.vocabulary)
+    was_training = model.training
+    model.eval()
+    reader = reader or partial(read, free_running=free_running)
+    nats = reader(model, numbers, advance)
+    model.train(was_training)
+    first = 1 if tokenizer.kind == "char" else len(tokenizer.decode([int(numbers[0])]))
+    char, token = nats / max(1, tokens.characters - first), nats / (tokens.count - 1)
+    perplexity = math.exp(token) if token < LARGEST else None
+    figures = char, char / math.log(2), token, token / math.log(2), perplexity
+    if not math.isfinite(nats):
+        figures = None, None, None, None, None
+    return Score(*figures, tokens.characters, tokens.count, tokens.unknown)
+
+
+def check_reading(tokens: Tokens, free_running: bool, other: bool) -> None:
+    """What `score` refuses: to be known before anything is tuned.
+
+    Args:
+        other: whether there is another way to read.
+
+    Raises:
+        CorpusError, ArgumentError: as `score`.
+    """
+    if free_running and other:
         raise ArgumentError(
             "[evaluate] received both free_running and another way to read, expected "
             "one of them"
@@ -104,19 +131,6 @@ def score(
             f"[text] too short to evaluate: {tokens.count} tokens have no target; "
             "expected at least 2"
         )
-    numbers = tokens.open(tokenizer.vocabulary)
-    was_training = model.training
-    model.eval()
-    reader = reader or partial(read, free_running=free_running)
-    nats = reader(model, numbers, advance)
-    model.train(was_training)
-    first = 1 if tokenizer.kind == "char" else len(tokenizer.decode([int(numbers[0])]))
-    char, token = nats / max(1, tokens.characters - first), nats / (tokens.count - 1)
-    perplexity = math.exp(min(token, 700.0))
-    figures = char, char / math.log(2), token, token / math.log(2), perplexity
-    if not math.isfinite(nats):
-        figures = None, None, None, None, None
-    return Score(*figures, tokens.characters, tokens.count, tokens.unknown)
 
 
 @torch.no_grad()

@@ -316,6 +316,12 @@ class Kind:
     written: Callable[[str], str] = str  # how a text has a token
     lossless: bool = True
     by_frequency: bool = False  # whether more frequent tokens have lower numbers
+    by_line: bool = False  # whether the end of a line is a token
+
+    @property
+    def by_word(self) -> bool:
+        """Whether a token is a word, of which no part is one."""
+        return self.model == "WordLevel"
 
 
 #: The kinds for running text, which lose nothing.
@@ -332,6 +338,7 @@ KINDS = {
         written=_treebank_written,
         lossless=False,
         by_frequency=True,
+        by_line=True,
     ),
 }
 _EVERY_KIND = {

@@ -100,9 +100,11 @@ def end_on_interrupt() -> None:
     def wait() -> None:
         while signal.SIGINT not in reader.recv(64):
             pass
-        while Interrupt.entered:
+        grace = time.monotonic() + GRACE
+        while Interrupt.entered or time.monotonic() < grace:
+            if Interrupt.entered:  # again, it may be: the time begins when it is left
+                grace = time.monotonic() + GRACE
             time.sleep(0.05)
-        time.sleep(GRACE)
         writer.close()
         os._exit(STATUS)
 
