@@ -17,6 +17,7 @@ from ...files import write_output
 from ...language import ArgumentError
 from ...nn.convert import from_torch
 from ...nn.layer import SequenceLayer, plain_layer
+from ...nn.made import computes_otherwise
 from .layer import Wanted, layer_model
 from .model import whole_model
 from .run import trained
@@ -112,7 +113,9 @@ def export_onnx(
     model = plain_layer(model)
     _check_size(model)
     marks = {"lengths": lengths, "starts": starts, "resets": resets}
-    if isinstance(model, SequenceLayer | nn.RNNBase):
+    layer = isinstance(model, SequenceLayer | nn.RNNBase)
+    if layer and (example is None or not computes_otherwise(model)):
+        _check_known(model)
         wanted = Wanted(
             **marks, initial_states=initial_states or step, static=static, step=step
         )
@@ -158,6 +161,17 @@ def _check_size(model: Any) -> None:
             "torch.onnx.export(model.eval(), arguments, path, external_data="
             "True, custom_translation_table=cw.onnx_translations()) writes the weights "
             "to a file beside it"
+        )
+
+
+def _check_known(layer: nn.Module) -> None:
+    """Raise ArgumentError for a layer that may compute what its class does not say."""
+    if computes_otherwise(layer):
+        raise ArgumentError(
+            "[export_onnx] a layer by itself is written from its equations, and calls "
+            f"nothing of yours; received {type(layer).__name__} with hooks or with a "
+            "forward of your own, expected neither. Remove the hooks; or give "
+            "example=what its forward takes, and all is written that the call runs"
         )
 
 
