@@ -93,7 +93,8 @@ def export_onnx(
         itself. A run has `cellwright.tokenizer`, JSON of the library tokenizers.
 
     Raises:
-        ArgumentError: a module without a layer, or without an example; a dtype other
+        ArgumentError: a module without a layer, or without an example, which a layer
+            with hooks or with a `forward` of your own needs too; a dtype other
             than float32 and float64; `static` names what is no named input; an
             argument that forward has not; a step of a bidirectional layer; weights of
             2 GB, which a file cannot hold.
