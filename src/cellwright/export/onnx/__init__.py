@@ -114,8 +114,7 @@ def export_onnx(
     model = plain_layer(model)
     _check_size(model)
     marks = {"lengths": lengths, "starts": starts, "resets": resets}
-    layer = isinstance(model, SequenceLayer | nn.RNNBase)
-    if layer and (example is None or not computes_otherwise(model)):
+    if _is_layer(model) and (example is None or not computes_otherwise(model)):
         _check_known(model)
         wanted = Wanted(
             **marks, initial_states=initial_states or step, static=static, step=step
@@ -163,6 +162,10 @@ def _check_size(model: Any) -> None:
             "True, custom_translation_table=cw.onnx_translations()) writes the weights "
             "to a file beside it"
         )
+
+
+def _is_layer(model: Any) -> bool:
+    return isinstance(model, SequenceLayer | nn.RNNBase)
 
 
 def _check_known(layer: nn.Module) -> None:
