@@ -120,10 +120,9 @@ def modules_of(model: Any) -> list[nn.Module]:
         _check_known(model)
     if isinstance(model, nn.Sequential):
         return [found for part in model for found in modules_of(part)]
-    if hasattr(model, "modules_in_order"):  # a LanguageModel
-        return [
-            found for part in model.modules_in_order() for found in modules_of(part)
-        ]
+    in_order: Any = getattr(model, "modules_in_order", None)  # of a LanguageModel
+    if in_order is not None:
+        return [found for part in in_order() for found in modules_of(part)]
     return [model]
 
 
