@@ -383,6 +383,16 @@ def test_a_users_cell_of_several_sizes_with_names_that_c_has(tmp_path):
     check(layer, exported(layer, tmp_path, layer.output_size))
 
 
+def test_the_self_test_of_a_map_of_weights_of_one_unit(tmp_path):
+    @cw.cell
+    def mapped(W, x, h):
+        return cw.tanh(W.g(W.vector("v", size=1), 2 * W.scalar("a", init=0.5), x, h))
+
+    files = cw.export_c(cw.Recurrent(mapped, X, H), tmp_path, self_test=True)
+    shell(GCC, *STRICT, *files[1:], "-o", tmp_path / "test")
+    shell(tmp_path / "test")
+
+
 def test_states_may_change_places(tmp_path):
     @cw.cell
     def swap(W, x, a, b, c=1.0):
@@ -827,6 +837,140 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     with torch.no_grad():
         layer.cells[0].z.weight[0, 0] = torch.inf
     with pytest.raises(cw.ArgumentError, match="no finite number"):
+        cw.export_c(layer, tmp_path)
+
+
+class Tripled(nn.Linear):
+    def forward(self, input):
+        return 3 * super().forward(input)
+
+
+class Scaled(cw.Recurrent):
+    def forward(self, *arguments, **options):
+        y, state = super().forward(*arguments, **options)
+        return 2 * y, state
+
+
+class InARow(nn.Sequential):
+    def forward(self, input):
+        return self[1](self[0](input)[0].relu())
+
+
+class OwnLanguageModel(LanguageModel):
+    def forward(self, *arguments, **options):
+        logits, *more = super().forward(*arguments, **options)
+        return logits.log_softmax(-1), *more
+
+
+class OfTheSameNames(nn.Module):
+    """A user's model, whose parts are called as a language model's."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.rnn = nn.Embedding(7, X), cw.GRU(X, H)
+        self.head = nn.Linear(H, 7)
+
+    def forward(self, tokens):
+        return self.head(self.rnn(self.embed(tokens))[0].relu())
+
+
+def with_hook(module):
+    module.register_forward_hook(lambda module, given, found: found)
+    return module
+
+
+def own_forward(module):
+    module.forward = module.forward
+    return module
+
+
+SMALL_MODEL = ModelSizes(vocabulary=7, embedding=X, hidden=H)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(cw.GRU(X, H), Tripled(H, 2)),
+        nn.Sequential(cw.GRU(X, H), with_hook(nn.Linear(H, 2))),
+        nn.Sequential(cw.GRU(X, H), own_forward(nn.Linear(H, 2))),
+        nn.Sequential(cw.GRU(X, H), with_hook(nn.Tanh())),
+        nn.Sequential(with_hook(nn.Embedding(7, X)), cw.GRU(X, H)),
+        with_hook(nn.Sequential(cw.GRU(X, H))),
+        with_hook(cw.Recurrent("gru", X, H)),
+        with_hook(nn.GRU(X, H)),
+        Scaled("gru", X, H),
+        InARow(cw.GRU(X, H), nn.Linear(H, 2)),
+        OfTheSameNames(),
+        OwnLanguageModel(cw.cells.lstm, SMALL_MODEL),
+        with_hook(LanguageModel(cw.cells.lstm, SMALL_MODEL)),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_a_user_computes_himself_is_refused(tmp_path, model):
+    """C would leave it out."""
+    with pytest.raises(cw.ArgumentError, match="calls nothing of yours"):
+        cw.export_c(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_embedding_that_shortens_its_rows_is_refused(tmp_path):
+    model = nn.Sequential(nn.Embedding(7, X, max_norm=0.5), cw.GRU(X, H))
+    with pytest.raises(cw.ArgumentError, match=r"max_norm=0\.5, expected none"):
+        cw.export_c(model, tmp_path)
+    model[0](torch.arange(7))
+    model[0].max_norm = None
+    cw.export_c(model, tmp_path)
+
+
+def test_made_weights_around_a_layer_are_made_anew(tmp_path):
+    """They were made of what the parameters were at their last call."""
+    torch.manual_seed(3)
+    embedding, layer, head = nn.Embedding(7, X), cw.GRU(X, H), nn.Linear(H, 3)
+    prune.l1_unstructured(embedding, "weight", amount=0.5)
+    prune.l1_unstructured(head, "weight", amount=0.5)
+    parametrizations.weight_norm(head, "bias", dim=None)
+    with torch.no_grad():
+        embedding.weight_orig.mul_(2)
+        head.weight_orig.mul_(-1)
+    model = nn.Sequential(embedding, layer, head)
+    step = exported(model, tmp_path, 3)
+    tokens = torch.randint(7, (20, 1))
+    with torch.no_grad():
+        expected = head(layer(embedding(tokens))[0])[:, 0].numpy()
+    found = [step(token) for token in tokens.flatten().tolist()]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@cw.cell
+def two_sigmas(W, x, Σ, σ=0.5):
+    return cw.tanh(W.a(Σ, x)), 0.5 * σ + W.b(x)
+
+
+@cw.cell
+def words_of_c(W, x, int_, int=0.5):
+    return cw.tanh(W.a(int_, x)), 0.5 * int + W.b(x)
+
+
+@cw.cell
+def a_state_called_result(W, x, b: 1 = 0.2, result: 1 = 0.7):
+    return cw.sum(W.x(x)) * 0.1 + b - result, result, b
+
+
+@pytest.mark.parametrize(
+    "cell", [two_sigmas, words_of_c, a_state_called_result], ids=lambda c: c.name
+)
+def test_states_whose_names_are_alike_in_c(tmp_path, cell):
+    layer = cw.Recurrent(cell, X, H)
+    check(layer, exported(layer, tmp_path, layer.output_size))
+
+
+def test_inputs_whose_names_are_alike_in_c_are_refused(tmp_path):
+    @cw.cell
+    def times(W, x, h, *, dt: 1, DT: 1):
+        return cw.tanh(W.g(h, x)) * dt + DT
+
+    layer = cw.Recurrent(times, X, H)
+    with pytest.raises(cw.ArgumentError, match="one word for two inputs"):
         cw.export_c(layer, tmp_path)
 
 

@@ -110,6 +110,13 @@ def test_rows_are_rounded_to_the_nearest_and_zeros_stay():
     np.testing.assert_allclose(scale, [[0, 0.01, 0.02]], rtol=1e-6)
 
 
+def test_rows_of_the_smallest_floats_keep_their_signs():
+    """Their scale is rounded down: 190 of the smallest steps are one of 1.5."""
+    smallest = np.float32(2**-149)
+    numbers, _ = quantised(np.array([[190, -187, 90]], np.float32) * smallest)
+    np.testing.assert_array_equal(numbers, [[127, -127, 90]])
+
+
 @pytest.mark.parametrize("weights", ["int4", "INT8", None, 8])
 def test_other_formats_are_refused(tmp_path, weights):
     model = nn.Sequential(cw.GRU(3, 4))

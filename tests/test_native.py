@@ -207,6 +207,7 @@ OPERANDS = {  # of a product, that no row has to itself
     "of a size of its own": lambda W, x, h: tanh(W.g(W.vector("v", size=3), x, h)),
     "of one unit": lambda W, x, h: tanh(W.g(W.vector("v", size=1), x, h)),
     "computed": lambda W, x, h: tanh(W.g(sigmoid(W.vector("v", size=3)), x, h)),
+    "a number": lambda W, x, h: tanh(W.g(2 * W.scalar("v"), x, h)),
     "alone": lambda W, x, h: tanh(W.g(W.vector("v", size=3))) + 0.5 * h,
     "twice": lambda W, x, h: tanh(W.g(W.v, x) + W.k(W.vector("v"))) + W.v * h,
 }

@@ -170,8 +170,14 @@ def test_torch_func_goes_to_the_reference(x):
 # -- autograd --------------------------------------------------------------------------
 
 
-def test_double_backward_is_right():
-    layer = cw.Recurrent("lstm", 3, 4, dtype=torch.float64)
+@cw.cell
+def of_weights_of_one_unit(W, x, h):
+    return cw.tanh(W.g(W.vector("v", size=1), 2 * W.scalar("a", init=0.5), x, h))
+
+
+@pytest.mark.parametrize("cell", [cw.cells.lstm, of_weights_of_one_unit])
+def test_double_backward_is_right(cell):
+    layer = cw.Recurrent(cell, 3, 4, dtype=torch.float64)
     x = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: layer(x)[0], (x,))
 

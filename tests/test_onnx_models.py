@@ -531,6 +531,38 @@ def test_a_packed_sequence_is_refused():
     refused(r"PackedSequence.*lengths=lengths", Packed(), example=torch.randn(3, 2, X))
 
 
+class Doubled(cw.Recurrent):
+    def forward(self, x, **options):
+        y, state = super().forward(x, **options)
+        return 2 * y, state
+
+
+def tripled(layer):
+    layer.register_forward_hook(lambda layer, given, found: (3 * found[0], found[1]))
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [Doubled("gru", X, H), tripled(cw.Recurrent("gru", X, H)), tripled(cw.GRU(X, H))],
+    ids=["forward", "hook", "drop-in"],
+)
+def test_what_a_user_adds_to_a_layer_is_written_or_refused(layer):
+    """By itself a layer is written from its equations, which know nothing of it."""
+    refused(r"calls nothing of yours", layer, example=None)
+    x = torch.randn(5, 2, X)
+    session = onnxruntime.InferenceSession(
+        cw.export_onnx(layer, example=x).SerializeToString()
+    )
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    expected = layer(x)[0].detach()
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-6, rtol=0)
+
+
+def test_hooks_on_a_layer_of_torchs_own_are_refused():
+    refused(r"received GRU with hooks", tripled(nn.GRU(X, H)), example=None)
+
+
 # -- the page
 
 

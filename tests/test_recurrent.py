@@ -652,6 +652,28 @@ def test_no_rows_are_an_empty_batch():
         assert h.shape == (1, 0, H)
 
 
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("engine", ["reference", "native", "torch"])
+def test_rows_of_length_0_alone_have_gradients(engine, given):
+    """As those of other lengths: a loss of such a batch is no error, and the states'
+    cotangents go through."""
+    layer = cw.Recurrent("lstm", X, H, engine=engine, dtype=torch.float64)
+    states = tuple(normal(1, B, H, seed=5 + k) for k in range(2))
+    x, lengths = normal(T, B, X, seed=1), torch.zeros(B, dtype=torch.int64)
+    y, finals = layer(x, states if given else None, lengths=lengths)
+    leaves = [x, *layer.parameters(), *(states if given else ())]
+    cotangents = oracles.random_cotangents([y, *finals])
+    found = torch.autograd.grad([y, *finals], leaves, cotangents)
+    assert not y.any()
+    weights = found[: -len(states)] if given else found
+    assert not any(gradient.any() for gradient in weights)
+    if given:
+        for final, state in zip(finals, states, strict=True):
+            assert torch.equal(final, state)
+        for gradient, cotangent in zip(found[-2:], cotangents[1:], strict=True):
+            assert torch.equal(gradient, cotangent)
+
+
 def test_x_that_is_no_tensor_is_refused():
     with pytest.raises(cw.ArgumentError, match="received list"):
         make("lstm")([[[1.0] * X]])

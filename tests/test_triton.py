@@ -211,6 +211,13 @@ def test_one_step_and_no_row(definition, steps, batch):
     assert_as_reference(layer, call_of(layer, steps, batch, orders=False))
 
 
+def test_rows_of_length_0_alone():
+    layer = make("lstm")
+    leaves, states, _ = call_of(layer, batch=2)
+    lengths = {"lengths": torch.zeros(2, dtype=torch.int64)}
+    assert_as_reference(layer, (leaves, states, lengths))
+
+
 @cell
 def blocks(W, x, h, s, *, gate, alpha=0.3):
     u = tanh(W.u(h, x, heads=2) + W.p * h)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cellwright import Recurrent, cells
+from cellwright import Recurrent, cell, cells, maximum, minimum, tanh, where
 from cellwright.language.evaluate import evaluate
 from cellwright.language.expand import PRIMITIVES
 from cellwright.language.sizes import MatrixSize
@@ -84,11 +85,29 @@ def test_every_cell_gives_the_same_numbers():
             }
         )
     found = in_node(cases)["results"]
-    for (cell, _), want, got in zip(zoo, expected, found, strict=True):
+    for (of_zoo, _), want, got in zip(zoo, expected, found, strict=True):
         for name, value in want.items():
             np.testing.assert_allclose(
-                got[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{cell} {name}"
+                got[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{of_zoo} {name}"
             )
+
+
+def test_infinite_numbers_of_a_cell():
+    """JSON has none, and a report that holds one would not open."""
+
+    @cell
+    def masked(W, x, h):
+        a = W.a(h, x)
+        kept = where(a > 0, a, -math.inf)
+        return tanh(maximum(minimum(kept, math.inf), W.b(h)))
+
+    layer = Recurrent(masked, 6, 8)
+    x, h = torch.randn(1, 1, 6), torch.randn(1, 1, 8)
+    data = json.dumps(layer_data(layer.graphs[0], layer.cells[0]), allow_nan=False)
+    case = {"layer": json.loads(data), "x": x.flatten().tolist()}
+    (found,) = in_node([{**case, "states": [h.flatten().tolist()]}])["results"]
+    expected = layer(x, h)[0].detach().flatten()
+    np.testing.assert_allclose(found["output"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_browser_knows_every_primitive_operation():

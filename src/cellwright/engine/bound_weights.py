@@ -48,5 +48,5 @@ class BoundWeights:
     def _vector(self, piece: Any, size: int) -> Tensor:
         flat = self._parameters[piece.parameter].reshape(-1)
         if piece.stride == 0:
-            return flat[piece.offset]
+            return flat[piece.offset : piece.offset + 1]
         return flat[piece.offset : piece.offset + size]

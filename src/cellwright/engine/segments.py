@@ -22,13 +22,12 @@ Scan = Callable[
 
 
 def scan_segments(
-    call: Call, states: Sequence[Tensor], output_size: int, scan: Scan
+    call: Call, states: Sequence[Tensor], scan: Scan
 ) -> tuple[Tensor, list[Tensor]]:
     """A call of sequences, each cut at its resets.
 
     Args:
         states: the initial ones, (1, B, size) each.
-        output_size: columns of what `scan` gives.
 
     Returns:
         As `Engine.run`.
@@ -44,8 +43,7 @@ def scan_segments(
         return y.flip(0) if call.reverse else y, list(news)
     segments = batch.segments(call.reverse)
     if not len(segments.rows):
-        finals = [state.clone() for state in states]  # results alias nothing
-        return x.new_zeros(*x.shape[:-1], output_size), finals
+        return _no_steps(call, sources, states, scan)
     known = list(states)
     if call.reset_state:
         pairs = zip(states, call.reset_state, strict=True)
@@ -61,6 +59,21 @@ def scan_segments(
         for s, n in zip(states, news, strict=True)
     ]
     return whole.view(*x.shape[:-1], -1), finals
+
+
+def _no_steps(
+    call: Call, sources: Sequence[Tensor], states: Sequence[Tensor], scan: Scan
+) -> tuple[Tensor, list[Tensor]]:
+    """Every row has length 0: a scan of no rows, so that results have gradients, zero
+    for each weight, as those of other lengths have."""
+    lead = call.x.shape[:-1]
+    none = [s.expand(*lead, -1)[:, :0] for s in sources]
+    y, news = scan(none, None, [state[:, :0] for state in states])
+    whole = y.new_zeros(lead.numel(), y.shape[-1])
+    nowhere = torch.empty(0, dtype=torch.int64, device=y.device)
+    whole = whole.index_copy(0, nowhere, y.flatten(0, 1))
+    finals = [torch.cat(pair, 1) for pair in zip(states, news, strict=True)]
+    return whole.view(*lead, -1), finals
 
 
 def _packed(source: Tensor, rows: Tensor, call: Call) -> Tensor:

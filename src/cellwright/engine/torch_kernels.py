@@ -45,7 +45,7 @@ class TorchKernels(Engine):
         ) -> tuple[Tensor, list[Tensor]]:
             return _call(layout.kernel, flat, sources[0], batch_sizes, states)
 
-        return scan_segments(call, states, states[0].shape[-1], scan)
+        return scan_segments(call, states, scan)
 
 
 def _call(

@@ -92,6 +92,18 @@ def must_be_called(module: nn.Module) -> bool:
     return bool(hooks) and not all(isinstance(h, HOOKS) for h in hooks.values())
 
 
+def computes_otherwise(module: nn.Module) -> bool:
+    """Whether a call may give other values than those of the class of torch or of ours.
+
+    So it is with a user's hooks before or after it, and with a `forward` of his own.
+    """
+    kind = next(c for c in type(module).__mro__ if "forward" in vars(c))
+    known = kind.__module__.startswith(("torch.nn.modules.", "cellwright."))
+    if not known or "forward" in module.__dict__ or module._forward_hooks:
+        return True
+    return not all(isinstance(h, HOOKS) for h in module._forward_pre_hooks.values())
+
+
 def keepable(state: dict[Any, Any]) -> dict[Any, Any]:
     """What a module keeps, made weights without their past, which cannot be copied.
 

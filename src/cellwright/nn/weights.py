@@ -147,7 +147,9 @@ def _as_written(value: Tensor, options: Mapping[str, Any]) -> Any:
 
 
 def concatenate(operands: Any) -> Tensor:
-    """[a, b, …] along the units; a weight vector is repeated for every row."""
+    """[a, b, …] along the units; what is made of weights alone, a vector or a number,
+    is repeated for every row."""
+    operands = [o if o.dim() else o[None] for o in operands]
     if len(operands) == 1:
         return operands[0]
     rows = torch.broadcast_shapes(*(o.shape[:-1] for o in operands))

@@ -147,6 +147,10 @@ class LanguageModel(nn.Module):
             return self.head(dropped), state, *whole
         return self._loss(dropped, targets), state, *whole
 
+    def modules_in_order(self) -> list[nn.Module]:
+        """What it runs one after another, in evaluation."""
+        return [self.embed, self.rnn, self.head]
+
     def _embedded(self, tokens: Tensor) -> Tensor:
         """(T, B) -> (T, B, E), all of some tokens dropped in training."""
         x, mask = self.embed(tokens), self._token_mask

@@ -56,7 +56,7 @@ def run(
         return y, [final[None] for final in finals]
 
     with torch.autocast(like.device.type, enabled=False):
-        y, finals = scan_segments(call, _wide(states), programs.output_size, scan)
+        y, finals = scan_segments(call, _wide(states), scan)
     if like.dtype in _NARROW:
         return y.to(like.dtype), [f.to(like.dtype) for f in finals]
     return y, finals

@@ -9,7 +9,7 @@ from ...language import ArgumentError
 from .blocks import Block
 from .items import made_before
 from .step import AttendWriter, ItemPlaces
-from .values import Tables, identifier
+from .values import Tables, check_apart, identifier
 
 
 class Attend:
@@ -139,6 +139,7 @@ def _sizes(blocks: Sequence[Block]) -> dict[str, int]:
                     f"received sizes {found[item.name]} and {item.size}, expected one "
                     "size"
                 )
+    check_apart("sets of items", found)
     return found
 
 

@@ -19,6 +19,7 @@ from ...language.cell import Cell, cell
 from ...language.expand import expanded
 from ...nn.convert import from_torch
 from ...nn.layer import SequenceLayer, plain_layer
+from ...nn.made import computes_otherwise, make_weights
 from ...nn.stepper import Stepper
 from ...nn.weights import gates_must_be_called
 from .operations import KNOWN
@@ -115,14 +116,36 @@ def modules_of(model: Any) -> list[nn.Module]:
     if isinstance(model, Stepper):
         return [model.layer]  # type: ignore[list-item]
     model = plain_layer(model)
+    if isinstance(model, nn.Module):
+        _check_known(model)
     if isinstance(model, nn.Sequential):
         return [found for part in model for found in modules_of(part)]
-    parts = [getattr(model, name, None) for name in ("embed", "rnn", "head")]
-    if all(isinstance(part, nn.Module) for part in parts):  # a LanguageModel
-        return parts  # type: ignore[return-value]
+    in_order: Any = getattr(model, "modules_in_order", None)  # of a LanguageModel
+    if in_order is not None:
+        return [found for part in in_order() for found in modules_of(part)]
     return [model]
 
 
+def _check_known(module: nn.Module) -> None:
+    """Raise ArgumentError where a module may compute what its class does not say."""
+    title = type(module).__name__
+    if computes_otherwise(module):
+        raise ArgumentError(
+            "[export_c] C has what torch's classes and cellwright's compute, and calls "
+            f"nothing of yours; received {title} with hooks or with a forward of your "
+            "own, expected neither. Remove the hooks; give layers that run one after "
+            "another as nn.Sequential(…) of them"
+        )
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        raise ArgumentError(
+            "[export_c] an embedding is a table, read as it is; received nn.Embedding "
+            f"with max_norm={module.max_norm}, expected none. "
+            "embedding(torch.arange(embedding.num_embeddings)) shortens every row in "
+            "place; then set embedding.max_norm = None"
+        )
+
+
+@torch.no_grad()
 def blocks_of(modules: Sequence[nn.Module], embedded: int | None) -> list[Block]:
     """Every module as blocks; `embedded` is the width of the embedding before them.
 
@@ -156,6 +179,7 @@ def _blocks(module: nn.Module, width: int | None) -> Iterator[Block]:
     if kind in _ACTIVATIONS and width is not None:
         yield _block(_ACTIVATIONS[kind], kind.__name__, (), input_size=width)
     elif isinstance(module, nn.Linear):
+        make_weights(module)
         sizes = {"input_size": module.in_features, "hidden_size": module.out_features}
         own = [p for p in (module.weight, module.bias) if p is not None]
         used = linear if module.bias is not None else linear_without_bias

@@ -59,9 +59,10 @@ def export_c(
         The files written.
 
     Raises:
-        ArgumentError: a model that has no form in C: trees, both directions, weights
-            that are not finite; a name that is none in C; or a cell with items and
-            no number in `max_items`.
+        ArgumentError: a model that has no form in C: trees, both directions, hooks, a
+            `forward` of your own, an embedding with max_norm, weights that are not
+            finite; a name that is none in C; or a cell with items and no number in
+            `max_items`.
     """
     check_name(name)
     check_format(weights)

@@ -28,7 +28,9 @@ def quantised(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the scale of each row, (…, rows): numbers times scale are the matrix."""
     scale = np.abs(matrix).max(-1) / np.float32(MOST)
     divisor = np.where(scale == 0, np.float32(1), scale)[..., None]
-    return np.rint(matrix / divisor).astype(np.int8), scale
+    # Of the smallest floats a scale may be rounded down.
+    numbers = np.rint(matrix / divisor).clip(-MOST, MOST)
+    return numbers.astype(np.int8), scale
 
 
 def rounded(matrix: np.ndarray) -> np.ndarray:

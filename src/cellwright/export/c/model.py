@@ -8,9 +8,11 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ...language import ArgumentError
+from ...nn.made import make_weights
 from .attend import Attend
 from .blocks import Block, blocks_of, in_float32
 from .int8 import quantised, rounded, with_rounded_matrices
@@ -18,7 +20,15 @@ from .operations import functions
 from .step import StepWriter
 from .templates import ATTEND, HEADER, SOURCE, TEXT, WIDE
 from .tokens import tokens_of
-from .values import ATTEND_ITEM, STEP, STEP_ITEM, Tables, identifier, literal
+from .values import (
+    ATTEND_ITEM,
+    STEP,
+    STEP_ITEM,
+    Tables,
+    check_apart,
+    identifier,
+    literal,
+)
 
 _MACROS = {"": "TOKENS", "x": "INPUT"}  # of the sizes; a named input has its own
 
@@ -72,6 +82,8 @@ class Model:
         names = {}
         for state, values in zip(block.graph.states, block.initial, strict=True):
             label = identifier(state.name) + (f"_{index}" if several else "")
+            while label in self.fields:  # Σ and σ are both sigma
+                label += "_"
             self.fields[label] = (int(state.size), values)
             names[state.name] = label
         return names
@@ -212,6 +224,7 @@ class Model:
         return "x", [f"float x[{width}];", "int j;", line]
 
 
+@torch.no_grad()
 def _split_embedding(
     modules: Sequence[nn.Module],
 ) -> tuple[np.ndarray | None, Sequence[nn.Module]]:
@@ -219,6 +232,7 @@ def _split_embedding(
     if not modules or not isinstance(modules[0], nn.Embedding):
         return None, modules
     first, *rest = modules
+    make_weights(first)
     return in_float32("the embedding", [first.weight])[0].numpy(), rest  # type: ignore
 
 
@@ -236,6 +250,7 @@ def _inputs(blocks: Sequence[Block]) -> dict[str, int]:
                     f"[export_c] every layer reads the input {own.name!r}; received "
                     f"sizes {found[own.name]} and {own.size}, expected one size"
                 )
+    check_apart("inputs", list(found)[1:])
     return found
 
 

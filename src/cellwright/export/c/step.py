@@ -345,7 +345,8 @@ class StepWriter:
         for k, (place, number) in enumerate(results.items()):
             name = self._local(number)
             if number not in made:
-                name = f"result_{k}"  # read before another result is stored
+                # Read before another result is stored; no value is called that.
+                name = f"result{k}"
                 lines.append(f"const float {name} = {self._unit(number)} * one;")
             stores.append(f"{place}[j] = {name};")
         return [*lines, *stores]

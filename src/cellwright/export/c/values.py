@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,20 @@ def _letter(letter: str) -> str:
     if letter.isascii():
         return letter if letter.isalnum() else "_"
     return unicodedata.name(letter, f"u{ord(letter):x}").split()[-1].lower()
+
+
+def check_apart(what: str, names: Iterable[str]) -> None:
+    """Raise ArgumentError where C has one word, or one macro, for two names."""
+    known: dict[str, str] = {}
+    for name in names:
+        word = identifier(name).upper()
+        other = known.setdefault(word, name)
+        if other != name:
+            raise ArgumentError(
+                f"[export_c] C has one word for two {what}; received {other!r} and "
+                f"{name!r}, which are both {word}, expected names that differ in "
+                "letters of ASCII. Rename one in the cell"
+            )
 
 
 def check_name(name: str) -> None:

@@ -17,6 +17,7 @@ from ...files import write_output
 from ...language import ArgumentError
 from ...nn.convert import from_torch
 from ...nn.layer import SequenceLayer, plain_layer
+from ...nn.made import computes_otherwise
 from .layer import Wanted, layer_model
 from .model import whole_model
 from .run import trained
@@ -92,7 +93,8 @@ def export_onnx(
         itself. A run has `cellwright.tokenizer`, JSON of the library tokenizers.
 
     Raises:
-        ArgumentError: a module without a layer, or without an example; a dtype other
+        ArgumentError: a module without a layer, or without an example, which a layer
+            with hooks or with a `forward` of your own needs too; a dtype other
             than float32 and float64; `static` names what is no named input; an
             argument that forward has not; a step of a bidirectional layer; weights of
             2 GB, which a file cannot hold.
@@ -112,7 +114,8 @@ def export_onnx(
     model = plain_layer(model)
     _check_size(model)
     marks = {"lengths": lengths, "starts": starts, "resets": resets}
-    if isinstance(model, SequenceLayer | nn.RNNBase):
+    if _is_layer(model) and (example is None or not computes_otherwise(model)):
+        _check_known(model)
         wanted = Wanted(
             **marks, initial_states=initial_states or step, static=static, step=step
         )
@@ -158,6 +161,21 @@ def _check_size(model: Any) -> None:
             "torch.onnx.export(model.eval(), arguments, path, external_data="
             "True, custom_translation_table=cw.onnx_translations()) writes the weights "
             "to a file beside it"
+        )
+
+
+def _is_layer(model: Any) -> bool:
+    return isinstance(model, SequenceLayer | nn.RNNBase)
+
+
+def _check_known(layer: nn.Module) -> None:
+    """Raise ArgumentError for a layer that may compute what its class does not say."""
+    if computes_otherwise(layer):
+        raise ArgumentError(
+            "[export_onnx] a layer by itself is written from its equations, and calls "
+            f"nothing of yours; received {type(layer).__name__} with hooks or with a "
+            "forward of your own, expected neither. Remove the hooks; or give "
+            "example=what its forward takes, and all is written that the call runs"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,15 @@ def _graph(graph: Graph) -> dict[str, Any]:
 
 def _attributes(op: str, options: dict[str, Any]) -> dict[str, Any]:
     wanted = ("weight",) if op == AFFINE else tuple(options)
-    return {name: options[name] for name in wanted}
+    return {name: _written(options[name]) for name in wanted}
+
+
+def _written(value: Any) -> Any:
+    """An attribute as JSON has it, which has no infinity: its word in JavaScript, which
+    is the number again wherever one is expected."""
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _matrix(weight: Tensor, bias: Tensor | None) -> dict[str, Any]:
