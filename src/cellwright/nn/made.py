@@ -95,7 +95,7 @@ def must_be_called(module: nn.Module) -> bool:
 def computes_otherwise(module: nn.Module) -> bool:
     """Whether a call may give other values than those of the class of torch or of ours.
 
-    So it is with a user's hooks before or after it, and with a `forward` of his own.
+    So it is with a user's hooks before or after it, and with a `forward` of their own.
     """
     kind = next(c for c in type(module).__mro__ if "forward" in vars(c))
     known = kind.__module__.startswith(("torch.nn.modules.", "cellwright."))
